@@ -1,0 +1,65 @@
+# make quickstart   set-up, sample data, a small training run, its ablation and predictions
+# make test         set-up and all tests but the slow ones        make test-all   those too
+# make lint         ruff's checks and format                      make format     repairs what it can
+# make venv         set-up only: .venv with requirements.txt
+# `make venv PYTHON=/path/to/python` chooses the Python; .venv is made anew only where it does not work.
+
+PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CI),--quiet)
+# One process: on the GPU where there is one, else on the CPU.
+LAUNCH := $(BIN)/accelerate launch --config_file accelerate_configs/single_gpu.yaml
+SAMPLE := data/sample
+RUN := runs/quickstart
+
+.DELETE_ON_ERROR:
+.PHONY: help venv dev quickstart test test-all lint format
+
+help:
+	@sed -n '/^$$/q; s/^# //p' Makefile
+
+venv: $(VENV)/.installed
+dev: $(VENV)/.installed-dev
+
+# The check is on the environment's own Python: it may have been made by hand, by another version, or only half.
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
+	    echo "error: $(PYTHON) is no Python 3.11 or newer. Install one (Debian: apt install python3.11 python3.11-venv)," \
+	        "or name one: make venv PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(BIN)/python -c "import pip, sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || \
+	    $(PYTHON) -m venv --clear $(VENV)
+	$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(SAMPLE)/train.txt: data_utils/sample.py | $(VENV)/.installed
+	$(BIN)/python -m data_utils.sample --output_dir $(SAMPLE)
+
+quickstart: venv $(SAMPLE)/train.txt
+	$(LAUNCH) train.py --config configs/quickstart.yaml
+	$(LAUNCH) evaluate.py $(RUN) --ablation
+	$(LAUNCH) evaluate.py $(RUN) --predict $(SAMPLE)/test_without_label.txt --output $(RUN)/predictions.txt
+	@echo
+	@echo "Done. Everything lies in $(RUN):"
+	@echo "  metrics.json       accuracy, F1, intervals, parameters, time"
+	@echo "  ablation.json      the same with the text or the picture alone"
+	@echo "  predictions.txt    answers for $(SAMPLE)/test_without_label.txt"
+	@echo "  model/             the trained model"
+
+test: dev
+	$(BIN)/python -m pytest
+
+test-all: dev
+	$(BIN)/python -m pytest -m ""
+
+lint: dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format

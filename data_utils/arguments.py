@@ -1,0 +1,145 @@
+"""Where the data lie and how they are prepared: the `data` group of the command line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_utils.errors import InputError, check_choice
+from data_utils.text import CLEANING_MODES
+
+BAD_PAIR_MODES = ("mask", "drop", "error")
+RESIZE_MODES = ("shortest", "squash")
+DEFAULT_LABELS = ("negative", "neutral", "positive")
+
+
+def _check_positive(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise InputError(f"--{name} is {value!r}; it takes a whole number of at least 1, or is left out.")
+
+
+@dataclass
+class DataArguments:
+    """Data options. Checked when built; raises `InputError` with what is allowed."""
+
+    data_dir: str = field(
+        default=None,  # type: ignore[assignment]  # a missing value is answered in __post_init__, with an example
+        metadata={"help": "Folder that holds the list file and data/{guid}.txt with data/{guid}.jpg."},
+    )
+    train_file: str = field(
+        default="train.txt",
+        metadata={"help": "List of labelled pairs (lines of guid,tag): a name inside --data_dir, or a path."},
+    )
+    labels: list[str] = field(
+        default_factory=lambda: list(DEFAULT_LABELS),
+        metadata={"help": "Allowed labels, at least two; their order gives the class numbers."},
+    )
+    val_ratio: float = field(
+        default=0.1,
+        metadata={"help": "Share of the pairs kept for validation, in [0, 1); 0 trains on all of them."},
+    )
+    split_file: str | None = field(
+        default=None, metadata={"help": "A split.json of an earlier run, to reuse its training and validation parts."}
+    )
+    allow_leaky_split: bool = field(
+        default=False,
+        metadata={"help": "Accept a --split_file in which equal texts, pictures or copies stand in both parts."},
+    )
+    text_cleaning: str = field(
+        default="report",
+        metadata={
+            "help": "report: URLs and @names removed; tweet: URL becomes http, @name becomes @user; none: text as is."
+        },
+    )
+    on_bad_pair: str = field(
+        default="mask",
+        metadata={
+            "help": "What to do with a pair whose text or picture is missing or unreadable: mask keeps it with the "
+            "other one, drop leaves it out, error stops."
+        },
+    )
+    image_resize_mode: str | None = field(
+        default=None,
+        metadata={
+            "help": "shortest: shortest side resized, then centre crop; squash: straight to the square. "
+            "Default: clip squash, baseline and vilbert shortest."
+        },
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Side of the square picture in pixels. Default: the picture tower's own."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest text in tokens; longer ones are cut. Default: by text tower."}
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on N random pairs of the training part only (for a quick trial)."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate N random pairs of the validation part only (for a quick trial)."}
+    )
+    cache_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder for prepared data. Default: multimodal-sentiment in $XDG_CACHE_HOME or ~/.cache."},
+    )
+    overwrite_cache: bool = field(default=False, metadata={"help": "Prepare the data again even if they are cached."})
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that decode pictures and read texts. Default: all cores."}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.data_dir or not isinstance(self.data_dir, str):
+            raise InputError(
+                "--data_dir is missing: name the folder that holds train.txt and data/{guid}.txt|.jpg, "
+                "for example --data_dir data/project5."
+            )
+        self._check_labels()
+        ratio = self.val_ratio
+        if not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or not 0 <= ratio < 1:
+            raise InputError(f"--val_ratio is {ratio!r}; it takes a number from 0 (train on all) to below 1, like 0.1.")
+        check_choice("--text_cleaning", self.text_cleaning, CLEANING_MODES)
+        check_choice("--on_bad_pair", self.on_bad_pair, BAD_PAIR_MODES)
+        if self.image_resize_mode is not None:
+            check_choice("--image_resize_mode", self.image_resize_mode, RESIZE_MODES)
+        for name in (
+            "image_size",
+            "max_length",
+            "max_train_samples",
+            "max_eval_samples",
+            "preprocessing_num_workers",
+        ):
+            _check_positive(name, getattr(self, name))
+
+    def _check_labels(self) -> None:
+        labels = self.labels
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise InputError(
+                f"--labels is {labels!r}; it takes a list of words, for example --labels negative neutral positive "
+                "(in a YAML file put words like yes, no or 1 in quotes)."
+            )
+        if len(labels) < 2 or len(set(labels)) != len(labels):
+            raise InputError(f"--labels is {' '.join(labels)!r}; it takes at least two labels, each of them once.")
+        for label in labels:
+            if label.strip() != label or label.casefold() in ("", "null") or "," in label:
+                raise InputError(
+                    f"--labels holds {label!r}; a label must not be empty, 'null' (which means unlabelled), hold a "
+                    "comma, or begin or end with a space."
+                )
+
+    def list_path(self) -> Path:
+        """The training list: `train_file` inside `data_dir`, else `train_file` as a path of its own."""
+        inside = Path(self.data_dir, self.train_file)
+        outside = Path(self.train_file)
+        return outside if not inside.exists() and outside.exists() else inside
+
+    def cache_path(self) -> Path:
+        """The folder for prepared data, with the default filled in."""
+        if self.cache_dir:
+            return Path(self.cache_dir).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "multimodal-sentiment")
+
+    def num_workers(self) -> int:
+        """Number of processes for preparing data: as asked for, else every core this process may use."""
+        if self.preprocessing_num_workers:
+            return self.preprocessing_num_workers
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,272 @@
+"""Arrow caches with an explicit key: built once, whole or not at all, then memory-mapped by every process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, Features, concatenate_datasets
+from filelock import FileLock, Timeout
+
+from data_utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# Raised whenever the meaning or the columns of a cache change: caches of older programs are then never opened.
+SCHEMA_VERSION = 1
+_META = "meta.json"
+_TEMPORARY = ".building-"
+# Below this many rows per process, starting the process takes longer than its work.
+_ROWS_PER_WORKER = 32
+# Rows per record batch: small, so that a builder holds few decoded pictures at a time.
+_WRITER_BATCH = 64
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What the cache key knows of a file.
+
+    Attributes:
+        path: resolved path; "" when the file is absent.
+        kind: "file", "absent", or "other" (folder, pipe, device, no permission): "other" is never opened.
+        size: bytes.
+        mtime_ns: time of the last change in nanoseconds.
+    """
+
+    path: str = ""
+    kind: str = "absent"
+    size: int = 0
+    mtime_ns: int = 0
+
+
+ABSENT = FileState()
+
+
+def file_state(path: Path) -> FileState:
+    """State of a file, following links; never raises and never opens the file."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return ABSENT
+    except OSError as error:  # no permission, a name too long, a loop of links
+        return FileState(path=str(path), kind="other", size=-(error.errno or 0))
+    kind = "file" if stat.S_ISREG(status.st_mode) else "other"
+    return FileState(str(path), kind, status.st_size, status.st_mtime_ns)
+
+
+def cache_key(settings: dict[str, Any], rows: list[tuple[str, FileState]]) -> str:
+    """Hash of the settings and of every row's guid and file state (path, kind, size, time of change)."""
+    digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, settings], sort_keys=True).encode())
+    for guid, state in rows:
+        digest.update(json.dumps([guid, *astuple(state)]).encode())
+    return digest.hexdigest()
+
+
+class _DamagedError(Exception):
+    """A finished cache folder that cannot be used."""
+
+
+def _open(folder: Path) -> Dataset:
+    """Memory-map a finished cache; files of another size than when it was finished count as damage."""
+    try:
+        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        for name, size in meta["files"].items():
+            if (folder / name).stat().st_size != size:
+                raise _DamagedError(f"{name} has another size than it was written with")
+        parts = [Dataset.from_file(str(folder / name)) for name in sorted(meta["files"])]
+        dataset = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+        if len(dataset) != meta["rows"]:
+            raise _DamagedError(f"{len(dataset)} rows instead of {meta['rows']}")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise _DamagedError(f"{type(error).__name__}: {error}") from error
+    return dataset
+
+
+def _finish(folder: Path, destination: Path) -> None:
+    """Seal a built folder and move it into place in one step."""
+    files = {path.name: path.stat().st_size for path in sorted(folder.glob("*.arrow"))}
+    rows = sum(len(Dataset.from_file(str(folder / name))) for name in files)
+    meta = {"rows": rows, "files": files, "finished": time.time()}
+    (folder / _META).write_text(json.dumps(meta), encoding="utf-8")
+    if destination.exists():
+        discarded = destination.with_name(f"{destination.name}{_TEMPORARY}{uuid.uuid4().hex}")
+        os.rename(destination, discarded)
+        shutil.rmtree(discarded, ignore_errors=True)
+    os.rename(folder, destination)
+
+
+def _remove_leftovers(destination: Path) -> None:
+    """Remove what builds left that died: whoever still builds holds the lock of its folder, as the caller does here."""
+    for folder in destination.parent.glob(f"*{_TEMPORARY}*"):
+        owner = destination.with_name(folder.name.split(_TEMPORARY)[0])
+        if owner == destination:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            with contextlib.suppress(Timeout), FileLock(_lock_path(owner)).acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock_path(destination: Path) -> Path:
+    return destination.with_name(f"{destination.name}.lock")
+
+
+@contextlib.contextmanager
+def _locked(destination: Path) -> Iterator[None]:
+    lock = FileLock(_lock_path(destination))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another process prepares the same data; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _try_open(destination: Path) -> Dataset | None:
+    if not destination.exists():
+        return None
+    try:
+        return _open(destination)
+    except _DamagedError as error:
+        logger.warning("the cache %s is damaged (%s); building it again", destination, error)
+        return None
+
+
+def _finished_after(destination: Path, moment: float) -> bool:
+    try:
+        return json.loads((destination / _META).read_text(encoding="utf-8"))["finished"] >= moment
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _build_locked(destination: Path, build: Callable[[Path], None]) -> Dataset:
+    _remove_leftovers(destination)
+    folder = destination.with_name(f"{destination.name}{_TEMPORARY}{uuid.uuid4().hex}")
+    folder.mkdir()
+    try:
+        build(folder)
+        _finish(folder, destination)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return _open(destination)
+
+
+def build_once(
+    cache_dir: Path, name: str, key: str, build: Callable[[Path], None], *, overwrite: bool = False
+) -> Dataset:
+    """Open the cache `name-key`, after building it when it is not there.
+
+    Processes and jobs that ask at the same time build it once: the first one takes a lock and builds into a folder of
+    its own, which is renamed into place when it is whole; the others wait, then open it.
+
+    Args:
+        cache_dir: folder of all caches; made when missing.
+        name: what is cached, the first part of the folder's name.
+        key: hash of everything that shapes the content.
+        build: writes the rows into the folder it is given, as *.arrow files whose sorted names give the order.
+        overwrite: build even if the cache is there, unless another process has done so since this call began.
+
+    Returns:
+        The rows, memory-mapped.
+
+    Raises:
+        InputError: the cache folder cannot be written.
+    """
+    asked = time.time()
+    destination = Path(cache_dir).absolute() / f"{name}-{key[:32]}"
+    if not overwrite:
+        dataset = _try_open(destination)
+        if dataset is not None:
+            return dataset
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(destination):
+            if not overwrite or _finished_after(destination, asked):
+                dataset = _try_open(destination)
+                if dataset is not None:
+                    return dataset
+            return _build_locked(destination, build)
+    except OSError as error:
+        raise InputError(
+            f"the cache folder {cache_dir} cannot be written ({error.strerror or error}); "
+            "make room there, or choose another folder with --cache_dir."
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet_fork() -> Iterator[None]:
+    """Tokenizers started before a fork complain in every child, and may deadlock there, unless this is off."""
+    environ = os.environ
+    before = environ.get("TOKENIZERS_PARALLELISM")
+    environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        os.environ = environ  # noqa: B003  # datasets puts a copy in its place, which others then do not see
+        if before is None:
+            os.environ.pop("TOKENIZERS_PARALLELISM", None)
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+def map_to_folder(
+    rows: dict[str, list[Any]],
+    function: Callable[..., dict[str, Any]],
+    *,
+    folder: Path,
+    features: Features,
+    options: dict[str, Any],
+    num_workers: int,
+    description: str,
+) -> None:
+    """Apply a plain function to rows with several processes and write the results as *.arrow files into a folder.
+
+    Args:
+        rows: input columns, which are not kept.
+        function: one row (a dict) and the options to one row of `features`; must be importable, and use no torch.
+        folder: where the files go, a build folder of `build_once`.
+        features: columns of the result.
+        options: keyword arguments of the function.
+        num_workers: most processes used; few rows use fewer.
+        description: of the progress bar.
+
+    Raises:
+        InputError: a process was killed, as happens when memory runs out.
+    """
+    dataset = Dataset.from_dict(rows)
+    workers = min(num_workers, len(dataset) // _ROWS_PER_WORKER)
+    with _quiet_fork():
+        try:
+            dataset.map(
+                function,
+                fn_kwargs=options,
+                remove_columns=list(rows),
+                features=features,
+                cache_file_name=str(folder / "part.arrow"),
+                writer_batch_size=_WRITER_BATCH,
+                num_proc=workers if workers > 1 else None,
+                new_fingerprint=uuid.uuid4().hex,  # given, so that the function is not hashed; the folder has the key
+                load_from_cache_file=False,
+                desc=description,
+            )
+        except RuntimeError as error:
+            if "abruptly died" not in str(error):
+                raise
+            raise InputError(
+                f"a process was killed while {description.lower()}, most likely because memory ran out; "
+                f"use fewer with --preprocessing_num_workers (now {workers})."
+            ) from error

@@ -1,0 +1,158 @@
+"""Files to cached columns: what a worker does with one picture and with one text, and the caches of both."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import PIL
+from datasets import Dataset, Features, Value
+
+from data_utils import ledger as faults
+from data_utils.cache import ABSENT, FileState, build_once, cache_key, file_state, map_to_folder
+from data_utils.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture, picture_paths
+from data_utils.records import Record
+from data_utils.text import clean_text, decode_text, text_key
+
+PICTURE_FEATURES = Features(
+    {
+        "image": Value("binary"),
+        "image_key": Value("string"),
+        "image_reason": Value("string"),
+        "image_detail": Value("string"),
+    }
+)
+TEXT_FEATURES = Features(
+    {
+        "text": Value("string"),
+        "text_key": Value("string"),
+        "text_encoding": Value("string"),
+        "text_reason": Value("string"),
+        "text_detail": Value("string"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """Where and how caches are built."""
+
+    cache_dir: Path
+    num_workers: int
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """The two files of one record; both absent when the guid is not valid."""
+
+    guid: str
+    text: FileState
+    picture: FileState
+
+
+def find_files(folder: Path, record: Record) -> PairFiles:
+    """Look up the text and the picture of a record; for a guid that is not valid no file is looked at."""
+    if not record.valid:
+        return PairFiles(record.guid, ABSENT, ABSENT)
+    states = (file_state(path) for path in picture_paths(folder, record.guid))
+    picture = next((state for state in states if state != ABSENT), ABSENT)
+    return PairFiles(record.guid, file_state(folder / f"{record.guid}.txt"), picture)
+
+
+def has_files(folder: Path, record: Record) -> bool:
+    """Whether the folder has a text or a picture of the record."""
+    files = find_files(folder, record)
+    return files.text != ABSENT or files.picture != ABSENT
+
+
+def load_picture_row(row: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Decode the picture of one row {guid, path, kind} in a worker process; faults become reason and detail."""
+    name = Path(row["path"]).name
+    faulty = {"image": None, "image_key": None, "image_reason": faults.UNREADABLE_IMAGE}
+    if row["kind"] == "absent":
+        detail = f"no {row['guid']}{PICTURE_SUFFIXES[0]} (or {', '.join(PICTURE_SUFFIXES[1:])})"
+        return {**faulty, "image_reason": faults.MISSING_IMAGE, "image_detail": detail}
+    if row["kind"] != "file":
+        return {**faulty, "image_detail": f"{name} is not a file that may be read"}
+    try:
+        source = Path(row["path"]).read_bytes()
+        array = decode_picture(source, PictureSettings.from_dict(settings))
+    except (OSError, PictureError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return {**faulty, "image_detail": f"{name}: {reason}"}
+    key = hashlib.sha256(source).hexdigest()
+    return {"image": array.tobytes(), "image_key": key, "image_reason": None, "image_detail": None}
+
+
+def load_text_row(row: dict[str, Any], mode: str) -> dict[str, Any]:
+    """Read and clean the text of one row {guid, path, kind} in a worker process; faults become reason and detail."""
+    name = f"{row['guid']}.txt"
+    faulty = {"text": "", "text_key": None, "text_encoding": None, "text_reason": faults.UNREADABLE_TEXT}
+    if row["kind"] == "absent":
+        return {**faulty, "text_reason": faults.MISSING_TEXT, "text_detail": f"no {name}"}
+    if row["kind"] != "file":
+        return {**faulty, "text_detail": f"{name} is not a file that may be read"}
+    try:
+        raw, encoding = decode_text(Path(row["path"]).read_bytes())
+    except OSError as error:
+        return {**faulty, "text_detail": f"{name}: {error.strerror}"}
+    text = clean_text(raw, mode)
+    key = text_key(raw)
+    detail = None
+    if not text:
+        detail = f"{name} is blank" if key is None else f"{name} holds nothing but URLs and @names"
+    reason = None if text else faults.EMPTY_TEXT
+    return {"text": text, "text_key": key, "text_encoding": encoding, "text_reason": reason, "text_detail": detail}
+
+
+def _input_columns(guids: Sequence[str], states: Sequence[FileState]) -> dict[str, list[Any]]:
+    return {
+        "guid": list(guids),
+        "path": [state.path for state in states],
+        "kind": [state.kind for state in states],
+    }
+
+
+def load_pictures(files: Sequence[PairFiles], settings: PictureSettings, options: CacheOptions) -> Dataset:
+    """Decoded pictures of the files, one row each, from the cache `pictures-*`, which is built when needed."""
+    states = [pair.picture for pair in files]
+    guids = [pair.guid for pair in files]
+    decoder = {**settings.to_dict(), "pillow": PIL.__version__.split(".")[0]}
+
+    def build(folder: Path) -> None:
+        map_to_folder(
+            _input_columns(guids, states),
+            load_picture_row,
+            folder=folder,
+            features=PICTURE_FEATURES,
+            options={"settings": settings.to_dict()},
+            num_workers=options.num_workers,
+            description="Decoding pictures",
+        )
+
+    key = cache_key(decoder, list(zip(guids, states, strict=True)))
+    return build_once(options.cache_dir, "pictures", key, build, overwrite=options.overwrite)
+
+
+def load_texts(files: Sequence[PairFiles], mode: str, options: CacheOptions) -> Dataset:
+    """Cleaned texts of the files, one row each, from the cache `texts-*`, which is built when needed."""
+    states = [pair.text for pair in files]
+    guids = [pair.guid for pair in files]
+
+    def build(folder: Path) -> None:
+        map_to_folder(
+            _input_columns(guids, states),
+            load_text_row,
+            folder=folder,
+            features=TEXT_FEATURES,
+            options={"mode": mode},
+            num_workers=options.num_workers,
+            description="Reading texts",
+        )
+
+    key = cache_key({"text_cleaning": mode}, list(zip(guids, states, strict=True)))
+    return build_once(options.cache_dir, "texts", key, build, overwrite=options.overwrite)

@@ -1,0 +1,246 @@
+"""The one way from a list file and its folder to a table of pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features, Value, concatenate_datasets
+
+from data_utils import ledger as faults
+from data_utils.arguments import DataArguments
+from data_utils.errors import InputError
+from data_utils.ledger import Entry, Ledger
+from data_utils.loading import CacheOptions, find_files, load_pictures, load_texts
+from data_utils.pictures import PictureSettings
+from data_utils.records import Record, read_records
+
+NO_LABEL_ID = -100
+_COLUMNS = ["guid", "label", "text", "text_present", "image", "image_present", "text_key", "image_key"]
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of one list.
+
+    Attributes:
+        dataset: one row per kept pair, in the list's order. Columns: guid (str), label (class number, -100 when
+            unlabelled), text (cleaned, "" when absent), text_present, image (uint8 bytes of shape
+            (3, image_size, image_size), null when absent), image_present, text_key and image_key (hashes by which equal
+            texts and equal picture files are found; null without one). Memory-mapped.
+        ledger: every fault of every row, and what was done.
+        fingerprint: hash of the rows' content and of the settings; the same on every machine with the same data.
+    """
+
+    dataset: Dataset
+    ledger: Ledger
+    fingerprint: str
+
+    @property
+    def known_guids(self) -> set[str]:
+        """Every guid the list names, also of the rows that were left out."""
+        return {*self.dataset.select_columns(["guid"])[:]["guid"], *(entry.guid for entry in self.ledger)}
+
+
+@dataclass(frozen=True)
+class _Faults:
+    """Faults of the files of every record: (reason, detail), or None where the modality is usable."""
+
+    text: list[tuple[str, str] | None]
+    image: list[tuple[str, str] | None]
+
+
+def _column(dataset: Dataset, name: str) -> list[Any]:
+    """One column as a list, straight from the Arrow table: the pictures beside it are not touched."""
+    return dataset.data.column(name).to_pylist()
+
+
+def _file_faults(texts: Dataset, pictures: Dataset) -> _Faults:
+    def faults_of(dataset: Dataset, prefix: str) -> list[tuple[str, str] | None]:
+        reasons, details = _column(dataset, f"{prefix}_reason"), _column(dataset, f"{prefix}_detail")
+        return [reason and (reason, detail) for reason, detail in zip(reasons, details, strict=True)]
+
+    return _Faults(text=faults_of(texts, "text"), image=faults_of(pictures, "image"))
+
+
+def _action(*, both: bool, on_bad_pair: str, for_prediction: bool) -> str:
+    if for_prediction:
+        if both:
+            return faults.BOTH_MASKED
+        return faults.MASKED_NOT_DROPPED if on_bad_pair == "drop" else faults.MASKED
+    return faults.DROPPED if both or on_bad_pair == "drop" else faults.MASKED
+
+
+def _judge(
+    records: Sequence[Record], found: _Faults, *, on_bad_pair: str, for_prediction: bool, ledger: Ledger
+) -> list[bool]:
+    """Enter every fault of the files into the ledger; returns which records are kept."""
+    kept = []
+    for record, text, image in zip(records, found.text, found.image, strict=True):
+        action = _action(both=bool(text and image), on_bad_pair=on_bad_pair, for_prediction=for_prediction)
+        for fault in (text, image) if record.valid else ():  # an invalid guid is in the ledger already
+            if fault:
+                ledger.add(record.row, record.guid, reason=fault[0], action=action, detail=fault[1])
+        kept.append(action != faults.DROPPED or not (text or image))
+    return kept
+
+
+def _note_encodings(texts: Dataset, ledger: Ledger) -> None:
+    counts = Counter(_column(texts, "text_encoding"))
+    for encoding in ("gb18030", "latin-1"):
+        if counts[encoding]:
+            ledger.note(f"{counts[encoding]} texts are not UTF-8 and were decoded as {encoding}")
+
+
+def _refuse_faults(list_file: Path, entries: Sequence[Entry]) -> None:
+    """`--on_bad_pair error`: the first faults and the count of all."""
+    entries = [entry for entry in entries if entry.action != faults.REPEATED]
+    if not entries:
+        return
+    first = "; ".join(f"row {entry.row} ({entry.guid!r}): {entry.reason}" for entry in entries[:_SHOWN])
+    more = f"; and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
+    raise InputError(
+        f"{list_file} has {len(entries)} faults and --on_bad_pair is error: {first}{more}. "
+        "Mend them, or use --on_bad_pair mask (or drop)."
+    )
+
+
+def _refuse_empty(folder: Path, ledger: Ledger) -> None:
+    counts = Counter(entry.reason for entry in ledger)
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    first = next(iter(ledger))
+    raise InputError(
+        f"no pair can be trained on ({why}). Expected {{guid}}.txt and {{guid}}.jpg in {folder}; "
+        f"row {first.row}: {first.detail}. Check --data_dir, and --on_bad_pair if it is drop."
+    )
+
+
+def _row_table(records: Sequence[Record], found: _Faults, labels: Sequence[str]) -> Dataset:
+    numbers = {label: number for number, label in enumerate(labels)}
+    columns = {
+        "guid": [record.guid for record in records],
+        "label": [NO_LABEL_ID if record.label is None else numbers[record.label] for record in records],
+        "text_present": [fault is None for fault in found.text],
+        "image_present": [fault is None for fault in found.image],
+    }
+    types = {"guid": "string", "label": "int64", "text_present": "bool", "image_present": "bool"}
+    return Dataset.from_dict(columns, features=Features({name: Value(kind) for name, kind in types.items()}))
+
+
+def _fingerprint(dataset: Dataset, settings: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    names = [name for name in _COLUMNS if name not in ("image", "text_key")]
+    rows = dataset.select_columns(names).with_format(None)
+    for start in range(0, len(rows), 1000):
+        batch = rows[start : start + 1000]
+        digest.update(json.dumps([batch[name] for name in names]).encode())
+    return digest.hexdigest()
+
+
+def pair_folder(pair_dir: Path) -> Path:
+    """The folder of the files: `data` inside of the given one, or the given one itself.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    pair_dir = Path(pair_dir)
+    inside = pair_dir / "data"
+    if os.path.isdir(inside):
+        return inside.resolve()
+    if not os.path.isdir(pair_dir):
+        raise InputError(
+            f"the data folder {pair_dir} does not exist; it should hold data/{{guid}}.txt and data/{{guid}}.jpg. "
+            "Check --data_dir."
+        )
+    return pair_dir.resolve()
+
+
+def load_pairs(
+    list_file: Path,
+    *,
+    pair_dir: Path,
+    data: DataArguments,
+    picture: PictureSettings,
+    text_cleaning: str | None = None,
+    for_prediction: bool = False,
+) -> Pairs:
+    """Read a list and the files it names; decode every picture once, ever, into a cache.
+
+    Training keeps one row per guid with an allowed label and at least one usable modality. A prediction keeps one row
+    per row of the file, in order, whatever is wrong with it; then both modalities may be absent.
+
+    Args:
+        list_file: lines of guid,tag.
+        pair_dir: folder with `data/{guid}.txt` and `data/{guid}.jpg` (.jpeg, .png, .webp), or that `data` itself.
+        data: labels, what to do with bad pairs, cache.
+        picture: size and resizing of the pictures.
+        text_cleaning: instead of `data.text_cleaning`.
+        for_prediction: see above; labels are read if there are any.
+
+    Raises:
+        InputError: list or folder missing, nothing usable in them, `--on_bad_pair error` and a fault, or a cache folder
+            that cannot be written.
+    """
+    list_file, mode, ledger = Path(list_file), text_cleaning or data.text_cleaning, Ledger()
+    folder = pair_folder(pair_dir)
+    records = read_records(list_file, labels=data.labels, ledger=ledger, for_prediction=for_prediction)
+    files = [find_files(folder, record) for record in records]
+    options = CacheOptions(data.cache_path(), data.num_workers(), data.overwrite_cache)
+    texts, pictures = load_texts(files, mode, options), load_pictures(files, picture, options)
+
+    found = _file_faults(texts, pictures)
+    kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, ledger=ledger)
+    if data.on_bad_pair == "error":
+        _refuse_faults(list_file, ledger.entries)
+    if not any(kept):
+        _refuse_empty(folder, ledger)
+    _note_encodings(texts, ledger)
+
+    table = concatenate_datasets([_row_table(records, found, data.labels), texts, pictures], axis=1)
+    dataset = table.select_columns(_COLUMNS)
+    if not all(kept):
+        dataset = dataset.select(np.flatnonzero(kept))
+    settings = {"labels": data.labels, "text_cleaning": mode, "picture": picture.to_dict()}
+    return Pairs(dataset=dataset, ledger=ledger, fingerprint=_fingerprint(dataset, settings))
+
+
+def join_columns(dataset: Dataset, columns: Dataset) -> Dataset:
+    """Set columns beside *all* stored rows of a dataset, also those a `select` left out.
+
+    `Dataset.add_column` copies every picture of a dataset that was selected from; this copies nothing.
+
+    Args:
+        dataset: any dataset.
+        columns: as many rows as `dataset.data` has.
+    """
+    indices = dataset._indices
+    stored = Dataset(dataset.data, info=dataset.info.copy(), fingerprint=dataset._fingerprint)
+    taken = [name for name in columns.column_names if name in stored.column_names]
+    joined = concatenate_datasets([stored.remove_columns(taken), columns], axis=1)
+    return joined if indices is None else joined.select(indices.column(0).to_numpy())
+
+
+def add_row_index(dataset: Dataset) -> Dataset:
+    """Add the column `row_index` (int64): the row's number in this dataset, from 0.
+
+    Raises:
+        ValueError: a row was selected twice, so that it would need two numbers.
+    """
+    numbers = np.arange(len(dataset), dtype=np.int64)
+    if dataset._indices is not None:
+        indices = dataset._indices.column(0).to_numpy()
+        if len(np.unique(indices)) != len(indices):
+            raise ValueError("a row stands twice in this dataset, so its row_index would be ambiguous")
+        stored = np.full(len(dataset.data), -1, dtype=np.int64)
+        stored[indices] = numbers
+        numbers = stored
+    return join_columns(dataset, Dataset(pa.table({"row_index": numbers})))

@@ -1,0 +1,160 @@
+"""Picture files: bytes to a square uint8 array, with the resizing of the tower's own processor."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_utils.errors import InputError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+# The name is not trusted: a file is read as what it is. Only formats of plain pixels; others start helper programs.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_EXIF_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Only the middle square survives the crop, so of a longer strip only the middle part is resized (memory stays small).
+_LONGEST_STRIP = 32
+
+
+class PictureError(Exception):
+    """A picture that cannot be decoded; its text is the reason."""
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """How pictures become arrays; all values come from the picture tower's own processor.
+
+    Attributes:
+        image_size: side of the square result in pixels.
+        shortest_edge: "shortest" only: pixels the shortest side is resized to before the centre crop of `image_size`.
+        resize_mode: "shortest" or "squash" (straight to the square).
+        resample: Pillow's resampling code (2 bilinear, 3 bicubic, ...).
+    """
+
+    image_size: int
+    shortest_edge: int
+    resize_mode: str
+    resample: int
+
+    def __post_init__(self) -> None:
+        if self.resize_mode not in ("shortest", "squash"):
+            raise InputError(f"the picture resize mode is {self.resize_mode!r}; allowed: shortest, squash.")
+        if self.image_size < 1:
+            raise InputError(f"the picture size is {self.image_size}; it takes at least 1 pixel.")
+        if self.resize_mode == "shortest" and self.shortest_edge < self.image_size:
+            raise InputError(
+                f"the shortest side is resized to {self.shortest_edge} pixels, less than the crop of "
+                f"{self.image_size}; give a shortest edge of at least {self.image_size} or a smaller --image_size."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a config file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PictureSettings:
+        """Inverse of `to_dict`."""
+        return cls(**values)
+
+
+def picture_paths(folder: Path, guid: str) -> list[Path]:
+    """The places where the picture of a (valid) guid may lie, in the order in which they are tried."""
+    return [folder / f"{guid}{suffix}" for suffix in PICTURE_SUFFIXES]
+
+
+def _turning(image: Image.Image) -> Image.Transpose | None:
+    """What the EXIF orientation asks for.
+
+    Pillow's `exif_transpose` would write the EXIF block back, which fails on odd tags of sound pictures.
+    """
+    try:
+        return _TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block raises anything; viewers show such a picture as it is stored
+        return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB; grey values of 16 bits and floats are scaled to 8 bits first, since Pillow would clip them."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        if image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255):
+            values = values / 257  # 65535 / 255
+        elif image.mode == "F" and values.max() <= 1:
+            values = values * 255
+        image = Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _cut_strip(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    longest = _LONGEST_STRIP * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
+
+
+def _resize(image: Image.Image, settings: PictureSettings) -> Image.Image:
+    """Resize and crop with the arithmetic of transformers' PIL image processors."""
+    side, resample = settings.image_size, Image.Resampling(settings.resample)
+    if settings.resize_mode == "squash":
+        return image.resize((side, side), resample=resample)
+    image = _cut_strip(image)
+    width, height = image.size
+    shortest = min(width, height)
+    # Integer truncation as in transformers' get_resize_output_image_size: another rounding shifts every pixel.
+    width, height = (int(settings.shortest_edge * length / shortest) for length in (width, height))
+    image = image.resize((width, height), resample=resample)
+    left, top = (width - side) // 2, (height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def decode_picture(source: bytes, settings: PictureSettings) -> np.ndarray:
+    """Decode the bytes of a picture file: first frame, upright, RGB, resized once.
+
+    Args:
+        source: the file's bytes (JPEG, PNG, WebP, GIF, BMP or TIFF, whatever the file is called).
+        settings: size, resize mode and resampling of the picture tower.
+
+    Returns:
+        uint8 array of shape (3, image_size, image_size), channels first.
+
+    Raises:
+        PictureError: the bytes are no whole picture, or one of more pixels than Pillow takes for safe.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(source), formats=_FORMATS) as image:
+                image.load()
+                turning = _turning(image)
+                picture = _to_rgb(image)
+            square = _resize(picture if turning is None else picture.transpose(turning), settings)
+    except Exception as error:  # hostile files make decoders raise every kind of exception
+        raise PictureError(_reason(error, source)) from error
+    return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def _reason(error: Exception, source: bytes) -> str:
+    if not source:
+        return "the file is empty"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture in a known format"
+    if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
+        return f"more than {Image.MAX_IMAGE_PIXELS} pixels"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,0 +1,184 @@
+"""The list file (`guid,tag` per line) to records; rows that cannot be used go to the ledger."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_utils import ledger as faults
+from data_utils.errors import InputError
+from data_utils.ledger import Entry, Ledger
+from data_utils.text import decode_text
+
+_HEADER_GUID = ("guid", "id")
+_HEADER_TAG = ("tag", "label", "sentiment")
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Record:
+    """One usable row of a list file.
+
+    Attributes:
+        row: line number in the file, from 1.
+        guid: always a string.
+        label: one of the allowed labels; None when unlabelled.
+        valid: False when the guid could name a file outside of the data folder: no file may be opened for it.
+    """
+
+    row: int
+    guid: str
+    label: str | None
+    valid: bool = True
+
+
+@dataclass
+class _Reading:
+    """What is known while the rows of one list are read."""
+
+    labels: Sequence[str]
+    ledger: Ledger
+    for_prediction: bool
+    first_seen: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def fault(self, row: int, guid: str, *, reason: str, action: str, detail: str) -> None:
+        """Note a fault; only a prediction has another action than leaving the row out."""
+        chosen = action if self.for_prediction else faults.DROPPED
+        self.ledger.add(row, guid, reason=reason, action=chosen, detail=detail)
+
+
+def is_valid_guid(guid: str) -> bool:
+    """Whether the guid is a plain file name stem: no path, no `..`, no NUL."""
+    return (
+        guid not in ("", ".", "..") and not any(mark in guid for mark in ("/", "\\", "\0")) and Path(guid).name == guid
+    )
+
+
+def _cells(line: str) -> list[str]:
+    """Split one line; a quote left open spoils its own line only, not the rest of the file."""
+    if '"' not in line:
+        return [cell.strip() for cell in line.split(",")]
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True))]
+    except csv.Error:
+        return [line.strip()]
+
+
+def _is_header(cells: list[str]) -> bool:
+    second = cells[1].casefold() if len(cells) > 1 else ""
+    return cells[0].casefold() in _HEADER_GUID or second in _HEADER_TAG
+
+
+def _read_rows(list_file: Path) -> list[tuple[int, list[str]]]:
+    """Line number and cells of every row that is neither blank nor the header."""
+    if not os.path.isfile(list_file):  # Path.is_file raises in a folder that may not be searched
+        got = "is not a file" if os.path.exists(list_file) else "does not exist"
+        raise InputError(
+            f"the list file {list_file} {got}; it should hold one line of guid,tag per pair. "
+            "Check --data_dir and the file's name."
+        )
+    try:
+        text, _ = decode_text(list_file.read_bytes())
+    except OSError as error:
+        raise InputError(f"the list file {list_file} cannot be read ({error.strerror}); check its rights.") from error
+    lines = enumerate(_LINE_END.split(text), start=1)
+    rows = [(number, _cells(line)) for number, line in lines if line.strip("\0 \t\ufeff")]
+    if rows and _is_header(rows[0][1]):
+        rows = rows[1:]
+    if not rows:
+        raise InputError(f"the list file {list_file} holds no rows; it should hold one line of guid,tag per pair.")
+    return rows
+
+
+def _unknown_label_detail(label: str, labels: Sequence[str]) -> str:
+    folded = {known.casefold(): known for known in labels}
+    close = difflib.get_close_matches(label.casefold(), folded, n=1)
+    hint = f"; did you mean '{folded[close[0]]}'?" if close else ""
+    return f"got '{label}'; allowed: {', '.join(labels)}{hint}"
+
+
+def _duplicate_detail(tag: str, first: tuple[int, str]) -> str:
+    row, first_tag = first
+    return f"first in row {row}" + ("" if tag == first_tag else f" with another label ('{first_tag}', here '{tag}')")
+
+
+def _read_record(number: int, cells: list[str], reading: _Reading) -> Record | None:
+    """One row to a record; None when a training list cannot use it."""
+    guid, tag = cells[0], cells[1] if len(cells) == 2 else ""
+    keep = reading.for_prediction
+    if len(cells) > 2 or (len(cells) == 1 and not keep):
+        detail = f"{len(cells)} cells; expected guid,tag"
+        reading.fault(number, guid, reason=faults.MALFORMED_ROW, action=faults.UNLABELLED, detail=detail)
+        if not keep:
+            return None
+    if not is_valid_guid(guid):
+        detail = "a guid is a plain file name without its ending, no path"
+        reading.fault(number, guid, reason=faults.INVALID_GUID, action=faults.BOTH_MASKED, detail=detail)
+        return Record(number, guid, None, valid=False) if keep else None
+    label = None if tag.casefold() in ("", "null") else tag
+    if label is not None and label not in reading.labels:
+        detail = _unknown_label_detail(label, reading.labels)
+        reading.fault(number, guid, reason=faults.UNKNOWN_LABEL, action=faults.UNLABELLED, detail=detail)
+        label = None
+        if not keep:
+            return None
+    elif label is None and not keep:
+        detail = f"got '{tag}'; a training row needs a label"
+        reading.fault(number, guid, reason=faults.NO_LABEL, action=faults.DROPPED, detail=detail)
+        return None
+    if guid in reading.first_seen:
+        detail = _duplicate_detail(tag, reading.first_seen[guid])
+        reading.fault(number, guid, reason=faults.DUPLICATE_GUID, action=faults.REPEATED, detail=detail)
+        return Record(number, guid, label) if keep else None
+    reading.first_seen[guid] = (number, tag)
+    return Record(number, guid, label)
+
+
+def _no_usable_row(list_file: Path, entries: Sequence[Entry], labels: Sequence[str]) -> str:
+    counts = Counter(entry.reason for entry in entries)
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    text = f"no row of {list_file} can be trained on ({why})."
+    if faults.UNKNOWN_LABEL in counts:
+        details = [entry.detail for entry in entries if entry.reason == faults.UNKNOWN_LABEL]
+        got = sorted({detail.split(";")[0].removeprefix("got ") for detail in details})
+        more = "" if len(got) <= _SHOWN else f" and {len(got) - _SHOWN} more"
+        text += (
+            f" Labels got: {', '.join(got[:_SHOWN])}{more}; allowed: {', '.join(labels)}. "
+            "If yours are right, name them with --labels."
+        )
+    elif faults.NO_LABEL in counts:
+        text += " A list for training needs a label in every row; this one looks like a list for --predict."
+    else:
+        text += f" Expected lines of guid,tag; row {entries[0].row}: {entries[0].detail}."
+    return text
+
+
+def read_records(
+    list_file: Path, *, labels: Sequence[str], ledger: Ledger, for_prediction: bool = False
+) -> list[Record]:
+    """Read a list file: UTF-8 (else GB18030, else Latin-1), header or none, `null` or nothing for unlabelled.
+
+    Training keeps the first row of each guid that has an allowed label. A prediction keeps every row, in order.
+
+    Args:
+        list_file: lines of guid,tag; blank lines are no rows.
+        labels: the allowed labels; they must match exactly.
+        ledger: takes every row that is left out, or not taken as it stands.
+        for_prediction: rows need no label, and none is left out.
+
+    Raises:
+        InputError: no such file, an empty one, or (training) no row that can be used.
+    """
+    reading = _Reading(labels=labels, ledger=ledger, for_prediction=for_prediction)
+    found = (_read_record(number, cells, reading) for number, cells in _read_rows(Path(list_file)))
+    records = [record for record in found if record is not None]
+    if not records:
+        raise InputError(_no_usable_row(Path(list_file), ledger.entries, labels))
+    return records

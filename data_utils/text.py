@@ -1,0 +1,67 @@
+"""Text files: bytes to text, cleaning, and the key by which equal texts are found."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+CLEANING_MODES = ("report", "tweet", "none")
+
+# An address ends at the first character that is not printable ASCII, since Chinese text follows it without a space.
+# Tweets are cut at 140 characters, so an address may be cut as well: "http://t.c…", "http…", "htt…".
+_URL = re.compile(r"(?:https?://|\bwww\.(?=\w))[!-~]*…?|\bhttps?:?/{0,2}…|\bhtt…", re.IGNORECASE)
+# A word character before the @ makes it an e-mail address, not a name; "@name@server" is one name.
+_NAME = re.compile(r"(?<!\w)(?:[@\uff20]\w+)+")
+# Characters that show nothing at the ends of a text: NUL, zero-width space and joiners, byte-order mark, every blank.
+_INVISIBLE = "\0\u200b\u200c\u200d\u2060\ufeff" + "".join(filter(str.isspace, map(chr, range(0x3001))))
+
+
+def decode_text(source: bytes) -> tuple[str, str]:
+    """Decode the bytes of a text file.
+
+    Returns:
+        The text, without a byte-order mark, and the encoding that fitted: "utf-8", else "gb18030" (most texts of the
+        MVSA tweets that are not UTF-8), else "latin-1", which fits everything.
+    """
+    for encoding, codec in (("utf-8", "utf-8-sig"), ("gb18030", "gb18030")):
+        try:
+            return source.decode(codec), encoding
+        except UnicodeDecodeError:
+            continue
+    return source.decode("latin-1"), "latin-1"
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text.replace("\0", " ").split())
+
+
+def clean_text(text: str, mode: str) -> str:
+    """Clean one text.
+
+    Args:
+        text: the decoded text.
+        mode: "report": URLs and @names removed, lines joined, spaces squeezed (the design report's cleaning);
+            "tweet": URL becomes `http`, @name becomes `@user`, hashtags stay, lines joined, spaces squeezed (the
+            normalisation of TweetEval, Barbieri et al. 2020); "none": only blanks and NULs at the ends stripped.
+
+    Raises:
+        ValueError: the mode is none of these.
+    """
+    if mode == "report":
+        text = _squeeze(_NAME.sub(" ", _URL.sub(" ", text)))
+    elif mode == "tweet":
+        text = _squeeze(_NAME.sub("@user", _URL.sub(" http ", text)))
+    elif mode != "none":
+        raise ValueError(f"text cleaning {mode!r} is unknown; allowed: {', '.join(CLEANING_MODES)}")
+    return text.strip(_INVISIBLE)
+
+
+def text_key(text: str) -> str | None:
+    """Key that is the same for texts which say the same, whatever `--text_cleaning` is.
+
+    It is the hash of the `report` cleaning without regard to case. Texts of nothing but URLs and @names are equal (all
+    are empty after cleaning); a blank text has no key, like a missing one.
+    """
+    if not clean_text(text, "none"):
+        return None
+    return hashlib.sha256(clean_text(text, "report").casefold().encode("utf-8", "surrogatepass")).hexdigest()

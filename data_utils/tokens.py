@@ -1,0 +1,180 @@
+"""Texts to token numbers, cached under a key that knows the tokenizer, and a tokenizer trained from texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, Features, List, Value
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from data_utils.cache import SCHEMA_VERSION, build_once
+from data_utils.errors import InputError
+from data_utils.pairs import join_columns
+
+_FEATURES = Features({"input_ids": List(Value("int32")), "text_cut": Value("bool")})
+_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_CONTINUED = "##"
+
+
+def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of all that decides which numbers a text becomes."""
+    content: list[Any] = [type(tokenizer).__name__, {k: str(v) for k, v in tokenizer.special_tokens_map.items()}]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        content += [tokenizer.get_vocab(), tokenizer.init_kwargs]
+    else:
+        state = json.loads(backend.to_str())
+        # Left behind by the last call with truncation or padding: the same tokenizer would have two keys.
+        content.append({name: value for name, value in state.items() if name not in ("truncation", "padding")})
+    content += [tokenizer.truncation_side]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _tokens_key(texts: pa.ChunkedArray, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    digest = hashlib.sha256(f"{SCHEMA_VERSION} {tokenizer_key(tokenizer)} {max_length}".encode())
+    for text in texts:
+        source = text.as_py().encode("utf-8", "surrogatepass")
+        digest.update(len(source).to_bytes(8, "big") + source)
+    return digest.hexdigest()
+
+
+def tokenize_batch(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list[Any]]:
+    """Tokenize texts; those longer than `max_length` tokens are cut by the tokenizer, which keeps its end token."""
+    tokens = tokenizer(texts, verbose=False)["input_ids"]
+    cut = [len(row) > max_length for row in tokens]
+    long = [number for number, is_cut in enumerate(cut) if is_cut]
+    if long:
+        shorter = tokenizer([texts[number] for number in long], truncation=True, max_length=max_length)["input_ids"]
+        for number, row in zip(long, shorter, strict=True):
+            tokens[number] = row
+    return {"input_ids": tokens, "text_cut": cut}
+
+
+def _check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    least = len(tokenizer("")["input_ids"]) + 1
+    if max_length < least:
+        raise InputError(f"--max_length is {max_length}; this tokenizer needs at least {least}.")
+
+
+def tokenize_pairs(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    cache_dir: Path,
+    overwrite: bool = False,
+) -> tuple[Dataset, int]:
+    """Add the column input_ids (list of int32), from the cache `tokens-*`, which is built when needed.
+
+    The key holds the tokenizer's whole state, `max_length` and every text.
+
+    Args:
+        dataset: rows with a `text`.
+        tokenizer: of the text tower.
+        max_length: most tokens per text, special tokens included.
+        cache_dir: folder of all caches.
+        overwrite: build the cache again.
+
+    Returns:
+        The dataset with the column, and the number of its texts that were cut.
+
+    Raises:
+        InputError: `max_length` has no room for a token beside the special ones, or the cache cannot be written.
+    """
+    _check_max_length(tokenizer, max_length)
+    # All stored rows, also those a `select` left out: then both parts of a split share one cache.
+    stored = Dataset(dataset.data, info=dataset.info.copy()).select_columns(["text"])
+    if not len(stored):
+        return dataset.add_column("input_ids", [], feature=_FEATURES["input_ids"]), 0
+    key = _tokens_key(stored.data.column("text"), tokenizer, max_length)
+
+    def build(folder: Path) -> None:
+        stored.map(
+            lambda batch: tokenize_batch(batch["text"], tokenizer, max_length),
+            batched=True,
+            remove_columns=["text"],
+            features=_FEATURES,
+            cache_file_name=str(folder / "part.arrow"),
+            new_fingerprint=key[:32],
+            load_from_cache_file=False,
+            desc="Tokenizing texts",
+        )
+
+    tokens = build_once(Path(cache_dir), "tokens", key, build, overwrite=overwrite)
+    joined = join_columns(dataset, tokens)
+    cut = sum(joined.select_columns(["text_cut"]).with_format(None)[:]["text_cut"])
+    return joined.remove_columns(["text_cut"]), cut
+
+
+def _train_vocabulary(texts: list[str], vocab_size: int) -> dict[str, int]:
+    """WordPiece vocabulary that depends on the texts alone.
+
+    The trainer numbers the letters inside of words in the order in which it meets them in a randomly seeded hash table,
+    and breaks ties between merges by these numbers. Given as special tokens, the letters are numbered beforehand.
+    """
+    tokenizer = _assemble({token: number for number, token in enumerate(_SPECIALS)})
+    words = (
+        word
+        for text in texts
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    )
+    letters = sorted({letter for word in words for letter in word})
+    continued = [f"{_CONTINUED}{letter}" for letter in letters]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=1,
+        show_progress=False,
+        special_tokens=[*_SPECIALS, *letters, *continued],
+        limit_alphabet=len(letters),
+        continuing_subword_prefix=_CONTINUED,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.get_vocab()
+
+
+def _assemble(vocabulary: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]", continuing_subword_prefix=_CONTINUED))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUED)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return tokenizer
+
+
+def train_wordpiece(texts: Iterable[str], *, vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """Train a lower-casing WordPiece tokenizer (Devlin et al. 2019) for a text tower from scratch.
+
+    The same texts give the same tokenizer, byte for byte, in any order.
+
+    Args:
+        texts: of the training part only.
+        vocab_size: most entries; few texts give fewer. All letters of the texts are kept, even beyond it.
+        max_length: most tokens per text, stored in the tokenizer.
+
+    Raises:
+        InputError: there is no text with a word in it.
+    """
+    found = sorted(texts)
+    if not any(text.strip() for text in found):
+        raise InputError("a tokenizer cannot be trained: no text of the training part holds a word; check the texts.")
+    vocabulary = _train_vocabulary(found, vocab_size)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_assemble(vocabulary),
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        padding_side="right",
+        model_max_length=max_length,
+    )

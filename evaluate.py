@@ -1,0 +1,52 @@
+"""Scores a run, measures its modalities or predicts new pairs: `python evaluate.py RUN`, see `--help`.
+
+This file has the name of an installed package that the project and its libraries import. So it does its own work only
+when it is run; imported under the name `evaluate`, it hands over to that package (see `_give_way`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, build, run, close; a mistake of the user's ends with one line and exit code 2."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # a run folder has all that is needed
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't go with the processes of `datasets`
+    # Here and not above: whoever imports the package `evaluate` executes this file too, and needs none of these.
+    from evaluation.arguments import parse_arguments
+    from training.console import clear_errors, set_up_logging
+
+    set_up_logging()
+    with clear_errors():
+        arguments = parse_arguments(argv)
+        from evaluation.session import run_evaluation  # after --help, which needn't wait for it
+
+        run_evaluation(arguments)
+
+
+def _give_way() -> None:
+    """Put the installed package in this module's place in `sys.modules`, where the import system looks after loading.
+
+    The package is the first entry of `sys.path` at which `evaluate` is a regular package, as this file is none. See
+    "Loading" in the reference of Python's import system: the module in `sys.modules` is what an import returns.
+    """
+    for entry in sys.path:
+        spec = PathFinder.find_spec("evaluate", [entry])
+        if spec is not None and spec.submodule_search_locations and spec.loader is not None:
+            sys.modules["evaluate"] = package = module_from_spec(spec)
+            spec.loader.exec_module(package)
+            return
+    raise ModuleNotFoundError(
+        "The package evaluate is not installed; pip install -r requirements.txt.", name="evaluate"
+    )
+
+
+if __name__ == "evaluate":
+    _give_way()
+elif __name__ == "__main__":
+    main()

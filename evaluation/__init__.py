@@ -1,0 +1,1 @@
+"""Honest evaluation: metrics with intervals, ablation of the modalities, prediction files."""

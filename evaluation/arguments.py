@@ -1,0 +1,87 @@
+"""The command line of evaluate.py."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from data_utils.errors import InputError
+
+SPLITS = ("val", "train", "all")
+ABLATION_INPUTS = ("mask", "blank")
+MIXED_PRECISIONS = ("no", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class EvaluationArguments:
+    """What evaluate.py is asked for; `build_parser` describes each. None stands for the default of a part unused."""
+
+    run: str
+    split: str | None = None
+    ablation: bool = False
+    ablation_input: str | None = None
+    predict: str | None = None
+    output: str | None = None
+    data_dir: str | None = None
+    per_device_eval_batch_size: int = 32
+    mixed_precision: str | None = None
+    cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.predict is not None and self.output is None:
+            raise InputError(f"Got --predict {self.predict} without --output; add --output FILE for the predictions.")
+        if self.output is not None and self.predict is None:
+            raise InputError(f"Got --output {self.output} without --predict; add --predict FILE, the list to predict.")
+        if self.predict is not None and (self.ablation or self.split is not None):
+            raise InputError("Got --predict together with --split or --ablation; run evaluate.py once for each.")
+        if self.ablation_input is not None and not self.ablation:
+            raise InputError(f"Got --ablation_input {self.ablation_input} without --ablation; add --ablation.")
+        if self.per_device_eval_batch_size < 1:
+            raise InputError(
+                f"Got --per_device_eval_batch_size {self.per_device_eval_batch_size}; it must be 1 or more."
+            )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # As an exception, so that one rank prints it instead of all of them.
+        raise InputError(f"{message[:1].upper()}{message[1:]}. See evaluate.py --help.")
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> EvaluationArguments:
+    """The command line as `EvaluationArguments`; `InputError` for what it doesn't allow."""
+    return EvaluationArguments(**vars(build_parser().parse_args(argv)))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of evaluate.py's command line."""
+    parser = _Parser(prog="evaluate.py", description="Score a run, measure its modalities, or predict new pairs.")
+    parser.add_argument("run", metavar="RUN", help="a run folder, as train.py leaves it (its --output_dir)")
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument("--split", choices=SPLITS, help="rows of the run's split.json to score (default: val)")
+    scoring.add_argument(
+        "--ablation", action="store_true", help="score the full, the text-only and the image-only input of the model"
+    )
+    scoring.add_argument(
+        "--ablation_input",
+        choices=ABLATION_INPUTS,
+        help="what stands for the missing modality: mask (default), the learned missing-modality vector, which the "
+        "modality dropout of training has trained; or blank, an empty text or a black picture, which no training saw",
+    )
+    prediction = parser.add_argument_group("prediction")
+    prediction.add_argument(
+        "--predict", metavar="FILE", help="a list of guid,tag lines to predict; tags, where it has any, are scored"
+    )
+    prediction.add_argument("--output", metavar="OUT", help="the file for the predictions, one line per row of FILE")
+    common = parser.add_argument_group("common")
+    common.add_argument("--data_dir", metavar="DIR", help="where the data lies now (default: where it was in training)")
+    common.add_argument(
+        "--per_device_eval_batch_size", type=int, default=32, metavar="N", help="rows per device (default: 32)"
+    )
+    common.add_argument(
+        "--mixed_precision", choices=MIXED_PRECISIONS, help="default: the launcher's, else as in training"
+    )
+    common.add_argument("--cache_dir", metavar="DIR", help="for the prepared data (default: as in training)")
+    return parser

@@ -1,0 +1,120 @@
+"""A model over all rows of a data set, on any number of ranks, each row counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object, send_to_device
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from data_utils.errors import InputError
+
+Batch = dict[str, Tensor]
+Outputs = dict[str, Tensor]
+Step = Callable[[nn.Module, Batch], Outputs]
+
+
+def run_inference(
+    model: nn.Module,
+    dataset: Dataset,
+    collator: Callable[[list[dict[str, Any]]], Batch],
+    *,
+    batch_size: int,
+    accelerator: Accelerator,
+    step: Step,
+    description: str = "evaluate",
+) -> Outputs:
+    """Run `step` over every row and give its outputs in the data set's order, the same on every rank.
+
+    Batch k holds rows k * batch_size onwards whatever the number of ranks, and rank r takes the batches r, r + world
+    size, ...: a row meets the same neighbours and the same padding on 1 rank and on 8, so the figures are the same too.
+    Ranks with a batch less repeat one and discard it, so that all do the same number of forwards.
+
+    Args:
+        model: on any device; it is moved to the accelerator's, and left in the mode (train or eval) it had.
+        dataset: N >= 1 rows, with the column row_index counting from 0.
+        collator: list of rows -> batch with row_index (B,).
+        batch_size: rows per rank and forward.
+        accelerator: gives the device, the ranks and the mixed precision.
+        step: (model, batch on the device) -> {name: (B, ...)}.
+        description: of the progress bar, which the main rank shows.
+
+    Returns:
+        {name: (N, ...)} on the CPU.
+
+    Raises:
+        RuntimeError: a row was not counted exactly once.
+        InputError: the model gave something that is not finite.
+    """
+    world_size, rank = accelerator.num_processes, accelerator.process_index
+    batches = [
+        list(range(start, min(start + batch_size, len(dataset)))) for start in range(0, len(dataset), batch_size)
+    ]
+    num_steps = -(-len(batches) // world_size)
+    turns = [rank + world_size * number for number in range(num_steps)]
+    loader = DataLoader(dataset, batch_sampler=[batches[turn % len(batches)] for turn in turns], collate_fn=collator)
+    parts: list[Outputs] = []
+    progress = tqdm(loader, desc=description, disable=not accelerator.is_main_process, leave=False)
+    with inference_context(model, accelerator):
+        for turn, batch in zip(turns, progress, strict=True):
+            outputs = step(model, send_to_device(batch, accelerator.device))
+            if turn < len(batches):
+                rows = {name: value.float().cpu() for name, value in outputs.items()}
+                parts.append(rows | {"row_index": batch["row_index"].cpu()})
+    return _in_row_order(gather_object(parts), num_rows=len(dataset))
+
+
+@contextmanager
+def inference_context(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """Eval mode, no gradients and the accelerator's mixed precision, on the accelerator's device."""
+    was_training = model.training
+    model.to(accelerator.device).eval()
+    try:
+        with torch.no_grad(), accelerator.autocast():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def check_rows_counted_once(row_index: Tensor, num_rows: int) -> None:
+    """`RuntimeError` naming rows unless `row_index` (M,), gathered from all ranks, is each of 0..num_rows-1 once."""
+    counts = torch.bincount(row_index, minlength=num_rows)
+    problems = {
+        "missing": (counts[:num_rows] == 0).nonzero().flatten().tolist(),
+        "counted more than once": (counts[:num_rows] > 1).nonzero().flatten().tolist(),
+        "not in the data set": (counts[num_rows:] > 0).nonzero().flatten().add(num_rows).tolist(),
+    }
+    found = [f"{what}: {_first_few(rows)}" for what, rows in problems.items() if rows]
+    if found:
+        raise RuntimeError(f"The evaluation did not count each of {num_rows} rows once. Rows {'; '.join(found)}.")
+
+
+def classify(model: nn.Module, batch: Batch) -> Outputs:
+    """The step of plain classification: {"probabilities": (B, C)}."""
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "row_index")}
+    return {"probabilities": model(**inputs).logits.float().softmax(dim=-1)}
+
+
+def _in_row_order(parts: list[Outputs], *, num_rows: int) -> Outputs:
+    merged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    row_index = merged.pop("row_index")
+    check_rows_counted_once(row_index, num_rows)
+    num_bad = int(torch.stack([~value.isfinite().flatten(1).all(1) for value in merged.values()]).any(0).sum())
+    if num_bad:
+        raise InputError(
+            f"The model's output is not finite for {num_bad} of {num_rows} rows; its weights or its precision are at "
+            "fault: take --mixed_precision no, or another run."
+        )
+    order = row_index.argsort()
+    return {name: value[order] for name, value in merged.items()}
+
+
+def _first_few(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:10])) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")

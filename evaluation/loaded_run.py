@@ -1,0 +1,145 @@
+"""A finished run, ready to be used on data: its model's settings, its data arguments, its tokenizer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from datasets import Dataset
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from data_utils import (
+    DataArguments,
+    InputError,
+    PairCollator,
+    Pairs,
+    PictureSettings,
+    add_row_index,
+    load_pairs,
+    load_split,
+    split_indices,
+    tokenize_pairs,
+)
+from evaluation.run_folder import RunFolder
+from modeling import SentimentClassifier, SentimentConfig
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+MODEL_COLUMNS = ["guid", "label", "input_ids", "image", "text_present", "image_present"]
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run without its weights, which `load_model` reads.
+
+    Attributes:
+        folder: where it lies.
+        config: of the model.
+        tokenizer: of the model.
+        data: the data arguments of training, with what the command line of evaluation puts in their place.
+        training, environment: the sections of config.yaml.
+    """
+
+    folder: RunFolder
+    config: SentimentConfig
+    tokenizer: PreTrainedTokenizerBase
+    data: DataArguments
+    training: dict[str, Any]
+    environment: dict[str, Any]
+
+    @property
+    def label_names(self) -> list[str]:
+        """The C classes' names in the order of their ids."""
+        return [self.config.id2label[index] for index in range(self.config.num_labels)]
+
+    @property
+    def collator(self) -> PairCollator:
+        """Rows -> batch of this model's inputs."""
+        return PairCollator(self.tokenizer.pad_token_id, self.config.picture["image_size"])
+
+    def load_model(self) -> SentimentClassifier:
+        """The weights, in float32 on the CPU."""
+        return _load(SentimentClassifier.from_pretrained, self.folder.model_dir)
+
+    def load_rows(self, list_file: Path, *, pair_dir: Path, for_prediction: bool = False) -> Pairs:
+        """The pairs of a list (see `load_pairs`) as in training: cleaned, decoded and tokenised for the model."""
+        pairs = load_pairs(
+            list_file,
+            pair_dir=pair_dir,
+            # A prediction answers every row of the list, also where training was told to stop at a bad pair.
+            data=replace(self.data, on_bad_pair="mask") if for_prediction else self.data,
+            picture=PictureSettings.from_dict(self.config.picture),
+            text_cleaning=self.config.text_cleaning,
+            for_prediction=for_prediction,
+        )
+        dataset, _ = tokenize_pairs(
+            pairs.dataset, self.tokenizer, max_length=self.config.max_length, cache_dir=self.data.cache_path()
+        )
+        return replace(pairs, dataset=dataset.select_columns(MODEL_COLUMNS))
+
+    def load_split_rows(self, split: str) -> Dataset:
+        """The rows of a part of the run's split (val, train, or all of both) with row_index, in the list's order.
+
+        Raises:
+            InputError: the part has no rows, or the data aren't those of the split.
+        """
+        pairs = self.load_rows(self.data.list_path(), pair_dir=Path(self.data.data_dir))
+        if pairs.fingerprint != self.environment.get("data_fingerprint"):
+            logger.warning(
+                "The data in %s are not quite those of the training (another hash); the figures are of the data as "
+                "they are now.",
+                self.data.data_dir,
+            )
+        parts = load_split(self.folder.split_file, known_guids=pairs.known_guids)
+        train, val = split_indices(parts, pairs.dataset["guid"][:])
+        rows = {"train": train, "val": val, "all": np.sort(np.concatenate([train, val]))}[split]
+        if len(rows) == 0:
+            raise InputError(
+                f"The run {str(self.folder.path)!r} has no {split} rows, as after --val_ratio 0; take --split train, "
+                "or score another labelled list with --predict FILE."
+            )
+        return add_row_index(pairs.dataset.select(rows))
+
+
+def load_run(path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None) -> LoadedRun:
+    """Read a run folder without its weights; `data_dir` and `cache_dir` take the place of the run's own.
+
+    Raises:
+        InputError: it is no finished run, or one of another version of this program.
+    """
+    folder = RunFolder.open(path)
+    sections = folder.load_arguments()
+    changes = {"data_dir": data_dir, "cache_dir": cache_dir}
+    section = sections["data"] | {name: value for name, value in changes.items() if value is not None}
+    try:
+        data = DataArguments(**section | {"overwrite_cache": False})
+    except TypeError as error:
+        raise InputError(
+            f"The data section of {str(folder.config_file)!r} is of another version of this program ({error}); "
+            "use the version it names under environment."
+        ) from error
+    return LoadedRun(
+        folder=folder,
+        config=_load(SentimentConfig.from_pretrained, folder.model_dir),
+        tokenizer=_load(AutoTokenizer.from_pretrained, folder.model_dir),
+        data=data,
+        training=sections["training"],
+        environment=sections["environment"],
+    )
+
+
+def _load(load: Callable[..., T], folder: Path) -> T:
+    """A `from_pretrained` on the run's model folder; `InputError` for what is missing or damaged in it."""
+    try:
+        return load(folder, local_files_only=True)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"Cannot load {str(folder)!r}: {reason} It is incomplete or damaged; copy it again, or train again."
+        ) from error

@@ -1,0 +1,133 @@
+"""The files of a run, and where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from data_utils.errors import InputError
+from data_utils.files import write_text
+
+ARGUMENT_SECTIONS = ("model", "data", "training", "environment")
+
+
+class RunFolder:
+    """Paths inside a run folder; `train.py` fills it, `evaluate.py` needs nothing else but the data.
+
+    Making the object touches no file; `RunFolder.open` is for a folder that has to be a finished run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The run at `path`; `InputError` when it is not there, not a run, or not finished."""
+        run = cls(path)
+        contents = "A run folder has config.yaml and model/ in it, as train.py leaves them"
+        if not run.path.is_dir():
+            raise InputError(f"Got the run {str(path)!r}, which is not a folder. {contents}: pass its --output_dir.")
+        if not run.config_file.is_file():
+            raise InputError(
+                f"Got the folder {str(path)!r}, which has no config.yaml. {contents}: pass its --output_dir."
+            )
+        if not (run.model_dir / "config.json").is_file():
+            raise InputError(
+                f"The run {str(path)!r} has no model/config.json. {contents}; "
+                "it was stopped before it saved a model: resume it, or pass another run."
+            )
+        return run
+
+    def is_run(self) -> bool:
+        """Whether it has a config.yaml that train.py wrote."""
+        if not self.config_file.is_file():
+            return False
+        try:
+            return bool(self.load_arguments())
+        except InputError:
+            return False
+
+    @property
+    def config_file(self) -> Path:
+        """Every argument of the run, resolved, and its environment."""
+        return self.path / "config.yaml"
+
+    @property
+    def model_dir(self) -> Path:
+        """The best model with its tokenizer and preprocessing, for `from_pretrained`."""
+        return self.path / "model"
+
+    @property
+    def split_file(self) -> Path:
+        """The guids of each part, the seed and the hash."""
+        return self.path / "split.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """The final figures of train.py."""
+        return self.path / "metrics.json"
+
+    @property
+    def predictions_file(self) -> Path:
+        """Label, prediction and probabilities of the validation rows."""
+        return self.path / "predictions_val.csv"
+
+    @property
+    def bad_cases_file(self) -> Path:
+        """The misjudged validation rows of the best epoch."""
+        return self.path / "bad_cases.csv"
+
+    @property
+    def quarantine_file(self) -> Path:
+        """What was wrong with the data: row, reason, action."""
+        return self.path / "quarantine.csv"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """The trainer's checkpoints."""
+        return self.path / "checkpoints"
+
+    def ablation_file(self, split: str = "val") -> Path:
+        """The figures of evaluate.py --ablation, by default on the validation rows."""
+        return self.path / ("ablation.json" if split == "val" else f"ablation_{split}.json")
+
+    def evaluation_file(self, split: str) -> Path:
+        """The figures of evaluate.py --split `split`."""
+        return self.path / f"evaluation_{split}.json"
+
+    def save_arguments(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write config.yaml. `sections` has the keys of `ARGUMENT_SECTIONS`; paths and enums are written as text."""
+        write_text(self.config_file, yaml.safe_dump(_plain(sections), sort_keys=False, allow_unicode=True))
+
+    def load_arguments(self) -> dict[str, dict[str, Any]]:
+        """Read config.yaml as {section: {name: value}}; `InputError` when it is not one of train.py's."""
+        try:
+            sections = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"Cannot read {str(self.config_file)!r}: {error}. Copy it again from the run.") from error
+        names = ", ".join(ARGUMENT_SECTIONS)
+        for name in ARGUMENT_SECTIONS:
+            if not isinstance(sections, dict) or not isinstance(sections.get(name), dict):
+                raise InputError(
+                    f"{str(self.config_file)!r} has no section {name!r}; train.py writes {names}. "
+                    "Copy it again from the run."
+                )
+        return sections
+
+
+def _plain(value: Any) -> Any:
+    """The value in YAML's own types; what has none is written as its text."""
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if type(value) in (bool, int, float, str, type(None)) else str(value)

@@ -1,0 +1,120 @@
+"""Flags that choose the model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_utils.errors import InputError, check_choice
+from modeling.configuration import ARCHITECTURES, FREEZE_CHOICES
+from modeling.fusion import FUSION_HEADS
+
+logger = logging.getLogger(__name__)
+DEFAULT_FUSION = {"baseline": "cross_attn", "vilbert": "transformer", "clip": "attn"}
+DEFAULT_TEXT_NAME = "bert-base-uncased"
+DEFAULT_VISION_NAME = "google/vit-base-patch16-224-in21k"
+DEFAULT_CLIP_NAME = "openai/clip-vit-base-patch32"
+
+
+@dataclass
+class ModelArguments:
+    """Which architecture, head and towers. Checked before anything is loaded."""
+
+    model: str = field(default="clip", metadata={"help": f"Architecture: {', '.join(ARCHITECTURES)}."})
+    fusion: str | None = field(
+        default=None,
+        metadata={"help": f"Fusion head: {', '.join(FUSION_HEADS)}. Default by architecture: {DEFAULT_FUSION}."},
+    )
+    clip_name: str | None = field(
+        default=None,
+        metadata={"help": f"For clip: folder or hub name of a CLIP, SigLIP, ... Default: {DEFAULT_CLIP_NAME}."},
+    )
+    text_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or hub name of a text encoder. vilbert's default: "
+            f"{DEFAULT_TEXT_NAME}; with clip, --text_name and --vision_name compose a dual encoder."
+        },
+    )
+    vision_name: str | None = field(
+        default=None,
+        metadata={"help": f"Folder or hub name of a picture encoder. vilbert's default: {DEFAULT_VISION_NAME}."},
+    )
+    from_scratch: bool = field(
+        default=False,
+        metadata={
+            "help": "Random weights; no hub. With a name: that model's structure and tokenizer; without one the "
+            "architecture's default size, and a WordPiece tokenizer trained on the training split."
+        },
+    )
+    text_config: str | None = field(
+        default=None,
+        metadata={"help": "JSON object of settings over the text encoder's, e.g. '{\"num_hidden_layers\": 2}'."},
+    )
+    vision_config: str | None = field(
+        default=None, metadata={"help": "JSON object of settings over the picture encoder's."}
+    )
+    projection_dim: int | None = field(
+        default=None,
+        metadata={"help": "Width of the space shared by text and picture in clip. Default: the model's, or 512."},
+    )
+    vocab_size: int = field(default=21_500, metadata={"help": "Upper limit of a tokenizer trained here."})
+    fusion_dropout: float = field(default=0.1, metadata={"help": "Dropout inside the fusion head."})
+    freeze: str = field(
+        default="none", metadata={"help": f"Towers that stay as they were loaded: {', '.join(FREEZE_CHOICES)}."}
+    )
+
+    def __post_init__(self) -> None:
+        check_choice("--model", self.model, ARCHITECTURES)
+        self.fusion = self.fusion or DEFAULT_FUSION[self.model]
+        check_choice("--fusion", self.fusion, FUSION_HEADS)
+        check_choice("--freeze", self.freeze, FREEZE_CHOICES)
+        for flag in ("text_config", "vision_config"):
+            setattr(self, flag, _parse_object(flag, getattr(self, flag)))
+        if not 0 <= self.fusion_dropout < 1:
+            raise InputError(f"Got --fusion_dropout {self.fusion_dropout}; it must be at least 0 and under 1.")
+        if self.vocab_size < 10 or (self.projection_dim is not None and self.projection_dim < 2):
+            raise InputError(
+                f"Got --vocab_size {self.vocab_size} and --projection_dim {self.projection_dim}; "
+                "at least 10 and 2 are needed."
+            )
+        if self.freeze != "none" and (self.from_scratch or self.model == "baseline"):
+            logger.warning("--freeze %s keeps towers with random weights: they will never learn anything.", self.freeze)
+        self._check_names()
+
+    def _check_names(self) -> None:
+        names = {"--clip_name": self.clip_name, "--text_name": self.text_name, "--vision_name": self.vision_name}
+        given = [flag for flag, name in names.items() if name is not None]
+        if self.model == "baseline" and given:
+            raise InputError(
+                f"Got {', '.join(given)} with --model baseline, which is trained from scratch; use vilbert or clip."
+            )
+        if self.model == "vilbert" and self.clip_name is not None:
+            raise InputError(
+                "Got --clip_name with --model vilbert; use --text_name and --vision_name, or --model clip."
+            )
+        if self.clip_name is not None and len(given) > 1:
+            raise InputError(f"Got {', '.join(given)}; give either --clip_name or the names of two encoders.")
+        if self.model == "clip" and "--clip_name" not in given and len(given) == 1:
+            needed = {"text_only": ["--text_name"], "image_only": ["--vision_name"]}.get(self.fusion)
+            if given != needed:
+                raise InputError(
+                    f"Got {given[0]} alone with --model clip --fusion {self.fusion}; a dual encoder is composed of "
+                    "--text_name and --vision_name, and --clip_name takes a whole one."
+                )
+
+
+def _parse_object(flag: str, value: str | dict[str, Any] | None) -> dict[str, Any]:
+    if value is None or isinstance(value, dict):
+        return value or {}
+    try:
+        parsed = json.loads(value)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"Got --{flag} {value!r}, which is no JSON ({error}); give an object like '{{\"hidden_size\": 64}}'."
+        ) from error
+    if not isinstance(parsed, dict):
+        raise InputError(f"Got --{flag} {value!r}; give a JSON object like '{{\"hidden_size\": 64}}'.")
+    return parsed

@@ -1,0 +1,135 @@
+"""From a plan to a classifier with its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+from transformers import AutoModel, CLIPImageProcessorPil, PreTrainedTokenizerBase
+
+from data_utils.errors import InputError
+from data_utils.pictures import PictureSettings
+from modeling import hub
+from modeling.arguments import ModelArguments
+from modeling.classifier import SentimentClassifier
+from modeling.configuration import SentimentConfig
+from modeling.fusion import get_fusion_head
+from modeling.plan import ModelPlan, TowerPlan
+from modeling.state import describe_differences
+from modeling.towers import Tower, tower_settings
+
+# Parts of published checkpoints that our towers leave out, because nothing would train them.
+LEFT_OUT = ("pooler.", "embeddings.mask_token")
+PROJECTIONS = {"text_model": "text_projection", "vision_model": "visual_projection"}
+
+
+def build_model(
+    plan: ModelPlan,
+    args: ModelArguments,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Sequence[str],
+    text_cleaning: str,
+) -> SentimentClassifier:
+    """The classifier in float32 on the CPU: the head at random, the towers from their sources.
+
+    Raises:
+        InputError: a source can't be had, or its weights don't fit.
+    """
+    head = get_fusion_head(args.fusion)
+    text = plan.text if plan.tokenizer is not None else _fit_vocabulary(plan.text, tokenizer)
+    towers = {"text_tower": text if head.uses_text else None, "vision_tower": plan.vision if head.uses_image else None}
+    config = SentimentConfig(
+        architecture=args.model,
+        fusion=args.fusion,
+        align_dim=plan.align_dim,
+        fusion_dropout=args.fusion_dropout,
+        freeze=args.freeze,
+        text_cleaning=text_cleaning,
+        max_length=plan.max_length,
+        picture=plan.picture.to_dict(),
+        image_mean=list(plan.image_mean),
+        image_std=list(plan.image_std),
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+        **{
+            key: tower and tower_settings(tower.encoder_class, tower.config, projection_dim=tower.projection_dim)
+            for key, tower in towers.items()
+        },
+    )
+    model = SentimentClassifier(config)
+    donors: dict[str, nn.Module] = {}
+    for tower_plan, tower in ((text, model.text_tower), (plan.vision, model.image_tower)):
+        if tower is not None and tower_plan.source is not None:
+            if tower_plan.source not in donors:
+                donors[tower_plan.source] = _load_donor(tower_plan.source)
+            _fill_tower(tower, tower_plan, donors[tower_plan.source])
+    return model
+
+
+def _load_donor(source: str) -> nn.Module:
+    donor, info = hub.from_hub(AutoModel.from_pretrained, source, output_loading_info=True)
+    never_saved = {key for key in info["missing_keys"] if not _left_out(key)}
+    if never_saved:
+        raise InputError(f"The weights of {source!r} are incomplete. {describe_differences(never_saved, (), ())}")
+    return donor
+
+
+def _fill_tower(tower: Tower, plan: TowerPlan, donor: nn.Module) -> None:
+    """Copy a pretrained model's weights, or those of its part, into a tower."""
+    _copy(tower.encoder, donor if plan.part is None else getattr(donor, plan.part), source=plan.source)
+    if tower.projection is not None:
+        _copy(tower.projection, getattr(donor, PROJECTIONS[plan.part]), source=plan.source)
+
+
+def _copy(target: nn.Module, donor: nn.Module, *, source: str) -> None:
+    wanted, found = target.state_dict(), donor.state_dict()
+    missing = {key for key in wanted if key not in found}
+    unexpected = {key for key in found if key not in wanted and not _left_out(key)}
+    mismatched = [
+        (key, tuple(found[key].shape), tuple(wanted[key].shape))
+        for key in wanted.keys() & found.keys()
+        if found[key].shape != wanted[key].shape
+    ]
+    differences = describe_differences(missing, unexpected, mismatched)
+    if differences:
+        raise InputError(f"The weights of {source!r} don't fit the tower. {differences}")
+    # load_state_dict copies into float32 parameters, whatever precision the file has.
+    target.load_state_dict({key: found[key] for key in wanted})
+
+
+def _left_out(key: str) -> bool:
+    return any(part in key for part in LEFT_OUT)
+
+
+def _fit_vocabulary(plan: TowerPlan, tokenizer: PreTrainedTokenizerBase) -> TowerPlan:
+    """The text tower's plan for a tokenizer that was trained on these texts."""
+    config = copy.deepcopy(plan.config)
+    config.vocab_size = len(tokenizer)
+    config.pad_token_id = tokenizer.pad_token_id
+    config.bos_token_id = tokenizer.cls_token_id
+    config.eos_token_id = tokenizer.sep_token_id
+    return replace(plan, config=config)
+
+
+def save_processors(folder: Path, tokenizer: PreTrainedTokenizerBase, config: SentimentConfig) -> None:
+    """Write the tokenizer's files and a preprocessor_config.json beside the weights.
+
+    The latter lets any transformers user prepare a picture as training did; AutoImageProcessor reads it. Our own model
+    takes the uint8 pixels instead and normalises them itself.
+    """
+    tokenizer.save_pretrained(folder)
+    picture = PictureSettings.from_dict(config.picture)
+    square = {"height": picture.image_size, "width": picture.image_size}
+    squash = picture.resize_mode == "squash"
+    CLIPImageProcessorPil(
+        size=square if squash else {"shortest_edge": picture.shortest_edge},
+        do_center_crop=not squash,
+        crop_size=square,
+        resample=picture.resample,
+        image_mean=list(config.image_mean),
+        image_std=list(config.image_std),
+    ).save_pretrained(folder)

@@ -1,0 +1,56 @@
+"""The configuration of a text + picture classifier, saved as config.json beside its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from data_utils.errors import check_choice
+from modeling.fusion import FUSION_HEADS
+
+ARCHITECTURES = ("baseline", "vilbert", "clip")
+FREEZE_CHOICES = ("none", "text", "image", "both")
+
+
+@strict
+class SentimentConfig(PreTrainedConfig):
+    """What a `SentimentClassifier` is made of, and how its inputs are prepared.
+
+    Attributes:
+        architecture: baseline, vilbert or clip; the recipe by which the towers were chosen.
+        fusion: a name of `modeling.fusion.FUSION_HEADS`.
+        text_tower, vision_tower: {"class_name": a transformers model class, "config": its settings,
+            "projection_dim": width of a pretrained projection or None}; None where the head has no use for the tower.
+        align_dim: width that new linear layers map both towers to (a dual encoder composed of two encoders); None: the
+            text tower's width, and only a tower of another width is mapped.
+        fusion_dropout: dropout inside the head.
+        freeze: which towers are kept as they were loaded: none, text, image, both.
+        text_cleaning, max_length: how texts are cleaned, and cut (tokens).
+        picture: fields of `data_utils.PictureSettings`.
+        image_mean, image_std: per channel, of pixels rescaled to [0, 1].
+    """
+
+    model_type = "multimodal-sentiment"
+    keys_to_ignore_at_inference = ["text_embeds", "image_embeds"]  # noqa: RUF012 (transformers concatenates lists)
+
+    architecture: str = "clip"
+    fusion: str = "attn"
+    text_tower: dict[str, Any] | None = None
+    vision_tower: dict[str, Any] | None = None
+    align_dim: int | None = None
+    fusion_dropout: float = 0.1
+    freeze: str = "none"
+    initializer_range: float = 0.02
+    text_cleaning: str = "report"
+    max_length: int = 77
+    picture: dict[str, Any] | None = None
+    image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        check_choice("architecture", self.architecture, ARCHITECTURES)
+        check_choice("fusion", self.fusion, FUSION_HEADS)
+        check_choice("freeze", self.freeze, FREEZE_CHOICES)
+        super().__post_init__(**kwargs)

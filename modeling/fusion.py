@@ -1,0 +1,253 @@
+"""Fusion heads: from the features of both modalities to logits.
+
+Every head takes `Features` of text and image at one width D and returns logits (B, C). In each head the layers whose
+name begins with `classifier` map what was fused to classes; all else is fusion (the parameter table counts them so).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_utils.errors import check_choice
+from modeling.features import Features
+
+
+def build_mlp(sizes: list[int], *, dropout: float) -> nn.Sequential:
+    """Linear layers of the given sizes with GELU and dropout between them: (B, sizes[0]) -> (B, sizes[-1])."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in itertools.pairwise(sizes[:-1]):
+        layers += [nn.Linear(width_in, width_out), nn.GELU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+class TransformerLayer(nn.Module):
+    """Attention and feed-forward with post-normalisation (Vaswani et al. 2017, section 3.1).
+
+    Unlike `nn.TransformerEncoderLayer` it takes its keys and values from any sequence, and has no separate inference
+    path that reads parameters past their module's forward, which ZeRO-3 cannot gather.
+    """
+
+    def __init__(self, width: int, *, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = math.gcd(width, 8)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """x (B, S, D) attends to `context` (B, T, D), by default to itself; mask (B, T) bool is True at real tokens."""
+        context = x if context is None else context
+        query = self._split_heads(self.query(x))
+        key, value = (self._split_heads(part) for part in self.key_value(context).chunk(2, dim=-1))
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=None if mask is None else mask[:, None, None, :],
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        attended = self.output(attended.transpose(1, 2).flatten(2))
+        x = self.attention_norm(x + self.dropout(attended))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """(B, S, D) -> (B, heads, S, D / heads)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class FusionHead(nn.Module, ABC):
+    """Base of the heads; the class attributes say which inputs a head uses, and only those are built."""
+
+    uses_text: ClassVar[bool] = True
+    uses_image: ClassVar[bool] = True
+    uses_text_tokens: ClassVar[bool] = False
+    uses_image_tokens: ClassVar[bool] = False
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__()
+        self.width = width
+
+    @abstractmethod
+    def forward(self, text: Features | None, image: Features | None) -> Tensor:
+        """Features of B rows -> logits (B, C)."""
+
+
+class EarlyFusion(FusionHead):
+    """Both vectors concatenated, then an MLP."""
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__(width, num_classes, dropout=dropout)
+        self.classifier = build_mlp([2 * width, width, num_classes], dropout=dropout)
+
+    def forward(self, text: Features, image: Features) -> Tensor:
+        return self.classifier(torch.cat([text.vector, image.vector], dim=-1))
+
+
+class LateFusion(FusionHead):
+    """A classifier per modality; the logits are averaged."""
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__(width, num_classes, dropout=dropout)
+        self.classifier_text = build_mlp([width, width, num_classes], dropout=dropout)
+        self.classifier_image = build_mlp([width, width, num_classes], dropout=dropout)
+
+    def forward(self, text: Features, image: Features) -> Tensor:
+        return (self.classifier_text(text.vector) + self.classifier_image(image.vector)) / 2
+
+
+class ClipMatchFusion(FusionHead):
+    """How well both match: the unit vectors, their absolute difference, product and cosine, then an MLP."""
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__(width, num_classes, dropout=dropout)
+        self.classifier = build_mlp([4 * width + 1, width, num_classes], dropout=dropout)
+
+    def forward(self, text: Features, image: Features) -> Tensor:
+        t = F.normalize(text.vector, dim=-1)  # (B, D)
+        v = F.normalize(image.vector, dim=-1)  # (B, D)
+        product = t * v
+        # sqrt(D) brings the entries of unit vectors back to the order of 1, which the MLP's initial weights expect.
+        scaled = torch.cat([t, v, (t - v).abs(), product], dim=-1) * math.sqrt(self.width)
+        return self.classifier(torch.cat([scaled, product.sum(-1, keepdim=True)], dim=-1))
+
+
+class PairTransformer(nn.Module):
+    """Text and image vectors as a sequence of two through Transformer layers: (B, D), (B, D) -> (B, 2, D)."""
+
+    def __init__(self, width: int, num_layers: int, *, dropout: float) -> None:
+        super().__init__()
+        self.modality = nn.Embedding(2, width)
+        self.layers = nn.ModuleList(TransformerLayer(width, dropout=dropout) for _ in range(num_layers))
+
+    def forward(self, text: Tensor, image: Tensor) -> Tensor:
+        x = torch.stack([text, image], dim=1)  # (B, 2, D)
+        x = x + self.modality(torch.arange(2, device=x.device))
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class AttnFusion(FusionHead):
+    """Three Transformer layers over both vectors, then a gated residual from the text.
+
+    fused + tanh(W [fused, text]) * text, LayerNorm, and a GELU MLP of two hidden layers.
+    """
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__(width, num_classes, dropout=dropout)
+        self.encoder = PairTransformer(width, 3, dropout=dropout)
+        self.gate = nn.Linear(2 * width, width)
+        self.norm = nn.LayerNorm(width)
+        self.classifier = build_mlp([width, width, width // 2, num_classes], dropout=dropout)
+
+    def forward(self, text: Features, image: Features) -> Tensor:
+        fused = self.encoder(text.vector, image.vector).mean(dim=1)  # (B, D)
+        gate = torch.tanh(self.gate(torch.cat([fused, text.vector], dim=-1)))
+        return self.classifier(self.norm(fused + gate * text.vector))
+
+
+class TransformerFusion(FusionHead):
+    """Two Transformer layers over both vectors, then two linear layers (the simplified ViLBERT)."""
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__(width, num_classes, dropout=dropout)
+        self.encoder = PairTransformer(width, 2, dropout=dropout)
+        self.classifier = build_mlp([2 * width, width, num_classes], dropout=dropout)
+
+    def forward(self, text: Features, image: Features) -> Tensor:
+        return self.classifier(self.encoder(text.vector, image.vector).flatten(1))
+
+
+class CrossAttnFusion(FusionHead):
+    """The text vector queries the picture (its vector and its patches), feed-forward, then an MLP."""
+
+    uses_image_tokens = True
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__(width, num_classes, dropout=dropout)
+        self.attention = TransformerLayer(width, dropout=dropout)
+        self.classifier = build_mlp([width, width, num_classes], dropout=dropout)
+
+    def forward(self, text: Features, image: Features) -> Tensor:
+        fused = self.attention(text.vector[:, None], image.tokens)  # (B, 1, D)
+        return self.classifier(fused[:, 0])
+
+
+class CoAttnFusion(FusionHead):
+    """Text tokens and image patches attend to each other, layer by layer (ViLBERT: Lu et al. 2019, 3.1).
+
+    Each of the two layers is a pair of cross-attention blocks followed by a pair of self-attention blocks.
+    """
+
+    uses_text_tokens = True
+    uses_image_tokens = True
+    num_layers: ClassVar[int] = 2
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__(width, num_classes, dropout=dropout)
+        names = ("text_cross", "image_cross", "text_self", "image_self")
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({name: TransformerLayer(width, dropout=dropout) for name in names})
+            for _ in range(self.num_layers)
+        )
+        self.classifier = build_mlp([2 * width, width, num_classes], dropout=dropout)
+
+    def forward(self, text: Features, image: Features) -> Tensor:
+        t, v = text.tokens, image.tokens
+        for layer in self.layers:
+            t, v = layer["text_cross"](t, v, image.mask), layer["image_cross"](v, t, text.mask)
+            t, v = layer["text_self"](t, mask=text.mask), layer["image_self"](v, mask=image.mask)
+        return self.classifier(torch.cat([t[:, 0], v[:, 0]], dim=-1))
+
+
+class TextOnly(FusionHead):
+    """The text vector alone, then an MLP; no image tower is built."""
+
+    uses_image = False
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__(width, num_classes, dropout=dropout)
+        self.classifier = build_mlp([width, width, num_classes], dropout=dropout)
+
+    def forward(self, text: Features | None, image: Features | None) -> Tensor:
+        return self.classifier(text.vector)
+
+
+class ImageOnly(TextOnly):
+    """The image vector alone, then an MLP; no text tower is built."""
+
+    uses_text = False
+    uses_image = True
+
+    def forward(self, text: Features | None, image: Features | None) -> Tensor:
+        return self.classifier(image.vector)
+
+
+FUSION_HEADS: dict[str, type[FusionHead]] = {
+    "early": EarlyFusion,
+    "late": LateFusion,
+    "clip_match": ClipMatchFusion,
+    "attn": AttnFusion,
+    "transformer": TransformerFusion,
+    "cross_attn": CrossAttnFusion,
+    "co_attn": CoAttnFusion,
+    "text_only": TextOnly,
+    "image_only": ImageOnly,
+}
+
+
+def get_fusion_head(name: str) -> type[FusionHead]:
+    """The head's class; `InputError` with the list of names for an unknown one."""
+    check_choice("--fusion", name, FUSION_HEADS)
+    return FUSION_HEADS[name]

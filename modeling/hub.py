@@ -1,0 +1,100 @@
+"""Finding pretrained parts in a folder, in the hub's cache, or on the hub; one clear sentence where that fails."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import logging as transformers_logging
+
+from data_utils.errors import InputError
+
+T = TypeVar("T")
+REMEDIES = (
+    "Pass a folder that holds the model (config.json, weights, tokenizer, preprocessor_config.json); or download it "
+    "where there is a network and set HF_HOME to that cache; or train without pretrained weights: --from_scratch."
+)
+CONNECT_SECONDS = 10.0
+
+
+def load_config(name: str) -> PreTrainedConfig:
+    """The configuration of a folder or hub name. Raises `InputError` if it can't be had."""
+    return from_hub(AutoConfig.from_pretrained, name)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub name. Raises `InputError` if it can't be had."""
+    return from_hub(AutoTokenizer.from_pretrained, name)
+
+
+def load_image_processor(name: str) -> BaseImageProcessor:
+    """The image processor of a folder or hub name, in its Pillow version. Raises `InputError` if it can't be had."""
+    return from_hub(AutoImageProcessor.from_pretrained, name, backend="pil")
+
+
+def from_hub(load: Callable[..., T], name: str, **options: Any) -> T:
+    """Call a `from_pretrained` quietly, without the hub's retries where the hub can't be reached.
+
+    Raises:
+        InputError: the folder or name doesn't exist, lacks what is asked for, or the hub can't be reached.
+    """
+    local = _must_be_local(name)
+    name = str(Path(name).expanduser()) if name.startswith("~") else name
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # reports of unused weights, which we check ourselves
+    transformers_logging.disable_progress_bar()
+    try:
+        return load(name, local_files_only=local, **options)
+    except (OSError, ValueError, KeyError, HFValidationError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"Can't load {name!r}: {reason} {REMEDIES}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+
+
+def _must_be_local(name: str) -> bool:
+    """Whether `name` has to be read from this machine: a folder, or a hub name while the hub is out of reach."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"The folder {name!r} has no config.json, so it is no saved model. {REMEDIES}")
+        return True
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"There is no folder {name!r}. {REMEDIES}")
+    if constants.is_offline_mode() or not _hub_answers():
+        if not isinstance(_cached_config(name), str):
+            raise InputError(
+                f"{name!r} is neither a folder nor in the hub's cache, and the hub can't be reached. {REMEDIES}"
+            )
+        return True
+    return False
+
+
+def _cached_config(name: str) -> str | object | None:
+    try:
+        return try_to_load_from_cache(name, "config.json")
+    except HFValidationError as error:
+        raise InputError(f"{name!r} is neither a folder nor a hub name. {REMEDIES}") from error
+
+
+@cache
+def _hub_answers() -> bool:
+    """One request without retries: the library's own would take half a minute and print each try."""
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True  # an answer, if not a friendly one
+    except OSError:
+        return False

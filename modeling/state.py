@@ -1,0 +1,63 @@
+"""Comparing the tensors that a file holds with those that a model needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from data_utils.errors import InputError
+
+NUM_NAMED = 5  # keys named of each kind of difference
+
+
+def describe_differences(
+    missing: Collection[str],
+    unexpected: Collection[str],
+    mismatched: Collection[tuple[str, Sequence[int], Sequence[int]]],
+) -> str:
+    """One text that names missing, unexpected and wrongly sized keys, and what to do; empty where there are none.
+
+    Args:
+        mismatched: (key, size in the file, size in the model).
+    """
+    sizes = [f"{key} is {tuple(found)} in the file, {tuple(wanted)} in the model" for key, found, wanted in mismatched]
+    parts = [
+        f"{len(items)} {what}: {_some(items)}."
+        for what, items in (
+            ("keys missing in the file", sorted(missing)),
+            ("keys in the file that the model hasn't", sorted(unexpected)),
+            ("keys of another size", sorted(sizes)),
+        )
+        if items
+    ]
+    if not parts:
+        return ""
+    remedy = "Use the same --model, --fusion and tower settings as the run that wrote it, or start a new run."
+    return " ".join([*parts, remedy])
+
+
+def check_weights_fit(model: nn.Module, file: Path) -> None:
+    """Compare a safetensors file's keys and sizes with the model's, reading its header only.
+
+    Raises:
+        InputError: they differ, or the file is damaged.
+    """
+    try:
+        with safe_open(file, framework="pt") as weights:
+            found = {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"{file} is damaged ({error}); use an earlier checkpoint.") from error
+    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    mismatched = [(key, found[key], wanted[key]) for key in wanted.keys() & found.keys() if found[key] != wanted[key]]
+    differences = describe_differences(wanted.keys() - found.keys(), found.keys() - wanted.keys(), mismatched)
+    if differences:
+        raise InputError(f"{file} doesn't fit this model. {differences}")
+
+
+def _some(items: Iterable[str]) -> str:
+    items = list(items)
+    more = len(items) - NUM_NAMED
+    return "; ".join(items[:NUM_NAMED]) + (f"; and {more} more" if more > 0 else "")

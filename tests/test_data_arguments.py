@@ -1,0 +1,59 @@
+"""DataArguments: defaults, and a clear refusal of every wrong value."""
+
+from pathlib import Path
+
+import pytest
+from transformers import HfArgumentParser
+
+from data_utils import DataArguments, InputError
+
+
+def test_defaults_are_those_of_the_report():
+    data = DataArguments(data_dir="x")
+    assert data.labels == ["negative", "neutral", "positive"]
+    assert (data.val_ratio, data.text_cleaning, data.on_bad_pair) == (0.1, "report", "mask")
+    assert data.num_workers() >= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"data_dir": None}, "--data_dir data/project5"),
+        ({"val_ratio": 1.0}, "val_ratio"),
+        ({"val_ratio": -0.1}, "val_ratio"),
+        ({"val_ratio": "1e-1"}, "takes a number"),
+        ({"labels": ["one"]}, "at least two"),
+        ({"labels": ["a", "a"]}, "each of them once"),
+        ({"labels": [True, False]}, "in quotes"),
+        ({"labels": ["a", "null"]}, "unlabelled"),
+        ({"labels": "negative"}, "list of words"),
+        ({"text_cleaning": "all"}, "report, tweet, none"),
+        ({"on_bad_pair": "skip"}, "mask, drop, error"),
+        ({"image_resize_mode": "pad"}, "shortest, squash"),
+        ({"image_size": 0}, "at least 1"),
+        ({"max_train_samples": 2.5}, "whole number"),
+        ({"preprocessing_num_workers": -1}, "at least 1"),
+    ],
+)
+def test_wrong_value_is_refused_with_what_is_allowed(options, named):
+    with pytest.raises(InputError, match=named):
+        DataArguments(**{"data_dir": "x", **options})
+
+
+def test_every_field_is_a_flag_with_help():
+    parser = HfArgumentParser(DataArguments)
+    (data,) = parser.parse_args_into_dataclasses(
+        ["--data_dir", "d", "--labels", "no", "yes", "--image_size", "64", "--allow_leaky_split", "--val_ratio", "0"]
+    )
+    assert (data.labels, data.image_size, data.allow_leaky_split, data.val_ratio) == (["no", "yes"], 64, True, 0.0)
+    assert all(action.help for action in parser._actions)
+
+
+def test_cache_and_list_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert DataArguments(data_dir="d").cache_path() == tmp_path / "multimodal-sentiment"
+    assert DataArguments(data_dir="d", cache_dir="c").cache_path() == Path("c")
+    assert DataArguments(data_dir="d").list_path() == Path("d/train.txt")
+    elsewhere = tmp_path / "other.txt"
+    elsewhere.touch()
+    assert DataArguments(data_dir="d", train_file=str(elsewhere)).list_path() == elsewhere

@@ -1,0 +1,220 @@
+"""The cache: nothing is done twice, nothing stale is used, dead and simultaneous builds do no harm."""
+
+import errno
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from data_utils import InputError, PictureSettings, load_pairs, loading
+from data_utils.cache import build_once
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Names of the work done in this process: one "picture" per decoding, one "text" per reading."""
+    work = []
+    decode, clean = loading.decode_picture, loading.clean_text
+    monkeypatch.setattr(loading, "decode_picture", lambda *args: work.append("picture") or decode(*args))
+    monkeypatch.setattr(loading, "clean_text", lambda *args: work.append("text") or clean(*args))
+    return work
+
+
+@pytest.fixture
+def load(make_arguments, small_picture, counted):
+    """Load a folder; returns the dataset and the numbers of pictures decoded and texts read for it."""
+
+    def run(folder, *, picture=small_picture, text_cleaning=None, **options):
+        counted.clear()
+        data = make_arguments(folder, **options)
+        pairs = load_pairs(
+            folder / "train.txt", pair_dir=folder, data=data, picture=picture, text_cleaning=text_cleaning
+        )
+        return pairs.dataset, (counted.count("picture"), counted.count("text"))
+
+    return run
+
+
+def cache_folders(tmp_path: Path, name: str) -> list[Path]:
+    return [path for path in sorted((tmp_path / "cache").glob(f"{name}-*")) if path.is_dir()]
+
+
+def write_rows(folder: Path, values: list[int]) -> None:
+    Dataset.from_dict({"x": values}).map(cache_file_name=str(folder / "part.arrow"), new_fingerprint="x")
+
+
+def test_second_load_decodes_nothing(make_pairs, load, numbered_rows):
+    folder = make_pairs(numbered_rows(5))
+    first, work = load(folder)
+    assert work == (5, 5)
+    second, work = load(folder)
+    assert work == (0, 0)
+    assert second[:] == first[:]
+
+
+def test_changed_picture_and_text_are_noticed(make_pairs, load, numbered_rows, photo):
+    folder = make_pairs(numbered_rows(4))
+    before, _ = load(folder)
+    photo("new").save(folder / "data" / "101.jpg")
+    after, work = load(folder)
+    assert work == (4, 0)
+    assert after[1]["image"] != before[1]["image"]
+    assert after[0]["image"] == before[0]["image"]
+
+    text = folder / "data" / "102.txt"
+    status = text.stat()
+    text.write_text("other words here"[: status.st_size].ljust(status.st_size, "!"))
+    os.utime(text, ns=(status.st_atime_ns, status.st_mtime_ns + 1))  # same size: the time alone tells
+    after, work = load(folder)
+    assert work == (0, 4)
+    assert after[2]["text"].startswith("other words")
+
+
+def test_file_that_appears_or_vanishes_is_noticed(make_pairs, load, photo):
+    folder = make_pairs([("1", "positive", "words", None), ("2", "neutral")])
+    assert not load(folder)[0][0]["image_present"]
+    photo(1).save(folder / "data" / "1.png")
+    assert load(folder)[0][0]["image_present"]
+    (folder / "data" / "1.png").unlink()
+    assert not load(folder)[0][0]["image_present"]
+
+
+def test_an_option_rebuilds_only_what_it_shapes(make_pairs, load, numbered_rows):
+    folder = make_pairs(numbered_rows(3))
+    load(folder)
+    assert load(folder, text_cleaning="tweet")[1] == (0, 3)
+    assert load(folder, picture=PictureSettings(16, 16, "squash", 3))[1] == (3, 0)
+    assert load(folder, on_bad_pair="drop")[1] == (0, 0)
+    assert load(folder, preprocessing_num_workers=2)[1] == (0, 0)
+    assert load(folder, overwrite_cache=True)[1] == (3, 3)
+
+
+def test_changed_label_keeps_the_cache(make_pairs, load):
+    load(make_pairs([("1", "positive"), ("2", "neutral")]))
+    listed = make_pairs([])
+    (listed / "train.txt").write_text("1,negative\n2,neutral\n")
+    dataset, work = load(listed)
+    assert work == (0, 0)
+    assert dataset["label"][:] == [0, 1]
+
+
+def test_several_processes_give_the_same_rows(make_pairs, load, numbered_rows, tmp_path):
+    folder = make_pairs(numbered_rows(70))
+    alone, _ = load(folder)
+    shared, _ = load(folder, preprocessing_num_workers=2, cache_dir=str(tmp_path / "other"))
+    assert shared[:] == alone[:]
+    assert "TOKENIZERS_PARALLELISM" not in os.environ or os.environ["TOKENIZERS_PARALLELISM"] != "false"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "gone", "meta", "garbage"])
+def test_damaged_cache_is_built_again_with_a_notice(make_pairs, load, numbered_rows, tmp_path, caplog, damage):
+    folder = make_pairs(numbered_rows(3))
+    before, _ = load(folder)
+    before = before[:]
+    (cache,) = cache_folders(tmp_path, "pictures")
+    part, meta = cache / "part.arrow", cache / "meta.json"
+    if damage == "truncated":
+        os.truncate(part, part.stat().st_size // 2)
+    elif damage == "gone":
+        part.unlink()
+    elif damage == "meta":
+        meta.write_text("[]")
+    else:
+        part.write_bytes(b"x" * part.stat().st_size)
+    after, work = load(folder)
+    assert work == (3, 0)
+    assert after[:] == before
+    assert "is damaged" in caplog.text
+    assert load(folder)[1] == (0, 0)
+
+
+def test_killed_build_leaves_nothing_that_is_used(tmp_path):
+    child = os.fork()
+    if child == 0:
+
+        def die(folder: Path) -> None:
+            write_rows(folder, [666])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        build_once(tmp_path, "rows", "k" * 64, die)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert len(list(tmp_path.glob("*building*"))) == 1
+    dataset = build_once(tmp_path, "rows", "k" * 64, lambda folder: write_rows(folder, [1, 2]))
+    assert dataset["x"][:] == [1, 2]
+    assert not list(tmp_path.glob("*building*"))
+
+
+def test_failed_build_is_cleaned_up_and_tried_again(tmp_path):
+    def fail(folder: Path) -> None:
+        write_rows(folder, [666])
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError):
+        build_once(tmp_path, "rows", "k", fail)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert build_once(tmp_path, "rows", "k", lambda folder: write_rows(folder, [3]))["x"][:] == [3]
+
+
+def test_leftovers_of_another_dead_build_are_removed(tmp_path):
+    dead = tmp_path / "rows-other.building-1234"
+    dead.mkdir(parents=True)
+    build_once(tmp_path, "rows", "k", lambda folder: write_rows(folder, [3]))
+    assert not dead.exists()
+
+
+def test_unwritable_or_full_cache_folder_is_an_input_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--cache_dir"):
+        build_once(tmp_path / "file" / "cache", "rows", "k", lambda folder: write_rows(folder, [1]))
+
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match="No space left"):
+        build_once(tmp_path, "rows", "k", full)
+
+
+def test_two_runs_at_once_build_once(make_pairs, make_arguments, small_picture, numbered_rows, tmp_path, monkeypatch):
+    folder = make_pairs(numbered_rows(40))
+    data = make_arguments(folder)
+    decode = loading.decode_picture
+
+    def slow_decode(*args):
+        with (tmp_path / "decoded").open("a") as file:
+            file.write("1\n")
+        time.sleep(0.01)  # both runs are under way while the first one builds
+        return decode(*args)
+
+    monkeypatch.setattr(loading, "decode_picture", slow_decode)
+    processes = multiprocessing.get_context("fork")
+    barrier, results = processes.Barrier(2), processes.SimpleQueue()
+
+    def run():
+        barrier.wait(timeout=60)
+        pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=data, picture=small_picture)
+        results.put((pairs.fingerprint, [len(row["image"]) for row in pairs.dataset]))
+
+    runs = [processes.Process(target=run) for _ in range(2)]
+    for process in runs:
+        process.start()
+    for process in runs:
+        process.join(timeout=60)
+    assert [process.exitcode for process in runs] == [0, 0]
+    first, second = results.get(), results.get()
+    assert first == second
+    assert first[1] == [3 * 32 * 32] * 40
+    assert len((tmp_path / "decoded").read_text().split()) == 40
+
+
+def test_warm_start_of_many_rows_is_quick(make_pairs, load, numbered_rows, photo):
+    picture = photo(0)
+    folder = make_pairs([(*row, f"words {row[0]}", picture) for row in numbered_rows(1500)])
+    load(folder)
+    start = time.perf_counter()
+    _, work = load(folder)
+    assert work == (0, 0)
+    assert time.perf_counter() - start < 3

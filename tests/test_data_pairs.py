@@ -1,0 +1,255 @@
+"""load_pairs: columns, every kind of bad pair in training and in prediction, row index, equal keys."""
+
+import csv
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from data_utils import InputError, PictureSettings, add_row_index, decode_picture, load_pairs
+
+CORRUPT = b"\xff\xd8\xff this is no picture"
+
+
+@pytest.fixture
+def load(make_arguments, small_picture):
+    """Load a folder made by make_pairs, with DataArguments options."""
+
+    def run(folder, *, list_name="train.txt", for_prediction=False, **options):
+        data = make_arguments(folder, **options)
+        return load_pairs(
+            folder / list_name, pair_dir=folder, data=data, picture=small_picture, for_prediction=for_prediction
+        )
+
+    return run
+
+
+@pytest.fixture
+def faulty(make_pairs):
+    """A folder with one pair of each kind of bad file, and the guid of each."""
+    folder = make_pairs(
+        [
+            ("1", "positive"),
+            ("2", "neutral", None),
+            ("3", "neutral", " \n"),
+            ("4", "negative", "http://t.co/x @me"),
+            ("5", "negative", "words", None),
+            ("6", "positive", "words", CORRUPT),
+            ("7", "positive", "words", b""),
+            ("8", "neutral", None, None),
+            ("9", "neutral", "words", None),
+            ("10", "neutral", "words", None),
+            ("11", "neutral", None),
+        ]
+    )
+    os.mkfifo(folder / "data" / "9.jpg")
+    (folder / "data" / "10.jpg").mkdir()
+    (folder / "data" / "11.txt").mkdir()
+    return folder
+
+
+FAULTS = [
+    ("2", "missing_text"),
+    ("3", "empty_text"),
+    ("4", "empty_text"),
+    ("5", "missing_image"),
+    ("6", "unreadable_image"),
+    ("7", "unreadable_image"),
+    ("8", "missing_text"),
+    ("8", "missing_image"),
+    ("9", "unreadable_image"),
+    ("10", "unreadable_image"),
+    ("11", "unreadable_text"),
+]
+
+
+def test_columns_and_types(make_pairs, load, small_picture):
+    folder = make_pairs([("007", "positive", "Hi @you  there http://t.co/1"), ("2", "negative")])
+    dataset = load(folder).dataset
+    types = {name: feature.dtype for name, feature in dataset.features.items()}
+    assert types == {
+        "guid": "string",
+        "label": "int64",
+        "text": "string",
+        "text_present": "bool",
+        "image": "binary",
+        "image_present": "bool",
+        "text_key": "string",
+        "image_key": "string",
+    }
+    row = dataset[0]
+    assert (row["guid"], row["label"], row["text"]) == ("007", 2, "Hi there")
+    assert row["text_present"] is row["image_present"] is True
+    expected = decode_picture((folder / "data" / "007.jpg").read_bytes(), small_picture)
+    assert row["image"] == expected.tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpeg", ".png", ".webp"])
+def test_other_picture_endings_are_found_after_jpg(make_pairs, load, photo, suffix):
+    folder = make_pairs([("1", "positive", "words", None), ("2", "negative")])
+    photo(1).save(folder / "data" / f"1{suffix}")
+    photo(5).save(folder / "data" / f"2{suffix}")
+    dataset = load(folder).dataset
+    assert dataset[0]["image_present"]
+    same = make_pairs([("2", "negative")], folder="same")
+    assert load(same).dataset[0]["image_key"] == dataset[1]["image_key"]
+
+
+def test_mask_keeps_a_pair_with_one_modality(faulty, load):
+    pairs = load(faulty)
+    rows = {row["guid"]: row for row in pairs.dataset}
+    assert list(rows) == ["1", "2", "3", "4", "5", "6", "7", "9", "10", "11"]
+    assert [guid for guid, row in rows.items() if not row["text_present"]] == ["2", "3", "4", "11"]
+    assert [guid for guid, row in rows.items() if not row["image_present"]] == ["5", "6", "7", "9", "10"]
+    assert all(row["text"] == "" for row in rows.values() if not row["text_present"])
+    assert all((row["image"] is None) == (not row["image_present"]) for row in rows.values())
+    assert [(entry.guid, entry.reason) for entry in pairs.ledger] == FAULTS
+    assert {entry.action for entry in pairs.ledger if entry.guid == "8"} == {"dropped"}
+    assert {entry.action for entry in pairs.ledger if entry.guid != "8"} == {"masked"}
+
+
+def test_drop_leaves_bad_pairs_out(faulty, load):
+    pairs = load(faulty, on_bad_pair="drop")
+    assert pairs.dataset["guid"][:] == ["1"]
+    assert Counter(pairs.ledger.counts().elements()) == Counter((reason, "dropped") for _, reason in FAULTS)
+
+
+def test_error_names_the_first_and_counts_all(faulty, load):
+    with pytest.raises(InputError, match=r"has 11 faults.*row 3 \('2'\): missing_text.*and 8 more.*mask"):
+        load(faulty, on_bad_pair="error")
+
+
+def test_error_also_refuses_bad_rows(make_pairs, load):
+    folder = make_pairs([("1", "positive"), ("2", "great"), ("1", "positive")])
+    with pytest.raises(InputError, match=r"unknown_label.*duplicate_guid"):
+        load(folder, on_bad_pair="error")
+    assert len(load(make_pairs([("1", "positive")], folder="sound"), on_bad_pair="error").dataset) == 1
+
+
+@pytest.mark.parametrize(("mode", "action"), [("mask", "masked"), ("drop", "masked (a prediction drops no row)")])
+def test_prediction_keeps_every_row_in_order(faulty, load, mode, action):
+    guids = ["5", "../data/1", "1", "8", "5", "nobody", "/etc/passwd", "2", "1"]
+    (faulty / "test.txt").write_text("guid,tag\n" + "".join(f"{guid},null\n" for guid in guids))
+    pairs = load(faulty, list_name="test.txt", for_prediction=True, on_bad_pair=mode)
+    dataset = pairs.dataset
+    assert dataset["guid"][:] == guids
+    assert set(dataset["label"][:]) == {-100}
+    present = list(zip(dataset["text_present"][:], dataset["image_present"][:], strict=True))
+    none, text, image, both = (False, False), (True, False), (False, True), (True, True)
+    assert present == [text, none, both, none, text, none, none, image, both]
+    actions = {(entry.guid, entry.reason): entry.action for entry in pairs.ledger}
+    assert actions[("5", "missing_image")] == action
+    assert actions[("nobody", "missing_text")] == "both masked"
+    assert actions[("../data/1", "invalid_guid")] == "both masked"
+    assert [(e.row, e.action) for e in pairs.ledger if e.reason == "duplicate_guid"] == [
+        (6, "repeated"),
+        (10, "repeated"),
+    ]
+
+
+def test_prediction_reads_the_labels_of_each_row(make_pairs, load):
+    folder = make_pairs([("1", "positive"), ("2", "great"), ("1", "negative"), ("3", "null")])
+    dataset = load(folder, for_prediction=True).dataset
+    assert dataset["label"][:] == [2, -100, 0, -100]
+
+
+def test_no_file_is_touched_for_an_invalid_guid(make_pairs, load, monkeypatch):
+    folder = make_pairs([("../outside", "positive"), ("1", "positive")])
+    (folder / "outside.txt").write_text("secret")
+    asked = []
+    real = os.stat
+    monkeypatch.setattr(
+        os, "stat", lambda path, *args, **options: asked.append(str(path)) or real(path, *args, **options)
+    )
+    dataset = load(folder, for_prediction=True).dataset
+    assert asked
+    assert not [path for path in asked if "outside" in path]
+    assert dataset[0]["text"] == ""
+
+
+def test_encodings_are_counted(make_pairs, load):
+    texts = ["plain", "等等…".encode("gb18030"), "再见…".encode("gb18030"), b"caf\xe9"]
+    pairs = load(make_pairs([(str(number), "neutral", text) for number, text in enumerate(texts)]))
+    assert pairs.dataset["text"][:] == ["plain", "等等…", "再见…", "café"]
+    assert not len(pairs.ledger)
+    assert "2 texts are not UTF-8 and were decoded as gb18030" in pairs.ledger.summary()
+    assert "1 texts are not UTF-8 and were decoded as latin-1" in pairs.ledger.summary()
+
+
+def test_quarantine_csv_has_a_row_per_fault(faulty, load, tmp_path):
+    load(faulty).ledger.write_csv(tmp_path / "quarantine.csv")
+    with (tmp_path / "quarantine.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["guid"], row["reason"]) for row in rows] == FAULTS
+    assert rows[0] == {"row": "3", "guid": "2", "reason": "missing_text", "action": "masked", "detail": "no 2.txt"}
+
+
+def test_nothing_usable_says_where_files_were_looked_for(make_pairs, load):
+    folder = make_pairs([("1", "positive", None, None), ("2", "neutral", None, None)])
+    with pytest.raises(InputError, match=r"2 missing_text, 2 missing_image.*--data_dir"):
+        load(folder)
+
+
+def test_missing_data_folder(tmp_path, load):
+    with pytest.raises(InputError, match=r"data folder .* does not exist"):
+        load(tmp_path / "nowhere")
+
+
+def test_keys_find_equal_texts_and_pictures(make_pairs, load, photo):
+    rows = [
+        ("1", "positive", "Good day http://t.co/1", photo("a")),
+        ("2", "positive", "good  day", photo("b")),
+        ("3", "neutral", "other", photo("a")),
+        ("4", "neutral", "more", CORRUPT),
+        ("5", "neutral", "most", CORRUPT),
+    ]
+    dataset = load(make_pairs(rows), text_cleaning="none").dataset
+    texts, images = dataset["text_key"][:], dataset["image_key"][:]
+    assert texts[0] == texts[1] != texts[2]
+    assert images[0] == images[2] != images[1]
+    assert images[3] is images[4] is None
+
+
+def test_fingerprint_follows_the_content(make_pairs, load, make_arguments, tmp_path):
+    rows = [("1", "positive", "words"), ("2", "neutral")]
+    first = load(make_pairs(rows)).fingerprint
+    assert load(make_pairs(rows, folder="copy")).fingerprint == first
+    assert load(make_pairs(rows), text_cleaning="tweet").fingerprint != first
+    assert load(make_pairs([("1", "negative", "words"), ("2", "neutral")], folder="label")).fingerprint != first
+    assert load(make_pairs([("1", "positive", "word"), ("2", "neutral")], folder="text")).fingerprint != first
+
+
+def test_row_index_counts_the_rows_of_this_dataset_and_copies_nothing(make_pairs, load, numbered_rows):
+    dataset = load(make_pairs(numbered_rows(12))).dataset
+    chosen = add_row_index(dataset.select([7, 2, 9]))
+    assert chosen["row_index"][:] == [0, 1, 2]
+    assert chosen["guid"][:] == ["107", "102", "109"]
+    assert chosen.data.nbytes >= dataset.data.nbytes
+    again = add_row_index(chosen.select([2, 0]))
+    assert [(row["row_index"], row["guid"]) for row in again] == [(0, "109"), (1, "107")]
+    assert add_row_index(dataset)["row_index"][:] == list(range(12))
+    with pytest.raises(ValueError, match="twice"):
+        add_row_index(dataset.select([1, 1]))
+
+
+def test_real_data_loads_again_in_no_time(shared, make_arguments, monkeypatch):
+    folder = shared / "data" / "project5"
+    data = make_arguments(folder, preprocessing_num_workers=None)
+    settings = PictureSettings(image_size=224, shortest_edge=224, resize_mode="squash", resample=3)
+
+    def run():
+        return load_pairs(
+            folder / "test_without_label.txt", pair_dir=folder, data=data, picture=settings, for_prediction=True
+        )
+
+    first = run()
+    assert len(first.dataset) == 511
+    assert Counter(entry.reason for entry in first.ledger) == {"empty_text": 6}
+    assert first.ledger.notes == ["118 texts are not UTF-8 and were decoded as gb18030"]
+    assert np.all(first.dataset["image_present"][:])
+    monkeypatch.setattr("data_utils.loading.decode_picture", None)
+    monkeypatch.setattr("data_utils.loading.map_to_folder", None)
+    second = run()
+    assert second.fingerprint == first.fingerprint
+    assert second.dataset[510] == first.dataset[510]

@@ -1,0 +1,172 @@
+"""Decoding of pictures: equal to the towers' own processors, and no exception but PictureError."""
+
+import contextlib
+import io
+import random
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import BitImageProcessorPil, CLIPImageProcessorPil, ViTImageProcessorPil
+
+from data_utils import InputError, PictureError, PictureSettings, decode_picture
+
+SIZES = [(400, 301), (301, 400), (224, 224), (333, 250), (48, 48), (57, 391), (640, 97), (225, 256)]
+SQUARE = {"height": 224, "width": 224}
+SHORTEST = PictureSettings(image_size=32, shortest_edge=32, resize_mode="shortest", resample=2)
+SQUASH = PictureSettings(image_size=32, shortest_edge=32, resize_mode="squash", resample=2)
+SOUND = Image.merge(
+    "RGB", [Image.radial_gradient("L").resize((48, 36)), *2 * [Image.linear_gradient("L").resize((48, 36))]]
+)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def check_equals_processor(processor, settings: PictureSettings, image: Image.Image) -> None:
+    pixels = decode_picture(encode(image), settings).astype(np.float64) / 255
+    mean, std = (np.reshape(value, (3, 1, 1)) for value in (processor.image_mean, processor.image_std))
+    expected = np.asarray(processor(image, return_tensors="np")["pixel_values"][0])
+    assert pixels.shape == expected.shape
+    np.testing.assert_allclose((pixels - mean) / std, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("build", "edge", "resample"),
+    [
+        (lambda: CLIPImageProcessorPil(), 224, 3),
+        (lambda: BitImageProcessorPil(size={"shortest_edge": 256}, resample=3), 256, 3),
+        (
+            lambda: ViTImageProcessorPil(
+                size={"shortest_edge": 224}, do_center_crop=True, crop_size=SQUARE, resample=2
+            ),
+            224,
+            2,
+        ),
+    ],
+    ids=["clip", "dinov2", "vit"],
+)
+def test_shortest_equals_the_towers_processor(build, edge, resample, size, photo):
+    check_equals_processor(build(), PictureSettings(224, edge, "shortest", resample), photo(size, size))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("build", "resample"),
+    [
+        (lambda: CLIPImageProcessorPil(size=SQUARE), 3),
+        (lambda: BitImageProcessorPil(size=SQUARE, resample=3), 3),
+        (lambda: ViTImageProcessorPil(), 2),
+    ],
+    ids=["clip", "dinov2", "vit"],
+)
+def test_squash_equals_the_towers_processor(build, resample, size, photo):
+    check_equals_processor(build(), PictureSettings(224, 224, "squash", resample), photo(size, size))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("kind", "name"), [(CLIPImageProcessorPil, "clip-vit-b32-processor"), (BitImageProcessorPil, "dinov2-small")]
+)
+def test_shortest_equals_the_processor_files(shared, kind, name, size, photo):
+    processor = kind.from_pretrained(shared / "models" / name)
+    settings = PictureSettings(224, processor.size["shortest_edge"], "shortest", int(processor.resample))
+    check_equals_processor(processor, settings, photo(size, size))
+
+
+def test_result_is_uint8_channels_first():
+    array = decode_picture(encode(Image.new("RGB", (50, 40), (10, 20, 30))), SHORTEST)
+    assert (array.dtype, array.shape) == (np.uint8, (3, 32, 32))
+    assert array[:, 5, 5].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(orientation):
+    stored = np.zeros((32, 32, 3), dtype=np.uint8)
+    stored[:16, :16] = 255  # the white quarter, stored top left
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    array = decode_picture(encode(Image.fromarray(stored), "JPEG", exif=exif, quality=95), SHORTEST)
+    corners = {"top left": array[0, 4, 4], "top right": array[0, 4, 27]}
+    corners |= {"bottom left": array[0, 27, 4], "bottom right": array[0, 27, 27]}
+    where = ["top left", "top right", "bottom right", "bottom left", "top left", "top right", "bottom right"]
+    assert max(corners, key=corners.get) == [*where, "bottom left"][orientation - 1]
+
+
+def test_broken_exif_does_not_cost_the_picture():
+    source = encode(SOUND, "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+    assert decode_picture(source, SHORTEST).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(mode):
+    if mode == "I;16":
+        image = Image.fromarray(np.full((40, 40), 0x8080, dtype=np.uint16))
+        assert np.ptp(decode_picture(encode(image), SHORTEST)) == 0
+        assert decode_picture(encode(image), SHORTEST)[0, 0, 0] == 0x80
+    else:
+        kind = "TIFF" if mode == "CMYK" else "PNG"
+        assert decode_picture(encode(SOUND.convert(mode), kind), SHORTEST).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_float_pictures_are_scaled(top):
+    image = Image.fromarray(np.full((40, 40), top, dtype=np.float32))
+    assert decode_picture(encode(image, "TIFF"), SHORTEST).min() == 255
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue")]
+    source = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode_picture(source, SHORTEST)[:, 9, 9].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (1, 40_000)])
+@pytest.mark.parametrize("settings", [SHORTEST, SQUASH], ids=["shortest", "squash"])
+def test_odd_sizes_are_resized(size, settings):
+    assert decode_picture(encode(Image.new("RGB", size, "white")), settings).min() == 255
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (b"", "empty"),
+        (b"this is no picture", "known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "known format"),
+        (encode(SOUND, "JPEG")[:-400], "(?i)truncated"),
+        (encode(SOUND, "PNG")[:-400], "(?i)truncated"),
+        (encode(Image.new("1", (12_000, 10_000))), "pixels"),
+        (encode(Image.new("1", (20_000, 10_000))), "pixels"),
+    ],
+    ids=["empty", "text", "eps", "cut_jpeg", "cut_png", "large", "bomb"],
+)
+def test_bad_bytes_are_a_picture_error_without_warnings(source, reason):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(PictureError, match=reason):
+            decode_picture(source, SHORTEST)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_damaged_bytes_never_raise_anything_else(kind):
+    sound, rng = encode(SOUND, kind), random.Random(kind)
+    for _ in range(60):
+        damaged = bytearray(sound)
+        for _ in range(rng.randint(1, 12)):
+            damaged[rng.randrange(min(len(damaged), rng.choice([64, 10_000])))] = rng.randrange(256)
+        with contextlib.suppress(PictureError):
+            assert decode_picture(bytes(damaged), SHORTEST).shape == (3, 32, 32)
+
+
+def test_settings_round_trip_and_checks():
+    assert PictureSettings.from_dict(SHORTEST.to_dict()) == SHORTEST
+    with pytest.raises(InputError, match="shortest, squash"):
+        PictureSettings(32, 32, "pad", 2)
+    with pytest.raises(InputError, match="at least 64"):
+        PictureSettings(64, 32, "shortest", 2)
+    assert PictureSettings(64, 32, "squash", 2).image_size == 64

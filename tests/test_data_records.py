@@ -1,0 +1,147 @@
+"""List files: what is a row, a header, a label, a guid; what is left out and why."""
+
+from collections import Counter
+
+import pytest
+
+from data_utils import InputError, Ledger
+from data_utils.records import is_valid_guid, read_records
+
+LABELS = ["negative", "neutral", "positive"]
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a list given as text or bytes; returns the records and the ledger's entries."""
+
+    def run(source, **options):
+        path = tmp_path / "list.txt"
+        path.write_bytes(source.encode() if isinstance(source, str) else source)
+        ledger = Ledger()
+        return read_records(path, labels=LABELS, ledger=ledger, **options), ledger.entries
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "guid,tag\n1,positive\n007,neutral\n",
+        "1,positive\n007,neutral",
+        "\ufeffGUID,Tag\r\n1,positive\r\n\r\n007,neutral\r\n",
+        'id,sentiment\n "1" , "positive" \n\n007 ,neutral\n   \n',
+        "tweet,label\n1,positive\n007,neutral\n",
+        "1,positive\r007,neutral\r",
+    ],
+)
+def test_list_styles_give_the_same_rows(read, source):
+    records, entries = read(source)
+    assert [(record.guid, record.label) for record in records] == [("1", "positive"), ("007", "neutral")]
+    assert not entries
+
+
+def test_row_numbers_are_lines_of_the_file(read):
+    records, _ = read("guid,tag\n\n1,positive\n\n\n2,neutral\n")
+    assert [record.row for record in records] == [3, 6]
+
+
+def test_list_bytes_are_decoded_like_texts(read):
+    records, _ = read("等,positive\n".encode("gb18030"))
+    assert records[0].guid == "等"
+
+
+def test_training_leaves_out_what_it_cannot_use_and_says_why(read):
+    source = (
+        "1,positive\n2,Positive\n3,null\n4\n5,neutral,x\n1,negative\n../6,neutral\n,neutral\n7,\n1,positive\n8,NULL\n"
+    )
+    records, entries = read(source)
+    assert [(record.row, record.guid) for record in records] == [(1, "1")]
+    assert [(entry.row, entry.reason, entry.action) for entry in entries] == [
+        (2, "unknown_label", "dropped"),
+        (3, "no_label", "dropped"),
+        (4, "malformed_row", "dropped"),
+        (5, "malformed_row", "dropped"),
+        (6, "duplicate_guid", "dropped"),
+        (7, "invalid_guid", "dropped"),
+        (8, "invalid_guid", "dropped"),
+        (9, "no_label", "dropped"),
+        (10, "duplicate_guid", "dropped"),
+        (11, "no_label", "dropped"),
+    ]
+    details = {entry.row: entry.detail for entry in entries}
+    assert "did you mean 'positive'?" in details[2]
+    assert "another label ('positive', here 'negative')" in details[6]
+    assert "another label" not in details[10]
+
+
+def test_prediction_keeps_every_row(read):
+    source = "guid,tag\n1,null\n2\n../3,null\n1,null\n4,great\n5,neutral\n6,neutral,x\n"
+    records, entries = read(source, for_prediction=True)
+    assert [record.guid for record in records] == ["1", "2", "../3", "1", "4", "5", "6"]
+    assert [record.label for record in records] == [None, None, None, None, None, "neutral", None]
+    assert [record.valid for record in records] == [True, True, False, True, True, True, True]
+    assert Counter(entry.reason for entry in entries) == {
+        "invalid_guid": 1,
+        "duplicate_guid": 1,
+        "unknown_label": 1,
+        "malformed_row": 1,
+    }
+
+
+def test_open_quote_spoils_its_own_line_only(read):
+    records, entries = read('1,positive\n"2,positive\n3,neutral\n')
+    assert [record.guid for record in records] == ["1", "3"]
+    assert [(entry.row, entry.reason) for entry in entries] == [(2, "malformed_row")]
+
+
+@pytest.mark.parametrize(
+    "guid", ["", ".", "..", "/etc/passwd", "../1", "a/b", "a/", "a\\b", "..\\1", "a\0b", "./1", "\0"]
+)
+def test_guid_with_a_path_is_invalid(guid):
+    assert not is_valid_guid(guid)
+
+
+@pytest.mark.parametrize("guid", ["1", "a b", "..a", "1.5", "等", "12_t1"])
+def test_plain_guid_is_valid(guid):
+    assert is_valid_guid(guid)
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("", "holds no rows"),
+        ("\n \n", "holds no rows"),
+        ("guid,tag\n", "holds no rows"),
+        ("1,pos\n2,neg\n3,null\n", "2 unknown_label.*'neg', 'pos'.*allowed: negative, neutral, positive.*--labels"),
+        ("1,null\n2,null\n", "--predict"),
+        ("1;positive\n2;neutral\n", "Expected lines of guid,tag"),
+    ],
+)
+def test_list_without_a_usable_row_is_one_clear_error(read, source, named):
+    with pytest.raises(InputError, match=named):
+        read(source)
+
+
+def test_missing_list_or_folder_in_its_place(tmp_path):
+    for path, named in ((tmp_path / "none.txt", "does not exist"), (tmp_path, "is not a file")):
+        with pytest.raises(InputError, match=named):
+            read_records(path, labels=LABELS, ledger=Ledger())
+
+
+def test_ledger_writes_rows_in_order_and_sums_up(tmp_path):
+    ledger = Ledger()
+    ledger.add(9, "b,c", reason="missing_text", action="masked", detail="no b.txt")
+    ledger.add(2, "a", reason="missing_text", action="masked")
+    ledger.note("3 texts are not UTF-8")
+    ledger.write_csv(tmp_path / "quarantine.csv")
+    lines = (tmp_path / "quarantine.csv").read_text().splitlines()
+    assert lines == [
+        "row,guid,reason,action,detail",
+        "2,a,missing_text,masked,",
+        '9,"b,c",missing_text,masked,no b.txt',
+    ]
+    assert ledger.counts() == {("missing_text", "masked"): 2}
+    assert ledger.summary() == "missing_text: 2 masked\n3 texts are not UTF-8"
+    assert Ledger().summary() == ""
+    with pytest.raises(InputError, match="Cannot write"):
+        ledger.write_csv(tmp_path / "quarantine.csv" / "quarantine.csv")

@@ -1,0 +1,152 @@
+"""Files and tables of an evaluation, the run folder, and the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_utils.errors import InputError
+from evaluation import report
+from evaluation.ablation import summarise_ablation
+from evaluation.arguments import parse_arguments
+from evaluation.run_folder import RunFolder
+from evaluation.scoring import score_predictions
+
+NAMES = ["negative", "positive"]
+GUIDS = ["a", "b,c", "007"]
+LABELS = [0, 1, -100]
+PROBABILITIES = np.array([[0.75, 0.25], [0.6, 0.4], [0.1, 0.9]])
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_predictions_csv_holds_every_row(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "predictions.csv"
+    report.write_predictions_csv(path, GUIDS, LABELS, PROBABILITIES, NAMES)
+    assert read_rows(path) == [
+        ["guid", "label", "prediction", "prob_negative", "prob_positive"],
+        ["a", "negative", "negative", "0.750000", "0.250000"],
+        ["b,c", "positive", "negative", "0.600000", "0.400000"],
+        ["007", "null", "positive", "0.100000", "0.900000"],
+    ]
+
+
+def test_bad_cases_hold_misjudged_labelled_rows_only(tmp_path: Path) -> None:
+    report.write_bad_cases(tmp_path / "bad.csv", GUIDS, LABELS, PROBABILITIES, NAMES)
+    assert read_rows(tmp_path / "bad.csv") == [["guid", "label", "prediction"], ["b,c", "positive", "negative"]]
+
+
+def test_failed_writing_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.json"
+    report.write_json(path, {"accuracy": 0.5})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        report.write_json(path, {"accuracy": float("nan")})
+
+    def fail(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", fail)
+        with pytest.raises(InputError, match="No space left"):
+            report.write_json(path, {"accuracy": 0.6})
+    assert json.loads(path.read_text()) == {"accuracy": 0.5}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_table_is_aligned() -> None:
+    assert report.format_table([["class", "F1"], ["a", "0.5"]]) == "class   F1\na      0.5"
+
+
+def test_metrics_text_shows_figures_with_intervals() -> None:
+    metrics = score_predictions(PROBABILITIES, [0, 1, 1], NAMES)
+    text = report.format_metrics(metrics, title="validation")
+    assert "validation: 3 rows" in text
+    assert report.format_interval(2 / 3, metrics["accuracy_interval"]) in text
+    assert "always positive: accuracy 0.667" in text
+    assert ["positive", "1", "1"] in [line.split() for line in text.splitlines()]
+
+
+def test_ablation_text_says_which_inputs_are_no_better_than_a_constant() -> None:
+    right, constant = np.eye(2)[[0, 1, 1]], np.eye(2)[[1, 1, 1]]
+    probabilities = {"full": right, "text_only": right, "image_only": constant}
+    result = summarise_ablation(probabilities, [0, 1, 1], NAMES, ablation_input="mask")
+    assert result["remarks"] == ["The image_only input (0.667) does not beat always answering positive (0.667)."]
+    assert result["inputs"]["text_only"]["accuracy"] == 1
+    text = report.format_ablation(result, title="validation")
+    assert result["remarks"][0] in text
+    assert "always positive" in text
+
+
+class Choice(Enum):
+    STEPS = "steps"
+
+
+def test_arguments_survive_the_run_folder(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    values = {
+        "path": Path("x"),
+        "choice": Choice.STEPS,
+        "rate": np.float64(0.5),
+        "sizes": (1, 2),
+        "none": None,
+        "on": True,
+    }
+    run.save_arguments({"model": values, "data": {"labels": ["yes", "null"]}, "training": {}, "environment": {}})
+    loaded = run.load_arguments()
+    expected = {"path": "x", "choice": "steps", "rate": 0.5, "sizes": [1, 2], "none": None, "on": True}
+    assert loaded["model"] == expected
+    assert loaded["data"]["labels"] == ["yes", "null"]
+
+
+def test_folder_that_is_no_finished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a folder"):
+        RunFolder.open(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"no config\.yaml"):
+        RunFolder.open(tmp_path)
+    run = RunFolder(tmp_path)
+    run.save_arguments({"model": {}, "data": {}, "training": {}, "environment": {}})
+    with pytest.raises(InputError, match=r"no model/config\.json"):
+        RunFolder.open(tmp_path)
+    run.model_dir.mkdir()
+    (run.model_dir / "config.json").write_text("{}")
+    assert RunFolder.open(tmp_path).path == tmp_path
+
+
+@pytest.mark.parametrize("content", ["just text", "model: {}\n", "a: [", "model: 1\ndata: {}\n"])
+def test_config_that_is_not_ours_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(InputError, match=r"config\.yaml"):
+        RunFolder(tmp_path).load_arguments()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: RUN"),
+        (["run", "--split", "test"], "invalid choice: 'test'"),
+        (["run", "--predict", "list.txt"], "without --output"),
+        (["run", "--output", "out.txt"], "without --predict"),
+        (["run", "--predict", "a", "--output", "b", "--ablation"], "once for each"),
+        (["run", "--ablation_input", "blank"], "add --ablation"),
+        (["run", "--per_device_eval_batch_size", "0"], "1 or more"),
+        (["run", "--mixed_precision", "fp8"], "invalid choice"),
+        (["run", "--wrong"], "Unrecognized arguments: --wrong"),
+    ],
+)
+def test_command_line_mistakes_are_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_arguments(arguments)
+
+
+def test_command_line_is_read() -> None:
+    arguments = parse_arguments(["runs/clip-attn", "--ablation", "--ablation_input", "blank", "--split", "all"])
+    assert (arguments.run, arguments.ablation, arguments.ablation_input) == ("runs/clip-attn", True, "blank")
+    assert arguments.split == "all"

@@ -1,0 +1,228 @@
+"""Invariants of every architecture with every fusion head."""
+
+import itertools
+
+import pytest
+import torch
+from tiny import ARCHITECTURES, LABELS, TOKENIZER, tiny_arguments, tiny_batch, tiny_model, tiny_plan
+from transformers import AutoModel
+
+from data_utils.errors import InputError
+from modeling import FUSION_HEADS, SentimentClassifier, parameter_table
+from modeling.arguments import ModelArguments
+from modeling.build import build_model
+from modeling.plan import plan_model
+
+EVERY_MODEL = list(itertools.product(ARCHITECTURES, FUSION_HEADS))
+TWO_MODALITIES = [name for name, head in FUSION_HEADS.items() if head.uses_text and head.uses_image]
+
+
+def logits_of(model, batch):
+    with torch.no_grad():
+        return model.eval()(**batch).logits
+
+
+@pytest.mark.parametrize(("architecture", "fusion"), EVERY_MODEL)
+def test_saved_and_loaded_model_is_the_same_bit_for_bit(architecture, fusion, tmp_path):
+    model, batch = tiny_model(architecture, fusion), tiny_batch()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(loaded, SentimentClassifier)
+    assert loaded.config.to_dict().keys() == model.config.to_dict().keys()
+    assert {k: v for k, v in loaded.config.to_dict().items() if k != "architectures"}.items() >= {
+        "fusion": fusion,
+        "architecture": architecture,
+        "id2label": dict(enumerate(LABELS)),
+    }.items()
+    state = model.state_dict()
+    assert loaded.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+    assert torch.equal(logits_of(loaded, batch), logits_of(model, batch))
+
+
+@pytest.mark.parametrize("freeze", ["none", "text", "image", "both"])
+@pytest.mark.parametrize(("architecture", "fusion"), EVERY_MODEL)
+def test_every_trainable_parameter_gets_a_gradient(architecture, fusion, freeze):
+    model = tiny_model(architecture, fusion, freeze=freeze).train()
+    batch = tiny_batch()
+    batch["text_present"][1] = batch["image_present"][2] = False
+    model(**batch, labels=torch.tensor([0, 1, 2, 0])).loss.backward()
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert [name for name, parameter in trainable.items() if parameter.grad is None] == []
+    frozen_prefixes = {"none": (), "text": ("text_tower.",), "image": ("image_tower.",)}.get(
+        freeze, ("text_tower.", "image_tower.")
+    )
+    expected = {name for name, _ in model.named_parameters() if not name.startswith(frozen_prefixes)}
+    assert trainable.keys() == (expected if frozen_prefixes else {name for name, _ in model.named_parameters()})
+
+
+@pytest.mark.parametrize(("architecture", "fusion"), EVERY_MODEL)
+def test_padding_changes_no_logit(architecture, fusion):
+    model, batch = tiny_model(architecture, fusion), tiny_batch()
+    padded = dict(batch)
+    padded["input_ids"] = torch.nn.functional.pad(batch["input_ids"], (0, 6), value=TOKENIZER.pad_token_id)
+    padded["attention_mask"] = torch.nn.functional.pad(batch["attention_mask"], (0, 6))
+    torch.testing.assert_close(logits_of(model, padded), logits_of(model, batch), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "fusion"), EVERY_MODEL)
+def test_a_row_does_not_depend_on_its_neighbours(architecture, fusion):
+    model, batch = tiny_model(architecture, fusion), tiny_batch()
+    alone = {name: values[1:2] for name, values in batch.items()}
+    torch.testing.assert_close(logits_of(model, alone), logits_of(model, batch)[1:2], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSION_HEADS)
+def test_an_absent_modality_has_no_say_and_a_present_one_has(fusion):
+    model, batch = tiny_model("vilbert", fusion), tiny_batch()
+    other = dict(batch, input_ids=batch["input_ids"].flip(0), attention_mask=batch["attention_mask"].flip(0))
+    other["pixel_values"] = batch["pixel_values"].flip(0)
+    for kind, names in (("text", ("input_ids", "attention_mask")), ("image", ("pixel_values",))):
+        changed = batch | {name: other[name] for name in names}
+        used = model.uses_text if kind == "text" else model.uses_image
+        assert torch.equal(logits_of(model, changed), logits_of(model, batch)) != used
+        absent = {f"{kind}_present": torch.zeros(4, dtype=torch.bool)}
+        torch.testing.assert_close(
+            logits_of(model, changed | absent), logits_of(model, batch | absent), atol=1e-6, rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("fusion", ["cross_attn", "co_attn"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_patch_has_a_say(architecture, fusion):
+    model, batch = tiny_model(architecture, fusion).eval(), tiny_batch(1)
+    text = model.encode_text(batch["input_ids"], batch["attention_mask"], batch["text_present"])
+    image = model.encode_image(batch["pixel_values"], batch["image_present"])
+    tokens = image.tokens.detach().requires_grad_()
+    model.fuse(text, type(image)(image.vector, tokens, image.mask)).sum().backward()
+    assert (tokens.grad.abs().sum(-1) > 0).all()
+
+
+def test_co_attn_ignores_padded_tokens_and_reads_the_others():
+    model, batch = tiny_model("vilbert", "co_attn").eval(), tiny_batch()
+    text = model.encode_text(batch["input_ids"], batch["attention_mask"], batch["text_present"])
+    image = model.encode_image(batch["pixel_values"], batch["image_present"])
+    tokens = text.tokens.detach().requires_grad_()
+    model.fuse(type(text)(text.vector, tokens, text.mask), image).sum().backward()
+    assert torch.equal(tokens.grad.abs().sum(-1) > 0, text.mask)
+
+
+@pytest.mark.parametrize("fusion", FUSION_HEADS)
+def test_one_batch_is_overfitted(fusion):
+    model, batch = tiny_model("vilbert", fusion).train(), tiny_batch(8)
+    labels = torch.arange(8) % 3
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = model(**batch, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 0.05:
+            break
+    assert loss.item() < 0.05
+    assert torch.equal(logits_of(model, batch).argmax(-1), labels)
+
+
+@pytest.mark.parametrize("fusion", TWO_MODALITIES)
+def test_encoding_once_and_fusing_equals_the_forward(fusion):
+    model, batch = tiny_model("baseline", fusion).eval(), tiny_batch()
+    with torch.no_grad():
+        text = model.encode_text(batch["input_ids"], batch["attention_mask"], batch["text_present"])
+        image = model.encode_image(batch["pixel_values"], batch["image_present"])
+        assert torch.equal(model.fuse(text, image), logits_of(model, batch))
+
+
+@pytest.mark.parametrize(("architecture", "millions"), [("baseline", 126), ("vilbert", 211), ("clip", 162)])
+def test_default_sizes_have_the_parameters_of_the_comparison(architecture, millions):
+    arguments = ModelArguments(model=architecture, from_scratch=True)
+    plan = plan_model(arguments, image_size=None, image_resize_mode=None, max_length=None)
+    vocabulary = {"baseline": arguments.vocab_size, "vilbert": 30_522, "clip": 49_408}[architecture]
+    tokenizer = TokenizerOfSize(vocabulary)
+    with torch.device("meta"):
+        model = build_model(plan, arguments, tokenizer=tokenizer, labels=LABELS, text_cleaning="report")
+    table = parameter_table(model)
+    assert table["total"] == table["text"] + table["image"] + table["fusion"] + table["head"] == table["trainable"]
+    assert table["total"] / 1e6 == pytest.approx(millions, abs=1)
+
+
+class TokenizerOfSize:
+    pad_token_id, cls_token_id, sep_token_id = 0, 2, 3
+
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+
+def test_only_the_used_tower_is_built_and_frozen_parts_are_not_trainable():
+    table = parameter_table(tiny_model("clip", "text_only"))
+    assert table["image"] == 0 < table["text"]
+    table = parameter_table(tiny_model("clip", "image_only", freeze="both"))
+    assert table["text"] == 0 < table["image"]
+    assert table["trainable"] == table["total"] - table["image"]
+
+
+def test_frozen_tower_stays_in_evaluation_mode():
+    model = tiny_model("vilbert", freeze="text").train()
+    assert not model.text_tower.training
+    assert not any(module.training for module in model.text_tower.modules())
+    assert model.image_tower.training
+    assert model.fusion.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_pixels_that_are_not_uint8_are_refused(dtype):
+    batch = tiny_batch()
+    with pytest.raises(TypeError, match="uint8"):
+        tiny_model()(**batch | {"pixel_values": batch["pixel_values"].to(dtype)})
+
+
+def test_pixels_are_rescaled_and_normalised_once():
+    model = tiny_model()
+    pixels = torch.tensor([0, 128, 255], dtype=torch.uint8)[:, None, None, None].expand(3, 3, 2, 2)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (model.config.image_mean, model.config.image_std))
+    torch.testing.assert_close(model.normalize(pixels), (pixels / 255 - mean) / std)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_gradient_checkpointing_gives_the_same_gradients(architecture):
+    batch, labels = tiny_batch(), torch.tensor([0, 1, 2, 0])
+    gradients = []
+    for checkpointing in (False, True):
+        model = tiny_model(architecture).train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        model(**batch, labels=labels).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_checkpoint_of_another_structure_names_keys_and_sizes(tmp_path):
+    tiny_model("clip", "early").save_pretrained(tmp_path)
+    other = tiny_model("clip", "attn").config
+    with pytest.raises(InputError, match=r"fusion\.encoder.*--fusion") as error:
+        SentimentClassifier.from_pretrained(tmp_path, config=other)
+    assert "fusion.classifier.0.weight is (16, 32) in the file, (16, 16) in the model" in str(error.value)
+
+
+def test_damaged_weights_are_named(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged"):
+        SentimentClassifier.from_pretrained(tmp_path)
+
+
+def test_seed_decides_the_weights():
+    first, second, other = (tiny_model(seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_unknown_tower_setting_is_refused_with_a_hint(part):
+    arguments = tiny_arguments("vilbert", **{part: '{"hiden_size": 64}'})
+    with pytest.raises(InputError, match="Did you mean 'hidden_size'"):
+        tiny_plan(arguments)

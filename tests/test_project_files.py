@@ -1,0 +1,88 @@
+"""Files about the project that would go stale unseen: pins, recipes, licence, hooks, change log."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions, version
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from training.parsing import parse_arguments
+
+PACKAGES = ("data_utils", "evaluation", "modeling", "training")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def read_pins(name):
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    return dict(line.split("==") for line in lines if line and not line.startswith("-r "))
+
+
+def imported_names():
+    """Top-level names that the program imports, anywhere in its files."""
+    files = [
+        ROOT / "train.py",
+        ROOT / "evaluate.py",
+        *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py")),
+    ]
+    for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_pins_are_the_versions_under_test(name):
+    # torch==2.13.0 is also satisfied by a local build of it, such as 2.13.0+cpu.
+    assert {package: version(package).split("+")[0] for package in read_pins(name)} == read_pins(name)
+
+
+def test_torch_is_the_version_the_project_was_made_with():
+    assert read_pins("requirements.txt")["torch"] == "2.13.0"
+
+
+def test_every_package_that_is_imported_is_required():
+    own = {*PACKAGES, "train"}
+    distributions = packages_distributions()
+    required = {name.replace("-", "_") for name in read_pins("requirements.txt")}
+    foreign = set(imported_names()) - own - sys.stdlib_module_names
+    names = {module: {name.lower().replace("-", "_") for name in distributions[module]} for module in foreign}
+    assert {module for module, found in names.items() if not found & required} == set()
+
+
+@pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "configs").glob("*.yaml")))
+def test_recipe_is_accepted(recipe):
+    _, _, training = parse_arguments(["--config", str(ROOT / "configs" / recipe)])
+    assert training.output_dir.startswith("runs/")
+
+
+def test_quickstart_recipe_reads_what_make_draws():
+    model, data, training = parse_arguments(["--config", str(ROOT / "configs" / "quickstart.yaml")])
+    assert (model.model, model.fusion, model.from_scratch) == ("clip", "attn", True)
+    makefile = dict(re.findall(r"^(\w+) := (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert (data.data_dir, training.output_dir) == (makefile["SAMPLE"], makefile["RUN"])
+
+
+def test_hooks_run_the_ruff_that_make_lint_runs():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert [hook["entry"].split()[:2] for hook in hooks] == [[".venv/bin/ruff", "check"], [".venv/bin/ruff", "format"]]
+    checked = subprocess.run(
+        [sys.executable, "-m", "pre_commit", "validate-config"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_licence_is_the_whole_apache_licence():
+    text = (ROOT / "LICENSE").read_text()
+    assert PROJECT["license"] == "Apache-2.0"
+    for part in ("Version 2.0, January 2004", "9. Accepting Warranty", "END OF TERMS AND CONDITIONS"):
+        assert part in text
+
+
+def test_change_log_speaks_of_this_version():
+    assert f"## [{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text()

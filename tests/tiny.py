@@ -1,0 +1,68 @@
+"""Tiny models of every architecture and head, from scratch, as the flags build them."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from torch import Tensor
+
+from data_utils.tokens import train_wordpiece
+from modeling import SentimentClassifier
+from modeling.arguments import ModelArguments
+from modeling.build import build_model
+from modeling.plan import ModelPlan, plan_model
+
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+LABELS = ("negative", "neutral", "positive")
+TOKENIZER = train_wordpiece(["a good day", "a bad day", "some plain words"], vocab_size=60, max_length=16)
+ARCHITECTURES = ("baseline", "vilbert", "clip")
+IMAGE_SIZE = 32
+
+
+def tiny_arguments(architecture: str = "clip", fusion: str | None = None, **options) -> ModelArguments:
+    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if architecture != "clip" else {}
+    return ModelArguments(
+        model=architecture,
+        fusion=fusion,
+        **{
+            "from_scratch": True,
+            "text_config": json.dumps(SIZES | {"max_position_embeddings": 16} | dropout),
+            "vision_config": json.dumps(SIZES | {"patch_size": 16}),
+            # Twice the width of the baseline's pictures, so that the layers between different widths exist there.
+            "projection_dim": 16 if architecture == "clip" else None,
+            "fusion_dropout": 0.0,
+            **options,
+        },
+    )
+
+
+def tiny_plan(arguments: ModelArguments) -> ModelPlan:
+    return plan_model(arguments, image_size=IMAGE_SIZE, image_resize_mode=None, max_length=16)
+
+
+def tiny_model(
+    architecture: str = "clip", fusion: str | None = None, *, seed: int = 0, **options
+) -> SentimentClassifier:
+    arguments = tiny_arguments(architecture, fusion, **options)
+    torch.manual_seed(seed)
+    return build_model(tiny_plan(arguments), arguments, tokenizer=TOKENIZER, labels=LABELS, text_cleaning="report")
+
+
+def tiny_batch(batch_size: int = 4, *, seed: int = 0) -> dict[str, Tensor]:
+    """Rows with all modalities; texts of 4 to 7 tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = [4 + row % 4 for row in range(batch_size)]
+    input_ids = torch.full((batch_size, max(lengths)), TOKENIZER.pad_token_id)
+    for row, length in enumerate(lengths):
+        words = torch.randint(5, len(TOKENIZER), (length - 2,), generator=generator)
+        input_ids[row, :length] = torch.tensor([TOKENIZER.cls_token_id, *words.tolist(), TOKENIZER.sep_token_id])
+    return {
+        "input_ids": input_ids,
+        "attention_mask": (input_ids != TOKENIZER.pad_token_id).long(),
+        "pixel_values": torch.randint(
+            0, 256, (batch_size, 3, IMAGE_SIZE, IMAGE_SIZE), generator=generator, dtype=torch.uint8
+        ),
+        "text_present": torch.ones(batch_size, dtype=torch.bool),
+        "image_present": torch.ones(batch_size, dtype=torch.bool),
+    }

@@ -1,0 +1,96 @@
+"""Train a classifier of text + picture pairs: `accelerate launch train.py --model clip --fusion attn --data_dir DIR`.
+
+The way of the data: files -> rows -> decoded texts and uint8 pictures -> Arrow cache -> split by group -> tokens ->
+batches -> towers -> fusion head -> loss. Every flag: `python train.py --help`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from transformers import EarlyStoppingCallback, ProgressCallback, set_seed
+
+from data_utils.arguments import DataArguments
+from data_utils.collator import PairCollator
+from evaluation.run_folder import RunFolder
+from modeling.arguments import ModelArguments
+from modeling.build import build_model
+from modeling.plan import plan_model
+from training.arguments import SentimentTrainingArguments
+from training.callbacks import LossProgressCallback
+from training.console import clear_errors, set_up_logging
+from training.data import prepare_data
+from training.parsing import parse_arguments
+from training.resume import check_continues, find_checkpoint
+from training.run import choose_run, lock_run, open_run, write_results, write_start
+from training.trainer import NonFiniteLossError, SentimentTrainer
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, build, run, close; a mistake of the user's ends with one sentence and exit code 2."""
+    set_up_logging()
+    with clear_errors(NonFiniteLossError):
+        train(*parse_arguments(sys.argv[1:] if argv is None else argv))
+
+
+def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
+    """Check the run folder, then train in it while no other job may."""
+    run = choose_run(model_args, args)
+    checkpoint = find_checkpoint(run, args.resume_from_checkpoint)
+    with lock_run(run):
+        train_in(run, model_args, data_args, args, checkpoint=checkpoint)
+
+
+def train_in(
+    run: RunFolder,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: SentimentTrainingArguments,
+    *,
+    checkpoint: str | None,
+) -> None:
+    """Prepare the data, build the model, train it, and leave the results in the run folder."""
+    plan = plan_model(
+        model_args,
+        image_size=data_args.image_size,
+        image_resize_mode=data_args.image_resize_mode,
+        max_length=data_args.max_length,
+    )
+    prepared = prepare_data(data_args, plan, vocab_size=model_args.vocab_size, seed=args.seed)
+    if prepared.val is None:
+        args.disable_evaluation()
+
+    set_seed(args.seed)  # the head's initial weights
+    model = build_model(
+        plan,
+        model_args,
+        tokenizer=prepared.tokenizer,
+        labels=data_args.labels,
+        text_cleaning=data_args.text_cleaning,
+    )
+    if checkpoint is not None:
+        check_continues(checkpoint, model, prepared)
+    open_run(run, args)
+
+    trainer = SentimentTrainer(
+        model=model,
+        args=args,
+        train_dataset=prepared.train,
+        eval_dataset=prepared.val,
+        collator=PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size),
+        callbacks=[EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else [],
+    )
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(LossProgressCallback())
+    if trainer.is_world_process_zero():
+        write_start(run, model=model_args, data=data_args, args=args, prepared=prepared, classifier=model)
+
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    write_results(run, trainer, prepared, result.metrics)
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

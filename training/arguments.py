@@ -1,0 +1,160 @@
+"""Flags of training: those of transformers.TrainingArguments with this project's defaults, and a few of our own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import IntervalStrategy, TrainingArguments
+
+from data_utils.errors import InputError, check_choice
+from training.losses import CLASS_WEIGHTS
+
+logger = logging.getLogger(__name__)
+LATEST = "latest"
+METRICS = ("accuracy", "macro_f1", "weighted_f1", "ece", "loss")
+
+
+@dataclass
+class SentimentTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults of this project. Every flag of Trainer works."""
+
+    output_dir: str | None = field(default=None, metadata={"help": "Run folder. Default: runs/{model}-{fusion}."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Rows per device and evaluation step."})
+    num_train_epochs: float = field(default=10, metadata={"help": "Passes over the training part."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the towers."})
+    head_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Peak learning rate of all that is new (fusion, classifier, missing-modality vectors). "
+            "Default: 10 times --learning_rate over pretrained towers, else the same."
+        },
+    )
+    weight_decay: float = field(default=1e-4, metadata={"help": "AdamW's weight decay (not on biases and norms)."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: a share of all steps if under 1, else steps."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate after warm-up."})
+    class_weights: str = field(
+        default="none",
+        metadata={"help": f"Weights of the loss against rare classes: {', '.join(CLASS_WEIGHTS)} (of 1 / frequency)."},
+    )
+    modality_dropout: float = field(
+        default=0.1,
+        metadata={
+            "help": "Share of training rows whose text, and the share whose picture, is replaced by the learned "
+            "missing-modality vector (never both), so that one modality alone can be judged. 0 turns it off."
+        },
+    )
+    early_stopping_patience: int = field(
+        default=0, metadata={"help": "Stop after this many evaluations without a better model; 0 never stops early."}
+    )
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps, epoch."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save checkpoints: no, steps, epoch, best."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept (the best is always kept)."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best model, not the last."})
+    metric_for_best_model: str | None = field(
+        default="accuracy", metadata={"help": f"Validation metric of the best model: {', '.join(METRICS)}."}
+    )
+    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Not needed: every built parameter gets a gradient."}
+    )
+    report_to: str = field(default="tensorboard", metadata={"help": "Trackers, or none."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: the collator picks the columns."})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "A checkpoint folder, or latest: the newest of the run folder if there is one."}
+    )
+
+    def __post_init__(self) -> None:
+        output_dir = self.output_dir
+        self._match_strategies()
+        self._check_own_flags()
+        self._choose_device()
+        super().__post_init__()
+        self.output_dir = output_dir  # Trainer's own default isn't ours, which depends on the model
+        self._check_launch()
+
+    def _check_own_flags(self) -> None:
+        check_choice("--class_weights", self.class_weights, CLASS_WEIGHTS)
+        if not 0 <= self.modality_dropout <= 0.5:
+            raise InputError(
+                f"Got --modality_dropout {self.modality_dropout}; allowed is 0 to 0.5, the share of rows that lose "
+                "their text, and again of rows that lose their picture."
+            )
+        check_choice("--metric_for_best_model", str(self.metric_for_best_model).removeprefix("eval_"), METRICS)
+        if self.greater_is_better is None:
+            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "ece"))
+        if self.early_stopping_patience < 0:
+            raise InputError(
+                f"Got --early_stopping_patience {self.early_stopping_patience}; allowed is 0 (off) or more."
+            )
+        if self.early_stopping_patience and not self.load_best_model_at_end:
+            raise InputError(
+                "--early_stopping_patience needs evaluations and checkpoints: leave --load_best_model_at_end, "
+                "--eval_strategy and --save_strategy on."
+            )
+        for flag in ("learning_rate", "head_learning_rate"):
+            value = getattr(self, flag)
+            if value is not None and not value >= 0:
+                raise InputError(f"Got --{flag} {value}; it must be 0 or more.")
+        for flag in (
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "gradient_accumulation_steps",
+            "num_train_epochs",
+        ):
+            if not getattr(self, flag) > 0:
+                raise InputError(f"Got --{flag} {getattr(self, flag)}; it must be more than 0.")
+
+    def _choose_device(self) -> None:
+        if torch.accelerator.is_available():
+            return
+        if self.fp16:
+            raise InputError(
+                "Got --fp16 on a machine without an accelerator, which has no float16; use --bf16 or neither."
+            )
+        self.dataloader_pin_memory = False  # nothing to copy to
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it found this out by itself
+        num_cores = len(os.sched_getaffinity(0))
+        if torch.get_num_threads() * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < num_cores:
+            logger.info(
+                "On the CPU with %d of %d cores a process: OMP_NUM_THREADS sets it.", torch.get_num_threads(), num_cores
+            )
+        # DeepSpeed ignores a launch marked as CPU, and plain data parallel wraps nothing unless it is marked so.
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true" or self.deepspeed:
+            self.ddp_backend = self.ddp_backend or "gloo"
+        else:
+            self.use_cpu = True
+
+    def _check_launch(self) -> None:
+        """The processes must have found each other, and one process takes one device (no `nn.DataParallel`)."""
+        asked_for = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.world_size != asked_for:
+            raise InputError(
+                f"{asked_for} processes were launched, but each believes to be one of {self.world_size}; launch with "
+                "torchrun, or with accelerate and a file of accelerate_configs/."
+            )
+        if self.n_gpu > 1:
+            logger.warning("%d GPUs are there and one is used; for all of them launch with multi_gpu.yaml.", self.n_gpu)
+            self._n_gpu = 1
+
+    def _match_strategies(self) -> None:
+        """Without evaluation or checkpoints there is no best model; otherwise both must come at the same steps."""
+        if self.load_best_model_at_end and "no" in (str(self.eval_strategy), str(self.save_strategy)):
+            logger.warning("Without evaluation and checkpoints there is no best model: the last one will be kept.")
+            self.load_best_model_at_end = False
+        elif self.load_best_model_at_end and self.eval_strategy != self.save_strategy and self.save_strategy == "epoch":
+            self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
+
+    def disable_evaluation(self) -> None:
+        """For a run without a validation part: no evaluation, no best model, no early stopping."""
+        logger.warning("There is no validation part: nothing is evaluated, and the last model will be kept.")
+        self.eval_strategy = IntervalStrategy.NO
+        self.load_best_model_at_end = False
+        self.early_stopping_patience = 0
+
+    def to_plain_dict(self) -> dict[str, Any]:
+        """Every flag as YAML's own types, without secrets."""
+        return {name: value for name, value in self.to_dict().items() if not name.endswith("_token")}

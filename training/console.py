@@ -1,0 +1,58 @@
+"""What reaches the screen: notices once per job, errors as one sentence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm.auto import tqdm
+from transformers.utils import logging as transformers_logging
+
+from data_utils.errors import InputError
+
+PACKAGES = ("data_utils", "modeling", "training", "evaluation")
+
+
+def is_main_process() -> bool:
+    """Whether this is rank 0 of the launch (known from the environment, before any process group exists)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_local_main_process() -> bool:
+    """Whether this is the first process of its machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def set_up_logging() -> None:
+    """Our notices on the main rank only; of libraries, their warnings there and their errors elsewhere."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.INFO if is_main_process() else logging.ERROR)
+    # DeepSpeed's use of torch, which its next release will mend.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    # Remarks on how it sorts checkpoints, which nobody can act on.
+    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
+    if not is_main_process():
+        transformers_logging.set_verbosity_error()
+
+
+@contextmanager
+def clear_errors(*expected: type[Exception]) -> Iterator[None]:
+    """End the program with one line, and code 2 on an `InputError`, code 1 on the other `expected` errors.
+
+    An `InputError` meets every rank, or those of one machine, so one of each speaks; the others may meet one rank.
+    """
+    try:
+        yield
+    except InputError as error:
+        if is_local_main_process():
+            tqdm.write(f"error: {error}", file=sys.stderr)  # on a line of its own, whatever bar is being drawn
+        sys.exit(2)
+    except expected as error:
+        rank = "" if is_main_process() else f" (rank {os.environ['RANK']})"
+        tqdm.write(f"error{rank}: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,104 @@
+"""From files to the two parts that the trainer sees."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from data_utils.arguments import DataArguments
+from data_utils.errors import InputError
+from data_utils.ledger import Ledger
+from data_utils.pairs import add_row_index, load_pairs
+from data_utils.splits import Split, split_pairs
+from data_utils.tokens import tokenize_pairs, tokenizer_key, train_wordpiece
+from evaluation.loaded_run import MODEL_COLUMNS
+from modeling.plan import ModelPlan
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Tokenised parts and what they came from.
+
+    Attributes:
+        train: rows with the columns of the collator; row_index counts from 0.
+        val: the same, or None with --val_ratio 0.
+        tokenizer: the towers' own, or one trained on the training part.
+        max_length: tokens a text is cut to.
+        fingerprint: hash of everything that shaped the rows.
+    """
+
+    train: Dataset
+    val: Dataset | None
+    tokenizer: PreTrainedTokenizerBase
+    split: Split
+    ledger: Ledger
+    max_length: int
+    fingerprint: str
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the rows, of their split and of their tokens: equal for runs that see the same numbers."""
+        tokens = hashlib.sha256(f"{tokenizer_key(self.tokenizer)} {self.max_length}".encode()).hexdigest()
+        return {
+            "data_fingerprint": self.fingerprint,
+            "split_sha256": self.split.sha256,
+            "tokens_sha256": tokens,
+        }
+
+
+def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed: int) -> TrainingData:
+    """Read, decode, split and tokenise; all but the split comes from the cache on a second run.
+
+    Raises:
+        InputError: the data or the split file can't be used; it says why.
+    """
+    start = time.perf_counter()
+    pairs = load_pairs(data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture)
+    dataset = pairs.dataset
+    split, train_rows, val_rows = split_pairs(pairs, data, seed=seed)
+    if len(train_rows) == 0:
+        raise InputError(f"The training part of {data.data_dir} is empty; lower --val_ratio or add pairs.")
+    tokenizer = plan.tokenizer
+    if tokenizer is None:
+        texts = dataset.select_columns("text").select(train_rows)["text"]
+        tokenizer = train_wordpiece(texts, vocab_size=vocab_size, max_length=plan.max_length)
+    dataset, num_cut = tokenize_pairs(
+        dataset,
+        tokenizer,
+        max_length=plan.max_length,
+        cache_dir=data.cache_path(),
+        overwrite=data.overwrite_cache,
+    )
+    logger.info(
+        "%d pairs for training, %d for validation (split by group), prepared in %.1f s.",
+        *(len(train_rows), len(val_rows), time.perf_counter() - start),
+    )
+    if num_cut:
+        logger.info("%d texts are longer than %d tokens and were cut.", num_cut, plan.max_length)
+    dataset = dataset.select_columns(MODEL_COLUMNS)
+    return TrainingData(
+        train=_part(dataset, train_rows, limit=data.max_train_samples, seed=seed),
+        val=_part(dataset, val_rows, limit=data.max_eval_samples, seed=seed) if len(val_rows) else None,
+        tokenizer=tokenizer,
+        split=split,
+        ledger=pairs.ledger,
+        max_length=plan.max_length,
+        fingerprint=pairs.fingerprint,
+    )
+
+
+def _part(dataset: Dataset, rows: Sequence[int], *, limit: int | None, seed: int) -> Dataset:
+    """The rows of a part, or a random `limit` of them: the first ones of a sorted list would be of one class."""
+    rows = np.asarray(rows)
+    if limit is not None and limit < len(rows):
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
+    return add_row_index(dataset.select(rows))

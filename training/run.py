@@ -1,0 +1,224 @@
+"""What a training run writes into its folder, before and after."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from filelock import FileLock, Timeout
+from transformers.trainer_utils import PredictionOutput
+
+from data_utils.arguments import DataArguments
+from data_utils.errors import InputError
+from data_utils.splits import save_split
+from evaluation.report import format_metrics, format_table, write_bad_cases, write_json, write_predictions_csv
+from evaluation.run_folder import RunFolder
+from evaluation.scoring import score_predictions
+from modeling import SentimentClassifier, parameter_table
+from modeling.arguments import ModelArguments
+from modeling.build import save_processors
+from training.arguments import SentimentTrainingArguments
+from training.console import is_main_process
+from training.data import TrainingData
+from training.trainer import SentimentTrainer, softmax
+
+logger = logging.getLogger(__name__)
+# What a run folder may hold before it has a config.yaml: a job that was killed early.
+RUN_ENTRIES = ("checkpoints", "logs", "model", ".model.partial", "split.json", "quarantine.csv")
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "evaluate", "pillow")
+
+
+def choose_run(model: ModelArguments, args: SentimentTrainingArguments) -> RunFolder:
+    """The run folder, checked before anything is read; afterwards `args.output_dir` is the folder of the checkpoints.
+
+    Raises:
+        InputError: it can't be made, or holds something else than a run.
+    """
+    path = Path(args.output_dir or f"runs/{model.model}-{model.fusion}").expanduser().resolve()
+    run = RunFolder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Can't make the run folder {path} ({error.strerror}); choose another --output_dir."
+        ) from error
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in RUN_ENTRIES)
+    if foreign and not run.is_run():
+        raise InputError(f"--output_dir {path} holds other files ({foreign[0]}, ...); choose a folder of its own.")
+    args.output_dir = str(run.checkpoints_dir)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(path / "logs")
+    return run
+
+
+@contextmanager
+def lock_run(run: RunFolder) -> Iterator[None]:
+    """Keep other jobs out of the run folder while this one lasts.
+
+    Raises:
+        InputError: another job trains in it.
+    """
+    if not is_main_process():
+        yield
+        return
+    lock = FileLock(run.path.with_name(f".{run.path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"Another job trains in {run.path}; choose another --output_dir, or wait.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_run(run: RunFolder, args: SentimentTrainingArguments) -> None:
+    """Make room: an earlier run is moved aside, never overwritten, unless this run resumes it."""
+    with args.main_process_first(local=False):
+        if args.process_index == 0 and args.resume_from_checkpoint is None and run.config_file.exists():
+            _move_aside(run.path)
+            run.path.mkdir()
+
+
+def write_start(
+    run: RunFolder,
+    *,
+    model: ModelArguments,
+    data: DataArguments,
+    args: SentimentTrainingArguments,
+    prepared: TrainingData,
+    classifier: SentimentClassifier,
+) -> None:
+    """Write and show what is known before the first step: arguments, split, quarantine, parameters."""
+    data_section = asdict(data) | {"data_dir": str(Path(data.data_dir).resolve()), "cache_dir": str(data.cache_path())}
+    if data.list_path() == Path(data.train_file):  # a path of its own, which another working folder wouldn't find
+        data_section["train_file"] = str(data.list_path().resolve())
+    run.save_arguments(
+        {
+            "model": asdict(model),
+            "data": data_section,
+            "training": args.to_plain_dict() | {"output_dir": str(run.path)},
+            "environment": describe_environment(args) | prepared.fingerprints(),
+        }
+    )
+    save_split(prepared.split, run.split_file)
+    prepared.ledger.write_csv(run.quarantine_file)
+    summary = prepared.ledger.summary()
+    if summary:
+        logger.info("%s\nEach is a row of %s.", summary, run.quarantine_file)
+    logger.info("%s", format_parameters(parameter_table(classifier)))
+
+
+def write_results(
+    run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData, training_metrics: Mapping[str, float]
+) -> None:
+    """Save the best model and the figures; called by every rank, because sharded weights are gathered from all."""
+    save_model(run, trainer, prepared)
+    prediction = None if prepared.val is None else trainer.predict(prepared.val, metric_key_prefix="eval")
+    if not trainer.is_world_process_zero():
+        return
+    metrics: dict[str, Any] = {
+        "val": None if prediction is None else _write_validation(run, trainer, prepared, prediction),
+        "best": describe_best(trainer) if trainer.args.load_best_model_at_end else None,
+        "parameters": dict(parameter_table(trainer.accelerator.unwrap_model(trainer.model))),
+        "training": {
+            "num_train_rows": len(prepared.train),
+            "num_val_rows": 0 if prepared.val is None else len(prepared.val),
+            "steps": trainer.state.global_step,
+            "epochs": trainer.state.epoch,
+            "seconds": training_metrics["train_runtime"],
+            "samples_per_second": training_metrics["train_samples_per_second"],
+            "loss": training_metrics["train_loss"],
+        },
+    }
+    write_json(run.metrics_file, metrics)
+    logger.info("The run is in %s; evaluate it with: python evaluate.py %s", run.path, run.path)
+
+
+def save_model(run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData) -> None:
+    """Write model/ whole or not at all: weights, config, tokenizer and preprocessing."""
+    partial = run.path / ".model.partial"
+    trainer.save_model(str(partial))
+    if trainer.is_world_process_zero():
+        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs: config.yaml says it all
+        save_processors(partial, prepared.tokenizer, trainer.accelerator.unwrap_model(trainer.model).config)
+        shutil.rmtree(run.model_dir, ignore_errors=True)
+        partial.rename(run.model_dir)
+
+
+def describe_best(trainer: SentimentTrainer) -> dict[str, Any] | None:
+    """Metric, value, step and epoch of the best evaluation; None without one."""
+    state = trainer.state
+    if state.best_metric is None:
+        return None
+    epochs = [entry["epoch"] for entry in state.log_history if entry["step"] == state.best_global_step]
+    return {
+        "metric": trainer.args.metric_for_best_model,
+        "value": state.best_metric,
+        "step": state.best_global_step,
+        "epoch": epochs[0] if epochs else None,
+    }
+
+
+def describe_environment(args: SentimentTrainingArguments) -> dict[str, Any]:
+    """Versions, commit and ranks, so that a figure can be traced to what made it."""
+    return {
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "git_commit": _git_commit(),
+        "world_size": args.world_size,
+        "device": str(args.device),
+        "mixed_precision": str(args.mixed_precision),
+        "distributed": str(args.parallel_mode.value),
+    }
+
+
+def format_parameters(table: Mapping[str, int]) -> str:
+    """Millions of parameters by part, as text."""
+    return format_table([["parameters", *table], ["millions", *(f"{count / 1e6:.2f}" for count in table.values())]])
+
+
+def _write_validation(
+    run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData, prediction: PredictionOutput
+) -> dict[str, Any]:
+    labels, row_index = prediction.label_ids
+    order = row_index.argsort()
+    labels, probabilities = labels[order], softmax(prediction.predictions)[order]
+    guids = prepared.val["guid"]
+    write_predictions_csv(run.predictions_file, guids, labels, probabilities, trainer.labels)
+    write_bad_cases(run.bad_cases_file, guids, labels, probabilities, trainer.labels)
+    metrics = score_predictions(probabilities, labels, trainer.labels)
+    logger.info("%s", format_metrics(metrics, title="validation"))
+    # Trainer's own mean counts the rows that fill up the last batch of several ranks.
+    logits = torch.from_numpy(prediction.predictions[order]).double()
+    return metrics | {"loss": F.cross_entropy(logits, torch.from_numpy(labels)).item()}
+
+
+def _move_aside(folder: Path) -> None:
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    logger.warning("%s held an earlier run, which is now in %s.", folder, aside)
+
+
+def _git_commit() -> str | None:
+    """Commit of this program's checkout; None where it is no checkout."""
+    answer = (
+        subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+        if shutil.which("git")
+        else None
+    )
+    return answer.stdout.strip() if answer is not None and answer.returncode == 0 else None

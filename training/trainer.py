@@ -1,0 +1,205 @@
+"""transformers.Trainer with this project's loss, learning rates, modality dropout and checks."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, Trainer
+
+from data_utils.collator import PairCollator
+from evaluation.inference import check_rows_counted_once
+from evaluation.metrics import SentimentMetrics
+from modeling import SentimentClassifier, SentimentOutput
+from training.arguments import METRICS, SentimentTrainingArguments
+from training.losses import classification_loss, compute_class_weights
+from training.modality_dropout import drop_modalities
+
+TOWER_PREFIXES = ("text_tower.", "image_tower.")
+
+
+NON_FINITE_REMEDY = (
+    "Lower --learning_rate or --head_learning_rate, use --bf16 or float32 instead of --fp16, or resume from an earlier "
+    "checkpoint."
+)
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss, a gradient or an answer became nan or infinite; no further update was made."""
+
+
+class SentimentTrainer(Trainer):
+    """Trains a `SentimentClassifier`. Rows carry row_index, counting from 0 in each data set.
+
+    Args:
+        model: on any device.
+        args: flags.
+        train_dataset, eval_dataset: tokenised rows; no evaluation where the latter is None.
+        collator: rows -> batch.
+    """
+
+    # compute_loss returns shares of the global batch's mean: Trainer mustn't divide by the accumulation steps again.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *,
+        model: SentimentClassifier,
+        args: SentimentTrainingArguments,
+        train_dataset: Dataset,
+        eval_dataset: Dataset | None,
+        collator: PairCollator,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        # Set before Trainer reads it: labels and row_index are gathered from all ranks beside the logits.
+        args.label_names = ["labels", "row_index"]
+        self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=collator,
+            compute_metrics=self._compute_metrics,
+            callbacks=list(callbacks),
+        )
+        self.class_weights = compute_class_weights(args.class_weights, train_dataset["label"][:], len(self.labels))
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW (or what --optim names) with the towers' rate and the head's, with and without weight decay."""
+        model = self.model if model is None else model
+        if self.optimizer is None:
+            decayed = set(self.get_decay_parameter_names(model))
+            groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    in_tower = name.removeprefix("module.").startswith(TOWER_PREFIXES)
+                    groups[in_tower, name in decayed].append(parameter)
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(
+                [
+                    {
+                        "params": parameters,
+                        "lr": self.args.learning_rate if in_tower else self.args.head_learning_rate,
+                        "weight_decay": self.args.weight_decay if decay else 0.0,
+                    }
+                    for (in_tower, decay), parameters in groups.items()
+                ],
+                **options,
+            )
+        return self.optimizer
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """The micro batches of one update, and the sum of their rows' class weights over all ranks."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        weight_sum = sum((self.class_weights[batch["labels"].cpu()].sum() for batch in batches), torch.zeros(()))
+        weight_sum = self.accelerator.reduce(weight_sum.to(device), reduction="sum")
+        return batches, weight_sum
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, SentimentOutput]:
+        """In training the row's share of the global loss, in evaluation the plain mean cross-entropy of the batch.
+
+        Raises:
+            NonFiniteLossError: before the backward pass of a loss that is nan or infinite.
+        """
+        inputs = dict(inputs)
+        row_index, labels = inputs.pop("row_index"), inputs.pop("labels")
+        if not model.training:
+            outputs = model(**inputs, labels=labels)
+            return (outputs.loss, outputs) if return_outputs else outputs.loss
+        inputs["text_present"], inputs["image_present"] = drop_modalities(
+            row_index,
+            inputs["text_present"],
+            inputs["image_present"],
+            rate=self.args.modality_dropout if self._has_two_modalities else 0.0,
+            seed=self.args.seed,
+            epoch=int(self.state.epoch or 0),
+        )
+        outputs = model(**inputs)
+        loss = classification_loss(
+            outputs.logits,
+            labels,
+            class_weights=self.class_weights.to(outputs.logits.device),
+            label_smoothing=self.args.label_smoothing_factor,
+            weight_sum=num_items_in_batch,
+        )
+        self._check_finite(loss, row_index)
+        # Data parallel averages gradients over ranks, while each rank's loss is its share of the whole.
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
+        """As in Trainer, but --dataloader_drop_last, meant for training, drops no row of an evaluation."""
+        with self._every_row():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """As `get_eval_dataloader`."""
+        with self._every_row():
+            return super().get_test_dataloader(test_dataset)
+
+    def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
+        """0: Trainer's estimate counts every pixel as a token and would be logged as a figure."""
+        return 0
+
+    @property
+    def _has_two_modalities(self) -> bool:
+        model = self.accelerator.unwrap_model(self.model)
+        return model.uses_text and model.uses_image
+
+    @contextmanager
+    def _every_row(self) -> Iterator[None]:
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor | float | None:
+        """Trainer's clipping, which would turn one infinite gradient into nan in every weight, hence the check."""
+        norm = super()._clip_grad_norm(model)
+        # Under float16 infinite gradients are the scaler's daily business: it skips the update by itself.
+        if norm is not None and not self.args.fp16 and not math.isfinite(norm):
+            raise NonFiniteLossError(
+                f"The gradient's norm is {float(norm)} at step {self.state.global_step + 1}; stopped before the "
+                f"update. {NON_FINITE_REMEDY}"
+            )
+        return norm
+
+    def _check_finite(self, loss: Tensor, row_index: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(
+                f"The loss is {loss.item()} at step {self.state.global_step + 1} (training rows "
+                f"{row_index.tolist()}); stopped before the update. {NON_FINITE_REMEDY}"
+            )
+
+    def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        labels, row_index = prediction.label_ids
+        check_rows_counted_once(torch.from_numpy(row_index), len(self.eval_dataset))
+        if not np.isfinite(prediction.predictions).all():
+            raise NonFiniteLossError(
+                f"The model's answers are not finite after step {self.state.global_step}. {NON_FINITE_REMEDY}"
+            )
+        metrics = SentimentMetrics(self.labels).compute(predictions=softmax(prediction.predictions), references=labels)
+        return {name: metrics[name] for name in METRICS if name != "loss"}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Logits (N, C) of any precision -> probabilities (N, C) in float64."""
+    return torch.from_numpy(np.asarray(logits, dtype=np.float64)).softmax(dim=-1).numpy()
