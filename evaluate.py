@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Here and not above: whoever imports the package `evaluate` executes this file too, and needs none of these.
     from evaluation.arguments import parse_arguments
     from training.console import clear_errors, set_up_logging
+    from training.launch import part_ranks
 
     set_up_logging()
     with clear_errors():
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from evaluation.session import run_evaluation  # after --help, which needn't wait for it
 
         run_evaluation(arguments)
+        part_ranks()
 
 
 def _give_way() -> None:

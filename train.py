@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from transformers import EarlyStoppingCallback, ProgressCallback, set_seed
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from data_utils.arguments import DataArguments
 from data_utils.collator import PairCollator
@@ -17,10 +19,13 @@ from evaluation.run_folder import RunFolder
 from modeling.arguments import ModelArguments
 from modeling.build import build_model
 from modeling.plan import plan_model
+from training import signals
 from training.arguments import SentimentTrainingArguments
 from training.callbacks import LossProgressCallback
+from training.checkpoints import step_of
 from training.console import clear_errors, set_up_logging
 from training.data import prepare_data
+from training.launch import part_ranks
 from training.parsing import parse_arguments
 from training.resume import check_continues, find_checkpoint
 from training.run import choose_run, lock_run, open_run, write_results, write_start
@@ -30,15 +35,16 @@ from training.trainer import NonFiniteLossError, SentimentTrainer
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, build, run, close; a mistake of the user's ends with one sentence and exit code 2."""
     set_up_logging()
-    with clear_errors(NonFiniteLossError):
+    with signals.listen(), clear_errors(NonFiniteLossError):
         train(*parse_arguments(sys.argv[1:] if argv is None else argv))
+        part_ranks()
 
 
 def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
     """Check the run folder, then train in it while no other job may."""
     run = choose_run(model_args, args)
-    checkpoint = find_checkpoint(run, args.resume_from_checkpoint)
     with lock_run(run):
+        checkpoint = find_checkpoint(run, args)
         train_in(run, model_args, data_args, args, checkpoint=checkpoint)
 
 
@@ -62,6 +68,7 @@ def train_in(
         args.disable_evaluation()
 
     set_seed(args.seed)  # the head's initial weights
+    unset_hf_deepspeed_config()  # ZeRO-3 would shard the towers while they are read; the trainer shards the whole
     model = build_model(
         plan,
         model_args,
@@ -87,9 +94,9 @@ def train_in(
     if trainer.is_world_process_zero():
         write_start(run, model=model_args, data=data_args, args=args, prepared=prepared, classifier=model)
 
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    write_results(run, trainer, prepared, result.metrics)
-    trainer.accelerator.end_training()
+    with signals.hold():
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    write_results(run, trainer, prepared, result.metrics, resumed_at=checkpoint and step_of(Path(checkpoint)))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -56,9 +54,8 @@ def choose_precision(run: LoadedRun, arguments: EvaluationArguments) -> str:
     return trained
 
 
-@contextmanager
-def launched(mixed_precision: str) -> Iterator[Accelerator]:
-    """An accelerator of the ranks that were launched; closed in the end.
+def join_ranks(mixed_precision: str) -> Accelerator:
+    """An accelerator of the ranks that were launched.
 
     Raises:
         InputError: the device can't do the mixed precision.
@@ -71,60 +68,57 @@ def launched(mixed_precision: str) -> Iterator[Accelerator]:
         accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=mixed_precision)
     except ValueError as error:
         raise InputError(f"{error} Choose another --mixed_precision, or no.") from error
-    try:
-        # Where autocast is not to be had, accelerate goes on in float32 without a word.
-        if accelerator.mixed_precision != "no" and not accelerator.native_amp:
-            raise InputError(
-                f"The device {accelerator.device.type} cannot do {accelerator.mixed_precision}; "
-                "choose another --mixed_precision, or no."
-            )
-        asked_for = int(os.environ.get("WORLD_SIZE", "1"))
-        if accelerator.num_processes != asked_for:
-            raise RuntimeError(f"{asked_for} processes were launched, but this one is of {accelerator.num_processes}.")
-        yield accelerator
-    finally:
-        accelerator.end_training()
+    # Where autocast is not to be had, accelerate goes on in float32 without a word.
+    if accelerator.mixed_precision != "no" and not accelerator.native_amp:
+        raise InputError(
+            f"The device {accelerator.device.type} cannot do {accelerator.mixed_precision}; "
+            "choose another --mixed_precision, or no."
+        )
+    asked_for = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != asked_for:
+        raise RuntimeError(f"{asked_for} processes were launched, but this one is of {accelerator.num_processes}.")
+    return accelerator
 
 
 def _score(run: LoadedRun, arguments: EvaluationArguments) -> None:
     split = arguments.split or SPLITS[0]
     dataset = run.load_split_rows(split)
     batch_size = arguments.per_device_eval_batch_size
-    with launched(choose_precision(run, arguments)) as accelerator:
-        outputs = run_inference(
-            run.load_model(), dataset, run.collator, batch_size=batch_size, accelerator=accelerator, step=classify
-        )
-        if accelerator.is_main_process:
-            metrics = score_predictions(outputs["probabilities"], dataset["label"][:], run.label_names)
-            file = run.folder.evaluation_file(split)
-            write_json(file, metrics | {"split": split, "mixed_precision": accelerator.mixed_precision})
-            print(format_metrics(metrics, title=SPLIT_TITLES[split]), f"\nSaved in {file}.", sep="\n")
+    accelerator = join_ranks(choose_precision(run, arguments))
+    outputs = run_inference(
+        run.load_model(), dataset, run.collator, batch_size=batch_size, accelerator=accelerator, step=classify
+    )
+    if accelerator.is_main_process:
+        metrics = score_predictions(outputs["probabilities"], dataset["label"][:], run.label_names)
+        file = run.folder.evaluation_file(split)
+        write_json(file, metrics | {"split": split, "mixed_precision": accelerator.mixed_precision})
+        print(format_metrics(metrics, title=SPLIT_TITLES[split]), f"\nSaved in {file}.", sep="\n")
 
 
 def _ablate(run: LoadedRun, arguments: EvaluationArguments) -> None:
     split, ablation_input = arguments.split or SPLITS[0], arguments.ablation_input or ABLATION_INPUTS[0]
     dataset = run.load_split_rows(split)
-    with launched(choose_precision(run, arguments)) as accelerator:
-        model = run.load_model()
-        if ablation_input == "mask" and model.uses_text and model.uses_image and not run.training["modality_dropout"]:
-            logger.warning(
-                "This run was trained with --modality_dropout 0, so the vectors that stand for a missing modality were "
-                "hardly trained; compare with --ablation_input blank."
-            )
-        outputs = run_ablation(
-            model,
-            dataset,
-            run.collator,
-            run.tokenizer,
-            batch_size=arguments.per_device_eval_batch_size,
-            accelerator=accelerator,
-            ablation_input=ablation_input,
+    accelerator = join_ranks(choose_precision(run, arguments))
+    model = run.load_model()
+    if ablation_input == "mask" and model.uses_text and model.uses_image and not run.training["modality_dropout"]:
+        logger.warning(
+            "This run was trained with --modality_dropout 0, so the vectors that stand for a missing modality were "
+            "hardly trained; compare with --ablation_input blank."
         )
-        if accelerator.is_main_process:
-            result = summarise_ablation(outputs, dataset["label"][:], run.label_names, ablation_input=ablation_input)
-            file = run.folder.ablation_file(split)
-            write_json(file, result | {"split": split, "mixed_precision": accelerator.mixed_precision})
-            print(format_ablation(result, title=SPLIT_TITLES[split]), f"\nSaved in {file}.", sep="\n")
+    outputs = run_ablation(
+        model,
+        dataset,
+        run.collator,
+        run.tokenizer,
+        batch_size=arguments.per_device_eval_batch_size,
+        accelerator=accelerator,
+        ablation_input=ablation_input,
+    )
+    if accelerator.is_main_process:
+        result = summarise_ablation(outputs, dataset["label"][:], run.label_names, ablation_input=ablation_input)
+        file = run.folder.ablation_file(split)
+        write_json(file, result | {"split": split, "mixed_precision": accelerator.mixed_precision})
+        print(format_ablation(result, title=SPLIT_TITLES[split]), f"\nSaved in {file}.", sep="\n")
 
 
 def _predict(run: LoadedRun, arguments: EvaluationArguments) -> None:
@@ -133,12 +127,12 @@ def _predict(run: LoadedRun, arguments: EvaluationArguments) -> None:
     pair_dir = find_pair_dir(files.source, run, data_dir=arguments.data_dir)
     pairs = run.load_rows(files.source, pair_dir=pair_dir, for_prediction=True)
     dataset, batch_size = add_row_index(pairs.dataset), arguments.per_device_eval_batch_size
-    with launched(choose_precision(run, arguments)) as accelerator:
-        outputs = run_inference(
-            run.load_model(), dataset, run.collator, batch_size=batch_size, accelerator=accelerator, step=classify
-        )
-        if accelerator.is_main_process:
-            metrics = write_predictions(files, dataset, pairs.ledger, outputs["probabilities"], run.label_names)
-            if metrics is not None:
-                print(format_metrics(metrics, title=f"labelled rows of {files.source}"), end="\n\n")
-            print(f"{len(dataset)} predictions are in {files.output}, probabilities in {files.probabilities}.")
+    accelerator = join_ranks(choose_precision(run, arguments))
+    outputs = run_inference(
+        run.load_model(), dataset, run.collator, batch_size=batch_size, accelerator=accelerator, step=classify
+    )
+    if accelerator.is_main_process:
+        metrics = write_predictions(files, dataset, pairs.ledger, outputs["probabilities"], run.label_names)
+        if metrics is not None:
+            print(format_metrics(metrics, title=f"labelled rows of {files.source}"), end="\n\n")
+        print(f"{len(dataset)} predictions are in {files.output}, probabilities in {files.probabilities}.")

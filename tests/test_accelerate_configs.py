@@ -18,14 +18,19 @@ DECIDED_BY_FLAGS = {"mixed_precision", "gradient_accumulation_steps", "gradient_
 PROGRAM = """
 import json, sys, torch
 from accelerate import Accelerator
-accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-model = accelerator.prepare(torch.nn.Linear(1, 1, bias=False))
-model(torch.full((1, 1), 1.0 + 2 * accelerator.process_index, device=accelerator.device)).sum().backward()
-gradient = next(model.parameters()).grad.item()
-result = {"world_size": accelerator.num_processes, "gradient": gradient, "precision": accelerator.mixed_precision}
-with open(f"{sys.argv[1]}/{accelerator.process_index}.json", "w") as file:
-    json.dump(result, file)
-accelerator.end_training()
+from training.launch import part_ranks
+
+def main():
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    model = accelerator.prepare(torch.nn.Linear(1, 1, bias=False))
+    model(torch.full((1, 1), 1.0 + 2 * accelerator.process_index, device=accelerator.device)).sum().backward()
+    gradient = next(model.parameters()).grad.item()
+    result = {"world_size": accelerator.num_processes, "gradient": gradient, "precision": accelerator.mixed_precision}
+    with open(f"{sys.argv[1]}/{accelerator.process_index}.json", "w") as file:
+        json.dump(result, file)
+
+main()
+part_ranks()
 """
 
 

@@ -1,21 +1,13 @@
 """The entries as a user starts them: real processes, one and two ranks, from training to predictions."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from launching import launch, launcher, load_weights, logged_losses, needs_compiler, train_flags
 from tiny import LABELS
 
-from modeling import SentimentClassifier
-
-TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-NO_DROPOUT = {"attention_dropout": 0.0}
-ONE_PROCESS = ["accelerate", "launch", "--config_file", "accelerate_configs/single_gpu.yaml"]
+ONE_PROCESS = launcher("single_gpu")
 TWO_RANKS = ["torchrun", "--nproc_per_node", "2", "--master_port", "29611"]
 
 
@@ -24,34 +16,8 @@ def sample(tmp_path_factory):
     """33 training pairs, 5 to predict; made by the project's own generator."""
     folder = tmp_path_factory.mktemp("sample")
     options = ["--num_pairs", "44", "--num_test", "5"]
-    launch([sys.executable], "-m", "data_utils.sample", "--output_dir", str(folder / "pairs"), *options)
+    launch(["python"], "-m", "data_utils.sample", "--output_dir", str(folder / "pairs"), *options)
     return folder / "pairs"
-
-
-def launch(launcher, *words, code=0):
-    """Run a command in the repository's folder; returns what it printed on both streams."""
-    program = [os.path.join(os.path.dirname(sys.executable), launcher[0]), *launcher[1:]]
-    done = subprocess.run(
-        [*program, *words], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False, env=os.environ
-    )
-    assert done.returncode == code, done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-def train_flags(sample, run, *flags):
-    return [
-        *("train.py", "--data_dir", str(sample), "--output_dir", str(run), "--cache_dir", str(sample.parent / "cache")),
-        *("--model", "clip", "--from_scratch", "--text_config", json.dumps(TINY | NO_DROPOUT)),
-        *("--vision_config", json.dumps(TINY | NO_DROPOUT | {"patch_size": 16}), "--image_size", "32"),
-        *("--max_length", "16", "--projection_dim", "16", "--fusion_dropout", "0", "--learning_rate", "1e-3"),
-        *("--report_to", "none", "--val_ratio", "0.25", "--num_train_epochs", "1", "--logging_steps", "1"),
-        *flags,
-    ]
-
-
-def logged_losses(run):
-    state = json.loads(next(run.glob("checkpoints/checkpoint-*/trainer_state.json")).read_text())
-    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
 def test_from_training_to_predictions(sample, tmp_path):
@@ -76,32 +42,29 @@ def test_from_training_to_predictions(sample, tmp_path):
 def test_two_ranks_train_as_one_process_with_the_same_global_batch(sample, tmp_path):
     common = ["--class_weights", "balanced", "--max_steps", "4"]
     one, two = tmp_path / "one", tmp_path / "two"
-    launch([sys.executable], *train_flags(sample, one, *common, "--per_device_train_batch_size", "8"))
+    launch(["python"], *train_flags(sample, one, *common, "--per_device_train_batch_size", "8"))
     screen = launch(TWO_RANKS, *train_flags(sample, two, *common, "--per_device_train_batch_size", "4"))
     assert logged_losses(two) == pytest.approx(logged_losses(one), abs=1e-5)
     assert len(set(logged_losses(one))) == 4
     for result in ("accuracy", "loss"):
         values = [json.loads((run / "metrics.json").read_text())["val"][result] for run in (one, two)]
         assert values[1] == pytest.approx(values[0], abs=1e-5)
-    first, second = (SentimentClassifier.from_pretrained(run / "model").state_dict() for run in (one, two))
+    first, second = (load_weights(run) for run in (one, two))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, atol=1e-5, rtol=1e-4)
     assert screen.count("pairs for training") == 1
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles an extension at its first start: no g++")
+@needs_compiler
 def test_zero2_trains_as_one_process_and_saves_whole_weights(sample, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    launch([sys.executable], *train_flags(sample, one, "--max_steps", "3", "--per_device_train_batch_size", "8"))
-    zero2 = ["accelerate", "launch", "--config_file", "accelerate_configs/zero2.yaml", "--num_processes", "2"]
-    zero2 += ["--main_process_port", "29612"]
-    launch(zero2, *train_flags(sample, two, "--max_steps", "3", "--per_device_train_batch_size", "4"))
+    launch(["python"], *train_flags(sample, one, "--max_steps", "3", "--per_device_train_batch_size", "8"))
+    launch(launcher("zero2", 2), *train_flags(sample, two, "--max_steps", "3", "--per_device_train_batch_size", "4"))
     assert logged_losses(two) == pytest.approx(logged_losses(one), abs=1e-5)
     assert len(set(logged_losses(one))) == 3
     assert len(list(two.glob("checkpoints/checkpoint-3/global_step3/*optim_states.pt"))) == 2, "nothing was sharded"
-    first, second = (SentimentClassifier.from_pretrained(run / "model").state_dict() for run in (one, two))
+    first, second = (load_weights(run) for run in (one, two))
     for name, value in first.items():
-        assert second[name].dtype == torch.float32
         torch.testing.assert_close(second[name], value, atol=1e-5, rtol=1e-4)
 
 

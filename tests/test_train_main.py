@@ -167,7 +167,7 @@ def test_cut_off_checkpoint_is_passed_over(run_train):
     first, second = sorted(run.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     (second / "trainer_state.json").unlink()
     _, screen = run_train("--num_train_epochs", "2", "--resume_from_checkpoint", "latest")
-    assert f"{second} was cut off" in screen
+    assert f"{second} is incomplete" in screen
     assert f"Resuming from {first}" in screen
 
 
@@ -287,7 +287,7 @@ def test_non_finite_loss_stops_before_the_update_and_names_the_step(run_train, c
         (["--max_length", "999"], "takes 2 to"),
         (["--image_size", "40"], "patches of 16 px"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["--resume_from_checkpoint", "nowhere"], "no folder with a trainer_state.json"),
+        (["--resume_from_checkpoint", "nowhere"], "no folder with a checkpoint.json"),
         (["--early_stopping_patience", "2", "--eval_strategy", "no"], "needs evaluations"),
         (["--text_config", '{"hidden_size": "128"}'], "hidden_size"),
         (["--vision_config", '{"patch_size": 0}'], "patches of 0 px"),

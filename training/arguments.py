@@ -11,6 +11,7 @@ import torch
 from transformers import IntervalStrategy, TrainingArguments
 
 from data_utils.errors import InputError, check_choice
+from training import launch
 from training.losses import CLASS_WEIGHTS
 
 logger = logging.getLogger(__name__)
@@ -57,12 +58,18 @@ class SentimentTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = field(
         default="accuracy", metadata={"help": f"Validation metric of the best model: {', '.join(METRICS)}."}
     )
+    # None where they aren't given, so that `--bf16 False` can contradict the launcher; True or False afterwards.
+    bf16: bool = field(default=None, metadata={"help": "Compute in bfloat16; weights and optimizer stay float32."})
+    fp16: bool = field(default=None, metadata={"help": "Compute in float16 (GPU); weights and optimizer float32."})
     logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Not needed: every built parameter gets a gradient."}
     )
     report_to: str = field(default="tensorboard", metadata={"help": "Trackers, or none."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: the collator picks the columns."})
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "A resumed run goes on counting towards --early_stopping_patience."}
+    )
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "A checkpoint folder, or latest: the newest of the run folder if there is one."}
     )
@@ -71,6 +78,9 @@ class SentimentTrainingArguments(TrainingArguments):
         output_dir = self.output_dir
         self._match_strategies()
         self._check_own_flags()
+        launch.check_started_as_asked()
+        precision = launch.choose_precision(bf16=self.bf16, fp16=self.fp16)
+        self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
         self._choose_device()
         super().__post_init__()
         self.output_dir = output_dir  # Trainer's own default isn't ours, which depends on the model
@@ -111,10 +121,6 @@ class SentimentTrainingArguments(TrainingArguments):
     def _choose_device(self) -> None:
         if torch.accelerator.is_available():
             return
-        if self.fp16:
-            raise InputError(
-                "Got --fp16 on a machine without an accelerator, which has no float16; use --bf16 or neither."
-            )
         self.dataloader_pin_memory = False  # nothing to copy to
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it found this out by itself
         num_cores = len(os.sched_getaffinity(0))
@@ -123,18 +129,27 @@ class SentimentTrainingArguments(TrainingArguments):
                 "On the CPU with %d of %d cores a process: OMP_NUM_THREADS sets it.", torch.get_num_threads(), num_cores
             )
         # DeepSpeed ignores a launch marked as CPU, and plain data parallel wraps nothing unless it is marked so.
-        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true" or self.deepspeed:
+        if launch.uses_deepspeed() or self.deepspeed:
             self.ddp_backend = self.ddp_backend or "gloo"
         else:
             self.use_cpu = True
+            launch.join_ranks_on_cpu(self.ddp_timeout)
+
+    def _validate_args(self) -> None:
+        """Trainer's own checks; its one of bfloat16 takes a CPU for a GPU unless it's marked, see `_choose_device`."""
+        marked, self.use_cpu = self.use_cpu, self.use_cpu or not torch.accelerator.is_available()
+        try:
+            super()._validate_args()
+        finally:
+            self.use_cpu = marked
 
     def _check_launch(self) -> None:
         """The processes must have found each other, and one process takes one device (no `nn.DataParallel`)."""
-        asked_for = int(os.environ.get("WORLD_SIZE", "1"))
+        asked_for = launch.launched_world_size()
         if self.world_size != asked_for:
             raise InputError(
-                f"{asked_for} processes were launched, but each believes to be one of {self.world_size}; launch with "
-                "torchrun, or with accelerate and a file of accelerate_configs/."
+                f"{asked_for} processes were launched, but each believes to be one of {self.world_size}. "
+                f"{launch.LAUNCH_REMEDY}"
             )
         if self.n_gpu > 1:
             logger.warning("%d GPUs are there and one is used; for all of them launch with multi_gpu.yaml.", self.n_gpu)
@@ -147,6 +162,34 @@ class SentimentTrainingArguments(TrainingArguments):
             self.load_best_model_at_end = False
         elif self.load_best_model_at_end and self.eval_strategy != self.save_strategy and self.save_strategy == "epoch":
             self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
+
+    @property
+    def global_batch_size(self) -> int:
+        """Rows per update, over all ranks and accumulation steps."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+
+    def keep_global_batch_size(self, rows: int) -> None:
+        """Share `rows` per update among the ranks there are, by other accumulation or, where need be, smaller batches.
+
+        Raises:
+            InputError: they can't be shared evenly.
+        """
+        if self.global_batch_size == rows:
+            return
+        if rows % self.world_size:
+            raise InputError(
+                f"The checkpoint was trained with {rows} rows per update, which {self.world_size} processes can't "
+                "share evenly; launch another number of processes."
+            )
+        per_rank = rows // self.world_size
+        sizes = range(1, min(self.per_device_train_batch_size, per_rank) + 1)
+        self.per_device_train_batch_size = max(size for size in sizes if per_rank % size == 0)
+        self.gradient_accumulation_steps = per_rank // self.per_device_train_batch_size
+        logger.warning(
+            "To keep the checkpoint's %d rows per update: --per_device_train_batch_size %d, "
+            "--gradient_accumulation_steps %d on %d processes.",
+            *(rows, self.per_device_train_batch_size, self.gradient_accumulation_steps, self.world_size),
+        )
 
     def disable_evaluation(self) -> None:
         """For a run without a validation part: no evaluation, no best model, no early stopping."""

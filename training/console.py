@@ -13,18 +13,10 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from data_utils.errors import InputError
+from training.launch import is_local_main_process, is_main_process, part_ranks
+from training.signals import REQUEUE_CODE, Interrupted
 
 PACKAGES = ("data_utils", "modeling", "training", "evaluation")
-
-
-def is_main_process() -> bool:
-    """Whether this is rank 0 of the launch (known from the environment, before any process group exists)."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def is_local_main_process() -> bool:
-    """Whether this is the first process of its machine."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def set_up_logging() -> None:
@@ -44,10 +36,17 @@ def set_up_logging() -> None:
 def clear_errors(*expected: type[Exception]) -> Iterator[None]:
     """End the program with one line, and code 2 on an `InputError`, code 1 on the other `expected` errors.
 
+    Code 75 stands for an interrupted job, which can be resumed.
+
     An `InputError` meets every rank, or those of one machine, so one of each speaks; the others may meet one rank.
     """
     try:
         yield
+    except Interrupted as stop:
+        if is_main_process():
+            tqdm.write(str(stop), file=sys.stderr)
+        part_ranks(REQUEUE_CODE)
+        sys.exit(REQUEUE_CODE)
     except InputError as error:
         if is_local_main_process():
             tqdm.write(f"error: {error}", file=sys.stderr)  # on a line of its own, whatever bar is being drawn

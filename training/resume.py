@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from accelerate.utils import gather_object
 
 from data_utils.errors import InputError
 from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier
 from modeling.state import check_weights_fit
-from training.arguments import LATEST
+from training import checkpoints
+from training.arguments import LATEST, SentimentTrainingArguments
 from training.data import TrainingData
 
 logger = logging.getLogger(__name__)
-WRITTEN_LAST = "trainer_state.json"  # a checkpoint without it was cut off while it was written
 FINGERPRINTS = {
     "data_fingerprint": "The data, or how they are read, differ",
     "split_sha256": "The split differs (--seed, --val_ratio or --split_file)",
@@ -23,30 +23,49 @@ FINGERPRINTS = {
 }
 
 
-def find_checkpoint(run: RunFolder, wanted: str | None) -> str | None:
-    """The checkpoint folder to go on from; None starts anew.
+def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | None:
+    """The checkpoint folder to go on from, the same on every rank; None starts anew.
+
+    The flags of the batch are set so that an update has as many rows as it had for the job that wrote it.
 
     Raises:
-        InputError: `wanted` is no whole checkpoint.
+        InputError: --resume_from_checkpoint names no whole checkpoint, or the batch can't be had on these ranks.
     """
+    wanted = args.resume_from_checkpoint
     if wanted is None:
         return None
-    if wanted != LATEST:
-        if not Path(wanted, WRITTEN_LAST).is_file():
-            raise InputError(
-                f"Got --resume_from_checkpoint {wanted!r}, which is no folder with a {WRITTEN_LAST}; name a "
-                f"checkpoint-N folder, or {LATEST}."
-            )
-        return wanted
-    checkpoints = sorted(
-        run.checkpoints_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*[0-9]"), key=lambda path: int(path.name.rpartition("-")[2])
-    )
-    while checkpoints and not (checkpoints[-1] / WRITTEN_LAST).is_file():
-        logger.warning("%s was cut off while it was written and is passed over.", checkpoints.pop())
-    if not checkpoints:
+    checkpoint = _newest(run.checkpoints_dir) if wanted == LATEST else Path(wanted)
+    if checkpoint is None:
         logger.warning("No checkpoint in %s yet: starting from the beginning.", run.checkpoints_dir)
         return None
-    return str(checkpoints[-1])
+    manifest = checkpoints.read_manifest(checkpoint)
+    if not all(gather_object([manifest is not None])):
+        raise InputError(
+            f"Got --resume_from_checkpoint {wanted!r}, which is no folder with a {checkpoints.MANIFEST} and all files "
+            f"that it names, on every machine; name a whole checkpoint-N folder, or {LATEST}."
+        )
+    args.keep_global_batch_size(manifest.global_batch_size)
+    if manifest.world_size != args.world_size:
+        logger.warning(
+            "%s was written by %d processes and is gone on from by %d: rows and updates stay the same, dropout's "
+            "random numbers don't.",
+            *(checkpoint, manifest.world_size, args.world_size),
+        )
+    return str(checkpoint)
+
+
+def _newest(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole on every rank's machine."""
+    if (folder / checkpoints.PARTIAL).exists():
+        logger.warning("The job ended while it wrote a checkpoint; what there is of it is passed over.")
+    whole = []
+    for checkpoint in checkpoints.list_checkpoints(folder):
+        if checkpoints.read_manifest(checkpoint) is not None:
+            whole.append(checkpoint.name)
+        else:
+            logger.warning("%s is incomplete or damaged and is passed over.", checkpoint)
+    everywhere = set.intersection(*map(set, gather_object([whole])))
+    return max((folder / name for name in everywhere), key=checkpoints.step_of, default=None)
 
 
 def check_continues(checkpoint: str, model: SentimentClassifier, prepared: TrainingData) -> None:

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -29,8 +29,9 @@ from modeling import SentimentClassifier, parameter_table
 from modeling.arguments import ModelArguments
 from modeling.build import save_processors
 from training.arguments import SentimentTrainingArguments
-from training.console import is_main_process
+from training.checkpoints import clear_leftovers
 from training.data import TrainingData
+from training.launch import is_main_process
 from training.trainer import SentimentTrainer, softmax
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ def lock_run(run: RunFolder) -> Iterator[None]:
 def open_run(run: RunFolder, args: SentimentTrainingArguments) -> None:
     """Make room: an earlier run is moved aside, never overwritten, unless this run resumes it."""
     with args.main_process_first(local=False):
+        if args.process_index == 0:
+            clear_leftovers(run.checkpoints_dir)
         if args.process_index == 0 and args.resume_from_checkpoint is None and run.config_file.exists():
             _move_aside(run.path)
             run.path.mkdir()
@@ -120,7 +123,12 @@ def write_start(
 
 
 def write_results(
-    run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData, training_metrics: Mapping[str, float]
+    run: RunFolder,
+    trainer: SentimentTrainer,
+    prepared: TrainingData,
+    training_metrics: Mapping[str, float],
+    *,
+    resumed_at: int | None,
 ) -> None:
     """Save the best model and the figures; called by every rank, because sharded weights are gathered from all."""
     save_model(run, trainer, prepared)
@@ -136,9 +144,10 @@ def write_results(
             "num_val_rows": 0 if prepared.val is None else len(prepared.val),
             "steps": trainer.state.global_step,
             "epochs": trainer.state.epoch,
+            "resumed_at_step": resumed_at,  # of this launch alone are the seconds and the rate
             "seconds": training_metrics["train_runtime"],
             "samples_per_second": training_metrics["train_samples_per_second"],
-            "loss": training_metrics["train_loss"],
+            "loss": mean_loss(trainer.state.log_history),
         },
     }
     write_json(run.metrics_file, metrics)
@@ -168,6 +177,16 @@ def describe_best(trainer: SentimentTrainer) -> dict[str, Any] | None:
         "step": state.best_global_step,
         "epoch": epochs[0] if epochs else None,
     }
+
+
+def mean_loss(log_history: Sequence[Mapping[str, Any]]) -> float | None:
+    """The mean training loss over all updates, of each launch that had a part in them."""
+    total, last = 0.0, 0
+    for entry in log_history:
+        if "loss" in entry:
+            total += entry["loss"] * (entry["step"] - last)
+            last = entry["step"]
+    return total / last if last else None
 
 
 def describe_environment(args: SentimentTrainingArguments) -> dict[str, Any]:

@@ -13,15 +13,18 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer
+from transformers import EvalPrediction
 
 from data_utils.collator import PairCollator
+from data_utils.pairs import NO_LABEL_ID
 from evaluation.inference import check_rows_counted_once
 from evaluation.metrics import SentimentMetrics
 from modeling import SentimentClassifier, SentimentOutput
 from training.arguments import METRICS, SentimentTrainingArguments
 from training.losses import classification_loss, compute_class_weights
 from training.modality_dropout import drop_modalities
+from training.resumable import ResumableTrainer
+from training.signals import is_stop_requested
 
 TOWER_PREFIXES = ("text_tower.", "image_tower.")
 
@@ -36,7 +39,7 @@ class NonFiniteLossError(ArithmeticError):
     """The loss, a gradient or an answer became nan or infinite; no further update was made."""
 
 
-class SentimentTrainer(Trainer):
+class SentimentTrainer(ResumableTrainer):
     """Trains a `SentimentClassifier`. Rows carry row_index, counting from 0 in each data set.
 
     Args:
@@ -102,9 +105,29 @@ class SentimentTrainer(Trainer):
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """The micro batches of one update, and the sum of their rows' class weights over all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        weight_sum = sum((self.class_weights[batch["labels"].cpu()].sum() for batch in batches), torch.zeros(()))
-        weight_sum = self.accelerator.reduce(weight_sum.to(device), reduction="sum")
-        return batches, weight_sum
+        self._mark_filling_rows(batches)
+        labels = torch.cat([batch["labels"].cpu() for batch in batches] or [torch.zeros(0, dtype=torch.long)])
+        weight_sum = self.class_weights[labels[labels != NO_LABEL_ID]].sum()
+        # Every rank learns here, at no further cost, whether any was asked to stop.
+        sums = torch.stack([weight_sum, torch.tensor(float(is_stop_requested()))]).to(device)
+        sums = self.accelerator.reduce(sums, reduction="sum")
+        self.stop_requested = bool(sums[1])
+        return batches, sums[0]
+
+    def _mark_filling_rows(self, batches: list[dict[str, Tensor]]) -> None:
+        """Take the label of rows that stand in an epoch's last batches a second time, to give each rank as many.
+
+        accelerate deals the micro batches to the ranks in turn, and fills up behind the last row of the data set.
+        """
+        config = self.args.accelerator_config
+        if config.split_batches or config.dispatch_batches:  # dealt in another way
+            return
+        size, ranks = self.args.per_device_train_batch_size, self.args.world_size
+        updates_per_epoch = -(-len(self.train_dataset) // self.args.global_batch_size)
+        first = self.state.global_step % updates_per_epoch * self.args.gradient_accumulation_steps
+        for number, batch in enumerate(batches, start=first):
+            start = (number * ranks + self.args.process_index) * size
+            batch["labels"][max(len(self.train_dataset) - start, 0) :] = NO_LABEL_ID
 
     def compute_loss(
         self,

@@ -1,0 +1,95 @@
+"""Starts the programs as a user does: real processes, one or several ranks, from the repository's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from modeling import SentimentClassifier
+
+TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+NO_DROPOUT = {"attention_dropout": 0.0}
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="DeepSpeed compiles an extension at its first start: no g++"
+)
+
+
+def launcher(config: str, num_processes: int | None = None) -> list[str]:
+    """`accelerate launch` with a shipped configuration, on any free port."""
+    words = ["accelerate", "launch", "--config_file", f"accelerate_configs/{config}.yaml"]
+    if num_processes is not None:
+        words += ["--num_processes", str(num_processes), "--main_process_port", "0"]
+    return words
+
+
+def start(command: Sequence[str], *words: str, cwd: Path = ROOT, log: Path) -> subprocess.Popen:
+    """Start a command of the environment's own programs; both streams go to `log`."""
+    program = os.path.join(os.path.dirname(sys.executable), command[0])
+    with log.open("w") as file:
+        return subprocess.Popen(
+            [program, *command[1:], *words], cwd=cwd, stdout=file, stderr=file, start_new_session=True
+        )
+
+
+def launch(command: Sequence[str], *words: str, code: int = 0, timeout: float = 240) -> str:
+    """Run a command to its end; returns what it printed on both streams."""
+    program = os.path.join(os.path.dirname(sys.executable), command[0])
+    done = subprocess.run(
+        [program, *command[1:], *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == code, done.stdout[-1500:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def train_flags(sample: Path, run: Path, *flags: str, options: dict = NO_DROPOUT) -> list[str]:
+    """train.py with a tiny CLIP from scratch; by default without dropout, so that ranks don't change the numbers."""
+    return [
+        *("train.py", "--data_dir", str(sample), "--output_dir", str(run), "--cache_dir", str(sample.parent / "cache")),
+        *("--model", "clip", "--from_scratch", "--text_config", json.dumps(TINY | options)),
+        *("--vision_config", json.dumps(TINY | options | {"patch_size": 16}), "--image_size", "32"),
+        *("--max_length", "16", "--projection_dim", "16", "--fusion_dropout", "0", "--learning_rate", "1e-3"),
+        *("--report_to", "none", "--val_ratio", "0.25", "--num_train_epochs", "1", "--logging_steps", "1"),
+        *flags,
+    ]
+
+
+def logged_losses(run: Path) -> dict[int, float]:
+    """Training loss by update, from the newest checkpoint."""
+    newest = max(run.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
+    return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+
+
+def load_weights(run: Path) -> dict[str, torch.Tensor]:
+    """The run's saved model, float32."""
+    weights = SentimentClassifier.from_pretrained(run / "model").state_dict()
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float32}
+    return weights
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, timeout: float = 200) -> bool:
+    """Poll every millisecond; False if the process ended first."""
+    limit = time.monotonic() + timeout
+    while not condition():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < limit, "waited too long"
+        time.sleep(0.001)
+    return True
+
+
+def kill(process: subprocess.Popen) -> None:
+    """kill -9 the launcher and all its ranks at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

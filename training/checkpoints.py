@@ -1,0 +1,112 @@
+"""Checkpoint folders: each is there whole or not at all, and says what it was written by."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+MANIFEST = "checkpoint.json"
+# Where a checkpoint grows, and where one goes to die: a kill at any moment leaves either name, never half a checkpoint.
+PARTIAL, DELETED = ".partial", ".deleted-"
+NO_OPTIMIZER = "none"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint holds.
+
+    Attributes:
+        world_size: ranks that wrote it.
+        global_batch_size: rows per update.
+        optimizer: how the optimizer's state is laid out, "none" where it wasn't saved.
+        files: bytes of each file on this file system, by its path in the folder.
+    """
+
+    world_size: int
+    global_batch_size: int
+    optimizer: str
+    files: dict[str, int]
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder's name after `step` updates."""
+    return f"{PREFIX_CHECKPOINT_DIR}-{step}"
+
+
+def step_of(folder: Path) -> int:
+    """The updates after which a checkpoint was written, from its name."""
+    return int(folder.name.rpartition("-")[2])
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first."""
+    return sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*[0-9]"), key=step_of)
+
+
+def publish(grown: Path, folder: Path, *, world_size: int, global_batch_size: int, optimizer: str) -> None:
+    """Write the manifest of a finished checkpoint, push all to the disk, and move it into `folder` under its name."""
+    files = {str(path.relative_to(grown)): path.stat().st_size for path in _files(grown)}
+    manifest = Manifest(world_size, global_batch_size, optimizer, files)
+    (grown / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2), encoding="utf-8")
+    for path in _files(grown):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    final = folder / grown.name
+    if final.exists():  # resumed from an earlier one, and here again
+        delete(final)
+    grown.rename(final)
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+
+
+def read_manifest(checkpoint: Path) -> Manifest | None:
+    """The manifest, if every file that it names is there in its full length; else None."""
+    try:
+        manifest = Manifest(**json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")))
+        whole = all((checkpoint / name).stat().st_size == size for name, size in manifest.files.items())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return manifest if whole else None
+
+
+def load_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """The whole model's float32 weights, on the CPU."""
+    return load_file(checkpoint / SAFE_WEIGHTS_NAME)
+
+
+def rotate(folder: Path, *, limit: int | None, keep: Path | None) -> None:
+    """Delete the oldest checkpoints beyond `limit`; never the newest, nor `keep` (the best)."""
+    checkpoints = list_checkpoints(folder)
+    disposable = [path for path in checkpoints[:-1] if path != keep]
+    surplus = max(len(checkpoints) - limit, 0) if limit else 0
+    for path in disposable[:surplus]:
+        delete(path)
+
+
+def delete(checkpoint: Path) -> None:
+    """Remove a checkpoint; whoever looks meanwhile finds it whole or not at all."""
+    doomed = checkpoint.with_name(f"{DELETED}{checkpoint.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> bool:
+    """Remove what a killed job left behind; True if it was writing a checkpoint."""
+    for doomed in folder.glob(f"{DELETED}*"):
+        shutil.rmtree(doomed, ignore_errors=True)
+    was_writing = (folder / PARTIAL).exists()
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+    return was_writing
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)

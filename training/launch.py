@@ -1,0 +1,134 @@
+"""The ranks of this launch: what was asked for, what is there, and how they part."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from datetime import timedelta
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from data_utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+LAUNCH_REMEDY = "Launch with torchrun, or with accelerate and a file of accelerate_configs/."
+
+
+def is_main_process() -> bool:
+    """Whether this is rank 0 of the launch (known from the environment, before any process group exists)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_local_main_process() -> bool:
+    """Whether this is the first process of its machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def launched_world_size() -> int:
+    """How many processes the launcher started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def uses_deepspeed() -> bool:
+    """Whether accelerate was told to use DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def uses_fsdp() -> bool:
+    """Whether accelerate was told to use FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def check_started_as_asked() -> None:
+    """Refuse what would train something else than the launch asked for.
+
+    Raises:
+        InputError: one process instead of several, or FSDP without an accelerator.
+    """
+    # accelerate names the main process's address when it was asked for several, even where it then starts only one.
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise InputError(
+            "accelerate was asked for several processes, but started one (it does so on the CPU with --cpu, or without "
+            "a distributed_type). Take accelerate_configs/multi_gpu.yaml and --num_processes N, which runs on CPUs too."
+        )
+    if uses_fsdp() and not torch.accelerator.is_available():
+        raise InputError(
+            "The launch asks for FSDP, but this machine has no accelerator, where accelerate would silently train "
+            "data parallel instead. Take accelerate_configs/zero3.yaml, which shards on CPUs too, or multi_gpu.yaml."
+        )
+
+
+def choose_precision(*, bf16: bool | None, fp16: bool | None) -> str:
+    """The one mixed precision of flags and launcher: no, bf16, fp16 or fp8.
+
+    Args:
+        bf16, fp16: the flags; None where they weren't given.
+
+    Raises:
+        InputError: flags and launcher contradict each other, or the machine can't do it.
+    """
+    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if bf16 and fp16:
+        raise InputError("Got --bf16 and --fp16; choose one.")
+    flags = "bf16" if bf16 else "fp16" if fp16 else None
+    refused = (launcher == "bf16" and bf16 is False) or (launcher == "fp16" and fp16 is False)
+    if launcher != "no" and (refused or flags not in (None, launcher)):
+        said = f"--{flags}" if flags else f"--{launcher} False"
+        raise InputError(
+            f"The launcher's configuration says mixed_precision: {launcher}, the command line says {said}; "
+            "leave one of the two out."
+        )
+    precision = flags or launcher
+    if precision in ("fp16", "fp8") and not torch.accelerator.is_available():
+        source = f"--{precision}" if flags else f"mixed_precision: {precision}"
+        raise InputError(f"Got {source} on a machine without an accelerator, which can't do it; use --bf16 or neither.")
+    return precision
+
+
+def join_ranks_on_cpu(timeout: float) -> None:
+    """Make the process group of data parallel on CPUs, with the timeout (seconds) that Trainer forgets there."""
+    if launched_world_size() > 1 and not distributed.is_initialized():
+        distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+
+
+def check_wrapping(model: nn.Module, *, zero_stage: int | None, world_size: int) -> None:
+    """The model must be tied to the other ranks in the way that was asked for.
+
+    Args:
+        model: as prepared for training.
+        zero_stage: DeepSpeed's stage, None without DeepSpeed.
+
+    Raises:
+        InputError: it is not.
+    """
+    if zero_stage is not None:
+        found = getattr(model, "zero_optimization_stage", lambda: None)()
+        if found != zero_stage:
+            raise InputError(f"The launch asks for ZeRO-{zero_stage}, but the model is under ZeRO-{found}.")
+    elif uses_fsdp():
+        if not any(isinstance(parameter, distributed.tensor.DTensor) for parameter in model.parameters()):
+            raise InputError("The launch asks for FSDP, but no parameter of the model is sharded.")
+    elif world_size > 1 and not isinstance(model, DistributedDataParallel):
+        raise InputError(f"{world_size} processes were launched, but each would train alone. {LAUNCH_REMEDY}")
+
+
+def part_ranks(exit_code: int = 0) -> None:
+    """Destroy the process group; under gloo this ends the process, with `exit_code`.
+
+    gloo's threads free the tensors of finished work at any later time, and one that does so while Python shuts down
+    aborts the process after all was done (pytorch/pytorch#179291). So all that runs at exit runs here, and what
+    follows it, the shutdown of the interpreter, is left out.
+    """
+    if not distributed.is_initialized():
+        return
+    uses_gloo = "gloo" in distributed.get_backend()
+    distributed.destroy_process_group()
+    if uses_gloo:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)

@@ -1,0 +1,160 @@
+"""transformers.Trainer whose checkpoints are whole or absent, and can be gone on from under any launch."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+
+from data_utils.errors import InputError
+from training import checkpoints
+from training.launch import check_wrapping
+from training.sharding import gather_float32, scatter_weights
+from training.signals import Interrupted
+
+logger = logging.getLogger(__name__)
+
+
+class ResumableTrainer(Trainer):
+    """Adds to Trainer: checkpoints renamed into place when every rank has written, whole float32 weights under any
+    strategy, going on with another number of ranks, and a stop at a signal.
+
+    Attributes:
+        stop_requested: set on all ranks alike when any of them got a signal; the update at hand ends with a checkpoint.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.stop_requested = False
+        self._partial_dir: Path | None = None
+        super().__init__(**kwargs)
+        self.add_callback(_SaveAndStop(self))
+
+    @property
+    def zero_stage(self) -> int | None:
+        """DeepSpeed's stage, None without DeepSpeed."""
+        return self.accelerator.state.deepspeed_plugin.zero_stage if self.is_deepspeed_enabled else None
+
+    @property
+    def optimizer_layout(self) -> str:
+        """How the optimizer's state is laid out in this launch's checkpoints; equal ones can be gone on from."""
+        if self.args.save_only_model:
+            return checkpoints.NO_OPTIMIZER
+        if self.is_deepspeed_enabled:
+            return f"ZeRO-{self.zero_stage}, {self.args.mixed_precision} precision, {self.args.world_size} ranks"
+        return "FSDP" if self.is_fsdp_enabled else "whole"
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As in Trainer; where DeepSpeed's settings contradict the flags, one clear error."""
+        try:
+            super().create_accelerator_and_postprocess()
+        except ValueError as error:
+            raise InputError(f"The launcher's configuration and the flags contradict each other: {error}") from error
+
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None
+    ) -> tuple[nn.Module, DataLoader]:
+        """Wrap the model, load the checkpoint's states, and check that the ranks are tied as asked for."""
+        if resume_from_checkpoint is None or self._optimizer_fits(resume_from_checkpoint):
+            prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        else:
+            checkpoint = Path(resume_from_checkpoint)
+            self.model.load_state_dict(checkpoints.load_weights(checkpoint))
+            prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+            self.lr_scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_NAME, weights_only=True))
+        check_wrapping(self.model_wrapped, zero_stage=self.zero_stage, world_size=self.args.world_size)
+        return prepared
+
+    def _optimizer_fits(self, checkpoint: str) -> bool:
+        written_by = checkpoints.read_manifest(Path(checkpoint)).optimizer
+        if written_by == self.optimizer_layout:
+            return True
+        logger.warning(
+            "The optimizer's state in %s is laid out for another launch (%s; this one: %s) and starts anew; weights, "
+            "learning rate and position go on.",
+            *(checkpoint, written_by, self.optimizer_layout),
+        )
+        return False
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        return str(self._partial_dir or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        """Trainer's checkpoint, grown aside and renamed when every rank has written its part."""
+        folder = Path(self.args.output_dir)
+        if self.args.should_save:
+            checkpoints.clear_leftovers(folder)
+        self.accelerator.wait_for_everyone()
+        self._partial_dir = folder / checkpoints.PARTIAL
+        try:
+            super()._save_checkpoint(model, trial)
+            grown = self._partial_dir / checkpoints.checkpoint_name(self.state.global_step)
+        finally:
+            self._partial_dir = None
+        best = self._find_best(folder)
+        self.state.best_model_checkpoint = None if best is None else str(best)
+        if self.args.should_save:
+            self.state.save_to_json(str(grown / TRAINER_STATE_NAME))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            checkpoints.publish(
+                grown,
+                folder,
+                world_size=self.args.world_size,
+                global_batch_size=self.args.global_batch_size,
+                optimizer=self.optimizer_layout,
+            )
+            checkpoints.rotate(folder, limit=self.args.save_total_limit, keep=best)
+        self.accelerator.wait_for_everyone()
+
+    def _find_best(self, folder: Path) -> Path | None:
+        """The checkpoint of the best evaluation, if there is one or this is it."""
+        step = self.state.best_global_step
+        path = folder / checkpoints.checkpoint_name(step or 0)
+        return path if step and (step == self.state.global_step or path.exists()) else None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Write weights and configuration; DeepSpeed's half precision is replaced by its float32 masters."""
+        if self.is_deepspeed_enabled and self.args.mixed_precision in ("bf16", "fp16"):
+            state_dict = gather_float32(self.deepspeed, wanted=self.args.should_save)
+        super()._save(output_dir, state_dict)
+
+    def _load_best_model(self) -> None:
+        """Back to the best weights; DeepSpeed's own loading needs the launch that wrote them."""
+        best = Path(self.state.best_model_checkpoint)
+        if self.is_deepspeed_enabled and checkpoints.read_manifest(best).optimizer != self.optimizer_layout:
+            scatter_weights(self.deepspeed, checkpoints.load_weights(best))
+        else:
+            super()._load_best_model()
+
+
+class _SaveAndStop(TrainerCallback):
+    """Ends a run with a checkpoint when it was asked to stop, and logs the loss up to every checkpoint."""
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        control.should_save = control.should_save or self.trainer.stop_requested
+        return self.on_epoch_end(args, state, control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        # A checkpoint doesn't hold the losses since the last log entry: without an entry they'd be lost in a resume.
+        control.should_log = control.should_log or control.should_save
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.trainer.stop_requested:
+            raise Interrupted(
+                f"Stopped by a signal after update {state.global_step}; a checkpoint is in {args.output_dir}. Go on "
+                "with the same command and --resume_from_checkpoint latest."
+            )

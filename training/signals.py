@@ -1,0 +1,61 @@
+"""SIGTERM and SIGUSR1: how a scheduler asks a job to make room."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# "Temporary failure, try again" of sysexits.h: the job is to be started again with --resume_from_checkpoint latest.
+REQUEUE_CODE = os.EX_TEMPFAIL
+
+
+class Interrupted(Exception):
+    """A signal asked the job to stop; it can be resumed."""
+
+
+class _State:
+    main_process = 0
+    is_held = False
+    is_requested = False
+
+
+@contextmanager
+def listen() -> Iterator[None]:
+    """In here a stop signal ends the program with `REQUEUE_CODE`."""
+    _State.main_process, _State.is_requested = os.getpid(), False
+    earlier = {number: signal.signal(number, _handle) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def hold() -> Iterator[None]:
+    """In here a stop signal is only noted, for `is_stop_requested`, so that a checkpoint can be written first."""
+    _State.is_held = True
+    try:
+        yield
+    finally:
+        _State.is_held = False
+
+
+def is_stop_requested() -> bool:
+    """Whether this rank got a stop signal."""
+    return _State.is_requested
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    if os.getpid() != _State.main_process:  # a worker process of a library, which inherited this handler
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    elif _State.is_held:
+        _State.is_requested = True
+    else:
+        sys.exit(REQUEUE_CODE)
