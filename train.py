@@ -25,7 +25,7 @@ from training.callbacks import LossProgressCallback
 from training.checkpoints import step_of
 from training.console import clear_errors, set_up_logging
 from training.data import prepare_data
-from training.launch import part_ranks
+from training.launch import check_same_everywhere, part_ranks, shares_files
 from training.parsing import parse_arguments
 from training.resume import check_continues, find_checkpoint
 from training.run import choose_run, lock_run, open_run, write_results, write_start
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
     """Check the run folder, then train in it while no other job may."""
     run = choose_run(model_args, args)
+    args.save_on_each_node = args.save_on_each_node or not shares_files(run.path)
     with lock_run(run):
         checkpoint = find_checkpoint(run, args)
         train_in(run, model_args, data_args, args, checkpoint=checkpoint)
@@ -64,6 +65,7 @@ def train_in(
         max_length=data_args.max_length,
     )
     prepared = prepare_data(data_args, plan, vocab_size=model_args.vocab_size, seed=args.seed)
+    check_same_everywhere(prepared.fingerprints())
     if prepared.val is None:
         args.disable_evaluation()
 
@@ -91,7 +93,7 @@ def train_in(
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(LossProgressCallback())
-    if trainer.is_world_process_zero():
+    if args.should_save:
         write_start(run, model=model_args, data=data_args, args=args, prepared=prepared, classifier=model)
 
     with signals.hold():

@@ -28,6 +28,9 @@ def set_up_logging() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     # Remarks on how it sorts checkpoints, which nobody can act on.
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
+    # accelerate's, about the accumulation that Trainer does by itself.
+    logging.getLogger("accelerate.accelerator").addFilter(lambda record: "steps mismatch" not in record.getMessage())
+    transformers_logging.disable_progress_bar()  # of saving and loading: a line for every checkpoint
     if not is_main_process():
         transformers_logging.set_verbosity_error()
 

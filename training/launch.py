@@ -6,9 +6,13 @@ import atexit
 import logging
 import os
 import sys
+import uuid
+from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -93,6 +97,38 @@ def join_ranks_on_cpu(timeout: float) -> None:
     """Make the process group of data parallel on CPUs, with the timeout (seconds) that Trainer forgets there."""
     if launched_world_size() > 1 and not distributed.is_initialized():
         distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+
+
+def shares_files(folder: Path) -> bool:
+    """Whether all machines of the launch see the same files in `folder`, found out with a file; every rank calls it."""
+    if launched_world_size() == int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
+        return True
+    names = [f".seen-{uuid.uuid4().hex}"]
+    broadcast_object_list(names)
+    sign = folder / names[0]
+    if is_main_process():
+        sign.touch()
+    sees_it = gather_object([distributed.barrier() or sign.exists()])
+    if is_main_process():
+        sign.unlink()
+    return all(sees_it)
+
+
+def check_same_everywhere(values: Mapping[str, str]) -> None:
+    """Refuse ranks that would train on different rows, as from an older copy of the data on one machine.
+
+    Args:
+        values: what has to be the same on all ranks, by its name.
+
+    Raises:
+        InputError: it isn't.
+    """
+    found = gather_object([dict(values)])
+    differing = [name for name in values if len({each[name] for each in found}) > 1]
+    if differing:
+        raise InputError(
+            f"The machines see different data ({', '.join(differing)}); give all of them the same files and flags."
+        )
 
 
 def check_wrapping(model: nn.Module, *, zero_stage: int | None, world_size: int) -> None:

@@ -86,11 +86,11 @@ def lock_run(run: RunFolder) -> Iterator[None]:
 def open_run(run: RunFolder, args: SentimentTrainingArguments) -> None:
     """Make room: an earlier run is moved aside, never overwritten, unless this run resumes it."""
     with args.main_process_first(local=False):
-        if args.process_index == 0:
+        if args.should_save:
             clear_leftovers(run.checkpoints_dir)
-        if args.process_index == 0 and args.resume_from_checkpoint is None and run.config_file.exists():
-            _move_aside(run.path)
-            run.path.mkdir()
+            if args.resume_from_checkpoint is None and run.config_file.exists():
+                _move_aside(run.path)
+                run.path.mkdir()
 
 
 def write_start(
@@ -158,7 +158,7 @@ def save_model(run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData
     """Write model/ whole or not at all: weights, config, tokenizer and preprocessing."""
     partial = run.path / ".model.partial"
     trainer.save_model(str(partial))
-    if trainer.is_world_process_zero():
+    if trainer.args.should_save:
         (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs: config.yaml says it all
         save_processors(partial, prepared.tokenizer, trainer.accelerator.unwrap_model(trainer.model).config)
         shutil.rmtree(run.model_dir, ignore_errors=True)
