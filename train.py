@@ -15,20 +15,20 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from data_utils.arguments import DataArguments
 from data_utils.collator import PairCollator
-from evaluation.run_folder import RunFolder
 from modeling.arguments import ModelArguments
 from modeling.build import build_model
-from modeling.plan import plan_model
+from modeling.plan import ModelPlan, plan_model
 from training import signals
 from training.arguments import SentimentTrainingArguments
 from training.callbacks import LossProgressCallback
 from training.checkpoints import step_of
 from training.console import clear_errors, set_up_logging
-from training.data import prepare_data
+from training.data import TrainingData, prepare_data
+from training.dry_run import run_dry
 from training.launch import check_same_everywhere, part_ranks, shares_files
 from training.parsing import parse_arguments
 from training.resume import check_continues, find_checkpoint
-from training.run import choose_run, lock_run, open_run, write_results, write_start
+from training.run import choose_run, lock_run, note_interruption, open_run, write_results, write_start
 from training.trainer import NonFiniteLossError, SentimentTrainer
 
 
@@ -42,22 +42,27 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
     """Check the run folder, then train in it while no other job may."""
+    if args.dry_run:
+        run_dry(*assemble(model_args, data_args, args))
+        return
     run = choose_run(model_args, args)
     args.save_on_each_node = args.save_on_each_node or not shares_files(run.path)
     with lock_run(run):
         checkpoint = find_checkpoint(run, args)
-        train_in(run, model_args, data_args, args, checkpoint=checkpoint)
+        trainer, prepared, _ = assemble(model_args, data_args, args)
+        if checkpoint is not None:
+            check_continues(checkpoint, trainer.model, prepared)
+        open_run(run, args)
+        write_start(run, model=model_args, data=data_args, trainer=trainer, prepared=prepared)
+        with signals.hold(), note_interruption(run, args):
+            result = trainer.train(resume_from_checkpoint=checkpoint)
+        write_results(run, trainer, prepared, result.metrics, resumed_at=checkpoint and step_of(Path(checkpoint)))
 
 
-def train_in(
-    run: RunFolder,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: SentimentTrainingArguments,
-    *,
-    checkpoint: str | None,
-) -> None:
-    """Prepare the data, build the model, train it, and leave the results in the run folder."""
+def assemble(
+    model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments
+) -> tuple[SentimentTrainer, TrainingData, ModelPlan]:
+    """Prepare the data, build the model, and put both into a trainer."""
     plan = plan_model(
         model_args,
         image_size=data_args.image_size,
@@ -78,10 +83,6 @@ def train_in(
         labels=data_args.labels,
         text_cleaning=data_args.text_cleaning,
     )
-    if checkpoint is not None:
-        check_continues(checkpoint, model, prepared)
-    open_run(run, args)
-
     trainer = SentimentTrainer(
         model=model,
         args=args,
@@ -93,12 +94,7 @@ def train_in(
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(LossProgressCallback())
-    if args.should_save:
-        write_start(run, model=model_args, data=data_args, args=args, prepared=prepared, classifier=model)
-
-    with signals.hold():
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-    write_results(run, trainer, prepared, result.metrics, resumed_at=checkpoint and step_of(Path(checkpoint)))
+    return trainer, prepared, plan
 
 
 if __name__ == "__main__":

@@ -146,7 +146,8 @@ def _try_open(destination: Path) -> Dataset | None:
         return None
 
 
-def _finished_after(destination: Path, moment: float) -> bool:
+def was_built_after(destination: Path, moment: float) -> bool:
+    """Whether a cache folder was finished at `moment` (seconds since the epoch) or later."""
     try:
         return json.loads((destination / _META).read_text(encoding="utf-8"))["finished"] >= moment
     except (OSError, ValueError, LookupError, TypeError):
@@ -195,7 +196,7 @@ def build_once(
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _locked(destination):
-            if not overwrite or _finished_after(destination, asked):
+            if not overwrite or was_built_after(destination, asked):
                 dataset = _try_open(destination)
                 if dataset is not None:
                     return dataset

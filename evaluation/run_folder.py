@@ -88,6 +88,11 @@ class RunFolder:
         return self.path / "quarantine.csv"
 
     @property
+    def interrupted_file(self) -> Path:
+        """There while a job that a signal stopped waits to be resumed."""
+        return self.path / "interrupted.json"
+
+    @property
     def checkpoints_dir(self) -> Path:
         """The trainer's checkpoints."""
         return self.path / "checkpoints"

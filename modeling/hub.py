@@ -49,7 +49,7 @@ def from_hub(load: Callable[..., T], name: str, **options: Any) -> T:
     """
     local = _must_be_local(name)
     name = str(Path(name).expanduser()) if name.startswith("~") else name
-    verbosity = transformers_logging.get_verbosity()
+    verbosity, shows_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()  # reports of unused weights, which we check ourselves
     transformers_logging.disable_progress_bar()
     try:
@@ -59,7 +59,8 @@ def from_hub(load: Callable[..., T], name: str, **options: Any) -> T:
         raise InputError(f"Can't load {name!r}: {reason} {REMEDIES}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
+        if shows_bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _must_be_local(name: str) -> bool:

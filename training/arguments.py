@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,10 @@ class SentimentTrainingArguments(TrainingArguments):
             "missing-modality vector (never both), so that one modality alone can be judged. 0 turns it off."
         },
     )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Make one update on every rank, print what this launch really does, and write nothing."},
+    )
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after this many evaluations without a better model; 0 never stops early."}
     )
@@ -76,6 +81,11 @@ class SentimentTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         output_dir = self.output_dir
+        if self.dry_run:
+            self.eval_strategy = self.save_strategy = "no"
+            self.report_to, self.disable_tqdm, self.load_best_model_at_end = "none", True, False
+            self.early_stopping_patience = 0
+            output_dir = tempfile.mkdtemp(prefix="dry-run-")
         self._match_strategies()
         self._check_own_flags()
         launch.check_started_as_asked()

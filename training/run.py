@@ -25,13 +25,14 @@ from data_utils.splits import save_split
 from evaluation.report import format_metrics, format_table, write_bad_cases, write_json, write_predictions_csv
 from evaluation.run_folder import RunFolder
 from evaluation.scoring import score_predictions
-from modeling import SentimentClassifier, parameter_table
+from modeling import parameter_table
 from modeling.arguments import ModelArguments
 from modeling.build import save_processors
 from training.arguments import SentimentTrainingArguments
 from training.checkpoints import clear_leftovers
 from training.data import TrainingData
 from training.launch import is_main_process
+from training.signals import REQUEUE_CODE, Interrupted
 from training.trainer import SentimentTrainer, softmax
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,18 @@ def choose_run(model: ModelArguments, args: SentimentTrainingArguments) -> RunFo
     args.output_dir = str(run.checkpoints_dir)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(path / "logs")
     return run
+
+
+@contextmanager
+def note_interruption(run: RunFolder, args: SentimentTrainingArguments) -> Iterator[None]:
+    """Leave interrupted.json while a stopped job waits to be resumed: launchers don't pass on its exit code."""
+    run.interrupted_file.unlink(missing_ok=True)
+    try:
+        yield
+    except Interrupted as stop:
+        if args.should_save:
+            write_json(run.interrupted_file, {"reason": str(stop), "exit_code": REQUEUE_CODE})
+        raise
 
 
 @contextmanager
@@ -94,15 +107,12 @@ def open_run(run: RunFolder, args: SentimentTrainingArguments) -> None:
 
 
 def write_start(
-    run: RunFolder,
-    *,
-    model: ModelArguments,
-    data: DataArguments,
-    args: SentimentTrainingArguments,
-    prepared: TrainingData,
-    classifier: SentimentClassifier,
+    run: RunFolder, *, model: ModelArguments, data: DataArguments, trainer: SentimentTrainer, prepared: TrainingData
 ) -> None:
     """Write and show what is known before the first step: arguments, split, quarantine, parameters."""
+    args = trainer.args
+    if not args.should_save:
+        return
     data_section = asdict(data) | {"data_dir": str(Path(data.data_dir).resolve()), "cache_dir": str(data.cache_path())}
     if data.list_path() == Path(data.train_file):  # a path of its own, which another working folder wouldn't find
         data_section["train_file"] = str(data.list_path().resolve())
@@ -119,7 +129,7 @@ def write_start(
     summary = prepared.ledger.summary()
     if summary:
         logger.info("%s\nEach is a row of %s.", summary, run.quarantine_file)
-    logger.info("%s", format_parameters(parameter_table(classifier)))
+    logger.info("%s", format_parameters(parameter_table(trainer.model)))
 
 
 def write_results(
