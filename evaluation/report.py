@@ -33,7 +33,7 @@ def write_predictions_csv(
     probabilities = np.asarray(probabilities)
     header = ["guid", "label", "prediction", *(f"prob_{name}" for name in label_names)]
     rows = (
-        [guid, _label_name(label, label_names), label_names[row.argmax()], *(f"{value:.6f}" for value in row)]
+        [guid, _label_name(label, label_names), label_names[row.argmax()], *(f"{value:.8f}" for value in row)]
         for guid, label, row in zip(guids, np.asarray(labels), probabilities, strict=True)
     )
     write_csv(path, [header, *rows])

@@ -52,13 +52,17 @@ def launch(command: Sequence[str], *words: str, code: int = 0, timeout: float = 
     return done.stdout + done.stderr
 
 
-def train_flags(sample: Path, run: Path, *flags: str, options: dict = NO_DROPOUT) -> list[str]:
-    """train.py with a tiny CLIP from scratch; by default without dropout, so that ranks don't change the numbers."""
+def train_flags(
+    sample: Path, run: Path, *flags: str, options: dict = NO_DROPOUT, model: Sequence[str] | None = None
+) -> list[str]:
+    """train.py on small pictures; by default a tiny CLIP without dropout, so that ranks don't change the numbers."""
+    tiny_clip = ["--model", "clip", "--from_scratch", "--projection_dim", "16"]
+    tiny_clip += ["--text_config", json.dumps(TINY | options)]
+    tiny_clip += ["--vision_config", json.dumps(TINY | options | {"patch_size": 16})]
     return [
         *("train.py", "--data_dir", str(sample), "--output_dir", str(run), "--cache_dir", str(sample.parent / "cache")),
-        *("--model", "clip", "--from_scratch", "--text_config", json.dumps(TINY | options)),
-        *("--vision_config", json.dumps(TINY | options | {"patch_size": 16}), "--image_size", "32"),
-        *("--max_length", "16", "--projection_dim", "16", "--fusion_dropout", "0", "--learning_rate", "1e-3"),
+        *(tiny_clip if model is None else model),
+        *("--image_size", "32", "--max_length", "16", "--fusion_dropout", "0", "--learning_rate", "1e-3"),
         *("--report_to", "none", "--val_ratio", "0.25", "--num_train_epochs", "1", "--logging_steps", "1"),
         *flags,
     ]
@@ -90,6 +94,28 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen, timeout: 
 
 
 def kill(process: subprocess.Popen) -> None:
-    """kill -9 the launcher and all its ranks at once."""
+    """kill -9 the launcher and all its ranks at once; when it returns, none of them writes any more."""
+    group = [process.pid, *descendants(process.pid)]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    limit = time.monotonic() + 10
+    while any(is_alive(pid) for pid in group):
+        assert time.monotonic() < limit, "a killed process is still there"
+        time.sleep(0.001)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below `pid`."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, thread.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process can still do anything."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,0 +1,135 @@
+"""Every launch configuration trains every architecture to the same numbers as one process, and saves whole weights.
+
+`pytest tests/test_strategies.py -s` prints the table of the largest differences.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from launching import launch, launcher, load_weights, logged_losses, needs_compiler, train_flags
+from tiny import SIZES, TOKENIZER
+from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig, ViTModel
+
+import train
+from evaluation.loaded_run import load_run
+
+UPDATES = 20
+# multi_node.yaml and multi_node_zero3.yaml are launched by tests/test_multi_node.py, fsdp2.yaml by tests/test_fsdp.py.
+STRATEGIES = ("multi_gpu", "multi_gpu_bf16", "zero1", "zero2", "zero3", "zero3_offload")
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """Sample pairs and a pretrained text and vision encoder."""
+    folder = tmp_path_factory.mktemp("strategies")
+    launch(["python"], "-m", "data_utils.sample", "--output_dir", str(folder / "pairs"), "--num_pairs", "120")
+    torch.manual_seed(0)
+    text = BertConfig(**SIZES, **NO_DROPOUT, vocab_size=len(TOKENIZER), max_position_embeddings=16)
+    BertModel(text).save_pretrained(folder / "text")
+    TOKENIZER.save_pretrained(folder / "text")
+    ViTModel(ViTConfig(**SIZES, **NO_DROPOUT, image_size=32, patch_size=16)).save_pretrained(folder / "vision")
+    size = {"height": 32, "width": 32}
+    CLIPImageProcessorPil(size=size, crop_size=size).save_pretrained(folder / "vision")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Rows of the table, printed in the end."""
+    rows = []
+    yield rows
+    print("\nstrategy        architecture  losses    weights   logits of the saved model")
+    for strategy, architecture, *differences in rows:
+        print(f"{strategy:15} {architecture:13}", *(f"{value:.1e}  " for value in differences))
+
+
+@pytest.fixture(scope="module")
+def reference(workshop):
+    """Run folder of one process, with the same rows per update, by architecture and precision; made once each."""
+    runs = {}
+
+    def make(architecture, *precision):
+        if (architecture, precision) not in runs:
+            run = workshop / f"one-{len(runs)}"
+            train.main(flags_of(architecture, workshop, run, "--gradient_accumulation_steps", "4", *precision)[1:])
+            runs[architecture, precision] = run
+        return runs[architecture, precision]
+
+    return make
+
+
+def flags_of(architecture, workshop, run, *flags):
+    vision = json.dumps(SIZES | NO_DROPOUT | {"patch_size": 16})
+    model = {
+        "baseline": ["--vocab_size", "200", "--text_config", json.dumps(SIZES | NO_DROPOUT), "--vision_config", vision],
+        "vilbert": ["--text_name", str(workshop / "text"), "--vision_name", str(workshop / "vision")],
+        "clip": None,
+    }[architecture]
+    model = model and ["--model", architecture, *model]
+    common = ["--max_steps", str(UPDATES), "--class_weights", "sqrt", "--per_device_train_batch_size", "4"]
+    return train_flags(workshop / "pairs", run, *common, *flags, model=model)
+
+
+def largest(first, second):
+    return max(
+        float(np.abs(np.asarray(one) - np.asarray(other)).max()) for one, other in zip(first, second, strict=True)
+    )
+
+
+def saved_logits(run):
+    """Logits of the validation rows, less their mean over the classes, as the training's last evaluation gave them."""
+    with (run / "predictions_val.csv").open() as file:
+        rows = [[float(value) for name, value in row.items() if "prob_" in name] for row in csv.DictReader(file)]
+    return center(np.log(rows))
+
+
+def reloaded_logits(run):
+    """The same of the saved model, read by this process alone."""
+    loaded = load_run(run)
+    dataset = loaded.load_split_rows("val")
+    batch = loaded.collator([dataset[row] for row in range(len(dataset))])
+    with torch.no_grad():
+        outputs = loaded.load_model().eval()(**{k: v for k, v in batch.items() if k not in ("labels", "row_index")})
+    return center(outputs.logits.double().log_softmax(-1).numpy())
+
+
+def center(logits):
+    return logits - logits.mean(axis=1, keepdims=True)
+
+
+@needs_compiler
+@pytest.mark.parametrize("architecture", ["baseline", "vilbert", "clip"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_strategy_gives_the_numbers_of_one_process(strategy, architecture, workshop, reference, table):
+    precision = ["--bf16"] if strategy.endswith("bf16") else []
+    one, two = reference(architecture, *precision), workshop / f"{strategy}-{architecture}"
+    screen = launch(launcher(strategy, 2), *flags_of(architecture, workshop, two, "--gradient_accumulation_steps", "2"))
+    assert screen.count("pairs for training") == 1
+    losses, expected = logged_losses(two), logged_losses(one)
+    assert list(losses) == list(range(1, UPDATES + 1))
+    differences = (
+        largest([losses[step] for step in losses], [expected[step] for step in losses]),
+        largest(load_weights(two).values(), load_weights(one).values()),
+        largest(saved_logits(two), reloaded_logits(two)),
+    )
+    table.append((strategy, architecture, *differences))
+    # A float32 model read again differs from the run's bfloat16 computation by its rounding.
+    limits = (5e-3, 2e-2, 5e-2) if precision else (1e-5, 1e-4, 1e-5)
+    assert all(difference <= limit for difference, limit in zip(differences, limits, strict=True)), differences
+
+
+@needs_compiler
+@pytest.mark.parametrize("strategy", ["zero1", "zero3"])
+def test_deepspeed_in_half_precision_saves_its_float32_masters(strategy, workshop):
+    run = workshop / f"{strategy}-half"
+    launch(launcher(strategy, 2), *flags_of("clip", workshop, run, "--bf16", "--gradient_accumulation_steps", "2"))
+    weights = load_weights(run)  # refuses other types
+    rounded = [torch.equal(value, value.bfloat16().float()) for value in weights.values() if value.numel() > 99]
+    assert not any(rounded)
+    assert largest(saved_logits(run), reloaded_logits(run)) < 5e-2
