@@ -104,7 +104,7 @@ def compare(accelerator, folder, architecture, fusion, options):
         "losses": losses.tolist(),
         "expected": expected.tolist(),
         "groups": sorted(
-            {type(module).__mro__[1].__name__ for module in model.modules() if isinstance(module, FSDPModule)}
+            {type(part).__name__.removeprefix("FSDP") for part in model.modules() if isinstance(part, FSDPModule)}
         ),
         "whole parameters": sum(not isinstance(parameter, DTensor) for parameter in parameters),
         "whole moments": sum(value.dim() > 0 and not isinstance(value, DTensor) for value in state),

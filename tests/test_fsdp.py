@@ -1,17 +1,19 @@
 """FSDP2 without a GPU: what accelerate does with fsdp2.yaml, on two CPU ranks."""
 
 import json
-import shutil
 
 import pytest
 import torch
 from conftest import ROOT
 from fsdp_program import CASES
 from launching import launch, launcher, load_weights, logged_losses, train_flags
+from safetensors.torch import load_file
+
+import train
+from data_utils.sample import main as draw_sample
 
 FSDP = launcher("fsdp2", 2)
 PROGRAM = str(ROOT / "tests" / "fsdp_program.py")
-EVERY_TWO = ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "2", "--eval_steps", "2"]
 CLIP_TEXT, CLIP_IMAGE = {"CLIPTextEmbeddings", "CLIPEncoderLayer"}, {"CLIPVisionEmbeddings", "CLIPEncoderLayer"}
 SHARDED_AS_ONE = {
     "baseline": {"BertEmbeddings", "BertLayer", "ViTEmbeddings", "ViTLayer", "TransformerLayer"},
@@ -32,8 +34,7 @@ def _programs_find_the_packages():
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
-    words = ["-m", "data_utils.sample", "--output_dir", str(folder / "pairs"), "--num_pairs", "44", "--num_test", "1"]
-    launch(["python"], *words)
+    draw_sample(["--output_dir", str(folder / "pairs"), "--num_pairs", "44", "--num_test", "1"])
     return folder / "pairs"
 
 
@@ -72,23 +73,42 @@ def test_whole_weights_come_out_and_go_back_in(ranks, case):
     assert ranks[1][case]["keys on this rank"] == 0
 
 
-def test_train_under_fsdp_equals_one_process_and_resumes(sample, tmp_path):
-    one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))
-    common = ["--max_steps", "4", *EVERY_TWO]
-    launch(["python"], *train_flags(sample, one, *common, "--per_device_train_batch_size", "8"))
-    common += ["--per_device_train_batch_size", "4"]
-    launch(FSDP, PROGRAM, "train", *train_flags(sample, two, *common)[1:])
-    shutil.copytree(two, resumed)
-    shutil.rmtree(resumed / "checkpoints" / "checkpoint-4")
-    resume = ["--resume_from_checkpoint", "latest"]
-    screen = launch(FSDP, PROGRAM, "train", *train_flags(sample, resumed, *common, *resume)[1:])
-    assert "starts anew" not in screen
-    weights = load_weights(one)
-    for run in (two, resumed):
-        assert logged_losses(run) == pytest.approx(logged_losses(one), abs=1e-5)
-        for name, value in load_weights(run).items():
-            torch.testing.assert_close(value, weights[name], atol=1e-5, rtol=1e-4)
-    assert len(set(logged_losses(one))) == 4
+def test_train_under_fsdp_equals_one_process(sample, tmp_path):
+    """Also: back to the best weights after a forward pass, and on from the checkpoint, sharded and whole."""
+    steps = ["--max_steps", "4", "--eval_strategy", "steps", "--eval_steps", "2", "--save_steps", "2"]
+    every, last = ["--save_strategy", "steps"], ["--load_best_model_at_end", "False"]
+    # The best is the first: the loss falls from there.
+    first = ["--metric_for_best_model", "loss", "--greater_is_better", "True", "--save_strategy", "best"]
+    resume = ["--resume_from_checkpoint", str(tmp_path / "first" / "checkpoints" / "checkpoint-2")]
+
+    def run_fsdp(name, *flags):
+        flags = train_flags(sample, tmp_path / name, *steps, *flags, "--per_device_train_batch_size", "4")
+        return launch(FSDP, PROGRAM, "train", *flags[1:])
+
+    def run_alone(name, *flags):
+        flags = train_flags(sample, tmp_path / name, *steps, *flags, "--per_device_train_batch_size", "8")
+        train.main(flags[1:])
+
+    run_alone("alone", *every, *last)
+    run_fsdp("first", *first)
+    assert [path.name for path in (tmp_path / "first" / "checkpoints").iterdir()] == ["checkpoint-2"]
+    assert_equal(
+        load_weights(tmp_path / "first"), load_file(tmp_path / "alone" / "checkpoints/checkpoint-2/model.safetensors")
+    )
+    assert "starts anew" not in run_fsdp("sharded", *every, *last, *resume)
+    run_alone("whole", *every, *last, *resume)
+
+    expected = logged_losses(tmp_path / "alone")
+    assert len(set(expected.values())) == 4
+    assert logged_losses(tmp_path / "sharded") == pytest.approx(expected, abs=1e-5)
+    assert_equal(load_weights(tmp_path / "sharded"), load_weights(tmp_path / "alone"))
+    # One process can't read FSDP's optimizer: its weights go on, which the next loss shows.
+    assert logged_losses(tmp_path / "whole")[3] == pytest.approx(expected[3], abs=1e-5)
+
+
+def assert_equal(found, expected):
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator, where FSDP is allowed")

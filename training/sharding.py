@@ -15,14 +15,14 @@ def gather_float32(engine: Any, *, wanted: bool) -> dict[str, Tensor] | None:
         engine: DeepSpeedEngine of any ZeRO stage.
         wanted: whether this rank writes them; others get None.
     """
+    import deepspeed
     from deepspeed.utils import safe_get_full_fp32_param
-    from deepspeed.zero import GatheredParameters
 
     weights = {}
     for name, parameter in engine.module.named_parameters():
         value = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
         if value is None:  # frozen: no optimizer holds a master of it
-            with GatheredParameters([parameter]):
+            with deepspeed.zero.GatheredParameters([parameter]):
                 value = parameter.detach().clone()
         if wanted:
             weights[name] = value.to("cpu", torch.float32, copy=True)
@@ -32,11 +32,11 @@ def gather_float32(engine: Any, *, wanted: bool) -> dict[str, Tensor] | None:
 
 def scatter_weights(engine: Any, weights: dict[str, Tensor]) -> None:
     """Put whole weights into the engine's shards, float32 masters included; every rank calls it with the same."""
+    import deepspeed
     from deepspeed.utils import safe_set_full_fp32_param
-    from deepspeed.zero import GatheredParameters
 
     for name, parameter in engine.module.named_parameters():
-        with GatheredParameters([parameter], modifier_rank=0):
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             parameter.data.copy_(weights[name])
         if parameter.requires_grad:
             safe_set_full_fp32_param(parameter, weights[name].to(parameter.device))
