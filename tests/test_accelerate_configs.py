@@ -1,44 +1,20 @@
 """Every file in accelerate_configs/ launches, with the world size and the wrapping that it promises."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT
-from launching import launch, launcher, train_flags
+from launching import launch, launcher, needs_compiler, train_flags
 
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 # What train.py's flags decide; here it would override them or contradict them.
 DECIDED_BY_FLAGS = {"mixed_precision", "gradient_accumulation_steps", "gradient_clipping", "dynamo_config"}
 PRECISIONS = {"multi_gpu_bf16": "bf16", "fp8": "fp8"}  # these files are about it
-# ZeRO needs an optimizer to shard, see test_strategies.py; the others have tests of their own, too.
-LAUNCHED_HERE = ("cpu", "single_gpu", "multi_gpu", "multi_gpu_bf16")
-LAUNCHED_ELSEWHERE = ("zero1", "zero2", "zero3", "zero3_offload", "fsdp2", "fp8", "multi_node", "multi_node_zero3")
-
-# One weight, a gradient of 1 on rank 0 and of 3 on rank 1: only where the ranks are tied do all get the mean.
-PROGRAM = """
-import json, sys, torch
-from accelerate import Accelerator
-from training.launch import part_ranks
-
-def main():
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    model = accelerator.prepare(torch.nn.Linear(1, 1, bias=False))
-    model(torch.full((1, 1), 1.0 + 2 * accelerator.process_index, device=accelerator.device)).sum().backward()
-    gradient = next(model.parameters()).grad.item()
-    result = {"world_size": accelerator.num_processes, "gradient": gradient, "precision": accelerator.mixed_precision}
-    with open(f"{sys.argv[1]}/{accelerator.process_index}.json", "w") as file:
-        json.dump(result, file)
-
-main()
-part_ranks()
-"""
+LAUNCHED_HERE = ("cpu", "single_gpu", "multi_gpu", "multi_gpu_bf16", "fp8", "zero1", "zero2", "zero3", "zero3_offload")
+LAUNCHED_ELSEWHERE = ("fsdp2", "multi_node", "multi_node_zero3")  # test_fsdp.py, test_multi_node.py
 
 
 def read(path):
@@ -72,8 +48,8 @@ def test_fp8_is_refused_where_it_cannot_be_had(tmp_path):
     [
         ("multi_gpu_bf16", ["--bf16", "False"], "mixed_precision: bf16, the command line says --bf16 False"),
         ("multi_gpu_bf16", ["--fp16"], "mixed_precision: bf16, the command line says --fp16"),
-        ("own", ["--gradient_accumulation_steps", "2"], "gradient_accumulation_steps"),
-        ("own", [], "gradient_clipping"),
+        ("own", ["--gradient_accumulation_steps", "2"], "gradient_accumulation_steps=3 vs hf"),
+        ("own", [], "gradient_clipping=0.5 vs hf max_grad_norm=1.0"),
     ],
 )
 def test_contradiction_of_file_and_flags_names_both_once(config, flags, expected, tmp_path, make_pairs, numbered_rows):
@@ -94,22 +70,36 @@ def test_contradiction_of_file_and_flags_names_both_once(config, flags, expected
     assert expected in errors[0]
 
 
-@pytest.mark.parametrize("config", [path for path in CONFIGS if path.stem in LAUNCHED_HERE], ids=lambda path: path.stem)
-def test_config_launches_the_ranks_it_promises(config, tmp_path):
-    ranks = 1 if read(config)["distributed_type"] == "NO" else 2
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    words = ["--config_file", str(config), "--main_process_port", "0"]
-    words += ["--num_processes", str(ranks)] if ranks > 1 else []
-    launched = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *words, str(program), str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert launched.returncode == 0, launched.stderr[-3000:]
-    precision = PRECISIONS.get(config.stem, "no")
-    results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
-    assert results == [{"world_size": ranks, "gradient": float(ranks), "precision": precision}] * ranks
+@pytest.mark.parametrize(
+    ("config", "ranks", "strategy", "precision"),
+    [
+        ("cpu", 1, "one process; 100% of the parameters", "float32"),
+        ("single_gpu", 1, "one process; 100% of the parameters", "float32"),
+        ("multi_gpu", 2, "DistributedDataParallel; 100% of the parameters", "float32"),
+        ("multi_gpu_bf16", 2, "DistributedDataParallel; 100% of the parameters", "bf16 computation (autocast)"),
+        pytest.param("zero1", 2, "DeepSpeedEngine, ZeRO-1; 100%", "float32", marks=needs_compiler),
+        pytest.param("zero2", 2, "DeepSpeedEngine, ZeRO-2; 100%", "float32", marks=needs_compiler),
+        pytest.param("zero3", 2, "DeepSpeedEngine, ZeRO-3; 50%", "float32", marks=needs_compiler),
+        pytest.param(
+            *("zero3_offload", 2, "ZeRO-3, offload_param and offload_optimizer to the CPU; 50%", "float32"),
+            marks=needs_compiler,
+        ),
+    ],
+)
+def test_dry_run_tells_what_the_launch_really_is(
+    config, ranks, strategy, precision, tmp_path, make_pairs, numbered_rows
+):
+    run = tmp_path / "run"
+    words = train_flags(make_pairs(numbered_rows(40)), run, "--dry_run", "--gradient_accumulation_steps", "2")
+    screen = launch(launcher(config, ranks if ranks > 1 else None), *words)
+    sheet = dict(line.split("  ", 1) for line in screen.splitlines() if "  " in line)
+    sheet = {name: fact.strip() for name, fact in sheet.items()}
+    assert sheet["ranks"].startswith(f"{ranks}: {ranks} x cpu")
+    assert strategy in sheet["strategy"]
+    assert sheet["precision"].startswith(precision)
+    assert sheet["batch"] == f"8 per device x 2 accumulated x {ranks} ranks = {16 * ranks} rows per update"
+    assert sheet["unused parameters"] == "none"
+    assert "built just now" in sheet["cache"]
+    total = float(sheet["memory per rank, measured"].split(" MB")[0])
+    assert total == pytest.approx(float(sheet["memory per rank, estimated"].split(" MB")[0]), rel=0.4)
+    assert not run.exists()

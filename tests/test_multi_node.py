@@ -12,6 +12,8 @@ from network import ADDRESSES, PORT, two_nodes, wait_until_ended
 PARTS = ("accelerate_configs", "data_utils", "evaluation", "modeling", "training", "train.py")
 # train.py's flags that give one process the rows of two.
 BATCH = {1: ("--per_device_train_batch_size", "8"), 2: ("--per_device_train_batch_size", "4")}
+STEPS = ["--max_steps", "4", *BATCH[2], "--save_strategy", "steps", "--save_steps", "2"]
+STEPS += ["--eval_strategy", "steps", "--eval_steps", "2"]
 TIMEOUT = 15  # seconds until a rank gives up the others
 CLEAR = "Go on with the same command and --resume_from_checkpoint latest."
 
@@ -42,7 +44,9 @@ def losses(sample, tmp_path_factory):
     """Losses of one process, by update."""
     run = tmp_path_factory.mktemp("alone") / "run"
     launch(["python"], *train_flags(sample, run, "--max_steps", "4", *BATCH[1]))
-    return logged_losses(run)
+    figures = logged_losses(run)
+    assert len(set(figures.values())) == 4
+    return figures
 
 
 def by_torchrun(node):
@@ -71,23 +75,36 @@ def run_both(network, folder, commands, cwds=(ROOT, ROOT), timeout=240):
     return screens
 
 
-def test_nodes_without_shared_files_train_as_one_process(network, sample, losses, tmp_path):
-    commands, folders = [], [tmp_path / "node0", tmp_path / "node1"]
+def make_node(folder, sample):
+    """A working copy of the program and a copy of the data, as another machine has them."""
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        (folder / "program").mkdir(parents=True, exist_ok=True)
+        copy(ROOT / part, folder / "program" / part)
+    shutil.copytree(sample, folder / "pairs", copy_function=shutil.copyfile)  # with times of their own
+
+
+@pytest.mark.parametrize(
+    "config", ["multi_node", pytest.param("multi_node_zero3", marks=[needs_compiler, pytest.mark.slow])]
+)
+def test_nodes_without_shared_files_train_as_one_process_and_resume(network, sample, losses, tmp_path, config):
+    folders, commands = [tmp_path / "node0", tmp_path / "node1"], []
     for node, folder in enumerate(folders):
-        for part in PARTS:
-            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-            (folder / "program").mkdir(parents=True, exist_ok=True)
-            copy(ROOT / part, folder / "program" / part)
-        shutil.copytree(sample, folder / "pairs", copy_function=shutil.copyfile)  # with times of their own
-        flags = train_flags(folder / "pairs", folder / "run", "--max_steps", "4", "--save_steps", "2", *BATCH[2])
-        commands.append([*by_accelerate(node), *flags, "--save_strategy", "steps", "--eval_strategy", "steps"])
-    screens = run_both(network, tmp_path, commands, cwds=[folder / "program" for folder in folders])
-    assert "pairs for training" in screens[0]
-    assert "pairs for training" not in screens[1]
+        make_node(folder, sample)
+        commands.append([*by_accelerate(node, config), *train_flags(folder / "pairs", folder / "run", *STEPS)])
+    programs = [folder / "program" for folder in folders]
+    screens = run_both(network, tmp_path, commands, cwds=programs)
+    assert [screen.count("pairs for training") for screen in screens] == [1, 0]
     for folder in folders:
         assert logged_losses(folder / "run") == pytest.approx(losses, abs=1e-5)
-        assert (folder / "run" / "checkpoints" / "checkpoint-4" / "checkpoint.json").is_file()
-    assert len(set(losses.values())) == 4
+        assert (folder / "run" / "checkpoints" / "checkpoint-4" / "model.safetensors").is_file()
+        shutil.rmtree(folder / "run" / "checkpoints" / "checkpoint-4")
+    screens = run_both(
+        network, tmp_path, [[*command, "--resume_from_checkpoint", "latest"] for command in commands], cwds=programs
+    )
+    assert "checkpoint-2." in screens[0]
+    for folder in folders:
+        assert logged_losses(folder / "run") == pytest.approx(losses, abs=1e-5)
     first, second = (load_weights(folder / "run") for folder in folders)
     assert all(value.equal(second[name]) for name, value in first.items())
 
@@ -105,9 +122,7 @@ def test_nodes_with_shared_files_build_the_cache_once(network, sample, losses, t
 @needs_compiler
 def test_zero3_on_two_nodes_saves_whole_weights_and_resumes(network, sample, losses, tmp_path):
     run = tmp_path / "run"
-    flags = train_flags(sample, run, *BATCH[2], "--save_strategy", "steps", "--eval_strategy", "steps")
-    flags += ["--max_steps", "4", "--save_steps", "2", "--eval_steps", "2"]
-    commands = [[*by_accelerate(node, "multi_node_zero3"), *flags] for node in range(2)]
+    commands = [[*by_accelerate(node, "multi_node_zero3"), *train_flags(sample, run, *STEPS)] for node in range(2)]
     run_both(network, tmp_path, commands)
     assert logged_losses(run) == pytest.approx(losses, abs=1e-5)
     assert all(value.numel() for value in load_weights(run).values())
@@ -144,3 +159,16 @@ def test_a_node_cut_off_ends_both_with_one_clear_line_and_is_resumed(network, sa
     assert f"checkpoint-{newest}." in screens[0]
     assert max(logged_losses(run)) == newest + 5
     assert (run / "metrics.json").is_file()
+
+
+@needs_compiler
+def test_hostfile_and_the_nossh_launcher_start_both_nodes(network, sample, losses, tmp_path):
+    hosts = tmp_path / "hostfile"
+    hosts.write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
+    flags = ["--deepspeed_multinode_launcher", "nossh", "--deepspeed_hostfile", str(hosts)]
+    commands = [
+        [*by_accelerate(node, "multi_node_zero3", *flags), *train_flags(sample, tmp_path / "run", *STEPS)]
+        for node in range(2)
+    ]
+    run_both(network, tmp_path, commands)
+    assert logged_losses(tmp_path / "run") == pytest.approx(losses, abs=1e-5)

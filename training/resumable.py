@@ -50,11 +50,17 @@ class ResumableTrainer(Trainer):
         return "FSDP" if self.is_fsdp_enabled else "whole"
 
     def create_accelerator_and_postprocess(self) -> None:
-        """As in Trainer; where DeepSpeed's settings contradict the flags, one clear error."""
+        """As in Trainer; where DeepSpeed's settings contradict the flags, an error before anything is done."""
         try:
             super().create_accelerator_and_postprocess()
-        except ValueError as error:
-            raise InputError(f"The launcher's configuration and the flags contradict each other: {error}") from error
+        except ValueError as error:  # flags that don't go with DeepSpeed or FSDP
+            raise InputError(str(error)) from error
+        contradictions = self.accelerator.state.deepspeed_plugin.hf_ds_config.mismatches if self.zero_stage else []
+        if contradictions:
+            raise InputError(
+                "DeepSpeed's settings (ds) and the flags (hf) contradict each other: "
+                f"{'; '.join(line.removeprefix('- ') for line in contradictions)}. Write auto into the launcher's file."
+            )
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None
