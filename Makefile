@@ -1,5 +1,6 @@
 # make quickstart   set-up, sample data, a small training run, its ablation and predictions
 # make test         set-up and all tests but the slow ones        make test-all   those too
+# make test-matrix  the slow ones alone: 20 random kills per strategy, a kill in every strategy x architecture
 # make lint         ruff's checks and format                      make format     repairs what it can
 # make venv         set-up only: .venv with requirements.txt
 # `make venv PYTHON=/path/to/python` chooses the Python; .venv is made anew only where it does not work.
@@ -14,7 +15,7 @@ SAMPLE := data/sample
 RUN := runs/quickstart
 
 .DELETE_ON_ERROR:
-.PHONY: help venv dev quickstart test test-all lint format
+.PHONY: help venv dev quickstart test test-all test-matrix lint format
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -55,6 +56,9 @@ test: dev
 
 test-all: dev
 	$(BIN)/python -m pytest -m ""
+
+test-matrix: dev
+	$(BIN)/python -m pytest -m slow tests/test_resume.py tests/test_strategies.py
 
 lint: dev
 	$(BIN)/ruff check

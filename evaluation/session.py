@@ -62,7 +62,8 @@ def join_ranks(mixed_precision: str) -> Accelerator:
         RuntimeError: the ranks didn't find each other; each would have written its own results.
     """
     # Nothing is sharded here: each rank holds the whole model, whatever the launcher is configured for.
-    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
+    # And nothing accumulates: DeepSpeed's "auto" is no number to an accelerator without DeepSpeed.
+    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"):
         os.environ.pop(name, None)
     try:
         accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=mixed_precision)

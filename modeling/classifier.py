@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 from data_utils.errors import InputError
 from modeling.configuration import SentimentConfig
 from modeling.features import Features
-from modeling.fusion import get_fusion_head
+from modeling.fusion import TransformerLayer, get_fusion_head
 from modeling.state import describe_differences
 from modeling.towers import Tower
 
@@ -61,6 +61,7 @@ class SentimentClassifier(PreTrainedModel):
         self.missing_image = nn.Parameter(torch.zeros(width)) if head_class.uses_image else None
         self.fusion = head_class(width, config.num_labels, dropout=config.fusion_dropout)
         self._freeze()
+        self._no_split_modules = self._layer_classes()
         self.post_init()
 
     @property
@@ -139,6 +140,9 @@ class SentimentClassifier(PreTrainedModel):
         std = torch.tensor(self.config.image_std, device=pixel_values.device)[:, None, None]
         return ((pixel_values / 255.0 - mean) / std).to(self.image_tower.encoder.dtype)
 
+    def get_input_embeddings(self) -> None:
+        """None: FSDP asks every model, to shard them apart from its layers; ours are among `_layer_classes`."""
+
     def train(self, mode: bool = True) -> SentimentClassifier:
         """As in torch, but a frozen tower stays in evaluation mode: its features don't change, so no dropout either."""
         super().train(mode)
@@ -189,6 +193,12 @@ class SentimentClassifier(PreTrainedModel):
         if tower is not None and self.config.align_dim is not None:
             return nn.Linear(tower.width, width, bias=False)
         return None if tower is None else _map_width(tower, width, of_vector=True)
+
+    def _layer_classes(self) -> set[str]:
+        """Names of the modules that FSDP shards as one: the towers' and ours, without those that aren't built."""
+        towers = [tower for tower in (self.text_tower, self.image_tower) if tower is not None]
+        named = {TransformerLayer.__name__}.union(*(tower.encoder._no_split_modules for tower in towers))
+        return named & {type(module).__name__ for module in self.modules()}
 
     def _frozen_towers(self) -> list[Tower]:
         frozen = {"none": (), "text": (self.text_tower,), "image": (self.image_tower,)}

@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
-from launching import launch, launcher, load_weights, logged_losses, needs_compiler, train_flags
+from launching import launch, launcher, load_weights, logged_losses, train_flags
 from tiny import LABELS
+
+from training import selfcheck
 
 ONE_PROCESS = launcher("single_gpu")
 TWO_RANKS = ["torchrun", "--nproc_per_node", "2", "--master_port", "29611"]
@@ -39,35 +41,55 @@ def test_from_training_to_predictions(sample, tmp_path):
     assert {label for guid, label in lines if guid != "guid"} <= set(LABELS)
 
 
-def test_two_ranks_train_as_one_process_with_the_same_global_batch(sample, tmp_path):
-    common = ["--class_weights", "balanced", "--max_steps", "4"]
-    one, two = tmp_path / "one", tmp_path / "two"
-    launch(["python"], *train_flags(sample, one, *common, "--per_device_train_batch_size", "8"))
-    screen = launch(TWO_RANKS, *train_flags(sample, two, *common, "--per_device_train_batch_size", "4"))
-    assert logged_losses(two) == pytest.approx(logged_losses(one), abs=1e-5)
-    assert len(set(logged_losses(one))) == 4
-    for result in ("accuracy", "loss"):
-        values = [json.loads((run / "metrics.json").read_text())["val"][result] for run in (one, two)]
-        assert values[1] == pytest.approx(values[0], abs=1e-5)
-    first, second = (load_weights(run) for run in (one, two))
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, atol=1e-5, rtol=1e-4)
-    assert screen.count("pairs for training") == 1
-
-
-@needs_compiler
-def test_zero2_trains_as_one_process_and_saves_whole_weights(sample, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    launch(["python"], *train_flags(sample, one, "--max_steps", "3", "--per_device_train_batch_size", "8"))
-    launch(launcher("zero2", 2), *train_flags(sample, two, "--max_steps", "3", "--per_device_train_batch_size", "4"))
-    assert logged_losses(two) == pytest.approx(logged_losses(one), abs=1e-5)
-    assert len(set(logged_losses(one))) == 3
-    assert len(list(two.glob("checkpoints/checkpoint-3/global_step3/*optim_states.pt"))) == 2, "nothing was sharded"
-    first, second = (load_weights(run) for run in (one, two))
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, atol=1e-5, rtol=1e-4)
+def test_a_global_batch_of_32_gives_the_same_numbers_in_three_ways(tmp_path):
+    """32 x 1, 8 x 4 accumulated, 2 ranks x 4 x 4 accumulated; an epoch's last update has other than 32 rows."""
+    pairs = tmp_path / "pairs"
+    launch(["python"], "-m", "data_utils.sample", "--output_dir", str(pairs), "--num_pairs", "120")
+    runs = {name: tmp_path / name for name in ("32x1", "8x4", "2x4x4")}
+    common = ["--class_weights", "balanced", "--num_train_epochs", "2", "--label_smoothing_factor", "0.1"]
+    for name, launch_with in (("32x1", ["python"]), ("8x4", ["python"]), ("2x4x4", TWO_RANKS)):
+        per_device, accumulation = name.split("x")[-2:]
+        batch = ["--per_device_train_batch_size", per_device, "--gradient_accumulation_steps", accumulation]
+        screen = launch(launch_with, *train_flags(pairs, runs[name], *common, *batch))
+        assert screen.count("pairs for training") == 1
+    losses = {name: list(logged_losses(run).values()) for name, run in runs.items()}
+    assert len(set(losses["32x1"])) == 6
+    assert json.loads((runs["32x1"] / "metrics.json").read_text())["training"]["num_train_rows"] % 32 != 0
+    first = load_weights(runs["32x1"])
+    for name in ("8x4", "2x4x4"):
+        assert losses[name] == pytest.approx(losses["32x1"], abs=1e-5)
+        for key, value in load_weights(runs[name]).items():
+            torch.testing.assert_close(value, first[key], atol=1e-5, rtol=1e-4)
+        for result in ("accuracy", "loss"):
+            values = [json.loads((runs[run] / "metrics.json").read_text())["val"][result] for run in ("32x1", name)]
+            assert values[1] == pytest.approx(values[0], abs=1e-5)
 
 
 def test_a_mistake_is_named_once_on_two_ranks(sample, tmp_path):
     screen = launch(TWO_RANKS, *train_flags(sample, tmp_path / "run", "--fusion", "atn"), code=1)
     assert screen.count("Did you mean attn") == 1
+
+
+def test_one_process_where_several_were_asked_for_is_refused(sample, tmp_path):
+    """accelerate's way of "--cpu --num_processes 2" is to start one."""
+    command = ["accelerate", "launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"]
+    screen = launch(command, *train_flags(sample, tmp_path / "run"), code=1)
+    assert screen.count("error: accelerate was asked for several processes, but started one") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_selfcheck_finds_the_same_numbers_and_passes_on_refusals(tmp_path):
+    words = ["-m", "training.selfcheck", "--num_processes", "2", "--updates", "4", "--main_process_port", "0"]
+    screen = launch(["python"], *words, "--config_file", "accelerate_configs/multi_gpu.yaml")
+    assert "the same numbers" in screen
+    assert len([line for line in screen.splitlines() if line.startswith(("1 ", "2 ", "3 ", "4 "))]) == 4
+    if not torch.accelerator.is_available():
+        screen = launch(["python"], *words, "--config_file", "accelerate_configs/fsdp2.yaml", code=2)
+        assert screen.count("The launch asks for FSDP") == 1
+
+
+def test_selfcheck_tells_other_numbers(capsys):
+    with pytest.raises(SystemExit) as ending:
+        selfcheck.report({1: 1.0, 2: 0.9}, {1: 1.0, 2: 0.8}, tolerance=1e-5)
+    assert ending.value.code == 1
+    assert "OTHER NUMBERS" in capsys.readouterr().out

@@ -119,6 +119,7 @@ def test_nodes_with_shared_files_build_the_cache_once(network, sample, losses, t
     assert [path.name for path in (shared / "run" / "checkpoints").iterdir()] != []
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_zero3_on_two_nodes_saves_whole_weights_and_resumes(network, sample, losses, tmp_path):
     run = tmp_path / "run"
@@ -161,8 +162,10 @@ def test_a_node_cut_off_ends_both_with_one_clear_line_and_is_resumed(network, sa
     assert (run / "metrics.json").is_file()
 
 
+@pytest.mark.slow
 @needs_compiler
-def test_hostfile_and_the_nossh_launcher_start_both_nodes(network, sample, losses, tmp_path):
+def test_hostfile_and_the_nossh_launcher_start_both_nodes(network, sample, losses, tmp_path, monkeypatch):
+    monkeypatch.setenv("DS_ENV_FILE", str(tmp_path / "environment"))  # accelerate writes it, by default to this folder
     hosts = tmp_path / "hostfile"
     hosts.write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
     flags = ["--deepspeed_multinode_launcher", "nossh", "--deepspeed_hostfile", str(hosts)]

@@ -98,9 +98,10 @@ def test_kill_while_a_checkpoint_is_written_leaves_the_last_good_one(sample, tmp
     assert not is_writing(cut)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_signal_writes_a_checkpoint_and_asks_to_be_requeued(number, ranks, sample, tmp_path):
+@pytest.mark.parametrize(
+    ("ranks", "number"), [(1, signal.SIGTERM), (1, signal.SIGUSR1), (2, signal.SIGTERM), (2, signal.SIGUSR1)]
+)
+def test_signal_writes_a_checkpoint_and_asks_to_be_requeued(ranks, number, sample, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     command = ["torchrun", "--nproc_per_node", "2", "--master_port", "29613"] if ranks == 2 else ["python"]
     # No checkpoints of its own: what there is, the signal made.

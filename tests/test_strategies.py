@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from launching import launch, launcher, load_weights, logged_losses, needs_compiler, train_flags
+from launching import kill, launch, launcher, load_weights, logged_losses, needs_compiler, start, train_flags, wait_for
 from tiny import SIZES, TOKENIZER
 from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig, ViTModel
 
 import train
 from evaluation.loaded_run import load_run
+from training.checkpoints import list_checkpoints
 
 UPDATES = 20
 # multi_node.yaml and multi_node_zero3.yaml are launched by tests/test_multi_node.py, fsdp2.yaml by tests/test_fsdp.py.
@@ -134,3 +136,32 @@ def test_deepspeed_in_half_precision_saves_its_float32_masters(strategy, worksho
     rounded = [torch.equal(value, value.bfloat16().float()) for value in weights.values() if value.numel() > 99]
     assert not any(rounded)
     assert largest(saved_logits(run), reloaded_logits(run)) < 5e-2
+
+
+@pytest.mark.parametrize("strategy", ["multi_gpu", pytest.param("zero3", marks=needs_compiler)])
+def test_evaluation_under_a_strategy_scores_as_training_did(strategy, workshop, reference):
+    run = workshop / f"evaluated-{strategy}"
+    shutil.copytree(reference("clip"), run)
+    screen = launch(launcher(strategy, 2), "evaluate.py", str(run))
+    assert screen.count("validation: ") == 1
+    scored, trained = (json.loads((run / name).read_text()) for name in ("evaluation_val.json", "metrics.json"))
+    assert {name: scored[name] for name in ("accuracy", "macro_f1", "confusion_matrix")} == {
+        name: trained["val"][name] for name in ("accuracy", "macro_f1", "confusion_matrix")
+    }
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("architecture", ["baseline", "vilbert", "clip"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_strategy_resumes_after_a_kill(strategy, architecture, workshop, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    rhythm = ["--eval_strategy", "steps", "--eval_steps", "3", "--save_steps", "3", "--disable_tqdm", "true"]
+    launch(launcher(strategy, 2), *flags_of(architecture, workshop, whole, *rhythm))
+    job = start(launcher(strategy, 2), *flags_of(architecture, workshop, cut, *rhythm), log=tmp_path / "log")
+    assert wait_for(lambda: len(list_checkpoints(cut / "checkpoints")) == 2, job)
+    kill(job)
+    launch(launcher(strategy, 2), *flags_of(architecture, workshop, cut, *rhythm, "--resume_from_checkpoint", "latest"))
+    assert logged_losses(cut) == logged_losses(whole)
+    weights, expected = load_weights(cut), load_weights(whole)
+    assert [name for name in expected if not torch.equal(weights[name], expected[name])] == []

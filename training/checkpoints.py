@@ -17,6 +17,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 MANIFEST = "checkpoint.json"
 # Where a checkpoint grows, and where one goes to die: a kill at any moment leaves either name, never half a checkpoint.
 PARTIAL, DELETED = ".partial", ".deleted-"
+CONVERTED = ".universal"  # a checkpoint of DeepSpeed's on its way into another layout
 NO_OPTIMIZER = "none"
 
 
@@ -101,7 +102,7 @@ def delete(checkpoint: Path) -> None:
 
 def clear_leftovers(folder: Path) -> bool:
     """Remove what a killed job left behind; True if it was writing a checkpoint."""
-    for doomed in folder.glob(f"{DELETED}*"):
+    for doomed in (folder / CONVERTED, *folder.glob(f"{DELETED}*")):
         shutil.rmtree(doomed, ignore_errors=True)
     was_writing = (folder / PARTIAL).exists()
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)

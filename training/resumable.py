@@ -15,8 +15,9 @@ from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from data_utils.errors import InputError
 from training import checkpoints
 from training.launch import check_wrapping
-from training.sharding import gather_float32, scatter_weights
+from training.sharding import gather_float32, reshard, scatter_weights
 from training.signals import Interrupted
+from training.universal import load_moments
 
 logger = logging.getLogger(__name__)
 
@@ -66,26 +67,41 @@ class ResumableTrainer(Trainer):
         self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None
     ) -> tuple[nn.Module, DataLoader]:
         """Wrap the model, load the checkpoint's states, and check that the ranks are tied as asked for."""
-        if resume_from_checkpoint is None or self._optimizer_fits(resume_from_checkpoint):
+        if resume_from_checkpoint is None or self._optimizer_fits(Path(resume_from_checkpoint)):
             prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         else:
             checkpoint = Path(resume_from_checkpoint)
             self.model.load_state_dict(checkpoints.load_weights(checkpoint))
             prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
             self.lr_scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_NAME, weights_only=True))
+            # The optimizer has the schedule's first rate until the scheduler's next step, after one more update.
+            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
+            self._convert_optimizer(checkpoint)
         check_wrapping(self.model_wrapped, zero_stage=self.zero_stage, world_size=self.args.world_size)
         return prepared
 
-    def _optimizer_fits(self, checkpoint: str) -> bool:
-        written_by = checkpoints.read_manifest(Path(checkpoint)).optimizer
-        if written_by == self.optimizer_layout:
-            return True
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """As in Trainer, which refuses FSDP's checkpoints elsewhere, though they hold whole weights too."""
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            (model or self.model).load_state_dict(checkpoints.load_weights(Path(resume_from_checkpoint)))
+
+    def _optimizer_fits(self, checkpoint: Path) -> bool:
+        return checkpoints.read_manifest(checkpoint).optimizer == self.optimizer_layout
+
+    def _convert_optimizer(self, checkpoint: Path) -> None:
+        """Load the optimizer's state out of another launch's layout, or say that it starts anew."""
+        written_by = checkpoints.read_manifest(checkpoint).optimizer
+        if self.is_deepspeed_enabled and written_by.startswith("ZeRO") and load_moments(self.deepspeed, checkpoint):
+            logger.info("The optimizer's state was converted (%s; this launch: %s).", written_by, self.optimizer_layout)
+            return
         logger.warning(
             "The optimizer's state in %s is laid out for another launch (%s; this one: %s) and starts anew; weights, "
             "learning rate and position go on.",
             *(checkpoint, written_by, self.optimizer_layout),
         )
-        return False
 
     def _get_output_dir(self, trial: Any = None) -> str:
         return str(self._partial_dir or super()._get_output_dir(trial))
@@ -136,6 +152,7 @@ class ResumableTrainer(Trainer):
         if self.is_deepspeed_enabled and checkpoints.read_manifest(best).optimizer != self.optimizer_layout:
             scatter_weights(self.deepspeed, checkpoints.load_weights(best))
         else:
+            reshard(self.model)
             super()._load_best_model()
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
-from torch.nn import functional
+
+from training.checkpoints import CONVERTED
+from training.sharding import local_shard
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 STEP = "step"
-PARTIAL = ".universal"
 
 
 def load_moments(engine: Any, checkpoint: Path) -> bool:
@@ -54,10 +55,7 @@ def _set_moment(parameter: nn.Parameter, moment: str, value: Tensor) -> None:
     if not hasattr(parameter, "ds_id"):  # ZeRO-1 and 2
         safe_set_full_optimizer_state(parameter, value, moment)
         return
-    # Under ZeRO-3 that function fails where the ranks can't share the parameter evenly (deepspeed 0.19.8).
-    size = -(-value.numel() // distributed.get_world_size())
-    padded = functional.pad(value.flatten(), (0, size * distributed.get_world_size() - value.numel()))
-    safe_set_local_optimizer_state(parameter, padded.narrow(0, size * distributed.get_rank(), size), moment)
+    safe_set_local_optimizer_state(parameter, local_shard(value), moment)
 
 
 def _make_states(optimizer: Any, *, updates: float) -> None:
@@ -80,7 +78,7 @@ def _converted(checkpoint: Path) -> Iterator[Path]:
     """A folder per parameter with its whole moments, made by rank 0 beside the checkpoint and removed afterwards."""
     from deepspeed.checkpoint import ds_to_universal
 
-    target = checkpoint.with_name(PARTIAL)
+    target = checkpoint.with_name(CONVERTED)
     if distributed.get_rank() == 0:
         shutil.rmtree(target, ignore_errors=True)
         (source,) = checkpoint.glob("global_step*")
