@@ -64,6 +64,10 @@ class SentimentClassifier(PreTrainedModel):
         self._no_split_modules = self._layer_classes()
         self.post_init()
 
+    def should_save_on_this_rank(self, is_main_process: bool) -> bool:
+        """As the caller says: transformers' own lets rank 0 alone write, also where each machine needs a copy."""
+        return is_main_process
+
     @property
     def uses_text(self) -> bool:
         """Whether the head reads texts."""

@@ -13,9 +13,10 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from data_utils.errors import InputError
-from training.launch import is_local_main_process, is_main_process, part_ranks
+from training.launch import end_process, find_lost_contact, is_local_main_process, is_main_process, part_ranks
 from training.signals import REQUEUE_CODE, Interrupted
 
+RESUME = "the same command and --resume_from_checkpoint latest"
 PACKAGES = ("data_utils", "modeling", "training", "evaluation")
 
 
@@ -55,6 +56,21 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
             tqdm.write(f"error: {error}", file=sys.stderr)  # on a line of its own, whatever bar is being drawn
         sys.exit(2)
     except expected as error:
-        rank = "" if is_main_process() else f" (rank {os.environ['RANK']})"
-        tqdm.write(f"error{rank}: {error}", file=sys.stderr)
+        _write_error(str(error))
         sys.exit(1)
+    except RuntimeError as error:
+        reason = find_lost_contact(error)
+        if reason is None:
+            raise
+        if is_local_main_process():
+            _write_error(
+                f"No contact to the other processes ({reason}): one of them ended, or its machine or network is down. "
+                f"Go on with {RESUME}."
+            )
+        end_process(1)  # the process group would wait for the others
+
+
+def _write_error(message: str) -> None:
+    """Say which rank it is, unless it is the main one."""
+    rank = "" if is_main_process() else f" (rank {os.environ['RANK']})"
+    tqdm.write(f"error{rank}: {message}", file=sys.stderr)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import sys
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
@@ -19,6 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from data_utils.errors import InputError
 
 logger = logging.getLogger(__name__)
+# gloo raises plain RuntimeErrors; most begin with the path of its source.
+GLOO_MESSAGE = re.compile(r"/gloo/|Gloo connect|Application timeout caused pair closure")
 LAUNCH_REMEDY = "Launch with torchrun, or with accelerate and a file of accelerate_configs/."
 
 
@@ -152,6 +156,14 @@ def check_wrapping(model: nn.Module, *, zero_stage: int | None, world_size: int)
         raise InputError(f"{world_size} processes were launched, but each would train alone. {LAUNCH_REMEDY}")
 
 
+def find_lost_contact(error: RuntimeError) -> str | None:
+    """Why the other ranks can't be reached any more, if this is what the error is about; else None."""
+    if not isinstance(error, distributed.DistError) and not GLOO_MESSAGE.search(str(error)):
+        return None
+    # The first line, without the place in the library's source; what follows may be its stack.
+    return re.sub(r"^\[\S+\] ", "", str(error).strip()).splitlines()[0].rstrip(".")
+
+
 def part_ranks(exit_code: int = 0) -> None:
     """Destroy the process group; under gloo this ends the process, with `exit_code`.
 
@@ -164,7 +176,12 @@ def part_ranks(exit_code: int = 0) -> None:
     uses_gloo = "gloo" in distributed.get_backend()
     distributed.destroy_process_group()
     if uses_gloo:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(exit_code)
+        end_process(exit_code)
+
+
+def end_process(exit_code: int) -> NoReturn:
+    """Run what runs at exit, then end without shutting down the interpreter or the process group."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

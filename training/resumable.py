@@ -116,6 +116,9 @@ class ResumableTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             grown = self._partial_dir / checkpoints.checkpoint_name(self.state.global_step)
+            if self.is_deepspeed_enabled and self.args.should_save and not self.args.save_only_model:
+                # DeepSpeed looks for it on every machine, but writes it on rank 0 alone.
+                (grown / "latest").write_text(f"global_step{self.state.global_step}", encoding="utf-8")
         finally:
             self._partial_dir = None
         best = self._find_best(folder)
@@ -142,7 +145,8 @@ class ResumableTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write weights and configuration; DeepSpeed's half precision is replaced by its float32 masters."""
-        if self.is_deepspeed_enabled and self.args.mixed_precision in ("bf16", "fp16"):
+        # Trainer gathers ZeRO-3's shards on rank 0 alone, while every machine may need a copy.
+        if self.is_deepspeed_enabled and (self.args.mixed_precision in ("bf16", "fp16") or self.args.save_on_each_node):
             state_dict = gather_float32(self.deepspeed, wanted=self.args.should_save)
         super()._save(output_dir, state_dict)
 

@@ -53,6 +53,8 @@ def is_stop_requested() -> bool:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     if os.getpid() != _State.main_process:  # a worker process of a library, which inherited this handler
+        if number == signal.SIGUSR1:  # schedulers send it to all; the rank still needs its workers
+            return
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     elif _State.is_held:
