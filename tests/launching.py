@@ -17,6 +17,7 @@ import torch
 from conftest import ROOT
 
 from modeling import SentimentClassifier
+from training.checkpoints import list_checkpoints, step_of
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 NO_DROPOUT = {"attention_dropout": 0.0}
@@ -70,9 +71,14 @@ def train_flags(
 
 def logged_losses(run: Path) -> dict[int, float]:
     """Training loss by update, from the newest checkpoint."""
-    newest = max(run.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    newest = list_checkpoints(run / "checkpoints")[-1]
     history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
     return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+
+
+def list_steps(run: Path) -> list[int]:
+    """The updates after which there are checkpoints."""
+    return [step_of(path) for path in list_checkpoints(run / "checkpoints")]
 
 
 def load_weights(run: Path) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from launching import (
     kill,
     launch,
     launcher,
+    list_steps,
     load_weights,
     logged_losses,
     needs_compiler,
@@ -50,10 +51,6 @@ def flags(sample, run, *more, options=DROPOUT):
     return train_flags(sample, run, *common, *more, options=options)
 
 
-def steps_of(run):
-    return [int(path.name.split("-")[1]) for path in list_checkpoints(run / "checkpoints")]
-
-
 def assert_same(run, reference):
     assert logged_losses(run) == logged_losses(reference)
     weights, expected = load_weights(run), load_weights(reference)
@@ -71,9 +68,9 @@ def test_killed_run_goes_on_bit_for_bit(config, ranks, sample, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     launch(launcher(config, ranks), *flags(sample, whole))
     job = start(launcher(config, ranks), *flags(sample, cut), log=tmp_path / "log")
-    assert wait_for(lambda: any(step >= 8 for step in steps_of(cut)), job)
+    assert wait_for(lambda: any(step >= 8 for step in list_steps(cut)), job)
     kill(job)
-    assert max(steps_of(cut)) < max(logged_losses(whole))
+    assert max(list_steps(cut)) < max(logged_losses(whole))
     screen = launch(launcher(config, ranks), *flags(sample, cut, "--resume_from_checkpoint", "latest"))
     assert screen.count("Resuming from") == 1
     assert_same(cut, whole)
@@ -83,7 +80,7 @@ def test_kill_while_a_checkpoint_is_written_leaves_the_last_good_one(sample, tmp
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     launch(launcher("multi_gpu", 2), *flags(sample, whole, "--save_total_limit", "99"))
     job = start(launcher("multi_gpu", 2), *flags(sample, cut, "--save_total_limit", "99"), log=tmp_path / "log")
-    assert wait_for(lambda: 4 in steps_of(cut) and is_writing(cut), job)
+    assert wait_for(lambda: 4 in list_steps(cut) and is_writing(cut), job)
     kill(job)
     if not is_writing(cut):  # it was finished in the very moment of the kill: put it back to half-done
         newest = list_checkpoints(cut / "checkpoints")[-1]
@@ -117,7 +114,7 @@ def test_signal_writes_a_checkpoint_and_asks_to_be_requeued(ranks, number, sampl
     screen = (tmp_path / "log").read_text()
     assert screen.count("Stopped by a signal after update") == 1
     assert json.loads((cut / "interrupted.json").read_text())["exit_code"] == REQUEUE_CODE
-    assert len(steps_of(cut)) == 1
+    assert len(list_steps(cut)) == 1
     launch(command, *flags(sample, cut, *rare, "--resume_from_checkpoint", "latest"))
     assert not (cut / "interrupted.json").exists()
     assert_same(cut, whole)
@@ -164,7 +161,7 @@ def test_twenty_kills_at_random_moments_change_nothing(config, ranks, sample, tm
     launch(launcher(config, ranks), *flags(sample, whole))
     chance, while_writing = random.Random(0), 0
     for number in range(20):
-        before = max(steps_of(cut), default=0)
+        before = max(list_steps(cut), default=0)
         job = start(
             launcher(config, ranks), *flags(sample, cut, "--resume_from_checkpoint", "latest"), log=tmp_path / "log"
         )
@@ -173,11 +170,11 @@ def test_twenty_kills_at_random_moments_change_nothing(config, ranks, sample, tm
             time.sleep(chance.uniform(0, 0.01))
         else:
             goal = before + 4 if number % 4 else 0
-            assert wait_for(lambda goal=goal: max(steps_of(cut), default=0) >= goal, job)
+            assert wait_for(lambda goal=goal: max(list_steps(cut), default=0) >= goal, job)
             time.sleep(chance.uniform(0, 0.3) if goal else chance.uniform(0, 8))
         kill(job)
         while_writing += is_writing(cut)
     assert while_writing >= 8
-    assert max(steps_of(cut)) < max(logged_losses(whole)), "the job was through before the last kill"
+    assert max(list_steps(cut)) < max(logged_losses(whole)), "the job was through before the last kill"
     launch(launcher(config, ranks), *flags(sample, cut, "--resume_from_checkpoint", "latest"))
     assert_same(cut, whole)

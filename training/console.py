@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from data_utils.errors import InputError
-from training.launch import end_process, find_lost_contact, is_local_main_process, is_main_process, part_ranks
+from training.launch import find_lost_contact, is_local_main_process, is_main_process, leave_ranks, part_ranks
 from training.signals import REQUEUE_CODE, Interrupted
 
 RESUME = "the same command and --resume_from_checkpoint latest"
@@ -40,9 +40,8 @@ def set_up_logging() -> None:
 def clear_errors(*expected: type[Exception]) -> Iterator[None]:
     """End the program with one line, and code 2 on an `InputError`, code 1 on the other `expected` errors.
 
-    Code 75 stands for an interrupted job, which can be resumed.
-
-    An `InputError` meets every rank, or those of one machine, so one of each speaks; the others may meet one rank.
+    Code 75 stands for an interrupted job, which can be resumed, and code 1 also for ranks that are out of reach. An
+    `InputError` meets every rank, or those of one machine, so one of each speaks; the others may meet one rank.
     """
     try:
         yield
@@ -50,14 +49,14 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
         if is_main_process():
             tqdm.write(str(stop), file=sys.stderr)
         part_ranks(REQUEUE_CODE)
-        sys.exit(REQUEUE_CODE)
+        sys.exit(REQUEUE_CODE)  # one process has no ranks to part from
     except InputError as error:
         if is_local_main_process():
             tqdm.write(f"error: {error}", file=sys.stderr)  # on a line of its own, whatever bar is being drawn
-        sys.exit(2)
+        leave_ranks(2)
     except expected as error:
         _write_error(str(error))
-        sys.exit(1)
+        leave_ranks(1)
     except RuntimeError as error:
         reason = find_lost_contact(error)
         if reason is None:
@@ -67,7 +66,7 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
                 f"No contact to the other processes ({reason}): one of them ended, or its machine or network is down. "
                 f"Go on with {RESUME}."
             )
-        end_process(1)  # the process group would wait for the others
+        leave_ranks(1)
 
 
 def _write_error(message: str) -> None:

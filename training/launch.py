@@ -176,10 +176,17 @@ def part_ranks(exit_code: int = 0) -> None:
     uses_gloo = "gloo" in distributed.get_backend()
     distributed.destroy_process_group()
     if uses_gloo:
-        end_process(exit_code)
+        _end_process(exit_code)
 
 
-def end_process(exit_code: int) -> NoReturn:
+def leave_ranks(exit_code: int) -> NoReturn:
+    """End the program after an error, without waiting for ranks that may not have met it."""
+    if distributed.is_initialized():
+        _end_process(exit_code)
+    sys.exit(exit_code)
+
+
+def _end_process(exit_code: int) -> NoReturn:
     """Run what runs at exit, then end without shutting down the interpreter or the process group."""
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -94,7 +94,9 @@ class ResumableTrainer(Trainer):
     def _convert_optimizer(self, checkpoint: Path) -> None:
         """Load the optimizer's state out of another launch's layout, or say that it starts anew."""
         written_by = checkpoints.read_manifest(checkpoint).optimizer
-        if self.is_deepspeed_enabled and written_by.startswith("ZeRO") and load_moments(self.deepspeed, checkpoint):
+        # In half precision DeepSpeed keeps its masters in other ways at each stage.
+        is_float32 = self.args.mixed_precision == "no" and "ZeRO" in written_by and "no precision" in written_by
+        if self.is_deepspeed_enabled and is_float32 and load_moments(self.deepspeed, checkpoint):
             logger.info("The optimizer's state was converted (%s; this launch: %s).", written_by, self.optimizer_layout)
             return
         logger.warning(

@@ -119,14 +119,14 @@ class SentimentTrainer(ResumableTrainer):
 
         accelerate deals the micro batches to the ranks in turn, and fills up behind the last row of the data set.
         """
-        config = self.args.accelerator_config
-        if config.split_batches or config.dispatch_batches:  # dealt in another way
+        args, config = self.args, self.args.accelerator_config
+        dealt_otherwise = config.split_batches or config.dispatch_batches or args.ignore_data_skip
+        if args.world_size == 1 or args.dataloader_drop_last or dealt_otherwise:
             return
-        size, ranks = self.args.per_device_train_batch_size, self.args.world_size
-        updates_per_epoch = -(-len(self.train_dataset) // self.args.global_batch_size)
-        first = self.state.global_step % updates_per_epoch * self.args.gradient_accumulation_steps
+        updates_per_epoch = -(-len(self.train_dataset) // args.global_batch_size)
+        first = self.state.global_step % updates_per_epoch * args.gradient_accumulation_steps
         for number, batch in enumerate(batches, start=first):
-            start = (number * ranks + self.args.process_index) * size
+            start = (number * args.world_size + args.process_index) * args.per_device_train_batch_size
             batch["labels"][max(len(self.train_dataset) - start, 0) :] = NO_LABEL_ID
 
     def compute_loss(

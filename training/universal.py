@@ -81,11 +81,19 @@ def _converted(checkpoint: Path) -> Iterator[Path]:
     target = checkpoint.with_name(CONVERTED)
     if distributed.get_rank() == 0:
         shutil.rmtree(target, ignore_errors=True)
-        (source,) = checkpoint.glob("global_step*")
         options = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False, "strict": True}
-        folders = {"input_folder": str(source), "output_folder": str(target / "whole")}
+        folders = {
+            "input_folder": str(next(checkpoint.glob("global_step*"), checkpoint)),
+            "output_folder": str(target / "whole"),
+        }
         # It talks on both streams, and takes its two worker counts for processes only where they are over 1.
-        with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+        # Whatever it can't convert leaves no files, on which the ranks agree afterwards.
+        with (
+            open(os.devnull, "w") as null,
+            contextlib.redirect_stdout(null),
+            contextlib.redirect_stderr(null),
+            contextlib.suppress(Exception),
+        ):
             ds_to_universal.main(Namespace(**folders, **options, inject_missing_state=True))
     distributed.barrier()
     try:
