@@ -17,7 +17,7 @@ from data_utils.arguments import DataArguments
 from data_utils.collator import PairCollator
 from modeling.arguments import ModelArguments
 from modeling.build import build_model
-from modeling.plan import ModelPlan, plan_model
+from modeling.plan import ModelPlan, check_sources, plan_model
 from training import signals
 from training.arguments import SentimentTrainingArguments
 from training.callbacks import LossProgressCallback
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
     """Check the run folder, then train in it while no other job may."""
     if args.dry_run:
+        check_sources(model_args)
         run_dry(*assemble(model_args, data_args, args))
         return
     run = choose_run(model_args, args)
@@ -63,6 +64,7 @@ def assemble(
     model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments
 ) -> tuple[SentimentTrainer, TrainingData, ModelPlan]:
     """Prepare the data, build the model, and put both into a trainer."""
+    unset_hf_deepspeed_config()  # ZeRO-3 would shard the towers while they are read; the trainer shards the whole
     plan = plan_model(
         model_args,
         image_size=data_args.image_size,
@@ -75,7 +77,6 @@ def assemble(
         args.disable_evaluation()
 
     set_seed(args.seed)  # the head's initial weights
-    unset_hf_deepspeed_config()  # ZeRO-3 would shard the towers while they are read; the trainer shards the whole
     model = build_model(
         plan,
         model_args,

@@ -115,6 +115,22 @@ def plan_model(
     )
 
 
+def check_sources(args: ModelArguments) -> None:
+    """Look for every pretrained part that the flags name.
+
+    Raises:
+        InputError: some can't be had; it names all of these, where training would stop at the first.
+    """
+    faults = []
+    for name in filter(None, _names(args)):
+        try:
+            hub.load_config(name)
+        except InputError as error:
+            faults.append(str(error).removesuffix(hub.REMEDIES).strip())
+    if faults:
+        raise InputError(f"{' '.join(faults)} {hub.REMEDIES}")
+
+
 def _names(args: ModelArguments) -> tuple[str | None, str | None, str | None]:
     """Text, vision and clip name; None where the tower comes from a default size."""
     text_name, vision_name, clip_name = args.text_name, args.vision_name, args.clip_name

@@ -14,7 +14,7 @@ import pytest
 import torch
 from launching import kill, launch, launcher, load_weights, logged_losses, needs_compiler, start, train_flags, wait_for
 from tiny import SIZES, TOKENIZER
-from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig, ViTModel
+from transformers import BertConfig, BertModel, CLIPConfig, CLIPImageProcessorPil, CLIPModel, ViTConfig, ViTModel
 
 import train
 from evaluation.loaded_run import load_run
@@ -28,7 +28,7 @@ NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    """Sample pairs and a pretrained text and vision encoder."""
+    """Sample pairs, a pretrained text encoder, a vision encoder and a CLIP, which ZeRO-3 has to find whole."""
     folder = tmp_path_factory.mktemp("strategies")
     launch(["python"], "-m", "data_utils.sample", "--output_dir", str(folder / "pairs"), "--num_pairs", "120")
     torch.manual_seed(0)
@@ -36,8 +36,15 @@ def workshop(tmp_path_factory):
     BertModel(text).save_pretrained(folder / "text")
     TOKENIZER.save_pretrained(folder / "text")
     ViTModel(ViTConfig(**SIZES, **NO_DROPOUT, image_size=32, patch_size=16)).save_pretrained(folder / "vision")
+    tokens = {"vocab_size": len(TOKENIZER), "max_position_embeddings": 16, "eos_token_id": TOKENIZER.sep_token_id}
+    pictures = SIZES | {"image_size": 32, "patch_size": 16}
+    CLIPModel(CLIPConfig(text_config=SIZES | tokens, vision_config=pictures, projection_dim=16)).save_pretrained(
+        folder / "clip"
+    )
+    TOKENIZER.save_pretrained(folder / "clip")
     size = {"height": 32, "width": 32}
-    CLIPImageProcessorPil(size=size, crop_size=size).save_pretrained(folder / "vision")
+    for name in ("vision", "clip"):
+        CLIPImageProcessorPil(size=size, crop_size=size).save_pretrained(folder / name)
     return folder
 
 
@@ -71,9 +78,9 @@ def flags_of(architecture, workshop, run, *flags):
     model = {
         "baseline": ["--vocab_size", "200", "--text_config", json.dumps(SIZES | NO_DROPOUT), "--vision_config", vision],
         "vilbert": ["--text_name", str(workshop / "text"), "--vision_name", str(workshop / "vision")],
-        "clip": None,
+        "clip": ["--clip_name", str(workshop / "clip")],
     }[architecture]
-    model = model and ["--model", architecture, *model]
+    model = ["--model", architecture, *model]
     common = ["--max_steps", str(UPDATES), "--class_weights", "sqrt", "--per_device_train_batch_size", "4"]
     return train_flags(workshop / "pairs", run, *common, *flags, model=model)
 

@@ -334,3 +334,13 @@ def test_name_that_cannot_be_had_offline_gives_one_sentence_with_remedies(run_tr
     assert error.count("\n") == 1
     for word in ("openai/clip-vit-base-patch32", "folder", "HF_HOME", "--from_scratch"):
         assert word in error
+
+
+def test_dry_run_names_all_that_is_missing_offline(sample, capfd, tmp_path):
+    names = ["--text_name", "nobody/text", "--vision_name", "nobody/vision"]
+    with pytest.raises(SystemExit) as ending:
+        train.main(["--model", "vilbert", *names, "--data_dir", str(sample), "--dry_run"])
+    assert ending.value.code == 2
+    sentence = capfd.readouterr().err
+    assert sentence.count("neither a folder nor in the hub's cache") == 2
+    assert sentence.count("Pass a folder that holds the model") == 1
