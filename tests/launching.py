@@ -100,9 +100,13 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen, timeout: 
 
 
 def kill(process: subprocess.Popen) -> None:
-    """kill -9 the launcher and all its ranks at once; when it returns, none of them writes any more."""
+    """kill -9 the launcher and all its ranks at once; when it returns, none of them writes any more.
+
+    torchrun starts each rank in a session of its own, which a kill of the launcher's group doesn't reach.
+    """
     group = [process.pid, *descendants(process.pid)]
-    os.killpg(process.pid, signal.SIGKILL)
+    for pid in group:
+        os.kill(pid, signal.SIGKILL)
     process.wait()
     limit = time.monotonic() + 10
     while any(is_alive(pid) for pid in group):
