@@ -1,6 +1,6 @@
 # make quickstart   set-up, sample data, a small training run, its ablation and predictions
 # make test         set-up and all tests but the slow ones        make test-all   those too
-# make test-matrix  the slow ones alone: 20 random kills per strategy, a kill in every strategy x architecture
+# make test-matrix  the slow ones of the launches: 20 random kills per strategy, every strategy x architecture, machines
 # make lint         ruff's checks and format                      make format     repairs what it can
 # make venv         set-up only: .venv with requirements.txt
 # `make venv PYTHON=/path/to/python` chooses the Python; .venv is made anew only where it does not work.
@@ -58,7 +58,8 @@ test-all: dev
 	$(BIN)/python -m pytest -m ""
 
 test-matrix: dev
-	$(BIN)/python -m pytest -m slow tests/test_resume.py tests/test_strategies.py
+	$(BIN)/python -m pytest -m slow -s tests/test_resume.py tests/test_strategies.py tests/test_multi_node.py \
+	    tests/test_accelerate_configs.py tests/test_slurm.py
 
 lint: dev
 	$(BIN)/ruff check

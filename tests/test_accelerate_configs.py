@@ -77,8 +77,8 @@ def test_contradiction_of_file_and_flags_names_both_once(config, flags, expected
         ("single_gpu", 1, "one process; 100% of the parameters", "float32"),
         ("multi_gpu", 2, "DistributedDataParallel; 100% of the parameters", "float32"),
         ("multi_gpu_bf16", 2, "DistributedDataParallel; 100% of the parameters", "bf16 computation (autocast)"),
-        pytest.param("zero1", 2, "DeepSpeedEngine, ZeRO-1; 100%", "float32", marks=needs_compiler),
-        pytest.param("zero2", 2, "DeepSpeedEngine, ZeRO-2; 100%", "float32", marks=needs_compiler),
+        pytest.param("zero1", 2, "DeepSpeedEngine, ZeRO-1; 100%", "float32", marks=[needs_compiler, pytest.mark.slow]),
+        pytest.param("zero2", 2, "DeepSpeedEngine, ZeRO-2; 100%", "float32", marks=[needs_compiler, pytest.mark.slow]),
         pytest.param("zero3", 2, "DeepSpeedEngine, ZeRO-3; 50%", "float32", marks=needs_compiler),
         pytest.param(
             *("zero3_offload", 2, "ZeRO-3, offload_param and offload_optimizer to the CPU; 50%", "float32"),

@@ -96,7 +96,13 @@ def test_kill_while_a_checkpoint_is_written_leaves_the_last_good_one(sample, tmp
 
 
 @pytest.mark.parametrize(
-    ("ranks", "number"), [(1, signal.SIGTERM), (1, signal.SIGUSR1), (2, signal.SIGTERM), (2, signal.SIGUSR1)]
+    ("ranks", "number"),
+    [
+        (1, signal.SIGTERM),
+        pytest.param(1, signal.SIGUSR1, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow),
+        (2, signal.SIGUSR1),
+    ],
 )
 def test_signal_writes_a_checkpoint_and_asks_to_be_requeued(ranks, number, sample, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -120,7 +126,10 @@ def test_signal_writes_a_checkpoint_and_asks_to_be_requeued(ranks, number, sampl
     assert_same(cut, whole)
 
 
-@pytest.mark.parametrize(("config", "ranks"), LAUNCHES[1:3])
+@pytest.mark.parametrize(
+    ("config", "ranks"),
+    [("multi_gpu", 2), pytest.param("zero2", 2, marks=[needs_compiler, pytest.mark.slow])],
+)
 def test_another_world_size_goes_on_with_the_same_rows(config, ranks, sample, tmp_path):
     """Without dropout the numbers are those of the uninterrupted run, as far as the optimizer's state can be read."""
     run, whole = tmp_path / "run", tmp_path / "whole"

@@ -1,11 +1,12 @@
 """Every launch configuration trains every architecture to the same numbers as one process, and saves whole weights.
 
-`pytest tests/test_strategies.py -s` prints the table of the largest differences.
+`python -m pytest -m "" -s tests/test_strategies.py -k numbers_of` prints the table of the largest differences.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
 
@@ -23,6 +24,13 @@ from training.checkpoints import list_checkpoints
 UPDATES = 20
 # multi_node.yaml and multi_node_zero3.yaml are launched by tests/test_multi_node.py, fsdp2.yaml by tests/test_fsdp.py.
 STRATEGIES = ("multi_gpu", "multi_gpu_bf16", "zero1", "zero2", "zero3", "zero3_offload")
+ARCHITECTURES = ("baseline", "vilbert", "clip")
+# `make test` launches clip under each strategy and each architecture under one; `make test-matrix` all others.
+QUICK = [(strategy, "clip") for strategy in STRATEGIES] + [("zero3", "baseline"), ("zero3", "vilbert")]
+CELLS = [
+    pytest.param(*cell, marks=[] if cell in QUICK else pytest.mark.slow, id="-".join(cell))
+    for cell in itertools.product(STRATEGIES, ARCHITECTURES)
+]
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -113,8 +121,7 @@ def center(logits):
 
 
 @needs_compiler
-@pytest.mark.parametrize("architecture", ["baseline", "vilbert", "clip"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("strategy", "architecture"), CELLS)
 def test_strategy_gives_the_numbers_of_one_process(strategy, architecture, workshop, reference, table):
     precision = ["--bf16"] if strategy.endswith("bf16") else []
     one, two = reference(architecture, *precision), workshop / f"{strategy}-{architecture}"
@@ -135,7 +142,7 @@ def test_strategy_gives_the_numbers_of_one_process(strategy, architecture, works
 
 
 @needs_compiler
-@pytest.mark.parametrize("strategy", ["zero1", "zero3"])
+@pytest.mark.parametrize("strategy", [pytest.param("zero1", marks=pytest.mark.slow), "zero3"])
 def test_deepspeed_in_half_precision_saves_its_float32_masters(strategy, workshop):
     run = workshop / f"{strategy}-half"
     launch(launcher(strategy, 2), *flags_of("clip", workshop, run, "--bf16", "--gradient_accumulation_steps", "2"))
@@ -159,7 +166,7 @@ def test_evaluation_under_a_strategy_scores_as_training_did(strategy, workshop, 
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("architecture", ["baseline", "vilbert", "clip"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_strategy_resumes_after_a_kill(strategy, architecture, workshop, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
