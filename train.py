@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from transformers import EarlyStoppingCallback, ProgressCallback, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -21,7 +20,6 @@ from modeling.plan import ModelPlan, check_sources, plan_model
 from training import signals
 from training.arguments import SentimentTrainingArguments
 from training.callbacks import LossProgressCallback
-from training.checkpoints import step_of
 from training.console import clear_errors, set_up_logging
 from training.data import TrainingData, prepare_data
 from training.dry_run import run_dry
@@ -53,11 +51,11 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentT
         trainer, prepared, _ = assemble(model_args, data_args, args)
         if checkpoint is not None:
             check_continues(checkpoint, trainer.model, prepared)
-        open_run(run, args)
+        open_run(run, args, checkpoint=checkpoint)
         write_start(run, model=model_args, data=data_args, trainer=trainer, prepared=prepared)
         with signals.hold(), note_interruption(run, args):
             result = trainer.train(resume_from_checkpoint=checkpoint)
-        write_results(run, trainer, prepared, result.metrics, resumed_at=checkpoint and step_of(Path(checkpoint)))
+        write_results(run, trainer, prepared, result.metrics, resumed=checkpoint is not None)
 
 
 def assemble(

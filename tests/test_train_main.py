@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from tiny import LABELS
 from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -14,6 +15,7 @@ import train
 from data_utils.pictures import PictureSettings, decode_picture
 from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier
+from training.checkpoints import list_checkpoints
 from training.run import lock_run
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -344,3 +346,51 @@ def test_dry_run_names_all_that_is_missing_offline(sample, capfd, tmp_path):
     sentence = capfd.readouterr().err
     assert sentence.count("neither a folder nor in the hub's cache") == 2
     assert sentence.count("Pass a folder that holds the model") == 1
+
+
+def test_resuming_a_finished_run_changes_nothing(run_train):
+    rhythm = ["--max_steps", "3", "--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "no"]
+    run, _ = run_train(*rhythm)
+    before = SentimentClassifier.from_pretrained(run / "model").state_dict()
+    (run / "metrics.json").unlink()  # killed between the last checkpoint and the results
+    run_train(*rhythm, "--resume_from_checkpoint", "latest")
+    after = SentimentClassifier.from_pretrained(run / "model").state_dict()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    metrics = json.loads((run / "metrics.json").read_text())["training"]
+    assert (metrics["steps"], metrics["resumed_at_step"]) == (3, 3)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["checkpoint-3"]
+
+
+def test_resuming_in_another_folder_finds_the_best_and_spares_what_is_there(run_train, tmp_path):
+    # The loss falls, so the "best" is the first.
+    best = ["--metric_for_best_model", "loss", "--greater_is_better", "True", "--save_total_limit", "9"]
+    common = ["--num_train_epochs", "3", *best]
+    first, _ = run_train(*common, name="first")
+    other, _ = run_train("--max_steps", "1", name="other")
+    kept = (other / "metrics.json").read_text()
+    one, two, _ = list_checkpoints(first / "checkpoints")
+    two.rename(first / "checkpoints" / "mine")
+    run_train(*common, "--resume_from_checkpoint", str(first / "checkpoints" / "mine"), name="other")
+    assert (tmp_path / "other.old-1" / "metrics.json").read_text() == kept
+    expected = load_file(one / "model.safetensors")
+    found = SentimentClassifier.from_pretrained(other / "model").state_dict()
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--save_only_model", "True"], "no optimizer or schedule to go on with"),
+        (["--max_train_samples", "30"], "The rows or their order differ"),
+    ],
+)
+def test_resuming_what_cannot_go_on_is_refused(run_train, capfd, flags, expected):
+    rhythm = ["--max_steps", "2", "--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "no"]
+    run_train(*rhythm, *flags)
+    assert expected in fails(run_train, capfd, *rhythm, "--resume_from_checkpoint", "latest")
+
+
+def test_one_checkpoint_kept_is_the_newest_or_the_best(run_train):
+    run, _ = run_train("--num_train_epochs", "3", "--save_total_limit", "1", "--load_best_model_at_end", "False")
+    steps = json.loads((run / "metrics.json").read_text())["training"]["steps"]
+    assert [path.name for path in list_checkpoints(run / "checkpoints")][-1] == f"checkpoint-{steps}"

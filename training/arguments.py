@@ -84,6 +84,7 @@ class SentimentTrainingArguments(TrainingArguments):
         if self.dry_run:
             self.eval_strategy = self.save_strategy = "no"
             self.report_to, self.disable_tqdm, self.load_best_model_at_end = "none", True, False
+            self.eval_on_start = False
             self.early_stopping_patience = 0
             output_dir = tempfile.mkdtemp(prefix="dry-run-")
         self._match_strategies()
@@ -97,6 +98,11 @@ class SentimentTrainingArguments(TrainingArguments):
         self._check_launch()
 
     def _check_own_flags(self) -> None:
+        if self.auto_find_batch_size:
+            raise InputError(
+                "Got --auto_find_batch_size, which would change the rows per update; lower "
+                "--per_device_train_batch_size and raise --gradient_accumulation_steps instead."
+            )
         check_choice("--class_weights", self.class_weights, CLASS_WEIGHTS)
         if not 0 <= self.modality_dropout <= 0.5:
             raise InputError(
@@ -205,6 +211,7 @@ class SentimentTrainingArguments(TrainingArguments):
         """For a run without a validation part: no evaluation, no best model, no early stopping."""
         logger.warning("There is no validation part: nothing is evaluated, and the last model will be kept.")
         self.eval_strategy = IntervalStrategy.NO
+        self.eval_on_start = False
         self.load_best_model_at_end = False
         self.early_stopping_patience = 0
 

@@ -35,6 +35,7 @@ class TrainingData:
         tokenizer: the towers' own, or one trained on the training part.
         max_length: tokens a text is cut to.
         fingerprint: hash of everything that shaped the rows.
+        seed: of the order in which they are trained on.
     """
 
     train: Dataset
@@ -44,13 +45,16 @@ class TrainingData:
     ledger: Ledger
     max_length: int
     fingerprint: str
+    seed: int
 
     def fingerprints(self) -> dict[str, str]:
         """Hashes of the rows, of their split and of their tokens: equal for runs that see the same numbers."""
         tokens = hashlib.sha256(f"{tokenizer_key(self.tokenizer)} {self.max_length}".encode()).hexdigest()
+        parts = [part["guid"][:] for part in (self.train, self.val) if part is not None]
         return {
             "data_fingerprint": self.fingerprint,
             "split_sha256": self.split.sha256,
+            "rows_sha256": hashlib.sha256(repr((self.seed, parts)).encode()).hexdigest(),
             "tokens_sha256": tokens,
         }
 
@@ -93,6 +97,7 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
         ledger=pairs.ledger,
         max_length=plan.max_length,
         fingerprint=pairs.fingerprint,
+        seed=seed,
     )
 
 

@@ -23,7 +23,7 @@ from training.launch import is_main_process
 from training.trainer import SentimentTrainer
 
 STARTED = time.time()  # this module is loaded before any data are prepared
-GRADIENT_BYTES, ADAMW_BYTES, FLOAT32_BYTES = 4, 8, 4
+FLOAT32_BYTES, ADAMW_BYTES = 4, 8
 
 
 class OneUpdate(TrainerCallback):
@@ -32,7 +32,6 @@ class OneUpdate(TrainerCallback):
     Attributes:
         used: names of the parameters that got a gradient.
         total_steps: updates that the whole training would make.
-        last_learning_rate: of the first group of parameters at the schedule's end.
         memory: bytes of this rank's parameters, gradients and optimizer state.
         loss: of the update.
     """
@@ -146,7 +145,7 @@ def describe_schedule(trainer: SentimentTrainer, prepared: TrainingData, one: On
         f"{args.world_size} ranks = {args.global_batch_size} rows per update",
     )
     yield "rows", f"{len(prepared.train)} for training, {len(prepared.val or ())} for validation"
-    per_epoch = -(-len(prepared.train) // args.global_batch_size)
+    per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
     yield "updates", f"{one.total_steps}, {per_epoch} per epoch"
     warmup = args.get_warmup_steps(one.total_steps)
     yield (
@@ -173,7 +172,7 @@ def estimate_memory(trainer: SentimentTrainer, *, total: int, trainable: int) ->
     masters = FLOAT32_BYTES * trainable if trainer.is_deepspeed_enabled and (half or stage < 3) else 0
     return {
         "parameters": (2 if half else FLOAT32_BYTES) * total / (ranks if stage == 3 else 1),
-        "gradients": (2 if half else GRADIENT_BYTES) * trainable / (ranks if stage >= 2 else 1),
+        "gradients": (2 if half else FLOAT32_BYTES) * trainable / (ranks if stage >= 2 else 1),
         "optimizer": (ADAMW_BYTES * trainable + masters) / (ranks if stage >= 1 else 1),
     }
 

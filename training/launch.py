@@ -61,7 +61,8 @@ def check_started_as_asked() -> None:
     if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         raise InputError(
             "accelerate was asked for several processes, but started one (it does so on the CPU with --cpu, or without "
-            "a distributed_type). Take accelerate_configs/multi_gpu.yaml and --num_processes N, which runs on CPUs too."
+            "a distributed_type). Take accelerate_configs/multi_gpu.yaml and --num_processes N, on CPUs too; "
+            "for one process on purpose, unset MASTER_ADDR."
         )
     if uses_fsdp() and not torch.accelerator.is_available():
         raise InputError(
@@ -152,7 +153,7 @@ def check_wrapping(model: nn.Module, *, zero_stage: int | None, world_size: int)
     elif uses_fsdp():
         if not any(isinstance(parameter, distributed.tensor.DTensor) for parameter in model.parameters()):
             raise InputError("The launch asks for FSDP, but no parameter of the model is sharded.")
-    elif world_size > 1 and not isinstance(model, DistributedDataParallel):
+    elif world_size > 1 and not isinstance(getattr(model, "_orig_mod", model), DistributedDataParallel):
         raise InputError(f"{world_size} processes were launched, but each would train alone. {LAUNCH_REMEDY}")
 
 

@@ -44,11 +44,10 @@ class ResumableTrainer(Trainer):
     @property
     def optimizer_layout(self) -> str:
         """How the optimizer's state is laid out in this launch's checkpoints; equal ones can be gone on from."""
-        if self.args.save_only_model:
-            return checkpoints.NO_OPTIMIZER
+        args, kind = self.args, self.args.optim.value.removesuffix("_fused")
         if self.is_deepspeed_enabled:
-            return f"ZeRO-{self.zero_stage}, {self.args.mixed_precision} precision, {self.args.world_size} ranks"
-        return "FSDP" if self.is_fsdp_enabled else "whole"
+            return f"{kind} under ZeRO-{self.zero_stage}, {args.mixed_precision} precision, {args.world_size} ranks"
+        return f"{kind} under FSDP" if self.is_fsdp_enabled else f"{kind}, whole"
 
     def create_accelerator_and_postprocess(self) -> None:
         """As in Trainer; where DeepSpeed's settings contradict the flags, an error before anything is done."""
@@ -56,7 +55,14 @@ class ResumableTrainer(Trainer):
             super().create_accelerator_and_postprocess()
         except ValueError as error:  # flags that don't go with DeepSpeed or FSDP
             raise InputError(str(error)) from error
-        contradictions = self.accelerator.state.deepspeed_plugin.hf_ds_config.mismatches if self.zero_stage else []
+        if not self.is_deepspeed_enabled:
+            return
+        settings = self.accelerator.state.deepspeed_plugin.hf_ds_config
+        if self.zero_stage == 3 and not settings.is_true("zero_optimization.stage3_gather_16bit_weights_on_model_save"):
+            raise InputError(
+                "Under ZeRO-3 no whole model would be saved; write zero3_save_16bit_model: true into the launch file."
+            )
+        contradictions = settings.mismatches
         if contradictions:
             raise InputError(
                 "DeepSpeed's settings (ds) and the flags (hf) contradict each other: "
@@ -89,14 +95,16 @@ class ResumableTrainer(Trainer):
             (model or self.model).load_state_dict(checkpoints.load_weights(Path(resume_from_checkpoint)))
 
     def _optimizer_fits(self, checkpoint: Path) -> bool:
-        return checkpoints.read_manifest(checkpoint).optimizer == self.optimizer_layout
+        manifest = checkpoints.read_manifest(checkpoint)
+        return manifest is not None and manifest.optimizer == self.optimizer_layout
 
     def _convert_optimizer(self, checkpoint: Path) -> None:
         """Load the optimizer's state out of another launch's layout, or say that it starts anew."""
         written_by = checkpoints.read_manifest(checkpoint).optimizer
         # In half precision DeepSpeed keeps its masters in other ways at each stage.
-        is_float32 = self.args.mixed_precision == "no" and "ZeRO" in written_by and "no precision" in written_by
-        if self.is_deepspeed_enabled and is_float32 and load_moments(self.deepspeed, checkpoint):
+        readable = "adamw_torch under ZeRO-", ", no precision"
+        both = (written_by, self.optimizer_layout)
+        if all(part in layout for part in readable for layout in both) and load_moments(self.deepspeed, checkpoint):
             logger.info("The optimizer's state was converted (%s; this launch: %s).", written_by, self.optimizer_layout)
             return
         logger.warning(
@@ -104,6 +112,33 @@ class ResumableTrainer(Trainer):
             "learning rate and position go on.",
             *(checkpoint, written_by, self.optimizer_layout),
         )
+
+    def _init_training_state(
+        self, max_steps: int, steps_per_epoch: int, epochs: int, resume_from_checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        """As in Trainer; the best checkpoint is looked for beside the resumed one, wherever both lie by now."""
+        position = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial)
+        if resume_from_checkpoint is not None:
+            checkpoint, step = Path(resume_from_checkpoint), self.state.best_global_step
+            is_best = step == self.state.global_step
+            best = checkpoint if is_best else checkpoint.with_name(checkpoints.checkpoint_name(step or 0))
+            self.state.best_model_checkpoint = str(best) if step and best.exists() else None
+        return position
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As in Trainer, which would make one more update where the checkpoint was the last one's."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer, which would delete the newest checkpoint under a limit of 1; `rotate` has seen to it."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
 
     def _get_output_dir(self, trial: Any = None) -> str:
         return str(self._partial_dir or super()._get_output_dir(trial))
@@ -134,7 +169,7 @@ class ResumableTrainer(Trainer):
                 folder,
                 world_size=self.args.world_size,
                 global_batch_size=self.args.global_batch_size,
-                optimizer=self.optimizer_layout,
+                optimizer=checkpoints.NO_OPTIMIZER if self.args.save_only_model else self.optimizer_layout,
             )
             checkpoints.rotate(folder, limit=self.args.save_total_limit, keep=best)
         self.accelerator.wait_for_everyone()
@@ -143,7 +178,10 @@ class ResumableTrainer(Trainer):
         """The checkpoint of the best evaluation, if there is one or this is it."""
         step = self.state.best_global_step
         path = folder / checkpoints.checkpoint_name(step or 0)
-        return path if step and (step == self.state.global_step or path.exists()) else None
+        if step and (step == self.state.global_step or path.exists()):
+            return path
+        earlier = self.state.best_model_checkpoint  # in the folder from which this run went on
+        return Path(earlier) if earlier and Path(earlier).exists() else None
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write weights and configuration; DeepSpeed's half precision is replaced by its float32 masters."""
@@ -155,7 +193,7 @@ class ResumableTrainer(Trainer):
     def _load_best_model(self) -> None:
         """Back to the best weights; DeepSpeed's own loading needs the launch that wrote them."""
         best = Path(self.state.best_model_checkpoint)
-        if self.is_deepspeed_enabled and checkpoints.read_manifest(best).optimizer != self.optimizer_layout:
+        if self.is_deepspeed_enabled and not self._optimizer_fits(best):
             scatter_weights(self.deepspeed, checkpoints.load_weights(best))
         else:
             reshard(self.model)
@@ -171,12 +209,16 @@ class _SaveAndStop(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        control.should_save = control.should_save or self.trainer.stop_requested
-        return self.on_epoch_end(args, state, control)
+        # After an epoch's last update the checkpoint has to wait for its evaluation, which a resume would leave out.
+        if not (state.epoch.is_integer() or control.should_training_stop):
+            control.should_save = control.should_save or self.trainer.stop_requested
+        control.should_log = control.should_log or control.should_save
+        return control
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
+        control.should_save = control.should_save or self.trainer.stop_requested
         # A checkpoint doesn't hold the losses since the last log entry: without an entry they'd be lost in a resume.
         control.should_log = control.should_log or control.should_save
         return control

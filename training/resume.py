@@ -20,6 +20,7 @@ FINGERPRINTS = {
     "data_fingerprint": "The data, or how they are read, differ",
     "split_sha256": "The split differs (--seed, --val_ratio or --split_file)",
     "tokens_sha256": "The tokenizer or --max_length differs",
+    "rows_sha256": "The rows or their order differ (--seed, --max_train_samples, --max_eval_samples)",
 }
 
 
@@ -34,7 +35,7 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | N
     wanted = args.resume_from_checkpoint
     if wanted is None:
         return None
-    checkpoint = _newest(run.checkpoints_dir) if wanted == LATEST else Path(wanted)
+    checkpoint = _newest(run.checkpoints_dir) if wanted == LATEST else Path(wanted).expanduser().resolve()
     if checkpoint is None:
         logger.warning("No checkpoint in %s yet: starting from the beginning.", run.checkpoints_dir)
         return None
@@ -43,6 +44,11 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | N
         raise InputError(
             f"Got --resume_from_checkpoint {wanted!r}, which is no folder with a {checkpoints.MANIFEST} and all files "
             f"that it names, on every machine; name a whole checkpoint-N folder, or {LATEST}."
+        )
+    if manifest.optimizer == checkpoints.NO_OPTIMIZER:
+        raise InputError(
+            f"{checkpoint} was written with --save_only_model: there is no optimizer or schedule to go on with. "
+            "Start anew, or name a checkpoint that has them."
         )
     args.keep_global_batch_size(manifest.global_batch_size)
     if manifest.world_size != args.world_size:
@@ -83,7 +89,7 @@ def check_continues(checkpoint: str, model: SentimentClassifier, prepared: Train
     if run.is_run():
         earlier, now = run.load_arguments()["environment"], prepared.fingerprints()
         for name, fault in FINGERPRINTS.items():
-            if earlier.get(name) != now[name]:
+            if earlier.get(name) not in (None, now[name]):
                 raise InputError(
                     f"{fault} from those of the run that wrote {checkpoint}: its figures would be wrong. Use the flags "
                     f"of {run.config_file} and --split_file {run.split_file}, or start a new run."

@@ -28,7 +28,7 @@ from evaluation.scoring import score_predictions
 from modeling import parameter_table
 from modeling.arguments import ModelArguments
 from modeling.build import save_processors
-from training.arguments import SentimentTrainingArguments
+from training.arguments import LATEST, SentimentTrainingArguments
 from training.checkpoints import clear_leftovers
 from training.data import TrainingData
 from training.launch import is_main_process
@@ -38,6 +38,7 @@ from training.trainer import SentimentTrainer, softmax
 logger = logging.getLogger(__name__)
 # What a run folder may hold before it has a config.yaml: a job that was killed early.
 RUN_ENTRIES = ("checkpoints", "logs", "model", ".model.partial", "split.json", "quarantine.csv")
+TEMPORARY_ENTRIES = (".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.")
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "evaluate", "pillow")
 
 
@@ -55,7 +56,8 @@ def choose_run(model: ModelArguments, args: SentimentTrainingArguments) -> RunFo
         raise InputError(
             f"Can't make the run folder {path} ({error.strerror}); choose another --output_dir."
         ) from error
-    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in RUN_ENTRIES)
+    names = sorted(entry.name for entry in path.iterdir())
+    foreign = [name for name in names if name not in RUN_ENTRIES and not name.startswith(TEMPORARY_ENTRIES)]
     if foreign and not run.is_run():
         raise InputError(f"--output_dir {path} holds other files ({foreign[0]}, ...); choose a folder of its own.")
     args.output_dir = str(run.checkpoints_dir)
@@ -96,12 +98,15 @@ def lock_run(run: RunFolder) -> Iterator[None]:
         lock.release()
 
 
-def open_run(run: RunFolder, args: SentimentTrainingArguments) -> None:
+def open_run(run: RunFolder, args: SentimentTrainingArguments, *, checkpoint: str | None) -> None:
     """Make room: an earlier run is moved aside, never overwritten, unless this run resumes it."""
+    own = args.resume_from_checkpoint == LATEST or (
+        checkpoint is not None and Path(checkpoint).parent == run.checkpoints_dir
+    )
     with args.main_process_first(local=False):
         if args.should_save:
             clear_leftovers(run.checkpoints_dir)
-            if args.resume_from_checkpoint is None and run.config_file.exists():
+            if not own and run.config_file.exists():
                 _move_aside(run.path)
                 run.path.mkdir()
 
@@ -138,7 +143,7 @@ def write_results(
     prepared: TrainingData,
     training_metrics: Mapping[str, float],
     *,
-    resumed_at: int | None,
+    resumed: bool,
 ) -> None:
     """Save the best model and the figures; called by every rank, because sharded weights are gathered from all."""
     save_model(run, trainer, prepared)
@@ -154,7 +159,8 @@ def write_results(
             "num_val_rows": 0 if prepared.val is None else len(prepared.val),
             "steps": trainer.state.global_step,
             "epochs": trainer.state.epoch,
-            "resumed_at_step": resumed_at,  # of this launch alone are the seconds and the rate
+            # Of this launch alone are the seconds and the rate.
+            "resumed_at_step": trainer._initial_global_step if resumed else None,
             "seconds": training_metrics["train_runtime"],
             "samples_per_second": training_metrics["train_samples_per_second"],
             "loss": mean_loss(trainer.state.log_history),

@@ -85,7 +85,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Launch, int]:
     launch = Launch(
         words=words,
         num_processes=asked_for,
-        precision=config.get("mixed_precision", "no"),
+        precision=config.get("mixed_precision") or "no",
         is_first_machine=options.machine_rank == "0",
     )
     return launch, options.updates

@@ -28,8 +28,10 @@ def gather_float32(engine: Any, *, wanted: bool) -> dict[str, Tensor] | None:
                 value = parameter.detach().clone()
         if wanted:
             weights[name] = value.to("cpu", torch.float32, copy=True)
+    if not wanted:
+        return None
     buffers = {name: buffer.cpu() for name, buffer in engine.module.state_dict().items() if name not in weights}
-    return weights | buffers if wanted else None
+    return weights | buffers
 
 
 def scatter_weights(engine: Any, weights: dict[str, Tensor]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from training.launch import leave_ranks
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # "Temporary failure, try again" of sysexits.h: the job is to be started again with --resume_from_checkpoint latest.
@@ -53,11 +54,12 @@ def is_stop_requested() -> bool:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     if os.getpid() != _State.main_process:  # a worker process of a library, which inherited this handler
-        if number == signal.SIGUSR1:  # schedulers send it to all; the rank still needs its workers
+        # Launchers and schedulers send it to all, and a rank still needs its workers for the checkpoint.
+        if number == signal.SIGUSR1 or _State.is_held:
             return
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     elif _State.is_held:
         _State.is_requested = True
     else:
-        sys.exit(REQUEUE_CODE)
+        leave_ranks(REQUEUE_CODE)

@@ -68,7 +68,7 @@ def _make_states(optimizer: Any, *, updates: float) -> None:
     shards = optimizer.fp32_partitioned_groups_flat if is_stage_3 else optimizer.single_partition_of_fp32_groups
     for shard in shards:
         moments = {moment: torch.zeros_like(shard, requires_grad=False) for moment in MOMENTS}
-        optimizer.optimizer.state[shard] = {STEP: torch.tensor(updates), **moments}
+        optimizer.optimizer.state[shard] = {STEP: torch.tensor(updates, device=shard.device), **moments}
     if not is_stage_3:
         optimizer._lazy_init_hp_params_optimizer_state()  # ties the parameters to their pieces of the shards
 
