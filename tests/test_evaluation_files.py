@@ -33,9 +33,9 @@ def test_predictions_csv_holds_every_row(tmp_path: Path) -> None:
     report.write_predictions_csv(path, GUIDS, LABELS, PROBABILITIES, NAMES)
     assert read_rows(path) == [
         ["guid", "label", "prediction", "prob_negative", "prob_positive"],
-        ["a", "negative", "negative", "0.750000", "0.250000"],
-        ["b,c", "positive", "negative", "0.600000", "0.400000"],
-        ["007", "null", "positive", "0.100000", "0.900000"],
+        ["a", "negative", "negative", "0.75000000", "0.25000000"],
+        ["b,c", "positive", "negative", "0.60000000", "0.40000000"],
+        ["007", "null", "positive", "0.10000000", "0.90000000"],
     ]
 
 
