@@ -202,8 +202,7 @@ def describe_sources(plan: ModelPlan) -> str:
 def iterate_parameters(model: nn.Module) -> Iterator[Tensor]:
     """What this rank holds of each parameter."""
     for parameter in model.parameters():
-        local = getattr(parameter, "ds_tensor", parameter)  # ZeRO-3 keeps its share there
-        yield local.to_local() if isinstance(local, distributed.tensor.DTensor) else local
+        yield local_part(getattr(parameter, "ds_tensor", parameter))  # ZeRO-3 keeps its share there
 
 
 def iterate_gradients(trainer: SentimentTrainer) -> Iterator[Tensor]:
@@ -217,8 +216,7 @@ def iterate_gradients(trainer: SentimentTrainer) -> Iterator[Tensor]:
             yield flat
     for parameter in trainer.model.parameters():
         if parameter.grad is not None:
-            gradient = parameter.grad
-            yield gradient.to_local() if isinstance(gradient, distributed.tensor.DTensor) else gradient
+            yield local_part(parameter.grad)
 
 
 def iterate_optimizer(optimizer: Any) -> Iterator[Tensor]:
@@ -228,9 +226,14 @@ def iterate_optimizer(optimizer: Any) -> Iterator[Tensor]:
     for state in inner.state.values():
         for value in state.values():
             if isinstance(value, Tensor):
-                yield value.to_local() if isinstance(value, distributed.tensor.DTensor) else value
+                yield local_part(value)
     if inner is not engine_optimizer:
         yield from (parameter for group in inner.param_groups for parameter in group["params"])
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """This rank's shard of one that FSDP shards, else the tensor itself."""
+    return tensor.to_local() if isinstance(tensor, distributed.tensor.DTensor) else tensor
 
 
 def count_bytes(tensors: Iterator[Tensor]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import re
 import sys
@@ -20,7 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from data_utils.errors import InputError
 
-logger = logging.getLogger(__name__)
 # gloo raises plain RuntimeErrors; most begin with the path of its source.
 GLOO_MESSAGE = re.compile(r"/gloo/|Gloo connect|Application timeout caused pair closure")
 LAUNCH_REMEDY = "Launch with torchrun, or with accelerate and a file of accelerate_configs/."
