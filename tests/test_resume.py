@@ -167,12 +167,15 @@ def test_damaged_checkpoint_is_passed_over(sample, tmp_path):
 def test_twenty_kills_at_random_moments_change_nothing(config, ranks, sample, tmp_path):
     """Half of them while a checkpoint is written, half at any moment between two."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    launch(launcher(config, ranks), *flags(sample, whole))
+    long = ["--num_train_epochs", "8"]  # on a busy machine a job gets further before it's killed
+    launch(launcher(config, ranks), *flags(sample, whole, *long))
     chance, while_writing = random.Random(0), 0
     for number in range(20):
         before = max(list_steps(cut), default=0)
         job = start(
-            launcher(config, ranks), *flags(sample, cut, "--resume_from_checkpoint", "latest"), log=tmp_path / "log"
+            launcher(config, ranks),
+            *flags(sample, cut, *long, "--resume_from_checkpoint", "latest"),
+            log=tmp_path / "log",
         )
         if number % 2:
             assert wait_for(lambda: is_writing(cut), job), (tmp_path / "log").read_text()[-2000:]
@@ -185,5 +188,5 @@ def test_twenty_kills_at_random_moments_change_nothing(config, ranks, sample, tm
         while_writing += is_writing(cut)
     assert while_writing >= 8
     assert max(list_steps(cut)) < max(logged_losses(whole)), "the job was through before the last kill"
-    launch(launcher(config, ranks), *flags(sample, cut, "--resume_from_checkpoint", "latest"))
+    launch(launcher(config, ranks), *flags(sample, cut, *long, "--resume_from_checkpoint", "latest"))
     assert_same(cut, whole)
