@@ -14,6 +14,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from data_utils.arguments import DataArguments
 from data_utils.collator import PairCollator
+from data_utils.shard_file import ShardError
+from modeling import SentimentClassifier
 from modeling.arguments import ModelArguments
 from modeling.build import build_model
 from modeling.plan import ModelPlan, check_sources, plan_model
@@ -23,18 +25,29 @@ from training.callbacks import LossProgressCallback
 from training.console import clear_errors, set_up_logging
 from training.data import TrainingData, prepare_data
 from training.dry_run import run_dry
+from training.features import use_features
 from training.launch import check_same_everywhere, part_ranks, shares_files
 from training.parsing import parse_arguments
+from training.profiling import ProfileCallback
 from training.resume import check_continues, find_checkpoint
 from training.run import choose_run, lock_run, note_interruption, open_run, write_results, write_start
+from training.stream_data import StreamedData, prepare_stream
+from training.stream_trainer import StreamTrainer
+from training.sweep import run_sweep
+from training.sweep_recipe import read_sweep
 from training.trainer import NonFiniteLossError, SentimentTrainer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, build, run, close; a mistake of the user's ends with one sentence and exit code 2."""
     set_up_logging()
-    with signals.listen(), clear_errors(NonFiniteLossError):
-        train(*parse_arguments(sys.argv[1:] if argv is None else argv))
+    with signals.listen(), clear_errors(NonFiniteLossError, ShardError):
+        words = sys.argv[1:] if argv is None else argv
+        recipe = read_sweep(words)
+        if recipe is None:
+            train(*parse_arguments(words))
+        else:
+            run_sweep(recipe)
         part_ranks()
 
 
@@ -53,6 +66,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentT
             check_continues(checkpoint, trainer.model, prepared)
         open_run(run, args, checkpoint=checkpoint)
         write_start(run, model=model_args, data=data_args, trainer=trainer, prepared=prepared)
+        if args.profile:
+            trainer.add_callback(ProfileCallback(run.path / "profile"))
         with signals.hold(), note_interruption(run, args):
             result = trainer.train(resume_from_checkpoint=checkpoint)
         write_results(run, trainer, prepared, result.metrics, resumed=checkpoint is not None)
@@ -60,7 +75,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentT
 
 def assemble(
     model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments
-) -> tuple[SentimentTrainer, TrainingData, ModelPlan]:
+) -> tuple[SentimentTrainer, TrainingData | StreamedData, ModelPlan]:
     """Prepare the data, build the model, and put both into a trainer."""
     unset_hf_deepspeed_config()  # ZeRO-3 would shard the towers while they are read; the trainer shards the whole
     plan = plan_model(
@@ -69,7 +84,10 @@ def assemble(
         image_resize_mode=data_args.image_resize_mode,
         max_length=data_args.max_length,
     )
-    prepared = prepare_data(data_args, plan, vocab_size=model_args.vocab_size, seed=args.seed)
+    if data_args.streaming:
+        prepared = prepare_stream(data_args, plan, args, model_args)
+    else:
+        prepared = prepare_data(data_args, plan, vocab_size=model_args.vocab_size, seed=args.seed)
     check_same_everywhere(prepared.fingerprints())
     if prepared.val is None:
         args.disable_evaluation()
@@ -82,18 +100,34 @@ def assemble(
         labels=data_args.labels,
         text_cleaning=data_args.text_cleaning,
     )
-    trainer = SentimentTrainer(
+    args.choose_precision_for(model)
+    collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size)
+    if data_args.streaming:
+        return build_trainer(StreamTrainer, args, model, prepared, collator), prepared, plan
+    prepared, collator = use_features(model, prepared, collator, model_args=model_args, data_args=data_args, args=args)
+    return build_trainer(SentimentTrainer, args, model, prepared, collator), prepared, plan
+
+
+def build_trainer(
+    kind: type[SentimentTrainer],
+    args: SentimentTrainingArguments,
+    model: SentimentClassifier,
+    prepared: TrainingData | StreamedData,
+    collator: PairCollator,
+) -> SentimentTrainer:
+    """A trainer with the callbacks that the flags ask for."""
+    trainer = kind(
         model=model,
         args=args,
         train_dataset=prepared.train,
         eval_dataset=prepared.val,
-        collator=PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size),
+        collator=collator,
         callbacks=[EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else [],
     )
     if not args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(LossProgressCallback())
-    return trainer, prepared, plan
+    return trainer
 
 
 if __name__ == "__main__":

@@ -25,7 +25,20 @@ class DataArguments:
 
     data_dir: str = field(
         default=None,  # type: ignore[assignment]  # a missing value is answered in __post_init__, with an example
-        metadata={"help": "Folder that holds the list file and data/{guid}.txt with data/{guid}.jpg."},
+        metadata={
+            "help": "Folder that holds the list file and data/{guid}.txt with data/{guid}.jpg; with --streaming a "
+            "folder, glob or URL of shards."
+        },
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read train-*.parquet or .tar (and validation-*) from --data_dir while training, as "
+            "`python -m data_utils.shard` writes them: nothing is prepared, and memory stays as it is."
+        },
+    )
+    shuffle_buffer_size: int = field(
+        default=1000, metadata={"help": "With --streaming, rows in each worker from which the next one is drawn."}
     )
     train_file: str = field(
         default="train.txt",
@@ -107,8 +120,17 @@ class DataArguments:
             "max_train_samples",
             "max_eval_samples",
             "preprocessing_num_workers",
+            "shuffle_buffer_size",
         ):
             _check_positive(name, getattr(self, name))
+        if self.streaming:
+            self._check_streaming()
+
+    def _check_streaming(self) -> None:
+        if self.max_train_samples is not None:
+            raise InputError("Got --max_train_samples with --streaming; take --max_steps for a quick trial.")
+        if self.split_file is not None:
+            raise InputError("Got --split_file with --streaming; pass it to python -m data_utils.shard, which splits.")
 
     def _check_labels(self) -> None:
         labels = self.labels
@@ -125,6 +147,10 @@ class DataArguments:
                     f"--labels holds {label!r}; a label must not be empty, 'null' (which means unlabelled), hold a "
                     "comma, or begin or end with a space."
                 )
+
+    def resolved_dir(self) -> str:
+        """`data_dir` as it can be found from any working folder; a URL stays as it is."""
+        return self.data_dir if "://" in self.data_dir else str(Path(self.data_dir).resolve())
 
     def list_path(self) -> Path:
         """The training list: `train_file` inside `data_dir`, else `train_file` as a path of its own."""

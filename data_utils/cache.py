@@ -12,12 +12,12 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, Features, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from filelock import FileLock, Timeout
 
 from data_utils.errors import InputError
@@ -28,10 +28,6 @@ logger = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 _META = "meta.json"
 _TEMPORARY = ".building-"
-# Below this many rows per process, starting the process takes longer than its work.
-_ROWS_PER_WORKER = 32
-# Rows per record batch: small, so that a builder holds few decoded pictures at a time.
-_WRITER_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class FileState:
 ABSENT = FileState()
 
 
-def file_state(path: Path) -> FileState:
+def file_state(path: str | Path) -> FileState:
     """State of a file, following links; never raises and never opens the file."""
     try:
         status = os.stat(path)
@@ -70,7 +66,7 @@ def cache_key(settings: dict[str, Any], rows: list[tuple[str, FileState]]) -> st
     """Hash of the settings and of every row's guid and file state (path, kind, size, time of change)."""
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, settings], sort_keys=True).encode())
     for guid, state in rows:
-        digest.update(json.dumps([guid, *astuple(state)]).encode())
+        digest.update(json.dumps([guid, state.path, state.kind, state.size, state.mtime_ns]).encode())
     return digest.hexdigest()
 
 
@@ -166,6 +162,11 @@ def _build_locked(destination: Path, build: Callable[[Path], None]) -> Dataset:
     return _open(destination)
 
 
+def cache_folder(cache_dir: Path, name: str, key: str) -> Path:
+    """Where `build_once` keeps the cache `name-key`."""
+    return Path(cache_dir).absolute() / f"{name}-{key[:32]}"
+
+
 def build_once(
     cache_dir: Path, name: str, key: str, build: Callable[[Path], None], *, overwrite: bool = False
 ) -> Dataset:
@@ -188,7 +189,7 @@ def build_once(
         InputError: the cache folder cannot be written.
     """
     asked = time.time()
-    destination = Path(cache_dir).absolute() / f"{name}-{key[:32]}"
+    destination = cache_folder(cache_dir, name, key)
     if not overwrite:
         dataset = _try_open(destination)
         if dataset is not None:
@@ -206,68 +207,3 @@ def build_once(
             f"the cache folder {cache_dir} cannot be written ({error.strerror or error}); "
             "make room there, or choose another folder with --cache_dir."
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet_fork() -> Iterator[None]:
-    """Tokenizers started before a fork complain in every child, and may deadlock there, unless this is off."""
-    environ = os.environ
-    before = environ.get("TOKENIZERS_PARALLELISM")
-    environ["TOKENIZERS_PARALLELISM"] = "false"
-    try:
-        yield
-    finally:
-        os.environ = environ  # noqa: B003  # datasets puts a copy in its place, which others then do not see
-        if before is None:
-            os.environ.pop("TOKENIZERS_PARALLELISM", None)
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
-
-
-def map_to_folder(
-    rows: dict[str, list[Any]],
-    function: Callable[..., dict[str, Any]],
-    *,
-    folder: Path,
-    features: Features,
-    options: dict[str, Any],
-    num_workers: int,
-    description: str,
-) -> None:
-    """Apply a plain function to rows with several processes and write the results as *.arrow files into a folder.
-
-    Args:
-        rows: input columns, which are not kept.
-        function: one row (a dict) and the options to one row of `features`; must be importable, and use no torch.
-        folder: where the files go, a build folder of `build_once`.
-        features: columns of the result.
-        options: keyword arguments of the function.
-        num_workers: most processes used; few rows use fewer.
-        description: of the progress bar.
-
-    Raises:
-        InputError: a process was killed, as happens when memory runs out.
-    """
-    dataset = Dataset.from_dict(rows)
-    workers = min(num_workers, len(dataset) // _ROWS_PER_WORKER)
-    with _quiet_fork():
-        try:
-            dataset.map(
-                function,
-                fn_kwargs=options,
-                remove_columns=list(rows),
-                features=features,
-                cache_file_name=str(folder / "part.arrow"),
-                writer_batch_size=_WRITER_BATCH,
-                num_proc=workers if workers > 1 else None,
-                new_fingerprint=uuid.uuid4().hex,  # given, so that the function is not hashed; the folder has the key
-                load_from_cache_file=False,
-                desc=description,
-            )
-        except RuntimeError as error:
-            if "abruptly died" not in str(error):
-                raise
-            raise InputError(
-                f"a process was killed while {description.lower()}, most likely because memory ran out; "
-                f"use fewer with --preprocessing_num_workers (now {workers})."
-            ) from error

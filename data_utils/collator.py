@@ -9,6 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_utils.batches import Columns
+from data_utils.feature_columns import FeatureColumn
+
+# Column of the rows -> key and type of the batch.
+NUMBERS = {
+    "text_present": ("text_present", torch.bool),
+    "image_present": ("image_present", torch.bool),
+    "label": ("labels", torch.int64),
+    "row_index": ("row_index", torch.int64),
+}
+
 
 @dataclass(frozen=True)
 class PairCollator:
@@ -17,34 +28,41 @@ class PairCollator:
     Attributes:
         pad_token_id: fills up shorter texts on the right.
         image_size: side of the pictures in pixels.
+        features: columns of what frozen towers gave for the rows.
     """
 
     pad_token_id: int
     image_size: int
+    features: tuple[FeatureColumn, ...] = ()
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Columns | Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Stack B rows; texts are padded to the longest of them (L), an absent picture is black.
+
+        Args:
+            rows: columns, as `BatchReader` gives them, or a list of dicts.
 
         Returns:
             input_ids (B, L) int64, attention_mask (B, L) int64, pixel_values (B, 3, H, W) uint8,
-            text_present (B,) bool, image_present (B,) bool, labels (B,) int64, row_index (B,) int64.
+            text_present (B,) bool, image_present (B,) bool, labels (B,) int64, row_index (B,) int64; each of the
+            features by its name. Rows without input_ids or image, in place of which they have features, give none.
         """
-        length = max(len(row["input_ids"]) for row in rows)
-        input_ids = np.full((len(rows), length), self.pad_token_id, dtype=np.int64)
-        attention_mask = np.zeros((len(rows), length), dtype=np.int64)
-        pixels = np.zeros((len(rows), 3, self.image_size, self.image_size), dtype=np.uint8)
-        for number, row in enumerate(rows):
-            tokens = row["input_ids"]
-            input_ids[number, : len(tokens)] = tokens
-            attention_mask[number, : len(tokens)] = 1
-            if row["image"] is not None:
-                pixels[number] = np.frombuffer(row["image"], dtype=np.uint8).reshape(pixels.shape[1:])
-        return {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(attention_mask),
-            "pixel_values": torch.from_numpy(pixels),
-            "text_present": torch.tensor([row["text_present"] for row in rows], dtype=torch.bool),
-            "image_present": torch.tensor([row["image_present"] for row in rows], dtype=torch.bool),
-            "labels": torch.tensor([row["label"] for row in rows], dtype=torch.int64),
-            "row_index": torch.tensor([row["row_index"] for row in rows], dtype=torch.int64),
-        }
+        columns = rows if isinstance(rows, dict) else {name: [row[name] for row in rows] for name in rows[0]}
+        batch = {key: torch.as_tensor(columns[name], dtype=dtype) for name, (key, dtype) in NUMBERS.items()}
+        if "input_ids" in columns:
+            batch["input_ids"], batch["attention_mask"] = self._pad(columns["input_ids"])
+        if "image" in columns:
+            batch["pixel_values"] = self._stack(columns["image"])
+        return batch | {column.name: column.stack(columns[column.name]) for column in self.features}
+
+    def _pad(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        real = np.arange(lengths.max()) < lengths[:, None]
+        input_ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
+        input_ids[real] = np.concatenate(texts)
+        return torch.from_numpy(input_ids), torch.from_numpy(real.astype(np.int64))
+
+    def _stack(self, pictures: Sequence[bytes | np.ndarray | None]) -> torch.Tensor:
+        pixels = np.empty((len(pictures), 3, self.image_size, self.image_size), dtype=np.uint8)
+        for row, picture in zip(pixels.reshape(len(pictures), -1), pictures, strict=True):
+            row[:] = 0 if picture is None else np.frombuffer(picture, dtype=np.uint8)
+        return torch.from_numpy(pixels)

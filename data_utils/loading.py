@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import PIL
 from datasets import Dataset, Features, Value
 
 from data_utils import ledger as faults
-from data_utils.cache import ABSENT, FileState, build_once, cache_key, file_state, map_to_folder
+from data_utils.cache import ABSENT, FileState, build_once, cache_key, file_state
+from data_utils.mapping import map_to_folder
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture, picture_paths
 from data_utils.records import Record
 from data_utils.text import clean_text, decode_text, text_key
@@ -58,9 +60,9 @@ def find_files(folder: Path, record: Record) -> PairFiles:
     """Look up the text and the picture of a record; for a guid that is not valid no file is looked at."""
     if not record.valid:
         return PairFiles(record.guid, ABSENT, ABSENT)
-    states = (file_state(path) for path in picture_paths(folder, record.guid))
+    states = map(file_state, picture_paths(folder, record.guid))
     picture = next((state for state in states if state != ABSENT), ABSENT)
-    return PairFiles(record.guid, file_state(folder / f"{record.guid}.txt"), picture)
+    return PairFiles(record.guid, file_state(os.path.join(folder, f"{record.guid}.txt")), picture)
 
 
 def has_files(folder: Path, record: Record) -> bool:
@@ -71,7 +73,7 @@ def has_files(folder: Path, record: Record) -> bool:
 
 def load_picture_row(row: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """Decode the picture of one row {guid, path, kind} in a worker process; faults become reason and detail."""
-    name = Path(row["path"]).name
+    name = os.path.basename(row["path"])
     faulty = {"image": None, "image_key": None, "image_reason": faults.UNREADABLE_IMAGE}
     if row["kind"] == "absent":
         detail = f"no {row['guid']}{PICTURE_SUFFIXES[0]} (or {', '.join(PICTURE_SUFFIXES[1:])})"
@@ -79,7 +81,7 @@ def load_picture_row(row: dict[str, Any], settings: dict[str, Any]) -> dict[str,
     if row["kind"] != "file":
         return {**faulty, "image_detail": f"{name} is not a file that may be read"}
     try:
-        source = Path(row["path"]).read_bytes()
+        source = _read(row["path"])
         array = decode_picture(source, PictureSettings.from_dict(settings))
     except (OSError, PictureError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -97,7 +99,7 @@ def load_text_row(row: dict[str, Any], mode: str) -> dict[str, Any]:
     if row["kind"] != "file":
         return {**faulty, "text_detail": f"{name} is not a file that may be read"}
     try:
-        raw, encoding = decode_text(Path(row["path"]).read_bytes())
+        raw, encoding = decode_text(_read(row["path"]))
     except OSError as error:
         return {**faulty, "text_detail": f"{name}: {error.strerror}"}
     text = clean_text(raw, mode)
@@ -107,6 +109,11 @@ def load_text_row(row: dict[str, Any], mode: str) -> dict[str, Any]:
         detail = f"{name} is blank" if key is None else f"{name} holds nothing but URLs and @names"
     reason = None if text else faults.EMPTY_TEXT
     return {"text": text, "text_key": key, "text_encoding": encoding, "text_reason": reason, "text_detail": detail}
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _input_columns(guids: Sequence[str], states: Sequence[FileState]) -> dict[str, list[Any]]:

@@ -72,7 +72,8 @@ def _file_faults(texts: Dataset, pictures: Dataset) -> _Faults:
     return _Faults(text=faults_of(texts, "text"), image=faults_of(pictures, "image"))
 
 
-def _action(*, both: bool, on_bad_pair: str, for_prediction: bool) -> str:
+def choose_action(*, both: bool, on_bad_pair: str, for_prediction: bool) -> str:
+    """What is done with a pair whose text or picture, or both of them, can't be used."""
     if for_prediction:
         if both:
             return faults.BOTH_MASKED
@@ -86,7 +87,7 @@ def _judge(
     """Enter every fault of the files into the ledger; returns which records are kept."""
     kept = []
     for record, text, image in zip(records, found.text, found.image, strict=True):
-        action = _action(both=bool(text and image), on_bad_pair=on_bad_pair, for_prediction=for_prediction)
+        action = choose_action(both=bool(text and image), on_bad_pair=on_bad_pair, for_prediction=for_prediction)
         for fault in (text, image) if record.valid else ():  # an invalid guid is in the ledger already
             if fault:
                 ledger.add(record.row, record.guid, reason=fault[0], action=action, detail=fault[1])

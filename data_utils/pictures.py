@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,9 +72,9 @@ class PictureSettings:
         return cls(**values)
 
 
-def picture_paths(folder: Path, guid: str) -> list[Path]:
+def picture_paths(folder: Path, guid: str) -> list[str]:
     """The places where the picture of a (valid) guid may lie, in the order in which they are tried."""
-    return [folder / f"{guid}{suffix}" for suffix in PICTURE_SUFFIXES]
+    return [os.path.join(folder, f"{guid}{suffix}") for suffix in PICTURE_SUFFIXES]
 
 
 def _turning(image: Image.Image) -> Image.Transpose | None:

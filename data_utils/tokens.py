@@ -29,9 +29,15 @@ def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
     if backend is None:
         content += [tokenizer.get_vocab(), tokenizer.init_kwargs]
     else:
-        state = json.loads(backend.to_str())
         # Left behind by the last call with truncation or padding: the same tokenizer would have two keys.
-        content.append({name: value for name, value in state.items() if name not in ("truncation", "padding")})
+        truncation, padding = backend.truncation, backend.padding
+        backend.no_truncation()
+        backend.no_padding()
+        content.append(backend.to_str())
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)
     content += [tokenizer.truncation_side]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -56,7 +62,8 @@ def tokenize_batch(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_len
     return {"input_ids": tokens, "text_cut": cut}
 
 
-def _check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """`InputError` where `max_length` has no room for a token beside the special ones."""
     least = len(tokenizer("")["input_ids"]) + 1
     if max_length < least:
         raise InputError(f"--max_length is {max_length}; this tokenizer needs at least {least}.")
@@ -87,7 +94,7 @@ def tokenize_pairs(
     Raises:
         InputError: `max_length` has no room for a token beside the special ones, or the cache cannot be written.
     """
-    _check_max_length(tokenizer, max_length)
+    check_max_length(tokenizer, max_length)
     # All stored rows, also those a `select` left out: then both parts of a split share one cache.
     stored = Dataset(dataset.data, info=dataset.info.copy()).select_columns(["text"])
     if not len(stored):

@@ -28,6 +28,8 @@ class EvaluationArguments:
     per_device_eval_batch_size: int = 32
     mixed_precision: str | None = None
     cache_dir: str | None = None
+    streaming: bool = False
+    dataloader_num_workers: int = 0
 
     def __post_init__(self) -> None:
         if self.predict is not None and self.output is None:
@@ -38,6 +40,10 @@ class EvaluationArguments:
             raise InputError("Got --predict together with --split or --ablation; run evaluate.py once for each.")
         if self.ablation_input is not None and not self.ablation:
             raise InputError(f"Got --ablation_input {self.ablation_input} without --ablation; add --ablation.")
+        if self.predict is None and (self.streaming or self.dataloader_num_workers):
+            raise InputError("--streaming and --dataloader_num_workers are for --predict SHARDS; add it.")
+        if self.dataloader_num_workers and not self.streaming:
+            raise InputError("Got --dataloader_num_workers without --streaming, where pictures come out of a cache.")
         if self.per_device_eval_batch_size < 1:
             raise InputError(
                 f"Got --per_device_eval_batch_size {self.per_device_eval_batch_size}; it must be 1 or more."
@@ -75,6 +81,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--predict", metavar="FILE", help="a list of guid,tag lines to predict; tags, where it has any, are scored"
     )
     prediction.add_argument("--output", metavar="OUT", help="the file for the predictions, one line per row of FILE")
+    prediction.add_argument(
+        "--streaming",
+        action="store_true",
+        help="FILE is a folder, glob, file or URL of shards (Parquet or tar), answered in their order",
+    )
+    prediction.add_argument(
+        "--dataloader_num_workers", type=int, default=0, metavar="N", help="processes per rank that decode a stream"
+    )
     common = parser.add_argument_group("common")
     common.add_argument("--data_dir", metavar="DIR", help="where the data lies now (default: where it was in training)")
     common.add_argument(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from data_utils.batches import BatchReader, Columns
 from data_utils.errors import InputError
 
 Batch = dict[str, Tensor]
@@ -24,7 +25,7 @@ Step = Callable[[nn.Module, Batch], Outputs]
 def run_inference(
     model: nn.Module,
     dataset: Dataset,
-    collator: Callable[[list[dict[str, Any]]], Batch],
+    collator: Callable[[Columns], Batch],
     *,
     batch_size: int,
     accelerator: Accelerator,
@@ -33,14 +34,15 @@ def run_inference(
 ) -> Outputs:
     """Run `step` over every row and give its outputs in the data set's order, the same on every rank.
 
-    Batch k holds rows k * batch_size onwards whatever the number of ranks, and rank r takes the batches r, r + world
-    size, ...: a row meets the same neighbours and the same padding on 1 rank and on 8, so the figures are the same too.
-    Ranks with a batch less repeat one and discard it, so that all do the same number of forwards.
+    The rows are sorted by their number of tokens, longest first, so that little is padded, and cut into batches of
+    batch_size whatever the number of ranks; rank r takes the batches r, r + world size, ...: a row meets the same
+    neighbours and the same padding on 1 rank and on 8, so the figures are the same too. Ranks with a batch less repeat
+    one and discard it, so that all do the same number of forwards.
 
     Args:
         model: on any device; it is moved to the accelerator's, and left in the mode (train or eval) it had.
         dataset: N >= 1 rows, with the column row_index counting from 0.
-        collator: list of rows -> batch with row_index (B,).
+        collator: the rows' columns -> batch with row_index (B,).
         batch_size: rows per rank and forward.
         accelerator: gives the device, the ranks and the mixed precision.
         step: (model, batch on the device) -> {name: (B, ...)}.
@@ -54,21 +56,28 @@ def run_inference(
         InputError: the model gave something that is not finite.
     """
     world_size, rank = accelerator.num_processes, accelerator.process_index
-    batches = [
-        list(range(start, min(start + batch_size, len(dataset)))) for start in range(0, len(dataset), batch_size)
-    ]
+    reader = BatchReader(dataset)
+    batches = plan_batches(reader, batch_size)
     num_steps = -(-len(batches) // world_size)
     turns = [rank + world_size * number for number in range(num_steps)]
-    loader = DataLoader(dataset, batch_sampler=[batches[turn % len(batches)] for turn in turns], collate_fn=collator)
+    loader = DataLoader(reader, batch_sampler=[batches[turn % len(batches)] for turn in turns], collate_fn=collator)
     parts: list[Outputs] = []
     progress = tqdm(loader, desc=description, disable=not accelerator.is_main_process, leave=False)
     with inference_context(model, accelerator):
         for turn, batch in zip(turns, progress, strict=True):
             outputs = step(model, send_to_device(batch, accelerator.device))
             if turn < len(batches):
-                rows = {name: value.float().cpu() for name, value in outputs.items()}
-                parts.append(rows | {"row_index": batch["row_index"].cpu()})
-    return _in_row_order(gather_object(parts), num_rows=len(dataset))
+                parts.append(outputs | {"row_index": batch["row_index"]})
+            # Fetched a step late: a GPU computes one batch while the next one is read.
+            parts[:-1] = map(_fetch, parts[:-1])
+    return _in_row_order(gather_object([_fetch(part) for part in parts]), num_rows=len(dataset))
+
+
+def plan_batches(reader: BatchReader, batch_size: int) -> list[np.ndarray]:
+    """The rows of each batch: sorted by length, longest first, and rows of one length (or without any) as they come."""
+    lengths = np.zeros(len(reader)) if reader.lengths is None else reader.lengths
+    order = np.argsort(-lengths, kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 @contextmanager
@@ -100,6 +109,11 @@ def classify(model: nn.Module, batch: Batch) -> Outputs:
     """The step of plain classification: {"probabilities": (B, C)}."""
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "row_index")}
     return {"probabilities": model(**inputs).logits.float().softmax(dim=-1)}
+
+
+def _fetch(outputs: Outputs) -> Outputs:
+    """Float32 on the CPU; row numbers stay integers."""
+    return {name: value.float().cpu() if value.is_floating_point() else value.cpu() for name, value in outputs.items()}
 
 
 def _in_row_order(parts: list[Outputs], *, num_rows: int) -> Outputs:

@@ -24,6 +24,9 @@ from data_utils import (
     split_indices,
     tokenize_pairs,
 )
+from data_utils.shard_set import find_shards
+from data_utils.stream_cache import load_part
+from data_utils.stream_rows import RowPreparer
 from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier, SentimentConfig
 
@@ -87,6 +90,8 @@ class LoadedRun:
         Raises:
             InputError: the part has no rows, or the data aren't those of the split.
         """
+        if self.data.streaming:
+            return self._load_streamed_rows(split)
         pairs = self.load_rows(self.data.list_path(), pair_dir=Path(self.data.data_dir))
         if pairs.fingerprint != self.environment.get("data_fingerprint"):
             logger.warning(
@@ -103,6 +108,28 @@ class LoadedRun:
                 "or score another labelled list with --predict FILE."
             )
         return add_row_index(pairs.dataset.select(rows))
+
+    def row_preparer(self, *, for_prediction: bool = False) -> RowPreparer:
+        """Rows of shards -> rows for the model, as in training."""
+        return RowPreparer(
+            tokenizer=self.tokenizer,
+            max_length=self.config.max_length,
+            picture=PictureSettings.from_dict(self.config.picture),
+            labels=self.label_names,
+            text_cleaning=self.config.text_cleaning,
+            on_bad_pair="mask" if for_prediction else self.data.on_bad_pair,
+            for_prediction=for_prediction,
+        )
+
+    def _load_streamed_rows(self, split: str) -> Dataset:
+        shards = find_shards(self.data.data_dir, "validation") if split == "val" else None
+        if shards is None:
+            raise InputError(
+                f"The run {str(self.folder.path)!r} was trained on a stream, of which only validation shards can be "
+                f"scored, and there are none for --split {split}; answer others with --predict SHARDS --streaming."
+            )
+        limit, cache_dir = self.data.max_eval_samples, self.data.cache_path()
+        return load_part(shards, self.row_preparer(), cache_dir=cache_dir, limit=limit)[0]
 
 
 def load_run(path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None) -> LoadedRun:

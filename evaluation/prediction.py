@@ -58,7 +58,10 @@ class PredictionFiles:
     def prepare(self) -> None:
         """Make the output's folder. `InputError` for a list that isn't there and an output that can't be written."""
         if not self.source.is_file():
-            raise InputError(f"Got --predict {self.source}, which is not a file; name a list of guid,tag lines.")
+            raise InputError(
+                f"Got --predict {self.source}, which is not a file; name a list of guid,tag lines, or add --streaming "
+                "for shards."
+            )
         for path in (self.output, self.probabilities, self.quarantine, self.metrics):
             if path.resolve() == self.source.resolve():
                 raise InputError(f"--output {self.output} would overwrite {self.source}; give it another name.")

@@ -18,6 +18,8 @@ from evaluation.loaded_run import LoadedRun, load_run
 from evaluation.prediction import PredictionFiles, find_pair_dir, write_predictions
 from evaluation.report import format_ablation, format_metrics, write_json
 from evaluation.scoring import score_predictions
+from evaluation.stream_prediction import predict_stream
+from modeling.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 SPLIT_TITLES = {"val": "validation", "train": "training part", "all": "training and validation"}
@@ -34,7 +36,10 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
     """
     transformers_logging.disable_progress_bar()  # each rank would show its own
     run = load_run(arguments.run, data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
-    if arguments.predict is not None:
+    if arguments.streaming:
+        accelerator = join_ranks(choose_precision(run, arguments))
+        predict_stream(run, arguments, accelerator)
+    elif arguments.predict is not None:
         _predict(run, arguments)
     elif arguments.ablation:
         _ablate(run, arguments)
@@ -65,8 +70,11 @@ def join_ranks(mixed_precision: str) -> Accelerator:
     # And nothing accumulates: DeepSpeed's "auto" is no number to an accelerator without DeepSpeed.
     for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"):
         os.environ.pop(name, None)
+    on_cpu = not torch.accelerator.is_available()
+    if on_cpu:
+        keep_freed_memory()
     try:
-        accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=mixed_precision)
+        accelerator = Accelerator(cpu=on_cpu, mixed_precision=mixed_precision)
     except ValueError as error:
         raise InputError(f"{error} Choose another --mixed_precision, or no.") from error
     # Where autocast is not to be had, accelerate goes on in float32 without a word.

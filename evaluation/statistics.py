@@ -1,4 +1,4 @@
-"""Intervals for what a finite set of rows can say. Legend: N rows, C classes, R resamples."""
+"""Intervals for what a finite set of rows can say. Legend: N rows, C classes, R resamples, S models."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Percentile bootstrap over rows of accuracy and macro F1 (Efron and Tibshirani 1993, section 13.3).
 
-    Both metrics depend on the rows only through the confusion matrix, and N rows drawn with replacement fill its cells
-    with counts from a multinomial distribution: drawing the counts is resampling the rows, at C * C numbers a resample.
-    The intervals are about rows of the same source; they don't hold the variance of training or of model selection.
+    The metrics depend on the rows only through how many there are of each kind (label and answers), and N rows drawn
+    with replacement fill the kinds with counts from a multinomial distribution: drawing the counts is resampling the
+    rows, at a number per kind and resample. The intervals are about rows of the same source; they don't hold the
+    variance of training or of model selection.
 
     Args:
-        predictions: (N,) class ids, N >= 1.
+        predictions: (N,) class ids, N >= 1; or (S, N), for the mean of the metrics of S models of the same rows.
         labels: (N,) class ids.
         num_classes: C; every class enters the macro F1, as in `classification_metrics`.
         num_resamples: R.
@@ -32,13 +33,16 @@ def bootstrap_intervals(
     Returns:
         {"accuracy": (low, high), "macro_f1": (low, high)}
     """
-    cells = np.asarray(labels) * num_classes + np.asarray(predictions)
-    counts = np.bincount(cells, minlength=num_classes**2)
-    num_rows = int(counts.sum())
-    resampled = np.random.default_rng(seed).multinomial(num_rows, counts / num_rows, size=num_resamples)
-    matrices = resampled.reshape(num_resamples, num_classes, num_classes)
+    rows = np.vstack([labels, predictions])  # (1 + S, N)
+    kinds, counts = np.unique(rows, axis=1, return_counts=True)  # (1 + S, K), (K,)
+    resampled = np.random.default_rng(seed).multinomial(rows.shape[1], counts / rows.shape[1], size=num_resamples)
+    values = {"accuracy": np.zeros(num_resamples), "macro_f1": np.zeros(num_resamples)}
+    for answers in kinds[1:]:
+        cells = np.eye(num_classes**2, dtype=np.int64)[kinds[0] * num_classes + answers]  # (K, C * C)
+        matrices = (resampled @ cells).reshape(num_resamples, num_classes, num_classes)
+        values["accuracy"] += _accuracy(matrices) / (len(kinds) - 1)
+        values["macro_f1"] += _macro_f1(matrices) / (len(kinds) - 1)
     tails = ((1 - confidence) / 2, (1 + confidence) / 2)
-    values = {"accuracy": _accuracy(matrices), "macro_f1": _macro_f1(matrices)}
     return {name: tuple(np.quantile(value, tails).tolist()) for name, value in values.items()}
 
 

@@ -1,8 +1,17 @@
 """Models: configuration, towers, fusion heads, the classifier, and how it is built from flags."""
 
-from modeling.classifier import SentimentClassifier, SentimentOutput, parameter_table
+from modeling.classifier import SentimentClassifier, SentimentOutput
 from modeling.configuration import SentimentConfig
 from modeling.features import Features
 from modeling.fusion import FUSION_HEADS
+from modeling.parameters import count_matrix_weights, parameter_table
 
-__all__ = ["FUSION_HEADS", "Features", "SentimentClassifier", "SentimentConfig", "SentimentOutput", "parameter_table"]
+__all__ = [
+    "FUSION_HEADS",
+    "Features",
+    "SentimentClassifier",
+    "SentimentConfig",
+    "SentimentOutput",
+    "count_matrix_weights",
+    "parameter_table",
+]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_utils.errors import InputError, check_choice
-from modeling.configuration import ARCHITECTURES, FREEZE_CHOICES
+from modeling.configuration import ARCHITECTURES, FREEZE_CHOICES, frozen_modalities
 from modeling.fusion import FUSION_HEADS
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,21 @@ class ModelArguments:
     freeze: str = field(
         default="none", metadata={"help": f"Towers that stay as they were loaded: {', '.join(FREEZE_CHOICES)}."}
     )
+    unfreeze_last: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train the last N blocks of the frozen towers all the same, and what comes after them; with "
+            "--freeze none: of both towers, the rest of which is frozen."
+        },
+    )
+    # None where it isn't given: then on where no used tower trains at all.
+    cache_features: bool = field(
+        default=None,
+        metadata={
+            "help": "Run each frozen tower (with --unfreeze_last: its frozen blocks) once over the data, into the "
+            "cache, and train on its output. Default: on where no used tower trains at all."
+        },
+    )
 
     def __post_init__(self) -> None:
         check_choice("--model", self.model, ARCHITECTURES)
@@ -80,9 +95,24 @@ class ModelArguments:
                 f"Got --vocab_size {self.vocab_size} and --projection_dim {self.projection_dim}; "
                 "at least 10 and 2 are needed."
             )
-        if self.freeze != "none" and (self.from_scratch or self.model == "baseline"):
-            logger.warning("--freeze %s keeps towers with random weights: they will never learn anything.", self.freeze)
+        self._check_freezing()
         self._check_names()
+
+    def _check_freezing(self) -> None:
+        if self.unfreeze_last is not None and self.unfreeze_last < 1:
+            raise InputError(
+                f"Got --unfreeze_last {self.unfreeze_last}; it must be at least 1. To freeze towers wholly, use "
+                "--freeze alone."
+            )
+        frozen, head = frozen_modalities(self.freeze, self.unfreeze_last), FUSION_HEADS[self.fusion]
+        used = {"text": head.uses_text, "image": head.uses_image}
+        if self.cache_features and not any(used[kind] for kind in frozen):
+            raise InputError(
+                f"Got --cache_features with --fusion {self.fusion}, which uses no frozen tower; freeze one with "
+                "--freeze or --unfreeze_last, or leave --cache_features out."
+            )
+        if frozen and (self.from_scratch or self.model == "baseline"):
+            logger.warning("Frozen towers with random weights (%s) will never learn anything.", " and ".join(frozen))
 
     def _check_names(self) -> None:
         names = {"--clip_name": self.clip_name, "--text_name": self.text_name, "--vision_name": self.vision_name}

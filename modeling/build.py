@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 from transformers import AutoModel, CLIPImageProcessorPil, PreTrainedTokenizerBase
+from transformers import initialization as init
 
 from data_utils.errors import InputError
 from data_utils.pictures import PictureSettings
@@ -48,6 +50,7 @@ def build_model(
         align_dim=plan.align_dim,
         fusion_dropout=args.fusion_dropout,
         freeze=args.freeze,
+        unfreeze_last=args.unfreeze_last,
         text_cleaning=text_cleaning,
         max_length=plan.max_length,
         picture=plan.picture.to_dict(),
@@ -60,14 +63,41 @@ def build_model(
             for key, tower in towers.items()
         },
     )
-    model = SentimentClassifier(config)
-    donors: dict[str, nn.Module] = {}
-    for tower_plan, tower in ((text, model.text_tower), (plan.vision, model.image_tower)):
-        if tower is not None and tower_plan.source is not None:
-            if tower_plan.source not in donors:
-                donors[tower_plan.source] = _load_donor(tower_plan.source)
-            _fill_tower(tower, tower_plan, donors[tower_plan.source])
+    if any(tower.source is None for tower in towers.values() if tower):
+        model = SentimentClassifier(config)
+        _fill_towers(model, text=text, vision=plan.vision)
+    else:
+        # Towers that are filled needn't be drawn at random first: of CLIP that takes longer than reading its weights.
+        with init.no_init_weights():
+            model = SentimentClassifier(config)
+        _fill_towers(model, text=text, vision=plan.vision)
+        model.initialize_weights()
+    _check_frozen_blocks(model)
     return model
+
+
+def _check_frozen_blocks(model: SentimentClassifier) -> None:
+    """Refuse encoders whose frozen blocks depend on what is trained: one row tells."""
+    size = model.config.picture["image_size"]
+    inputs = {
+        "text": {"input_ids": torch.zeros(1, 4, dtype=torch.long)},
+        "image": {"pixel_values": torch.zeros(1, 3, size, size)},
+    }
+    for kind, tower in model.towers().items():
+        if tower.frozen_blocks is not None and tower.frozen_blocks.num_frozen:
+            tower.run_frozen(**inputs[kind])
+
+
+def _fill_towers(model: SentimentClassifier, *, text: TowerPlan, vision: TowerPlan) -> None:
+    """Copy the weights of the towers that have a source; `initialize_weights` leaves these alone afterwards."""
+    donors: dict[str, nn.Module] = {}
+    for plan, tower in ((text, model.text_tower), (vision, model.image_tower)):
+        if tower is not None and plan.source is not None:
+            if plan.source not in donors:
+                donors[plan.source] = _load_donor(plan.source)
+            _fill_tower(tower, plan, donors[plan.source])
+            for module in tower.modules():
+                module._is_hf_initialized = True  # transformers' own mark
 
 
 def _load_donor(source: str) -> nn.Module:

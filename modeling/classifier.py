@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from data_utils.errors import InputError
-from modeling.configuration import SentimentConfig
+from modeling.configuration import SentimentConfig, frozen_modalities
 from modeling.features import Features
 from modeling.fusion import TransformerLayer, get_fusion_head
 from modeling.state import describe_differences
@@ -78,28 +77,50 @@ class SentimentClassifier(PreTrainedModel):
         """Whether the head reads pictures."""
         return self.image_tower is not None
 
+    def towers(self) -> dict[str, Tower]:
+        """The towers that were built, under "text" and "image"."""
+        towers = {"text": self.text_tower, "image": self.image_tower}
+        return {kind: tower for kind, tower in towers.items() if tower is not None}
+
     def forward(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        pixel_values: Tensor,
+        *,
         text_present: Tensor,
         image_present: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
+        text_vector: Tensor | None = None,
+        text_tokens: Tensor | None = None,
+        text_hidden: Tensor | None = None,
+        image_vector: Tensor | None = None,
+        image_tokens: Tensor | None = None,
+        image_hidden: Tensor | None = None,
     ) -> SentimentOutput:
         """Logits, and the mean cross-entropy where labels are given.
 
         Args:
+            text_present, image_present: (B,) bool; False puts the learned missing-modality vector in its place.
             input_ids, attention_mask: (B, L) int64.
             pixel_values: (B, 3, H, H) uint8, as decoded; rescaled and normalised here and nowhere else.
-            text_present, image_present: (B,) bool; False puts the learned missing-modality vector in its place.
             labels: (B,) int64, -100 is ignored.
+            text_vector ... image_hidden: instead of inputs, what a frozen tower gave for them; see `encode_text`.
 
         Raises:
             TypeError: pixel_values aren't uint8.
         """
-        text = self.encode_text(input_ids, attention_mask, text_present)
-        image = self.encode_image(pixel_values, image_present)
+        text = self.encode_text(
+            input_ids,
+            attention_mask,
+            text_present,
+            text_vector=text_vector,
+            text_tokens=text_tokens,
+            text_hidden=text_hidden,
+        )
+        image = self.encode_image(
+            pixel_values, image_present, image_vector=image_vector, image_tokens=image_tokens, image_hidden=image_hidden
+        )
         logits = self.fuse(text, image)
         return SentimentOutput(
             loss=None if labels is None else F.cross_entropy(logits.float(), labels),
@@ -108,20 +129,59 @@ class SentimentClassifier(PreTrainedModel):
             image_embeds=None if image is None else image.vector,
         )
 
-    def encode_text(self, input_ids: Tensor, attention_mask: Tensor, text_present: Tensor) -> Features | None:
-        """Text (B, L) -> features at the fusion width; None where the head uses no text."""
+    def encode_text(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        text_present: Tensor,
+        *,
+        text_vector: Tensor | None = None,
+        text_tokens: Tensor | None = None,
+        text_hidden: Tensor | None = None,
+    ) -> Features | None:
+        """Text (B, L) -> features at the fusion width; None where the head uses no text.
+
+        Args:
+            input_ids, attention_mask: (B, L) int64; only a head that uses text tokens needs them beside text_vector.
+            text_present: (B,) bool.
+            text_vector: (B, D) the tower's vector, where the tower is frozen and ran before.
+            text_tokens: (B, L, D) its tokens, where the head uses them.
+            text_hidden: (B, S, D) the hidden states behind the frozen blocks, where only the last blocks are trained.
+        """
         if self.text_tower is None:
             return None
-        vector, tokens = self.text_tower(input_ids=input_ids, attention_mask=attention_mask)
-        features = _collect(self.text_align(vector), tokens, self.text_token_align, attention_mask.bool())
+        vector, tokens = self._cast(text_vector), self._cast(text_tokens)
+        if vector is None:
+            hidden = self._cast(text_hidden)
+            vector, tokens = self.text_tower(input_ids=input_ids, attention_mask=attention_mask, hidden=hidden)
+        mask = None if attention_mask is None else attention_mask.bool()
+        features = _collect(self.text_align(vector), tokens, self.text_token_align, mask)
         return features.masked(text_present, self.missing_text)
 
-    def encode_image(self, pixel_values: Tensor, image_present: Tensor) -> Features | None:
-        """Pictures (B, 3, H, H) uint8 -> features at the fusion width; None where the head uses no pictures."""
+    def encode_image(
+        self,
+        pixel_values: Tensor | None,
+        image_present: Tensor,
+        *,
+        image_vector: Tensor | None = None,
+        image_tokens: Tensor | None = None,
+        image_hidden: Tensor | None = None,
+    ) -> Features | None:
+        """Pictures (B, 3, H, H) uint8 -> features at the fusion width; None where the head uses no pictures.
+
+        Args:
+            pixel_values: (B, 3, H, H) uint8; not needed beside image_vector or image_hidden.
+            image_present: (B,) bool.
+            image_vector, image_tokens, image_hidden: as those of `encode_text`, with patches for tokens.
+        """
         if self.image_tower is None:
             return None
-        vector, tokens = self.image_tower(pixel_values=self.normalize(pixel_values))
-        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        vector, tokens = self._cast(image_vector), self._cast(image_tokens)
+        if vector is None:
+            hidden = self._cast(image_hidden)
+            pixels = self.normalize(pixel_values) if hidden is None else self._stand_in(hidden)
+            vector, tokens = self.image_tower(pixel_values=pixels, hidden=hidden)
+        mask = None if tokens is None else torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         features = _collect(self.image_align(vector), tokens, self.image_token_align, mask)
         return features.masked(image_present, self.missing_image)
 
@@ -147,13 +207,6 @@ class SentimentClassifier(PreTrainedModel):
     def get_input_embeddings(self) -> None:
         """None: FSDP asks every model, to shard them apart from its layers; ours are among `_layer_classes`."""
 
-    def train(self, mode: bool = True) -> SentimentClassifier:
-        """As in torch, but a frozen tower stays in evaluation mode: its features don't change, so no dropout either."""
-        super().train(mode)
-        for tower in self._frozen_towers():
-            tower.eval()
-        return self
-
     @classmethod
     def from_pretrained(cls, name_or_path: str, *args: Any, **kwargs: Any) -> SentimentClassifier:
         """As in transformers, but a checkpoint must fit the model exactly.
@@ -174,6 +227,8 @@ class SentimentClassifier(PreTrainedModel):
         differences = describe_differences(info["missing_keys"], info["unexpected_keys"], info["mismatched_keys"])
         if differences:
             raise InputError(f"The weights in {name_or_path} don't fit its model. {differences}")
+        for tower in model.towers().values():  # transformers 5 puts new parameters in the place of the built ones
+            tower.take_gradients()
         return (model, info) if wants_info else model
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
@@ -200,18 +255,25 @@ class SentimentClassifier(PreTrainedModel):
 
     def _layer_classes(self) -> set[str]:
         """Names of the modules that FSDP shards as one: the towers' and ours, without those that aren't built."""
-        towers = [tower for tower in (self.text_tower, self.image_tower) if tower is not None]
-        named = {TransformerLayer.__name__}.union(*(tower.encoder._no_split_modules for tower in towers))
+        named = {TransformerLayer.__name__}.union(
+            *(tower.encoder._no_split_modules for tower in self.towers().values())
+        )
         return named & {type(module).__name__ for module in self.modules()}
 
-    def _frozen_towers(self) -> list[Tower]:
-        frozen = {"none": (), "text": (self.text_tower,), "image": (self.image_tower,)}
-        towers = frozen.get(self.config.freeze, (self.text_tower, self.image_tower))
-        return [tower for tower in towers if tower is not None]
-
     def _freeze(self) -> None:
-        for tower in self._frozen_towers():
-            tower.requires_grad_(False)
+        towers = self.towers()
+        for kind in frozen_modalities(self.config.freeze, self.config.unfreeze_last):
+            if kind in towers:
+                towers[kind].freeze(self.config.unfreeze_last)
+
+    def _cast(self, cached: Tensor | None) -> Tensor | None:
+        """Cached features in the type of the weights: DeepSpeed's half precision takes no other."""
+        return None if cached is None else cached.to(next(self.fusion.parameters()).dtype)
+
+    def _stand_in(self, hidden: Tensor) -> Tensor:
+        """Pixels (B, 3, H, H) without memory, where the encoder wants to know the picture's size and nothing else."""
+        size = self.config.picture["image_size"]
+        return hidden.new_zeros(1).expand(len(hidden), 3, size, size)
 
 
 def _map_width(tower: Tower, width: int, *, of_vector: bool = False) -> nn.Module:
@@ -219,31 +281,12 @@ def _map_width(tower: Tower, width: int, *, of_vector: bool = False) -> nn.Modul
     return nn.Identity() if source == width else nn.Linear(source, width, bias=False)
 
 
-def _collect(vector: Tensor, tokens: Tensor, token_align: nn.Module | None, mask: Tensor) -> Features:
+def _collect(vector: Tensor, tokens: Tensor | None, token_align: nn.Module | None, mask: Tensor | None) -> Features:
     """Vector (B, D), tokens (B, S, W), mask (B, S) -> features; the vector leads the tokens if a head wants those."""
     if token_align is None:
         return Features(vector)
     sequence = torch.cat([vector[:, None], token_align(tokens)], dim=1)
     return Features(vector, sequence, torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1))
-
-
-def parameter_table(model: SentimentClassifier) -> Mapping[str, int]:
-    """Number of parameters by part: text, image (towers), fusion, head (classifier layers), total and trainable."""
-    table = dict.fromkeys(("text", "image", "fusion", "head", "total", "trainable"), 0)
-    for name, parameter in model.named_parameters():
-        # Under ZeRO-3 a parameter is an empty shell that knows its whole size.
-        size = getattr(parameter, "ds_numel", parameter.numel())
-        table[_part_of(name)] += size
-        table["total"] += size
-        table["trainable"] += size * parameter.requires_grad
-    return table
-
-
-def _part_of(name: str) -> str:
-    for prefix, part in (("text_tower.", "text"), ("image_tower.", "image"), ("fusion.classifier", "head")):
-        if name.startswith(prefix):
-            return part
-    return "fusion"
 
 
 AutoConfig.register(SentimentConfig.model_type, SentimentConfig)

@@ -14,6 +14,13 @@ ARCHITECTURES = ("baseline", "vilbert", "clip")
 FREEZE_CHOICES = ("none", "text", "image", "both")
 
 
+def frozen_modalities(freeze: str, unfreeze_last: int | None) -> tuple[str, ...]:
+    """Which of "text" and "image" have a tower that is frozen, wholly or but for its last blocks."""
+    if freeze == "both" or (freeze == "none" and unfreeze_last is not None):
+        return ("text", "image")
+    return () if freeze == "none" else (freeze,)
+
+
 @strict
 class SentimentConfig(PreTrainedConfig):
     """What a `SentimentClassifier` is made of, and how its inputs are prepared.
@@ -27,6 +34,7 @@ class SentimentConfig(PreTrainedConfig):
             text tower's width, and only a tower of another width is mapped.
         fusion_dropout: dropout inside the head.
         freeze: which towers are kept as they were loaded: none, text, image, both.
+        unfreeze_last: blocks at the end of the frozen towers (with none: of both) that are trained all the same.
         text_cleaning, max_length: how texts are cleaned, and cut (tokens).
         picture: fields of `data_utils.PictureSettings`.
         image_mean, image_std: per channel, of pixels rescaled to [0, 1].
@@ -42,6 +50,7 @@ class SentimentConfig(PreTrainedConfig):
     align_dim: int | None = None
     fusion_dropout: float = 0.1
     freeze: str = "none"
+    unfreeze_last: int | None = None
     initializer_range: float = 0.02
     text_cleaning: str = "report"
     max_length: int = 77

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_utils.errors import check_choice
+from modeling.attention import attend
 from modeling.features import Features
 
 
@@ -50,12 +51,12 @@ class TransformerLayer(nn.Module):
         context = x if context is None else context
         query = self._split_heads(self.query(x))
         key, value = (self._split_heads(part) for part in self.key_value(context).chunk(2, dim=-1))
-        attended = F.scaled_dot_product_attention(
+        attended = attend(
             query,
             key,
             value,
-            attn_mask=None if mask is None else mask[:, None, None, :],
-            dropout_p=self.dropout.p if self.training else 0.0,
+            mask=None if mask is None else mask[:, None, None, :],
+            dropout=self.dropout.p if self.training else 0.0,
         )
         attended = self.output(attended.transpose(1, 2).flatten(2))
         x = self.attention_norm(x + self.dropout(attended))

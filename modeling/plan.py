@@ -30,7 +30,9 @@ from data_utils.errors import InputError
 from data_utils.pictures import PictureSettings
 from modeling import hub
 from modeling.arguments import DEFAULT_CLIP_NAME, DEFAULT_TEXT_NAME, DEFAULT_VISION_NAME, ModelArguments
+from modeling.configuration import frozen_modalities
 from modeling.fusion import get_fusion_head
+from modeling.towers import Tower, tower_settings
 
 BICUBIC, BILINEAR = 3, 2  # Pillow's codes, as in preprocessor_config.json
 DEFAULT_MAX_LENGTH = 128
@@ -96,6 +98,7 @@ def plan_model(
     _override("--text_config", text.config, args.text_config)
     _override("--vision_config", vision.config, args.vision_config)
     _check_patches(vision.config, picture.image_size)
+    _check_blocks(args, {"text": text, "image": vision})
     source = text_name or clip_name
     tokenizer = None if source is None else hub.load_tokenizer(source)
     if tokenizer is not None and tokenizer.pad_token_id is None:
@@ -255,6 +258,16 @@ def _check_patches(config: PreTrainedConfig, image_size: int) -> None:
             f"Pictures of {image_size} px can't be cut into patches of {patch_size} px; "
             "set --image_size to a multiple of the patch size."
         )
+
+
+def _check_blocks(args: ModelArguments, towers: dict[str, TowerPlan]) -> None:
+    """Whether --unfreeze_last fits the used towers, found out without memory for weights."""
+    head = get_fusion_head(args.fusion)
+    used = {"text": head.uses_text, "image": head.uses_image}
+    for kind in frozen_modalities(args.freeze, args.unfreeze_last):
+        if used[kind] and args.unfreeze_last is not None:
+            with torch.device("meta"):
+                Tower(tower_settings(towers[kind].encoder_class, towers[kind].config)).freeze(args.unfreeze_last)
 
 
 def _max_length(wanted: int | None, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -55,6 +56,25 @@ def check_weights_fit(model: nn.Module, file: Path) -> None:
     differences = describe_differences(wanted.keys() - found.keys(), found.keys() - wanted.keys(), mismatched)
     if differences:
         raise InputError(f"{file} doesn't fit this model. {differences}")
+
+
+def check_frozen_weights(model: nn.Module, file: Path) -> None:
+    """Compare the values of what is frozen in the model with those in a safetensors file that fits it.
+
+    A checkpoint of half precision may have rounded them.
+
+    Raises:
+        InputError: they are another encoder's.
+    """
+    with safe_open(file, framework="pt") as weights:
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                continue
+            if not torch.allclose(weights.get_tensor(name).float(), parameter.detach().cpu(), rtol=1e-2, atol=1e-6):
+                raise InputError(
+                    f"The frozen {name} is not that of {file}: the tower comes from other weights now. Give the names "
+                    "(or folders, or --seed) of the run that wrote it, or start a new run."
+                )
 
 
 def _some(items: Iterable[str]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +16,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from data_utils.errors import InputError
+from modeling.attention import ATTENTION
+from modeling.frozen import FrozenBlocks, cut_blocks
+from modeling.patches import embed_patches_linearly
 
 # SigLIP reads a text from its last position, and was trained on texts padded to one length, without a mask.
 READ_AT_THE_END = ("siglip_text_model", "siglip2_text_model")
@@ -47,10 +52,14 @@ def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
         raise InputError(f"Got the tower class {class_name!r}, which transformers {transformers.__version__} hasn't.")
     try:
         config = encoder_class.config_class(**settings)
-        options = {"add_pooling_layer": False} if _has_trained_pooler(encoder_class, config) else {}
-        return encoder_class._from_config(config, dtype=torch.float32, **options)
+        options: dict[str, Any] = {"add_pooling_layer": False} if _has_trained_pooler(encoder_class, config) else {}
+        if encoder_class._supports_attention_backend:
+            options["attn_implementation"] = ATTENTION
+        encoder = encoder_class._from_config(config, dtype=torch.float32, **options)
     except (ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
         raise InputError(f"{class_name} can't be built from its settings: {error}") from error
+    embed_patches_linearly(encoder)
+    return encoder
 
 
 def _has_trained_pooler(encoder_class: type[PreTrainedModel], config: PreTrainedConfig) -> bool:
@@ -67,6 +76,9 @@ class Tower(nn.Module):
     Attributes:
         width: width of the vector.
         token_width: width of the tokens.
+        pads_texts: whether the encoder reads texts of one length only, to which they are padded here.
+        is_frozen: whether nothing of it is trained.
+        frozen_blocks: its frozen part where only its last blocks are trained, else None.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -76,27 +88,67 @@ class Tower(nn.Module):
         projection_dim = settings["projection_dim"]
         self.projection = None if projection_dim is None else nn.Linear(self.token_width, projection_dim, bias=False)
         self.width = projection_dim or self.token_width
-        self._pads_texts = self.encoder.config.model_type in READ_AT_THE_END
+        self.is_frozen = False
+        self.frozen_blocks: FrozenBlocks | None = None
+        self.pads_texts = self.encoder.config.model_type in READ_AT_THE_END
         parameters = inspect.signature(self.encoder.forward).parameters
         self._options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in parameters else {}
 
-    def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *, hidden: Tensor | None = None, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Run the encoder on its own inputs (input_ids and attention_mask, or pixel_values).
+
+        Args:
+            hidden: (B, S, token_width) what `run_frozen` gave for these inputs; then only the rest is computed.
 
         Returns:
             The vector (B, width): the encoder's pooled output where it has one, else its first token (CLS); projected
             where the tower has a projection. The tokens (B, S, token_width).
         """
-        if self._pads_texts:
-            return self._read_padded(inputs["input_ids"])
-        return self._read(self.encoder(**inputs, **self._options))
+        with nullcontext() if hidden is None else self.frozen_blocks.skipped(hidden):
+            vector, tokens = self._read(self.encoder(**self._complete(inputs)))
+        return vector, tokens[:, : inputs["input_ids"].shape[1]] if self.pads_texts else tokens
 
-    def _read_padded(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Pad texts (B, L) to the one length that the encoder knows; the tokens are those of the given L again."""
-        config, length = self.encoder.config, input_ids.shape[1]
-        padding = config.max_position_embeddings - length
-        vector, tokens = self._read(self.encoder(input_ids=F.pad(input_ids, (0, padding), value=config.pad_token_id)))
-        return vector, tokens[:, :length]
+    def freeze(self, unfreeze_last: int | None = None) -> None:
+        """Freeze the tower, or all that comes before its last `unfreeze_last` blocks.
+
+        Raises:
+            InputError: the encoder has fewer blocks, or none that could be told apart.
+        """
+        if unfreeze_last is None:
+            self.is_frozen = True
+        else:
+            self.frozen_blocks = cut_blocks(self.encoder, unfreeze_last)
+        self.take_gradients()
+
+    def take_gradients(self) -> None:
+        """Mark the parameters of what is frozen as not trained."""
+        if self.is_frozen:
+            self.requires_grad_(False)
+        elif self.frozen_blocks is not None:
+            self.frozen_blocks.take_gradients(self.encoder)
+
+    def run_frozen(self, **inputs: Tensor) -> Tensor:
+        """The hidden states (B, S, token_width) behind the frozen blocks; see `forward` for the inputs."""
+        return self.frozen_blocks.run(self.encoder, self._complete(inputs))
+
+    def frozen_weights(self) -> dict[str, Tensor]:
+        """All that decides what the frozen part makes of an input."""
+        return self.state_dict() if self.is_frozen else self.frozen_blocks.weights(self.encoder)
+
+    def train(self, mode: bool = True) -> Tower:
+        """As in torch, but what is frozen stays in evaluation mode: its output doesn't change, so no dropout either."""
+        super().train(mode and not self.is_frozen)
+        if self.frozen_blocks is not None:
+            self.frozen_blocks.stop_dropout(self.encoder)
+        return self
+
+    def _complete(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The encoder's inputs; texts (B, L) padded to the one length that it knows, where it knows only one."""
+        if not self.pads_texts:
+            return {**inputs, **self._options}
+        config, input_ids = self.encoder.config, inputs["input_ids"]
+        padding = config.max_position_embeddings - input_ids.shape[1]
+        return {"input_ids": F.pad(input_ids, (0, padding), value=config.pad_token_id)}
 
     def _read(self, output: ModelOutput) -> tuple[Tensor, Tensor]:
         tokens = output.last_hidden_state

@@ -12,6 +12,7 @@ import yaml
 from conftest import ROOT
 
 from training.parsing import parse_arguments
+from training.sweep_recipe import read_sweep
 
 PACKAGES = ("data_utils", "evaluation", "modeling", "training")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -57,7 +58,11 @@ def test_every_package_that_is_imported_is_required():
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "configs").glob("*.yaml")))
 def test_recipe_is_accepted(recipe):
-    _, _, training = parse_arguments(["--config", str(ROOT / "configs" / recipe)])
+    path = ROOT / "configs" / recipe
+    if "sweep" in yaml.safe_load(path.read_text()):
+        training = read_sweep(["--sweep", str(path)]).trials[0].training
+    else:
+        training = parse_arguments(["--config", str(path)])[2]
     assert training.output_dir.startswith("runs/")
 
 

@@ -16,6 +16,7 @@ from data_utils.pictures import PictureSettings, decode_picture
 from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier
 from training.checkpoints import list_checkpoints
+from training.losses import classification_loss
 from training.run import lock_run
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -263,14 +264,13 @@ def test_bad_rows_are_quarantined_and_the_rest_is_trained_on(run_train, sample):
 
 
 def test_non_finite_loss_stops_before_the_update_and_names_the_step(run_train, capfd, monkeypatch):
-    loss = train.SentimentTrainer.compute_loss.__globals__["classification_loss"]
     calls = []
 
     def spoiled(*args, **kwargs):
         calls.append(1)
-        return loss(*args, **kwargs) * (float("nan") if len(calls) == 3 else 1)
+        return classification_loss(*args, **kwargs) * (float("nan") if len(calls) == 3 else 1)
 
-    monkeypatch.setattr("training.trainer.classification_loss", spoiled)
+    monkeypatch.setattr("training.objective.classification_loss", spoiled)
     assert "The loss is nan at step 3" in fails(run_train, capfd, code=1)
     assert len(calls) == 3
 
@@ -394,3 +394,12 @@ def test_one_checkpoint_kept_is_the_newest_or_the_best(run_train):
     run, _ = run_train("--num_train_epochs", "3", "--save_total_limit", "1", "--load_best_model_at_end", "False")
     steps = json.loads((run / "metrics.json").read_text())["training"]["steps"]
     assert [path.name for path in list_checkpoints(run / "checkpoints")][-1] == f"checkpoint-{steps}"
+
+
+def test_early_stop_holds_in_a_resume_until_the_patience_is_raised(run_train):
+    # A rate of 0 never makes a better model.
+    common = ["--learning_rate", "0", "--head_learning_rate", "0", "--num_train_epochs", "6"]
+    resume = ["--resume_from_checkpoint", "latest"]
+    for patience, flags, epochs in ((1, [], 2), (1, resume, 2), (3, resume, 4)):
+        run, _ = run_train(*common, "--early_stopping_patience", str(patience), *flags)
+        assert json.loads((run / "metrics.json").read_text())["training"]["epochs"] == epochs

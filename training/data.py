@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,18 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from data_utils.arguments import DataArguments
+from data_utils.cache import was_built_after
 from data_utils.errors import InputError
 from data_utils.ledger import Ledger
 from data_utils.pairs import add_row_index, load_pairs
-from data_utils.splits import Split, split_pairs
+from data_utils.splits import Split, save_split, split_pairs
 from data_utils.tokens import tokenize_pairs, tokenizer_key, train_wordpiece
 from evaluation.loaded_run import MODEL_COLUMNS
+from evaluation.run_folder import RunFolder
 from modeling.plan import ModelPlan
 
 logger = logging.getLogger(__name__)
+STARTED = time.time()  # this module is loaded before any data are prepared
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class TrainingData:
     Attributes:
         train: rows with the columns of the collator; row_index counts from 0.
         val: the same, or None with --val_ratio 0.
+        rows: every pair, tokenised, of which the parts are `train_rows` and `val_rows`.
         tokenizer: the towers' own, or one trained on the training part.
         max_length: tokens a text is cut to.
         fingerprint: hash of everything that shaped the rows.
@@ -40,12 +45,39 @@ class TrainingData:
 
     train: Dataset
     val: Dataset | None
+    rows: Dataset
+    train_rows: np.ndarray
+    val_rows: np.ndarray
     tokenizer: PreTrainedTokenizerBase
     split: Split
     ledger: Ledger
     max_length: int
     fingerprint: str
     seed: int
+
+    def with_rows(self, rows: Dataset) -> TrainingData:
+        """The same parts of the same pairs with other columns."""
+        val = None if self.val is None else add_row_index(rows.select(self.val_rows))
+        return replace(self, rows=rows, train=add_row_index(rows.select(self.train_rows)), val=val)
+
+    @property
+    def num_train_rows(self) -> int:
+        """Rows of an epoch."""
+        return len(self.train)
+
+    def save(self, run: RunFolder) -> None:
+        """Write split.json and quarantine.csv."""
+        save_split(self.split, run.split_file)
+        self.ledger.write_csv(run.quarantine_file)
+
+    def describe_cache(self) -> str:
+        """Which prepared data are used, and whether this launch had to build them, for --dry_run."""
+        folders = sorted({Path(file["filename"]).parent for file in self.train.cache_files})
+        size = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
+        built = [folder.name for folder in folders if was_built_after(folder, STARTED)]
+        state = f"{', '.join(built)} built just now" if built else "all found"
+        where = os.path.commonpath(folders) if folders else "memory"
+        return f"{state}, {size / 1e6:.1f} MB in {where}"
 
     def fingerprints(self) -> dict[str, str]:
         """Hashes of the rows, of their split and of their tokens: equal for runs that see the same numbers."""
@@ -88,10 +120,15 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
     )
     if num_cut:
         logger.info("%d texts are longer than %d tokens and were cut.", num_cut, plan.max_length)
-    dataset = dataset.select_columns(MODEL_COLUMNS)
+    dataset = dataset.select_columns([*MODEL_COLUMNS, "text_key", "image_key"])
+    train_rows = _limit(train_rows, data.max_train_samples, seed=seed)
+    val_rows = _limit(val_rows, data.max_eval_samples, seed=seed)
     return TrainingData(
-        train=_part(dataset, train_rows, limit=data.max_train_samples, seed=seed),
-        val=_part(dataset, val_rows, limit=data.max_eval_samples, seed=seed) if len(val_rows) else None,
+        train=add_row_index(dataset.select(train_rows)),
+        val=add_row_index(dataset.select(val_rows)) if len(val_rows) else None,
+        rows=dataset,
+        train_rows=train_rows,
+        val_rows=val_rows,
         tokenizer=tokenizer,
         split=split,
         ledger=pairs.ledger,
@@ -101,9 +138,9 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
     )
 
 
-def _part(dataset: Dataset, rows: Sequence[int], *, limit: int | None, seed: int) -> Dataset:
+def _limit(rows: Sequence[int], limit: int | None, *, seed: int) -> np.ndarray:
     """The rows of a part, or a random `limit` of them: the first ones of a sorted list would be of one class."""
-    rows = np.asarray(rows)
+    rows = np.asarray(rows, dtype=np.int64)
     if limit is not None and limit < len(rows):
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
-    return add_row_index(dataset.select(rows))
+    return rows

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from data_utils.cache import was_built_after
 from modeling import parameter_table
 from modeling.plan import ModelPlan
 from training.data import TrainingData
 from training.launch import is_main_process
+from training.stream_data import StreamedData
 from training.trainer import SentimentTrainer
 
-STARTED = time.time()  # this module is loaded before any data are prepared
 FLOAT32_BYTES, ADAMW_BYTES = 4, 8
 
 
@@ -74,7 +71,7 @@ class OneUpdate(TrainerCallback):
         self.memory["gradients"] = count_bytes(iterate_gradients(self.trainer))
 
 
-def run_dry(trainer: SentimentTrainer, prepared: TrainingData, plan: ModelPlan) -> None:
+def run_dry(trainer: SentimentTrainer, prepared: TrainingData | StreamedData, plan: ModelPlan) -> None:
     """Make one update and print the sheet on the main rank; every rank calls it. Nothing but the data cache stays."""
     one = OneUpdate(trainer)
     trainer.add_callback(one)
@@ -94,7 +91,7 @@ def run_dry(trainer: SentimentTrainer, prepared: TrainingData, plan: ModelPlan) 
             *describe_schedule(trainer, prepared, one),
             *describe_memory(trainer, ranks),
             ("unused parameters", ", ".join(sorted({name for rank in ranks for name in rank["unused"]})) or "none"),
-            ("cache", describe_cache(prepared)),
+            ("cache", prepared.describe_cache()),
             ("offline", describe_sources(plan)),
             ("first update", f"loss {one.loss:.4f}; {seconds:.1f} s with its start-up"),
         ]
@@ -136,7 +133,9 @@ def describe_strategy(trainer: SentimentTrainer) -> str:
     return f"{'one process' if trainer.args.world_size == 1 else type(model).__name__}{share}"
 
 
-def describe_schedule(trainer: SentimentTrainer, prepared: TrainingData, one: OneUpdate) -> Iterator[tuple[str, str]]:
+def describe_schedule(
+    trainer: SentimentTrainer, prepared: TrainingData | StreamedData, one: OneUpdate
+) -> Iterator[tuple[str, str]]:
     """Batch contract, rows, updates, and where the learning rate goes."""
     args = trainer.args
     yield (
@@ -144,7 +143,8 @@ def describe_schedule(trainer: SentimentTrainer, prepared: TrainingData, one: On
         f"{args.per_device_train_batch_size} per device x {args.gradient_accumulation_steps} accumulated x "
         f"{args.world_size} ranks = {args.global_batch_size} rows per update",
     )
-    yield "rows", f"{len(prepared.train)} for training, {len(prepared.val or ())} for validation"
+    rows = "an uncounted number of" if prepared.num_train_rows is None else prepared.num_train_rows
+    yield "rows", f"{rows} for training, {len(prepared.val or ())} for validation"
     per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
     yield "updates", f"{one.total_steps}, {per_epoch} per epoch"
     warmup = args.get_warmup_steps(one.total_steps)
@@ -181,16 +181,6 @@ def format_memory(memory: dict[str, float]) -> str:
     """Bytes by part, in MB, with their sum."""
     parts = ", ".join(f"{name} {memory.get(name, 0) / 1e6:.1f}" for name in ("parameters", "gradients", "optimizer"))
     return f"{sum(memory.values()) / 1e6:.1f} MB: {parts}"
-
-
-def describe_cache(prepared: TrainingData) -> str:
-    """Which prepared data are used, and whether this launch had to build them."""
-    folders = sorted({Path(file["filename"]).parent for file in prepared.train.cache_files})
-    size = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
-    built = [folder.name for folder in folders if was_built_after(folder, STARTED)]
-    state = f"{', '.join(built)} built just now" if built else "all found"
-    where = os.path.commonpath(folders) if folders else "memory"
-    return f"{state}, {size / 1e6:.1f} MB in {where}"
 
 
 def describe_sources(plan: ModelPlan) -> str:

@@ -96,6 +96,12 @@ def choose_precision(*, bf16: bool | None, fp16: bool | None) -> str:
     return precision
 
 
+def has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices by instructions of its own; others emulate them, slower."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def join_ranks_on_cpu(timeout: float) -> None:
     """Make the process group of data parallel on CPUs, with the timeout (seconds) that Trainer forgets there."""
     if launched_world_size() > 1 and not distributed.is_initialized():

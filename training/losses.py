@@ -20,9 +20,14 @@ def compute_class_weights(kind: str, labels: Sequence[int], num_classes: int) ->
         kind: none, sqrt or balanced.
         labels: class ids of the N training rows.
     """
-    counts = torch.bincount(torch.as_tensor(labels), minlength=num_classes).float()
+    return weigh_counts(kind, torch.bincount(torch.as_tensor(labels), minlength=num_classes))
+
+
+def weigh_counts(kind: str, counts: Tensor) -> Tensor:
+    """`compute_class_weights` where the rows per class, (C,), are known."""
+    counts = counts.float()
     power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
-    balanced = counts.sum() / (num_classes * counts.clamp(min=1))
+    balanced = counts.sum() / (len(counts) * counts.clamp(min=1))
     return torch.where(counts > 0, balanced**power, 0.0)
 
 

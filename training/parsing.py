@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,37 +37,52 @@ def parse_arguments(
         allow_abbrev=False,
     )
     parser.add_argument("--config", help="YAML file of flags (a recipe); flags on the command line win over it.")
+    parser.add_argument(
+        "--sweep",
+        help="Recipe with lists of values in a section `sweep`: train a head over frozen towers for each combination.",
+    )
     recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     recipe.add_argument("--config")
     known, rest = recipe.parse_known_args(argv)
-    flags = [*([] if known.config is None else _recipe_flags(Path(known.config))), *rest]
+    flags = [*([] if known.config is None else to_flags(read_recipe(Path(known.config)))), *rest]
     _, unknown = parser.parse_known_args(flags)
     if unknown:
         raise InputError(_explain_unknown(unknown, list(parser._option_string_actions)))
     try:
-        model, data, training, _ = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
+        model, data, training, others = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
     except InputError:
         raise
     except ValueError as error:  # TrainingArguments' own checks
         raise InputError(str(error)) from error
+    if others.sweep is not None:
+        raise InputError(f"The recipe {known.config} has a section sweep; start it with --sweep in place of --config.")
     if training.head_learning_rate is None:
         factor = 1 if model.from_scratch or model.model == "baseline" else 10
         training.head_learning_rate = factor * training.learning_rate
     return model, data, training
 
 
-def _recipe_flags(path: Path) -> list[str]:
-    """{name: value} of a YAML file as command-line words."""
+def read_recipe(path: Path) -> dict[str, Any]:
+    """{flag: value} of a YAML file.
+
+    Raises:
+        InputError: it can't be read, or names another recipe.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"Can't read the recipe --config {path}: {error}") from error
+        raise InputError(f"Can't read the recipe {path}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(
             f"The recipe {path} is no mapping; write one `flag: value` a line, without dashes before flag."
         )
     if "config" in values:
         raise InputError(f"The recipe {path} names another recipe (config); a recipe holds flags only.")
+    return values
+
+
+def to_flags(values: Mapping[str, Any]) -> list[str]:
+    """{flag: value} as command-line words; a flag without a value is left out."""
     flags: list[str] = []
     for name, value in values.items():
         if value is not None:

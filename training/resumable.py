@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from data_utils.errors import InputError
@@ -125,9 +132,25 @@ class ResumableTrainer(Trainer):
             self.state.best_model_checkpoint = str(best) if step and best.exists() else None
         return position
 
+    def _load_callback_state(self) -> None:
+        """As in Trainer, which would count towards the checkpoint's --early_stopping_patience, not this launch's."""
+        super()._load_callback_state()
+        for callback in self._early_stopping():
+            callback.early_stopping_patience = self.args.early_stopping_patience
+
+    def _early_stopping(self) -> list[EarlyStoppingCallback]:
+        return [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
+
+    def _is_finished(self) -> bool:
+        """Whether the last update is made, or no better model has come for as long as was to be waited for."""
+        waited = (each.early_stopping_patience_counter for each in self._early_stopping())
+        return self.state.global_step >= self.state.max_steps or any(
+            evaluations >= self.args.early_stopping_patience for evaluations in waited
+        )
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """As in Trainer, which would make one more update where the checkpoint was the last one's."""
-        if self.state.global_step >= self.state.max_steps:
+        """As in Trainer, which would train on where the checkpoint was the last one."""
+        if self._is_finished():
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)

@@ -10,17 +10,19 @@ from accelerate.utils import gather_object
 from data_utils.errors import InputError
 from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier
-from modeling.state import check_weights_fit
+from modeling.state import check_frozen_weights, check_weights_fit
 from training import checkpoints
 from training.arguments import LATEST, SentimentTrainingArguments
 from training.data import TrainingData
+from training.stream_data import StreamedData
 
 logger = logging.getLogger(__name__)
 FINGERPRINTS = {
     "data_fingerprint": "The data, or how they are read, differ",
     "split_sha256": "The split differs (--seed, --val_ratio or --split_file)",
     "tokens_sha256": "The tokenizer or --max_length differs",
-    "rows_sha256": "The rows or their order differ (--seed, --max_train_samples, --max_eval_samples)",
+    "rows_sha256": "The rows or their order differ (--seed, --max_train_samples, --max_eval_samples; with --streaming "
+    "also the number of processes, --dataloader_num_workers, --per_device_train_batch_size, --shuffle_buffer_size)",
 }
 
 
@@ -74,7 +76,7 @@ def _newest(folder: Path) -> Path | None:
     return max((folder / name for name in everywhere), key=checkpoints.step_of, default=None)
 
 
-def check_continues(checkpoint: str, model: SentimentClassifier, prepared: TrainingData) -> None:
+def check_continues(checkpoint: str, model: SentimentClassifier, prepared: TrainingData | StreamedData) -> None:
     """Refuse to go on with another model, or with other rows than those the checkpoint was trained on.
 
     A new split would put rows that were trained on into the validation part, and its figures would be too good.
@@ -85,13 +87,15 @@ def check_continues(checkpoint: str, model: SentimentClassifier, prepared: Train
     weights = Path(checkpoint, "model.safetensors")
     if weights.is_file():
         check_weights_fit(model, weights)
+        check_frozen_weights(model, weights)
     run = RunFolder(Path(checkpoint).resolve().parent.parent)
     if run.is_run():
         earlier, now = run.load_arguments()["environment"], prepared.fingerprints()
         for name, fault in FINGERPRINTS.items():
             if earlier.get(name) not in (None, now[name]):
+                split = f" and --split_file {run.split_file}" if run.split_file.exists() else ""
                 raise InputError(
                     f"{fault} from those of the run that wrote {checkpoint}: its figures would be wrong. Use the flags "
-                    f"of {run.config_file} and --split_file {run.split_file}, or start a new run."
+                    f"of {run.config_file}{split}, or start a new run."
                 )
     logger.info("Resuming from %s.", checkpoint)

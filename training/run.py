@@ -21,7 +21,6 @@ from transformers.trainer_utils import PredictionOutput
 
 from data_utils.arguments import DataArguments
 from data_utils.errors import InputError
-from data_utils.splits import save_split
 from evaluation.report import format_metrics, format_table, write_bad_cases, write_json, write_predictions_csv
 from evaluation.run_folder import RunFolder
 from evaluation.scoring import score_predictions
@@ -33,6 +32,7 @@ from training.checkpoints import clear_leftovers
 from training.data import TrainingData
 from training.launch import is_main_process
 from training.signals import REQUEUE_CODE, Interrupted
+from training.stream_data import StreamedData
 from training.trainer import SentimentTrainer, softmax
 
 logger = logging.getLogger(__name__)
@@ -107,18 +107,23 @@ def open_run(run: RunFolder, args: SentimentTrainingArguments, *, checkpoint: st
         if args.should_save:
             clear_leftovers(run.checkpoints_dir)
             if not own and run.config_file.exists():
-                _move_aside(run.path)
+                move_aside(run.path)
                 run.path.mkdir()
 
 
 def write_start(
-    run: RunFolder, *, model: ModelArguments, data: DataArguments, trainer: SentimentTrainer, prepared: TrainingData
+    run: RunFolder,
+    *,
+    model: ModelArguments,
+    data: DataArguments,
+    trainer: SentimentTrainer,
+    prepared: TrainingData | StreamedData,
 ) -> None:
     """Write and show what is known before the first step: arguments, split, quarantine, parameters."""
     args = trainer.args
     if not args.should_save:
         return
-    data_section = asdict(data) | {"data_dir": str(Path(data.data_dir).resolve()), "cache_dir": str(data.cache_path())}
+    data_section = asdict(data) | {"data_dir": data.resolved_dir(), "cache_dir": str(data.cache_path())}
     if data.list_path() == Path(data.train_file):  # a path of its own, which another working folder wouldn't find
         data_section["train_file"] = str(data.list_path().resolve())
     run.save_arguments(
@@ -129,8 +134,7 @@ def write_start(
             "environment": describe_environment(args) | prepared.fingerprints(),
         }
     )
-    save_split(prepared.split, run.split_file)
-    prepared.ledger.write_csv(run.quarantine_file)
+    prepared.save(run)
     summary = prepared.ledger.summary()
     if summary:
         logger.info("%s\nEach is a row of %s.", summary, run.quarantine_file)
@@ -140,7 +144,7 @@ def write_start(
 def write_results(
     run: RunFolder,
     trainer: SentimentTrainer,
-    prepared: TrainingData,
+    prepared: TrainingData | StreamedData,
     training_metrics: Mapping[str, float],
     *,
     resumed: bool,
@@ -155,7 +159,7 @@ def write_results(
         "best": describe_best(trainer) if trainer.args.load_best_model_at_end else None,
         "parameters": dict(parameter_table(trainer.accelerator.unwrap_model(trainer.model))),
         "training": {
-            "num_train_rows": len(prepared.train),
+            "num_train_rows": prepared.num_train_rows,
             "num_val_rows": 0 if prepared.val is None else len(prepared.val),
             "steps": trainer.state.global_step,
             "epochs": trainer.state.epoch,
@@ -170,7 +174,7 @@ def write_results(
     logger.info("The run is in %s; evaluate it with: python evaluate.py %s", run.path, run.path)
 
 
-def save_model(run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData) -> None:
+def save_model(run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData | StreamedData) -> None:
     """Write model/ whole or not at all: weights, config, tokenizer and preprocessing."""
     partial = run.path / ".model.partial"
     trainer.save_model(str(partial))
@@ -224,7 +228,7 @@ def format_parameters(table: Mapping[str, int]) -> str:
 
 
 def _write_validation(
-    run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData, prediction: PredictionOutput
+    run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData | StreamedData, prediction: PredictionOutput
 ) -> dict[str, Any]:
     labels, row_index = prediction.label_ids
     order = row_index.argsort()
@@ -239,7 +243,8 @@ def _write_validation(
     return metrics | {"loss": F.cross_entropy(logits, torch.from_numpy(labels)).item()}
 
 
-def _move_aside(folder: Path) -> None:
+def move_aside(folder: Path) -> None:
+    """Rename an earlier run's folder to a free name beside it, and say so."""
     number = 1
     while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
         number += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,19 +14,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction
 
+from data_utils.batches import BatchReader
 from data_utils.collator import PairCollator
 from data_utils.pairs import NO_LABEL_ID
 from evaluation.inference import check_rows_counted_once
 from evaluation.metrics import SentimentMetrics
 from modeling import SentimentClassifier, SentimentOutput
 from training.arguments import METRICS, SentimentTrainingArguments
-from training.losses import classification_loss, compute_class_weights
-from training.modality_dropout import drop_modalities
+from training.losses import compute_class_weights
+from training.objective import group_parameters, training_loss
 from training.resumable import ResumableTrainer
 from training.signals import is_stop_requested
-
-TOWER_PREFIXES = ("text_tower.", "image_tower.")
-
 
 NON_FINITE_REMEDY = (
     "Lower --learning_rate or --head_learning_rate, use --bf16 or float32 instead of --fp16, or resume from an earlier "
@@ -36,7 +33,7 @@ NON_FINITE_REMEDY = (
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss, a gradient or an answer became nan or infinite; no further update was made."""
+    """The loss, a gradient or an answer became nan or infinite; no further update is made."""
 
 
 class SentimentTrainer(ResumableTrainer):
@@ -64,6 +61,7 @@ class SentimentTrainer(ResumableTrainer):
     ) -> None:
         # Set before Trainer reads it: labels and row_index are gathered from all ranks beside the logits.
         args.label_names = ["labels", "row_index"]
+        self._has_two_modalities = model.uses_text and model.uses_image
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         super().__init__(
             model=model,
@@ -74,30 +72,15 @@ class SentimentTrainer(ResumableTrainer):
             compute_metrics=self._compute_metrics,
             callbacks=list(callbacks),
         )
-        self.class_weights = compute_class_weights(args.class_weights, train_dataset["label"][:], len(self.labels))
+        self.class_weights = self._compute_class_weights()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW (or what --optim names) with the towers' rate and the head's, with and without weight decay."""
         model = self.model if model is None else model
         if self.optimizer is None:
-            decayed = set(self.get_decay_parameter_names(model))
-            groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
-            for name, parameter in model.named_parameters():
-                if parameter.requires_grad:
-                    in_tower = name.removeprefix("module.").startswith(TOWER_PREFIXES)
-                    groups[in_tower, name in decayed].append(parameter)
+            groups = group_parameters(model, decayed=set(self.get_decay_parameter_names(model)), args=self.args)
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-            self.optimizer = optimizer_class(
-                [
-                    {
-                        "params": parameters,
-                        "lr": self.args.learning_rate if in_tower else self.args.head_learning_rate,
-                        "weight_decay": self.args.weight_decay if decay else 0.0,
-                    }
-                    for (in_tower, decay), parameters in groups.items()
-                ],
-                **options,
-            )
+            self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
 
     def get_batch_samples(
@@ -113,6 +96,9 @@ class SentimentTrainer(ResumableTrainer):
         sums = self.accelerator.reduce(sums, reduction="sum")
         self.stop_requested = bool(sums[1])
         return batches, sums[0]
+
+    def _compute_class_weights(self) -> Tensor:
+        return compute_class_weights(self.args.class_weights, self.train_dataset["label"][:], len(self.labels))
 
     def _mark_filling_rows(self, batches: list[dict[str, Tensor]]) -> None:
         """Take the label of rows that stand in an epoch's last batches a second time, to give each rank as many.
@@ -141,28 +127,20 @@ class SentimentTrainer(ResumableTrainer):
         Raises:
             NonFiniteLossError: before the backward pass of a loss that is nan or infinite.
         """
-        inputs = dict(inputs)
-        row_index, labels = inputs.pop("row_index"), inputs.pop("labels")
         if not model.training:
-            outputs = model(**inputs, labels=labels)
+            inputs = {name: value for name, value in inputs.items() if name != "row_index"}
+            outputs = model(**inputs)
             return (outputs.loss, outputs) if return_outputs else outputs.loss
-        inputs["text_present"], inputs["image_present"] = drop_modalities(
-            row_index,
-            inputs["text_present"],
-            inputs["image_present"],
-            rate=self.args.modality_dropout if self._has_two_modalities else 0.0,
-            seed=self.args.seed,
+        loss, outputs = training_loss(
+            model,
+            inputs,
+            args=self.args,
             epoch=int(self.state.epoch or 0),
-        )
-        outputs = model(**inputs)
-        loss = classification_loss(
-            outputs.logits,
-            labels,
-            class_weights=self.class_weights.to(outputs.logits.device),
-            label_smoothing=self.args.label_smoothing_factor,
+            modality_dropout=self.args.modality_dropout if self._has_two_modalities else 0.0,
+            class_weights=self.class_weights.to(inputs["labels"].device),
             weight_sum=num_items_in_batch,
         )
-        self._check_finite(loss, row_index)
+        self._check_finite(loss, inputs["row_index"])
         # Data parallel averages gradients over ranks, while each rank's loss is its share of the whole.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -177,14 +155,12 @@ class SentimentTrainer(ResumableTrainer):
         with self._every_row():
             return super().get_test_dataloader(test_dataset)
 
+    def _get_dataloader(self, dataset: Dataset, *args: Any, **kwargs: Any) -> DataLoader:
+        return super()._get_dataloader(BatchReader(dataset), *args, **kwargs)
+
     def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
         """0: Trainer's estimate counts every pixel as a token and would be logged as a figure."""
         return 0
-
-    @property
-    def _has_two_modalities(self) -> bool:
-        model = self.accelerator.unwrap_model(self.model)
-        return model.uses_text and model.uses_image
 
     @contextmanager
     def _every_row(self) -> Iterator[None]:
@@ -199,8 +175,10 @@ class SentimentTrainer(ResumableTrainer):
         norm = super()._clip_grad_norm(model)
         # Under float16 infinite gradients are the scaler's daily business: it skips the update by itself.
         if norm is not None and not self.args.fp16 and not math.isfinite(norm):
+            # DeepSpeed makes the update with the backward pass, and tells the norm afterwards.
+            moment = "after" if self.is_deepspeed_enabled else "before"
             raise NonFiniteLossError(
-                f"The gradient's norm is {float(norm)} at step {self.state.global_step + 1}; stopped before the "
+                f"The gradient's norm is {float(norm)} at step {self.state.global_step + 1}; stopped {moment} the "
                 f"update. {NON_FINITE_REMEDY}"
             )
         return norm

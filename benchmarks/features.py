@@ -1,0 +1,60 @@
+"""The pass of frozen towers that fills the cache of features, against the bare forwards of both towers."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+
+from benchmarks.results import Result
+from benchmarks.setting import Setting
+from benchmarks.turns import Batch, take_turns, time_of
+from data_utils.batches import BatchReader
+from evaluation.inference import inference_context, plan_batches
+from modeling import SentimentClassifier
+from training.features import cache_features
+
+ROWS = 256
+BATCH_SIZE = 64
+TARGET = 0.9
+
+
+def measure(setting: Setting) -> list[Result]:
+    """Rows per second of the pass with an empty cache, and of the towers on batches in memory, in one precision."""
+    with setting.assemble("--freeze", "both", "--cache_features", "false") as (trainer, prepared):
+        model, args = trainer.model, trainer.args
+        rows = np.arange(min(len(prepared.rows), 16 if setting.quick else ROWS))
+        reader = BatchReader(prepared.rows.select(rows).add_column("row_index", rows))
+        batches = [trainer.data_collator(reader.__getitems__(batch)) for batch in plan_batches(reader, BATCH_SIZE)]
+
+        def fill() -> float:
+            with tempfile.TemporaryDirectory(dir=setting.work_dir) as folder:
+                run = partial(
+                    cache_features,
+                    *(model, prepared.rows, trainer.data_collator),
+                    cache_features=True,
+                    rows=rows,
+                    cache_dir=Path(folder),
+                    precision=args.mixed_precision,
+                    device=args.device,
+                )
+                return len(rows) / time_of(run)
+
+        def forward() -> float:
+            return len(rows) / time_of(partial(encode_all, model, batches, trainer.accelerator))
+
+        values, ceiling = take_turns([fill, forward], setting.repeats)
+    note = f"both towers, precision {args.mixed_precision}"
+    return [Result("features pass", values, "rows/s", "bare forwards", ceiling, target=TARGET, note=note)]
+
+
+def encode_all(model: SentimentClassifier, batches: list[Batch], accelerator: Accelerator) -> None:
+    """The forwards of both towers on batches that are in memory."""
+    with inference_context(model, accelerator):
+        for batch in batches:
+            batch = {name: value.to(accelerator.device) for name, value in batch.items()}
+            model.encode_text(batch["input_ids"], batch["attention_mask"], batch["text_present"])
+            model.encode_image(batch["pixel_values"], batch["image_present"])

@@ -1,0 +1,55 @@
+"""What is measured on where nothing is given: drawn pairs at the size of real tweets' pictures, and a random CLIP."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+from data_utils.sample import draw_picture, merge_moods, plan_moods, write_tweet
+from data_utils.tokens import train_wordpiece
+
+LONGEST_SIDE = 400
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def draw_pairs(folder: Path, num_pairs: int, seed: int = 0) -> None:
+    """Write train.txt and data/{guid}.txt|.jpg: the sample's tweets, its pictures enlarged and made grainy.
+
+    Grain makes the files as large as photographs are (about 30 kB), hence as slow to decode.
+    """
+    rng, noise = random.Random(seed), np.random.default_rng(seed)
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    lines = ["guid,tag"]
+    for number, (text_mood, picture_mood) in enumerate(plan_moods(num_pairs, rng)):
+        stem = folder / "data" / str(number)
+        stem.with_suffix(".txt").write_text(write_tweet(text_mood, rng) + "\n", encoding="utf-8")
+        picture = draw_picture(picture_mood, rng)
+        scale = LONGEST_SIDE / max(picture.size)
+        pixels = np.asarray(picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC))
+        grain = noise.normal(0, 8, pixels.shape)
+        picture = Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8))
+        picture.save(stem.with_suffix(".jpg"), quality=75)
+        lines.append(f"{number},{merge_moods(text_mood, picture_mood)}")
+    (folder / "train.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_clip(folder: Path, data_dir: Path, *, tiny: bool) -> None:
+    """A random CLIP of ViT-B/32's shape (151 M parameters) with a tokenizer that is trained on the texts."""
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in sorted((data_dir / "data").glob("*.txt"))]
+    tokenizer = train_wordpiece(texts, vocab_size=1_000 if tiny else 40_000, max_length=77)
+    config = CLIPConfig()
+    if tiny:
+        config = CLIPConfig(text_config=TINY, vision_config=TINY, projection_dim=16)
+        config.text_config.vocab_size = len(tokenizer)
+    config.text_config.pad_token_id = tokenizer.pad_token_id
+    config.text_config.bos_token_id = tokenizer.cls_token_id
+    config.text_config.eos_token_id = tokenizer.sep_token_id
+    torch.manual_seed(0)
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil().save_pretrained(folder)

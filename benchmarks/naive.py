@@ -1,0 +1,107 @@
+"""The way this task is usually done, for comparison only: a processor inside the step, on one picture at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+
+from benchmarks.results import Result
+from benchmarks.setting import Setting
+from benchmarks.turns import Batch, LoopTimer
+from modeling.features import Features
+from modeling.fusion import get_fusion_head
+from training.data import TrainingData
+
+STEPS = 2
+LONGEST = 77
+RATES = {"shipped defaults": ((), 4.0), "float32, equal mathematics": (("--bf16", "false"), 1.5)}
+
+
+def measure(setting: Setting) -> list[Result]:
+    """train.py at batch 8 as it is shipped, and in float32, each against the naive way."""
+    results = []
+    steps = setting.steps(STEPS)
+    for name, (flags, target) in RATES.items():
+        with setting.assemble("--num_train_epochs", "100000", "--eval_strategy", "no", *flags) as (trainer, prepared):
+            with naive_steps(setting, prepared) as naive:
+                timer = LoopTimer(trainer, naive, steps=steps, repeats=setting.repeats)
+                trainer.train()
+            note = f"batch {trainer.args.train_batch_size}, {name}: precision {trainer.args.mixed_precision}"
+        result = Result(
+            f"train.py's loop, {name}", timer.loop, "samples/s", "the naive way", timer.other, target=target, note=note
+        )
+        results.append(result)
+    return results
+
+
+class NaiveClassifier(nn.Module):
+    """CLIP under train.py's default head; text and pictures go through CLIP's processors in every forward."""
+
+    def __init__(self, clip_name: str) -> None:
+        super().__init__()
+        self.clip = CLIPModel.from_pretrained(clip_name, dtype=torch.float32)
+        self.tokenizer = AutoTokenizer.from_pretrained(clip_name)
+        self.picture_processor = CLIPImageProcessorPil.from_pretrained(clip_name)
+        self.head = get_fusion_head("attn")(self.clip.config.projection_dim, 3, dropout=0.1)
+
+    def forward(self, texts: Sequence[str], pictures: Sequence[Image.Image]) -> Tensor:
+        """B texts and pictures -> logits (B, C)."""
+        tokens = self.tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=LONGEST, return_tensors="pt"
+        )
+        pixels = self.picture_processor(list(pictures), return_tensors="pt")["pixel_values"]
+        outputs = self.clip(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=pixels)
+        return self.head(Features(outputs.text_embeds), Features(outputs.image_embeds))
+
+
+@contextmanager
+def naive_steps(setting: Setting, prepared: TrainingData) -> Iterator[Callable[[Sequence[tuple[Batch, Tensor]]], None]]:
+    """A function that trains on the same rows as some batches, from the files: float32, unfused AdamW.
+
+    It works in a process of its own, whose memory is managed as the C library does by itself.
+    """
+    ours, theirs = multiprocessing.Pipe()
+    folder, guids = setting.data_dir / "data", prepared.train["guid"][:]
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, str(setting.clip_name)))
+    process.start()
+
+    def run(batches: Sequence[tuple[Batch, Tensor]]) -> None:
+        ours.send(
+            [
+                ([str(folder / guids[row]) for row in batch["row_index"].tolist()], batch["labels"].tolist())
+                for batch, _ in batches
+            ]
+        )
+        ours.recv()
+
+    try:
+        yield run
+    finally:
+        process.terminate()
+        process.join()
+
+
+def serve(connection: Connection, clip_name: str) -> None:
+    """Make the updates that are asked for, and answer after each list of them."""
+    torch.manual_seed(0)
+    model = NaiveClassifier(clip_name).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=False, fused=False)
+    while True:
+        for stems, labels in connection.recv():
+            texts = [Path(f"{stem}.txt").read_text(encoding="utf-8", errors="replace") for stem in stems]
+            pictures = [Image.open(f"{stem}.jpg").convert("RGB") for stem in stems]
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(texts, pictures), torch.tensor(labels))
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        connection.send(None)

@@ -1,0 +1,54 @@
+"""Preparing pairs that were never seen, against decoding and resizing the same pictures and nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.results import Result
+from benchmarks.setting import PICTURE, Setting
+from benchmarks.turns import take_turns, time_of
+from data_utils.arguments import DataArguments
+from data_utils.pairs import load_pairs
+
+TARGET = 0.9
+
+
+def measure(setting: Setting) -> list[Result]:
+    """Pairs per second of `load_pairs` with an empty cache, and pictures per second of all cores that only decode."""
+    files = (setting.data_dir / "data" / f"{guid}.jpg" for guid in read_guids(setting.data_dir / "train.txt"))
+    pictures = [file for file in files if file.exists()]
+    workers = DataArguments(data_dir=str(setting.data_dir)).num_workers()
+    sides = [partial(prepare_anew, setting), partial(decode_all, pictures, workers)]
+    seconds = take_turns([partial(time_of, side) for side in sides], setting.repeats)
+    values, against = ([len(pictures) / each for each in side] for side in seconds)
+    note = f"{len(pictures)} pairs, {workers} processes; preparing also reads and cleans texts and writes the cache"
+    name = "prepared pairs"
+    return [Result(name, values, "pairs/s", "bare decoding and resizing", against, target=TARGET, note=note)]
+
+
+def prepare_anew(setting: Setting) -> None:
+    """Everything up to the table of pairs, with an empty cache."""
+    with setting.cold_arguments() as data:
+        load_pairs(data.list_path(), pair_dir=setting.data_dir, data=data, picture=PICTURE)
+
+
+def read_guids(list_file: Path) -> list[str]:
+    """The first cell of every line."""
+    return [line.partition(",")[0] for line in list_file.read_text(encoding="utf-8").splitlines()]
+
+
+def decode_all(paths: list[Path], workers: int) -> None:
+    """Decode and resize by a plain pool; nothing is kept."""
+    with multiprocessing.Pool(workers) as pool:
+        pool.map(decode_plainly, paths, chunksize=16)
+
+
+def decode_plainly(path: Path) -> None:
+    """What every preparation has to do at least."""
+    with Image.open(path) as image:
+        np.asarray(image.convert("RGB").resize((PICTURE.image_size, PICTURE.image_size), PICTURE.resample))

@@ -1,0 +1,58 @@
+"""A second start of train.py: seconds from `main` to the first step, on prepared data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from benchmarks.results import Result
+from benchmarks.setting import Setting
+
+TARGET = 3.0
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def measure(setting: Setting) -> list[Result]:
+    """Launches of train.py with the shipped defaults; the first one, which prepares the data, isn't counted."""
+    values = [launch(setting) for _ in range(setting.repeats + 1)][1:]
+    note = "from the call of main, all modules of train.py imported, to the begin of the first step"
+    return [Result("second start", values, "s", target=TARGET, at_least=False, note=note)]
+
+
+def launch(setting: Setting) -> float:
+    """Seconds to the first step in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=setting.work_dir) as output:
+        command = [sys.executable, "-m", "benchmarks.start", *setting.flags("--output_dir", f"{output}/run")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+    return float(done.stdout.split()[-1])
+
+
+class FirstStep(Exception):
+    """The first step has come."""
+
+
+def main() -> None:
+    """Run train.py up to its first step and print the seconds."""
+    import train
+    from training.trainer import SentimentTrainer
+
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise FirstStep
+
+    begin = time.perf_counter()
+    with patch.object(SentimentTrainer, "training_step", stop):
+        try:
+            train.main(sys.argv[1:])
+        except FirstStep:
+            print(time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Rates of one process over shards: `python -m benchmarks.stream_rate --data_dir SHARDS`.
+
+Rows per second that are only read, and that become batches (pictures decoded to 224 px, texts tokenised), bytes a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from typing import Any
+
+from data_utils.arguments import DEFAULT_LABELS
+from data_utils.collator import PairCollator
+from data_utils.errors import InputError
+from data_utils.pictures import PictureSettings
+from data_utils.shard_read import iterate_shard, read_texts
+from data_utils.shard_set import ShardSet, find_shards
+from data_utils.stream_order import StreamSettings
+from data_utils.stream_rows import RowPreparer
+from data_utils.streaming import PairStream
+from data_utils.tokens import train_wordpiece
+
+PICTURE = PictureSettings(image_size=224, shortest_edge=224, resize_mode="squash", resample=3)
+
+
+def read_raw(shards: ShardSet) -> int:
+    """Read every row, decode none; returns the bytes of pictures and texts."""
+    rows = (read() for shard in shards.shards for _, read in iterate_shard(shard, shards.kind, stop=shard.rows))
+    return sum(len(row.image or b"") + len((row.text or "").encode()) for row in rows)
+
+
+def read_batches(shards: ShardSet) -> int:
+    """Read an epoch as a training process without loader workers does; returns the number of batches."""
+    tokenizer = train_wordpiece(read_texts(shards, limit=1000), vocab_size=8000, max_length=77)
+    prepare = RowPreparer(
+        tokenizer=tokenizer,
+        max_length=77,
+        picture=PICTURE,
+        labels=DEFAULT_LABELS,
+        text_cleaning="report",
+        on_bad_pair="mask",
+    )
+    settings = StreamSettings(
+        seed=0, batch_size=32, world_size=1, rank=0, buffer_size=1000, drop_last=False, num_batches=None
+    )
+    collator = PairCollator(tokenizer.pad_token_id, PICTURE.image_size)
+    return sum(1 for _ in PairStream(shards, settings, prepare=prepare, collator=collator))
+
+
+def measure(location: str, *, repeats: int = 3) -> dict[str, Any]:
+    """Medians over `repeats` passes.
+
+    Raises:
+        InputError: there are no counted training shards.
+    """
+    shards = find_shards(location, "train")
+    if shards is None or shards.num_rows is None:
+        raise InputError(f"{location} has no shards of python -m data_utils.shard; write some.")
+    seconds: dict[str, list[float]] = {"read": [], "batches": []}
+    core_seconds: dict[str, list[float]] = {"read": [], "batches": []}
+    for _ in range(repeats):
+        for name, function in (("read", read_raw), ("batches", read_batches)):
+            begin, core_begin = time.perf_counter(), time.process_time()
+            function(shards)
+            seconds[name].append(time.perf_counter() - begin)
+            core_seconds[name].append(time.process_time() - core_begin)
+    rows, size = shards.num_rows, sum(shard.size for shard in shards.shards)
+    return {
+        "rows": rows,
+        "shards": len(shards.shards),
+        "bytes_per_row": size / rows,
+        "content_bytes_per_row": read_raw(shards) / rows,
+        "rows_per_second": {name: rows / statistics.median(each) for name, each in seconds.items()},
+        # By the processor's own time: what other jobs take of the machine doesn't count.
+        "rows_per_core_second": {name: rows / statistics.median(each) for name, each in core_seconds.items()},
+        "spread_core_seconds": {name: [min(each), max(each)] for name, each in core_seconds.items()},
+        "spread_seconds": {name: [min(each), max(each)] for name, each in seconds.items()},
+    }
+
+
+def main() -> None:
+    """Print the measurement as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", required=True, help="folder, glob or URL of shards")
+    parser.add_argument("--repeats", type=int, default=3, help="passes; the median counts")
+    options = parser.parse_args()
+    print(json.dumps(measure(options.data_dir, repeats=options.repeats), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Cross-validation: every row is judged once, by a model that saw neither it nor a twin of it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from data_utils.errors import InputError
+from data_utils.splits import Split
+
+logger = logging.getLogger(__name__)
+
+
+def make_folds(
+    guids: Sequence[str], labels: Sequence[int], groups: Sequence[int], *, num_folds: int, seed: int
+) -> tuple[Split, ...]:
+    """Deal all rows into folds, stratified by class and by whole groups (scikit-learn's `StratifiedGroupKFold`).
+
+    The same rows give the same folds in any order.
+
+    Args:
+        guids: N guids, each once.
+        labels: N class numbers.
+        groups: N group numbers (`data_utils.splits.group_ids`).
+        num_folds: K.
+        seed: of the draw.
+
+    Returns:
+        K splits: each has the rows of one fold for validation, and all others for training.
+
+    Raises:
+        InputError: so many folds can't be made of these rows.
+    """
+    order = np.argsort(np.array(guids, dtype=object))
+    names = np.array(guids, dtype=object)[order]
+    classes, numbers = np.asarray(labels)[order], np.asarray(groups)[order]
+    num_groups, smallest, largest = len(np.unique(numbers)), *_class_sizes(classes)
+    if not 2 <= num_folds <= min(num_groups, largest):
+        raise InputError(
+            f"Got {num_folds} folds for {len(names)} pairs in {num_groups} groups of equal texts, equal pictures and "
+            f"copies; allowed are 2 to {min(num_groups, largest)}."
+        )
+    if smallest < num_folds:
+        logger.warning("The rarest class has %d rows: some of the %d folds judge none of it.", smallest, num_folds)
+    _, first, members = np.unique(numbers, return_index=True, return_inverse=True)
+    dealer = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")  # said above
+        # A group is named by its first row here: the numbers it came with depend on the rows' order.
+        parts = list(dealer.split(names, classes, groups=first[members]))
+    if not all(len(val) for _, val in parts):
+        raise InputError(f"One of {num_folds} folds of {num_groups} groups would be empty; ask for fewer folds.")
+    return tuple(
+        Split(tuple(names[train].tolist()), tuple(names[val].tolist()), seed=seed, val_ratio=1 / num_folds)
+        for train, val in parts
+    )
+
+
+def _class_sizes(classes: np.ndarray) -> tuple[int, int]:
+    """Rows of the rarest and of the most frequent class among class numbers (N,)."""
+    counts = np.unique(classes, return_counts=True)[1]
+    return int(counts.min()), int(counts.max())

@@ -1,0 +1,70 @@
+"""Rows out of one shard, Parquet or WebDataset tar, the pictures still as their files' bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from data_utils import shard_parquet, shard_tar
+from data_utils.errors import InputError
+from data_utils.shard_file import Row, ShardError, ShardRow, naming
+from data_utils.shard_set import Shard, ShardSet
+
+_FORMATS = {"parquet": shard_parquet, "webdataset": shard_tar}
+_NEEDED = {
+    "parquet": "the columns image (struct of bytes and path, or bytes), text and label (a name or a class number)",
+    "webdataset": "of each row a .jpg (or .png, .webp), a .txt, and a .cls or a .json with label in it",
+}
+
+
+def iterate_shard(shard: Shard, kind: str, *, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+    """Number of each row from `start` (0 is the shard's first) to before `stop`, and a function that reads it.
+
+    A row that isn't read costs next to nothing. It can be read until the iteration goes on.
+
+    Raises:
+        ShardError: the file can't be read, is damaged, or has other rows than its manifest says.
+    """
+    count = start
+    for number, read in _FORMATS[kind].iterate_rows(shard, start):
+        if stop is not None and number >= stop:
+            return
+        yield number, _guarded(shard, read)
+        count = number + 1
+    if stop is not None and count < stop:
+        raise ShardError(f"{shard.url} ends after {count} rows, of which {shard.rows} were announced; copy it again.")
+
+
+def check_columns(shards: ShardSet, *, labelled: bool) -> None:
+    """Refuse shards that lack a column, by a look at the first one's first rows.
+
+    Raises:
+        InputError: it names what there is and what is needed.
+    """
+    shard = shards.shards[0]
+    try:
+        found = _FORMATS[shards.kind].find_columns(shard)
+    except ShardError as error:
+        raise InputError(str(error)) from error
+    if not {"image", "text"} <= found.keys() or (labelled and "label" not in found):
+        names = ", ".join(sorted({name for names in found.values() for name in names})) or "nothing"
+        needed = _NEEDED[shards.kind] + ("" if labelled else " (label may be absent)")
+        raise InputError(f"{shard.url} holds {names}; needed are {needed}.")
+
+
+def read_texts(shards: ShardSet, *, limit: int) -> list[str]:
+    """The first `limit` texts in the shards' order; pictures are passed over."""
+    found: list[str] = []
+    for shard in shards.shards:
+        found += islice(_FORMATS[shards.kind].iterate_texts(shard), limit - len(found))
+        if len(found) >= limit:
+            break
+    return found
+
+
+def _guarded(shard: Shard, read: Callable[[], ShardRow]) -> Callable[[], ShardRow]:
+    def guarded() -> ShardRow:
+        with naming(shard):
+            return read()
+
+    return guarded

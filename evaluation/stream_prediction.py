@@ -1,0 +1,210 @@
+"""Predictions for shards: one line per row, in the shards' order, written as they come."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import astuple
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+from tqdm.auto import tqdm
+
+from data_utils.collator import PairCollator
+from data_utils.errors import InputError
+from data_utils.ledger import COLUMNS, Entry
+from data_utils.shard_file import ShardError, ShardRow
+from data_utils.shard_read import check_columns, iterate_shard
+from data_utils.shard_set import Shard, ShardSet, find_shards
+from data_utils.stream_rows import NumberedRow, RowPreparer
+from data_utils.streaming import ERROR, FAULTS, StreamLoader
+from evaluation.arguments import EvaluationArguments
+from evaluation.inference import classify, inference_context
+from evaluation.loaded_run import LoadedRun
+
+SHARD, GUIDS = "shard", "guids"
+
+
+class ShardBatches(IterableDataset):
+    """The batches of every `world_size`-th shard, in order; a loader's workers make them by turn.
+
+    A batch never reaches into the next shard, so that a row meets the same neighbours on any number of ranks.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        *,
+        prepare: RowPreparer,
+        collator: PairCollator,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        super().__init__()
+        self.own = list(enumerate(shards.shards))[rank::world_size]
+        self._kind = shards.kind
+        self._prepare, self._collator, self._batch_size = prepare, collator, batch_size
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches of this rank; None where nobody counted the rows."""
+        rows = [shard.rows for _, shard in self.own]
+        return None if None in rows else sum(-(-count // self._batch_size) for count in rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
+        before = 0  # batches of earlier shards
+        try:
+            for number, shard in self.own:
+                last = -1
+                for batch, rows in groupby(self._number_batches(shard), key=itemgetter(0)):
+                    last = batch
+                    if (before + batch) % num_workers == worker:
+                        yield self._collate(number, [NumberedRow(row, shard.name, read()) for _, row, read in rows])
+                before += last + 1
+        except ShardError as error:
+            yield {ERROR: str(error)}
+
+    def _number_batches(self, shard: Shard) -> Iterator[tuple[int, int, Callable[[], ShardRow]]]:
+        """Each row of a shard after the number of its batch; nothing is read yet."""
+        for row, read in iterate_shard(shard, self._kind, stop=shard.rows):
+            yield row // self._batch_size, row, read
+
+    def _collate(self, shard: int, rows: list[NumberedRow]) -> dict[str, Any]:
+        prepared, entries = self._prepare(rows)
+        guids = [row["guid"] for row in prepared]
+        return self._collator(prepared) | {SHARD: shard, GUIDS: guids, FAULTS: entries}
+
+
+class _PartFiles:
+    """What one shard gives, in files beside the output that are put together at last."""
+
+    KINDS = ("predictions", "probabilities", "quarantine")
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+
+    def path(self, kind: str, shard: int) -> Path:
+        return self._output.with_name(f".{self._output.name}.{kind}-{shard:05d}")
+
+    def write(
+        self, shard: int, guids: Sequence[str], probabilities: Tensor, entries: Sequence[Entry], names: Sequence[str]
+    ) -> None:
+        answers = [names[index] for index in probabilities.argmax(dim=1).tolist()]
+        rows = list(zip(guids, answers, strict=True))
+        values = [[f"{value:.6f}" for value in row] for row in probabilities.tolist()]
+        lines = {
+            "predictions": rows,
+            "probabilities": [[*row, *value] for row, value in zip(rows, values, strict=True)],
+            "quarantine": map(astuple, entries),
+        }
+        for kind, content in lines.items():
+            with self.path(kind, shard).open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows(content)
+
+    def merge(self, num_shards: int, names: Sequence[str]) -> None:
+        """Put all parts together; the files appear whole or not at all."""
+        headers = {
+            "predictions": ("guid", "tag"),
+            "probabilities": ("guid", "prediction", *(f"prob_{name}" for name in names)),
+            "quarantine": COLUMNS,
+        }
+        for kind, header in headers.items():
+            name = self._output.name if kind == "predictions" else f"{self._output.stem}.{kind}.csv"
+            target = self._output.with_name(name)
+            if kind == "quarantine" and not any(self.path(kind, shard).stat().st_size for shard in range(num_shards)):
+                target.unlink(missing_ok=True)  # an earlier prediction's
+                continue
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            with ExitStack() as stack:
+                stack.callback(temporary.unlink, missing_ok=True)
+                with temporary.open("wb") as whole:
+                    whole.write(f"{','.join(header)}\n".encode())
+                    for shard in range(num_shards):
+                        with self.path(kind, shard).open("rb") as part:
+                            shutil.copyfileobj(part, whole)
+                os.replace(temporary, target)
+        for kind in self.KINDS:
+            for shard in range(num_shards):
+                self.path(kind, shard).unlink()
+
+    def begin(self, shards: Sequence[int]) -> None:
+        """Empty files, whatever a prediction that was killed has left."""
+        for kind in self.KINDS:
+            for shard in shards:
+                self.path(kind, shard).write_bytes(b"")
+
+
+def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: Accelerator) -> None:
+    """Answer every row of the shards; every rank calls it, and takes every world_size-th shard.
+
+    Rows are answered whatever is wrong with them. Labels are not looked at: figures would need all rows at once.
+
+    Raises:
+        InputError: there are no shards, the output can't be written, or the model's answers aren't finite.
+        ShardError: a shard can't be read.
+    """
+    output = Path(arguments.output)
+    shards = find_shards(arguments.predict, "test")
+    if shards is None:
+        raise InputError(
+            f"There are no test-*.parquet or test-*.tar in {arguments.predict}; write them with python -m "
+            "data_utils.shard --for_prediction, or name others with a glob."
+        )
+    check_columns(shards, labelled=False)
+    parts = _PartFiles(output)
+    batches = ShardBatches(
+        shards,
+        prepare=run.row_preparer(for_prediction=True),
+        collator=run.collator,
+        batch_size=arguments.per_device_eval_batch_size,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        own = [number for number, _ in batches.own]
+        parts.begin(own)
+        count = _answer(run, batches, parts, accelerator, num_workers=arguments.dataloader_num_workers)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            parts.merge(len(shards.shards), run.label_names)
+    except OSError as error:
+        raise InputError(f"Cannot write beside {output} ({error}); all ranks need one --output folder.") from error
+    total = int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))
+    if accelerator.is_main_process:
+        print(f"{total} predictions are in {output}, probabilities and faulty rows beside it.")
+
+
+def _answer(
+    run: LoadedRun, batches: ShardBatches, parts: _PartFiles, accelerator: Accelerator, *, num_workers: int
+) -> int:
+    """Write what this rank's shards give; returns its number of rows."""
+    model, count = run.load_model(), 0
+    loader, quiet = StreamLoader(batches, num_workers=num_workers), not accelerator.is_main_process
+    with inference_context(model, accelerator):
+        for batch in tqdm(loader, desc="predict", total=batches.num_batches, disable=quiet, leave=False):
+            if ERROR in batch:
+                raise ShardError(batch[ERROR])
+            shard, guids, entries = (batch.pop(name) for name in (SHARD, GUIDS, FAULTS))
+            probabilities = classify(model, send_to_device(batch, accelerator.device))["probabilities"].cpu()
+            if not probabilities.isfinite().all():
+                raise InputError(
+                    "The model's output is not finite; its weights or its precision are at fault: take "
+                    "--mixed_precision no, or another run."
+                )
+            parts.write(shard, guids, probabilities, entries, run.label_names)
+            count += len(guids)
+    return count

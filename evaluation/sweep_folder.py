@@ -1,0 +1,106 @@
+"""The files of a sweep, and where they lie: a trial's files are whole or absent, so that a sweep can go on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.report import format_table, write_json, write_predictions_csv
+from evaluation.run_folder import RunFolder
+from evaluation.sweep_summary import (
+    Predictions,
+    TrialRecord,
+    describe_choices,
+    group_by_seed,
+    join_folds,
+    summarise_sweep,
+    tabulate_sweep,
+    write_summary_csv,
+    write_summary_md,
+    write_trials_csv,
+)
+
+
+class SweepFolder(RunFolder):
+    """A run folder with trials/ and predictions/ in place of a model.
+
+    Args:
+        path: of the folder.
+        label_names: the C classes' names.
+    """
+
+    def __init__(self, path: str | Path, label_names: Sequence[str]) -> None:
+        super().__init__(path)
+        self.label_names = tuple(label_names)
+
+    def split_file_of(self, fold: int | None) -> Path:
+        """The split of a trial, for train.py --split_file."""
+        return self.split_file if fold is None else self.path / "splits" / f"fold-{fold}.json"
+
+    def read_records(self) -> list[TrialRecord]:
+        """The finished trials, by number."""
+        return [TrialRecord(**json.loads(path.read_text(encoding="utf-8"))) for path in self._list_records()]
+
+    def finished(self) -> set[int]:
+        """Numbers of the finished trials."""
+        return {int(path.stem) for path in self._list_records()}
+
+    def write_trial(self, record: TrialRecord, predictions: Predictions | None) -> None:
+        """Write a trial's predictions, if it has any, and then its record, which makes it a finished one."""
+        if predictions is not None:
+            for suffix, probabilities in (("", predictions.best), ("_last", predictions.last)):
+                path = self._predictions_file(record.number, suffix)
+                write_predictions_csv(path, predictions.guids, predictions.labels, probabilities, self.label_names)
+        write_json(self.path / "trials" / f"{record.number:04d}.json", asdict(record))
+
+    def read_predictions(self, record: TrialRecord) -> Predictions:
+        """The predictions of a finished trial."""
+        guids, labels, best = self._read_predictions_csv(self._predictions_file(record.number, ""))
+        _, _, last = self._read_predictions_csv(self._predictions_file(record.number, "_last"))
+        return Predictions(guids, labels, best, last)
+
+    def write_summary(self, metric: str) -> str:
+        """Write trials.csv, summary.csv, summary.md and, with folds, the joined predictions; returns the table.
+
+        Args:
+            metric: by which the best epoch was chosen.
+        """
+        records = self.read_records()
+        write_trials_csv(self.path / "trials.csv", records)
+        if any("fold" in record.values for record in records):
+            self._write_out_of_fold(records)
+        configurations = summarise_sweep(records, self.read_predictions, self.label_names)
+        write_summary_csv(self.path / "summary.csv", configurations)
+        table = tabulate_sweep(configurations)
+        num_rows = max(each.num_rows for each in configurations)
+        remarks = describe_choices(metric, num_rows, len(configurations))
+        write_summary_md(self.path / "summary.md", table, title=self.path.name, remarks=remarks)
+        return f"{format_table(table)}\n\n{remarks}"
+
+    def _write_out_of_fold(self, records: Sequence[TrialRecord]) -> None:
+        for seeds in group_by_seed(records).values():
+            for trials in seeds.values():
+                if all(trial.error is None for trial in trials):
+                    joined = join_folds([self.read_predictions(trial) for trial in trials])
+                    names = [trials[0].number, trials[-1].number]
+                    path = self.path / "predictions" / f"out_of_fold_{names[0]:04d}-{names[1]:04d}.csv"
+                    write_predictions_csv(path, joined.guids, joined.labels, joined.best, self.label_names)
+
+    def _list_records(self) -> list[Path]:
+        return sorted((self.path / "trials").glob("[0-9]*.json"))
+
+    def _predictions_file(self, number: int, suffix: str) -> Path:
+        return self.path / "predictions" / f"{number:04d}{suffix}.csv"
+
+    def _read_predictions_csv(self, path: Path) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float64]]:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        labels = np.array([self.label_names.index(row["label"]) for row in rows])
+        probabilities = np.array([[float(row[f"prob_{name}"]) for name in self.label_names] for row in rows])
+        return tuple(row["guid"] for row in rows), labels, probabilities

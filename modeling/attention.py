@@ -1,0 +1,90 @@
+"""Scaled dot-product attention by whichever way is the faster one where it runs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+# The name by which the towers of transformers find `_tower_attention`.
+ATTENTION = "sdpa_or_matmul"
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale query key^T + mask) value (Vaswani et al. 2017, equation 1), by H heads of width E.
+
+    torch's fused kernel, but in bfloat16 on a CPU, where that kernel's backward pass takes two to twelve times as long
+    as plain matrix products do (`python -m benchmarks kernels`).
+
+    Args:
+        query: (B, H, S, E).
+        key, value: (B, H, T, E).
+        mask: broadcastable to (B, H, S, T); bool, True where a key is seen, or added to the scores.
+        is_causal: position i sees the keys up to i; only without a mask.
+        dropout: share of the weights that are dropped.
+        scale: default 1 / sqrt(E).
+
+    Returns:
+        (B, H, S, E).
+    """
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=is_causal, dropout_p=dropout, scale=scale
+        )
+    scores = (query * (scale or 1 / math.sqrt(query.shape[-1]))) @ key.transpose(-2, -1)  # (B, H, S, T)
+    if is_causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if mask is not None:
+        lowest = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    return F.dropout(weights, dropout) @ value
+
+
+def _tower_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """`attend` in the form that transformers calls; what only some towers ask for is left to its own."""
+    if key.shape != query.shape or kwargs.get("position_bias") is not None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **kwargs
+        )
+    if is_causal is None:
+        is_causal = module.is_causal
+    attended = attend(
+        query,
+        key,
+        value,
+        mask=attention_mask,
+        is_causal=is_causal and attention_mask is None,
+        dropout=dropout,
+        scale=scaling,
+    )
+    return attended.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, _tower_attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

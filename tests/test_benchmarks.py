@@ -1,0 +1,143 @@
+"""The measurements run in their quick form, and what they measured stays won: counts and wide ratios, never times."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from datasets import Dataset, Features, Value
+from tiny import IMAGE_SIZE, TOKENIZER, tiny_model
+
+from benchmarks import evaluation, features, naive, step
+from benchmarks.inputs import draw_pairs, write_clip
+from benchmarks.report import describe_machine, format_report
+from benchmarks.results import Result
+from benchmarks.setting import Setting
+from data_utils import PairCollator
+from data_utils.batches import BatchReader
+from data_utils.mapping import map_to_folder
+from evaluation.ablation import run_ablation
+from evaluation.inference import classify, plan_batches, run_inference
+
+NUM_ROWS = 300
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def setting(tmp_path):
+    draw_pairs(tmp_path / "pairs", 40)
+    write_clip(tmp_path / "clip", tmp_path / "pairs", tiny=True)
+    return Setting(tmp_path / "pairs", tmp_path / "clip", tmp_path, repeats=2, quick=True)
+
+
+@pytest.fixture
+def rows():
+    """Tokenised rows of random length and pictures, and their collator."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "input_ids": [rng.integers(5, len(TOKENIZER), rng.integers(2, 16)).tolist() for _ in range(NUM_ROWS)],
+        "image": [rng.bytes(3 * IMAGE_SIZE**2) for _ in range(NUM_ROWS)],
+        "text_present": [True] * NUM_ROWS,
+        "image_present": [True] * NUM_ROWS,
+        "label": [row % 3 for row in range(NUM_ROWS)],
+        "row_index": list(range(NUM_ROWS)),
+    }
+    return Dataset.from_dict(columns), PairCollator(TOKENIZER.pad_token_id, IMAGE_SIZE)
+
+
+def best_ratio(side, other, turns=5):
+    """How many times longer `other` takes than `side`, each at its best; in processor time, whatever the load is."""
+
+    def seconds(function):
+        begin = time.process_time()
+        function()
+        return time.process_time() - begin
+
+    times = [(seconds(side), seconds(other)) for _ in range(turns)]
+    return min(time for _, time in times) / min(time for time, _ in times)
+
+
+@pytest.mark.parametrize("module", [step, naive, evaluation, features])
+def test_quick_measurement_gives_figures_and_a_table(setting, module):
+    results = module.measure(setting)
+    report = format_report(describe_machine(), "drawn", {"name": results})
+    for result in results:
+        assert len(result.values) == len(result.against_values) == setting.repeats
+        assert min(result.values + result.against_values) > 0
+        assert f"| {result.name} |" in report
+        assert Result.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+def test_target_is_judged_by_the_median_ratio():
+    met = Result("a", [10.0, 8.0, 30.0], "rows/s", "b", [10.0, 10.0, 10.0], target=0.95)
+    assert (met.judged, met.is_met) == (1.0, True)
+    assert not Result("a", [4.0, 2.0, 9.0], "s", target=3.0, at_least=False).is_met
+    assert Result("a", [1.0], "s").is_met is None
+
+
+def test_batches_are_read_several_times_faster_than_rows(rows):
+    dataset, collator = rows
+    reader, order = BatchReader(dataset), np.random.default_rng(0).permutation(NUM_ROWS).reshape(-1, 20).tolist()
+
+    def read_rows():
+        for batch in order:
+            collator([dataset[row] for row in batch])
+
+    def read_batches():
+        for batch in order:
+            collator(reader.__getitems__(batch))
+
+    assert best_ratio(read_batches, read_rows) > 3
+
+
+def same(row):
+    return row
+
+
+def test_mapping_costs_less_than_that_of_datasets(tmp_path):
+    values, types = {"x": list(range(3000))}, Features({"x": Value("int64")})
+
+    def by_datasets():
+        Dataset.from_dict(values).map(same, features=types, writer_batch_size=64)
+
+    def by_us():
+        map_to_folder(values, same, folder=tmp_path, features=types, options={}, num_workers=1, description="Copying")
+
+    assert best_ratio(by_us, by_datasets, turns=3) > 3
+
+
+def test_ablation_runs_each_tower_once_per_batch_and_once_for_the_missing(rows, monkeypatch):
+    dataset, collator = rows
+    model, counts = tiny_model(), {"text": 0, "image": 0}
+    for kind, tower in model.towers().items():
+        tower.register_forward_pre_hook(lambda *_, kind=kind: counts.update({kind: counts[kind] + 1}))
+    options = {"batch_size": 32, "accelerator": Accelerator(cpu=True)}
+    run_inference(model, dataset, collator, step=classify, **options)
+    num_batches = -(-NUM_ROWS // 32)
+    assert counts == {"text": num_batches, "image": num_batches}
+    run_ablation(model, dataset, collator, TOKENIZER, **options)
+    assert counts == {"text": 2 * num_batches + 1, "image": 2 * num_batches + 1}
+
+
+def test_inference_pads_little_and_changes_no_row(rows):
+    dataset, collator = rows
+    reader = BatchReader(dataset)
+    batches = [collator(reader.__getitems__(batch)) for batch in plan_batches(reader, 32)]
+    assert sorted(torch.cat([batch["row_index"] for batch in batches]).tolist()) == list(range(NUM_ROWS))
+    computed = sum(batch["input_ids"].numel() for batch in batches)
+    assert computed < 1.1 * reader.lengths.sum()
+
+    model = tiny_model().eval()
+    found = run_inference(model, dataset, collator, batch_size=32, accelerator=Accelerator(cpu=True), step=classify)
+    with torch.no_grad():
+        expected = classify(model, collator(reader.__getitems__(range(NUM_ROWS))))
+    torch.testing.assert_close(found["probabilities"], expected["probabilities"])

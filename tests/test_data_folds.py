@@ -1,0 +1,56 @@
+"""Folds: a partition by whole groups, stratified, the same for the same rows."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from data_utils.errors import InputError
+from data_utils.folds import make_folds
+
+
+@pytest.fixture
+def rows():
+    """200 guids with rare and frequent classes, and group numbers of 1 to 4 rows each."""
+    rng = np.random.default_rng(3)
+    guids = [f"g{number}" for number in rng.permutation(200)]
+    return guids, rng.choice(3, 200, p=[0.1, 0.3, 0.6]).tolist(), rng.integers(0, 110, 200).tolist()
+
+
+def test_every_row_is_judged_once_and_no_group_crosses(rows):
+    guids, labels, groups = rows
+    folds = make_folds(guids, labels, groups, num_folds=5, seed=1)
+    assert sorted(guid for fold in folds for guid in fold.val) == sorted(guids)
+    group_of = dict(zip(guids, groups, strict=True))
+    for fold in folds:
+        assert sorted(fold.train + fold.val) == sorted(guids)
+        assert not {group_of[guid] for guid in fold.train} & {group_of[guid] for guid in fold.val}
+
+
+def test_classes_have_their_share_in_every_fold(rows):
+    guids, labels, groups = rows
+    label_of = dict(zip(guids, labels, strict=True))
+    for fold in make_folds(guids, labels, groups, num_folds=4, seed=1):
+        counts = Counter(label_of[guid] for guid in fold.val)
+        assert all(abs(counts[label] - labels.count(label) / 4) <= 2 for label in range(3))
+
+
+def test_order_of_rows_and_group_numbers_have_no_say(rows):
+    guids, labels, groups = rows
+    folds = make_folds(guids, labels, groups, num_folds=3, seed=5)
+    order = np.random.default_rng(0).permutation(len(guids))
+    renamed = np.random.default_rng(1).permutation(110)
+    again = [[column[row] for row in order] for column in (guids, labels, [int(renamed[group]) for group in groups])]
+    assert make_folds(*again, num_folds=3, seed=5) == folds
+    assert make_folds(guids, labels, groups, num_folds=3, seed=6) != folds
+
+
+@pytest.mark.parametrize("num_folds", [0, 1, 4])
+def test_impossible_numbers_are_refused(num_folds):
+    with pytest.raises(InputError, match=r"allowed are 2 to 3"):
+        make_folds(list("abcdef"), [0, 1, 0, 1, 0, 1], [0, 0, 1, 1, 2, 2], num_folds=num_folds, seed=0)
+
+
+def test_rare_class_is_noticed(caplog):
+    make_folds(list("abcdef"), [0, 0, 0, 0, 0, 1], range(6), num_folds=3, seed=0)
+    assert "rarest class has 1 rows" in caplog.text

@@ -1,0 +1,299 @@
+"""Training on the cached output of frozen towers: the same numbers, computed once, under every flag that allows it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, List, Value
+from launching import launch, launcher, logged_losses, train_flags
+from tiny import ARCHITECTURES, IMAGE_SIZE, LABELS, TOKENIZER, tiny_arguments, tiny_model, tiny_plan
+
+import train
+from data_utils.batches import BatchReader
+from data_utils.collator import PairCollator
+from data_utils.errors import InputError
+from data_utils.pairs import add_row_index
+from modeling import FUSION_HEADS, SentimentClassifier
+from modeling.state import check_frozen_weights
+from training import feature_cache
+from training.features import cache_features, choose_columns
+
+SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.fixture
+def pairs(make_pairs):
+    """24 pairs; of one the text is missing, of another the picture."""
+    rows = [
+        (str(number), LABELS[number % 3], f"{LABELS[number % 3]} words " * (1 + number % 4)) for number in range(24)
+    ]
+    rows[4], rows[7] = (*rows[4][:2], None), (*rows[7], None)
+    return make_pairs(rows)
+
+
+@pytest.fixture
+def run_train(pairs, tmp_path, caplog):
+    """Run train.py's main on a tiny model; returns the run folder and the screen's text."""
+
+    def run(name, *flags):
+        argv = ["--data_dir", str(pairs), "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(tmp_path / name)]
+        argv += ["--from_scratch", "--text_config", json.dumps(SIZES), "--image_size", "32", "--max_length", "16"]
+        argv += ["--vision_config", json.dumps(SIZES | {"patch_size": 16}), "--preprocessing_num_workers", "1"]
+        argv += ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--report_to", "none", "--logging_steps", "1"]
+        argv += ["--val_ratio", "0.25"]
+        caplog.clear()
+        train.main([*argv, *flags])
+        return tmp_path / name, caplog.text
+
+    return run
+
+
+FREEZING = [
+    ("clip", "attn", ["--projection_dim", "16", "--freeze", "both"]),
+    ("vilbert", "co_attn", ["--freeze", "both"]),
+    ("clip", "cross_attn", ["--projection_dim", "16", "--freeze", "image"]),
+    ("clip", "co_attn", ["--projection_dim", "16", "--unfreeze_last", "1"]),
+    ("baseline", "attn", ["--freeze", "text", "--unfreeze_last", "1"]),
+]
+
+
+@pytest.mark.parametrize(("model", "fusion", "flags"), FREEZING)
+def test_cached_features_give_the_losses_of_the_whole_model(run_train, model, fusion, flags):
+    common = ["--model", model, "--fusion", fusion, *flags]
+    plain, screen = run_train("plain", *common, "--cache_features", "false")
+    assert "Output of frozen parts" not in screen
+    cached, screen = run_train("cached", *common, "--cache_features", "true")
+    assert "computed in" in screen
+    losses = logged_losses(plain)
+    assert len(set(losses.values())) == len(losses)
+    assert logged_losses(cached) == pytest.approx(losses, abs=1e-5)
+
+
+def rows_of(count=12, seed=0):
+    """Tokenised rows as prepare_data gives them."""
+    rng = np.random.default_rng(seed)
+    columns = {
+        "guid": [str(number) for number in range(count)],
+        "label": [number % 3 for number in range(count)],
+        "input_ids": [[2, *rng.integers(5, len(TOKENIZER), 1 + number % 7).tolist(), 3] for number in range(count)],
+        "image": [rng.integers(0, 256, 3 * IMAGE_SIZE**2, dtype=np.uint8).tobytes() for _ in range(count)],
+        "text_present": [True] * count,
+        "image_present": [True] * count,
+        "image_key": [f"{seed}-{number}" for number in range(count)],
+    }
+    kinds = {"input_ids": List(Value("int32")), "image": Value("binary"), "label": Value("int64")}
+    kinds |= {"guid": Value("string"), "image_key": Value("string")}
+    return Dataset.from_dict(columns, features=Features({key: kinds.get(key, Value("bool")) for key in columns}))
+
+
+@pytest.fixture
+def cache(tmp_path, caplog):
+    """Call cache_features on a model; returns the result, and whether each kind of features was found or computed."""
+
+    def call(model, dataset=None, *, wanted=None, rows=None, **options):
+        dataset = rows_of() if dataset is None else dataset
+        before = set(tmp_path.glob("features-*[!k]"))
+        features = cache_features(
+            model.eval(),
+            dataset,
+            PairCollator(TOKENIZER.pad_token_id, IMAGE_SIZE),
+            cache_features=wanted,
+            rows=range(len(dataset)) if rows is None else rows,
+            cache_dir=tmp_path,
+            **{"precision": "no", "device": torch.device("cpu"), **options},
+        )
+        return features, len(set(tmp_path.glob("features-*[!k]")) - before)
+
+    return call
+
+
+def logits_of(model, features):
+    """Logits of all rows."""
+    reader = BatchReader(add_row_index(features.dataset))
+    batch = features.collator(reader.__getitems__(range(len(reader))))
+    with torch.no_grad():
+        return model.eval()(**{key: value for key, value in batch.items() if key not in ("labels", "row_index")}).logits
+
+
+@pytest.mark.parametrize("fusion", FUSION_HEADS)
+def test_every_head_gives_the_same_logits_on_cached_features(cache, fusion):
+    model = tiny_model("vilbert", fusion, freeze="both")
+    plain, built = cache(model, wanted=False)
+    assert built == 0
+    assert plain.dataset.column_names == rows_of().column_names
+    cached, built = cache(model)
+    assert built == model.uses_text + model.uses_image
+    assert "image" not in cached.dataset.column_names or not model.uses_image
+    torch.testing.assert_close(logits_of(model, cached), logits_of(model, plain), atol=1e-5, rtol=1e-5)
+
+
+def test_second_call_computes_nothing_and_heads_share_what_they_both_need(cache):
+    attn, cross = (tiny_model("clip", fusion, freeze="both") for fusion in ("attn", "cross_attn"))
+    cross.text_tower.load_state_dict(attn.text_tower.state_dict())
+    cross.image_tower.load_state_dict(attn.image_tower.state_dict())
+    first, built = cache(cross)
+    assert built == 2
+    again, built = cache(cross)
+    assert built == 0
+    assert torch.equal(logits_of(cross, again), logits_of(cross, first))
+    vectors, built = cache(attn)  # the image vectors lie beside cross_attn's image tokens
+    assert built == 0
+    assert [column.name for column in vectors.collator.features] == ["text_vector", "image_vector"]
+    assert [column.name for column in first.collator.features] == ["text_vector", "image_vector", "image_tokens"]
+
+
+def test_key_knows_weights_content_and_precision_of_each_tower_apart(cache):
+    model = tiny_model("clip", "attn", freeze="both")
+    assert cache(model)[1] == 2
+    with torch.no_grad():
+        model.text_tower.projection.weight[0, 0] += 1
+    assert cache(model)[1] == 1
+    changed = rows_of().to_dict()
+    changed["image_key"][3] = "other"
+    assert cache(model, Dataset.from_dict(changed, features=rows_of().features))[1] == 1
+    changed = rows_of().to_dict()
+    changed["label"][3], changed["guid"][5] = 2, "x"
+    assert cache(model, Dataset.from_dict(changed, features=rows_of().features))[1] == 0
+    model.config.image_mean = [0.1, 0.2, 0.3]
+    assert cache(model)[1] == 1
+    assert cache(model, precision="bf16")[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted", "columns"),
+    [
+        ({"freeze": "none"}, None, []),
+        ({"freeze": "image"}, None, []),
+        ({"freeze": "image"}, True, ["image_vector"]),
+        ({"freeze": "both"}, None, ["text_vector", "image_vector"]),
+        ({"freeze": "both"}, False, []),
+        ({"freeze": "none", "unfreeze_last": 1}, None, []),
+        ({"freeze": "none", "unfreeze_last": 1}, True, ["text_hidden", "image_hidden"]),
+        ({"freeze": "text", "unfreeze_last": 1}, True, ["text_hidden"]),
+        ({"freeze": "text", "fusion": "text_only"}, None, ["text_vector"]),
+    ],
+)
+def test_what_is_cached_follows_from_what_is_frozen(options, wanted, columns):
+    chosen = choose_columns(tiny_model("clip", **{"fusion": "attn", **options}), wanted, dtype="float32")
+    assert [column.name for kind in chosen for column in chosen[kind]] == columns
+
+
+def test_only_wanted_rows_are_computed_and_parts_of_a_split_share_them(cache, monkeypatch):
+    monkeypatch.setattr(feature_cache, "ROWS_PER_PART", 5)
+    model, dataset = tiny_model("clip", "attn", freeze="both"), rows_of(12)
+    whole, built = cache(model, dataset)
+    assert built == 6
+    kept = dataset.select([11, 3, 7, 0])
+    some, built = cache(model, kept, rows=[1, 2])
+    assert built == 6
+    picked = replace(some, dataset=some.dataset.select([1, 2]))
+    torch.testing.assert_close(logits_of(model, picked), logits_of(model, whole)[[3, 7]], atol=1e-6, rtol=1e-6)
+    stored = some.dataset.data.column("text_vector").to_pylist()
+    assert [row for row, value in enumerate(stored) if value is not None] == [3, 7]
+
+
+def test_vectors_are_read_as_one_matrix(cache):
+    model = tiny_model("clip", "attn", freeze="both")
+    features, _ = cache(model)
+    matrices = {column.name: column.read_all(features.dataset) for column in features.collator.features}
+    assert {name: (matrix.shape, matrix.dtype) for name, matrix in matrices.items()} == {
+        "text_vector": ((12, 16), torch.float32),
+        "image_vector": ((12, 16), torch.float32),
+    }
+    present = torch.ones(12, dtype=torch.bool)
+    with torch.no_grad():
+        logits = model(**matrices, text_present=present, image_present=present).logits
+    assert torch.equal(logits, logits_of(model, features))
+
+
+def test_random_numbers_of_the_training_are_left_alone(cache):
+    model = tiny_model("clip", "attn", freeze="both")
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    cache(model)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_tokens_of_a_pass_in_bfloat16_are_kept_in_bfloat16(cache):
+    model = tiny_model("vilbert", "co_attn", freeze="both")
+    half, _ = cache(model, precision="bf16")
+    whole, _ = cache(model)
+    sizes = {len(row) for row in half.dataset["image_tokens"]}, {len(row) for row in whole.dataset["image_tokens"]}
+    assert sizes == ({5 * 32 * 2}, {5 * 32 * 4})
+    torch.testing.assert_close(logits_of(model, half), logits_of(model, whole), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"unfreeze_last": 0}, "at least 1"),
+        ({"cache_features": True}, "uses no frozen tower"),
+        ({"cache_features": True, "freeze": "image", "fusion": "text_only"}, "uses no frozen tower"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(flags, words):
+    with pytest.raises(InputError, match=words):
+        tiny_arguments("clip", **flags)
+
+
+def test_more_blocks_than_there_are_is_refused_before_any_data_are_read():
+    with pytest.raises(InputError, match="CLIPTextModel has 2 blocks"):
+        tiny_plan(tiny_arguments("clip", unfreeze_last=3))
+
+
+def test_caching_where_no_block_is_frozen_is_refused(cache):
+    with pytest.raises(InputError, match="no tower has a frozen block"):
+        cache(tiny_model("clip", "attn", unfreeze_last=2), wanted=True)
+
+
+@pytest.mark.parametrize("freezing", [{"unfreeze_last": 1}, {"freeze": "both"}])
+def test_frozen_model_is_loaded_as_it_was_saved(tmp_path, freezing):
+    model = tiny_model("vilbert", "attn", **freezing)
+    model.save_pretrained(tmp_path)
+    loaded = SentimentClassifier.from_pretrained(tmp_path).train()
+    trainable = [{name for name, value in one.named_parameters() if value.requires_grad} for one in (model, loaded)]
+    assert trainable[0] == trainable[1]
+    blocks = loaded.image_tower.encoder.layers
+    assert not any(module.training for module in blocks[0].modules())
+    assert blocks[1].training == ("unfreeze_last" in freezing)
+    assert not loaded.text_tower.encoder.embeddings.dropout.training
+
+
+def test_checkpoint_of_other_frozen_weights_is_refused(tmp_path):
+    model = tiny_model("clip", "attn", freeze="both")
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    with torch.no_grad():
+        model.fusion.gate.weight += 1
+    check_frozen_weights(model, file)
+    with torch.no_grad():
+        model.text_tower.projection.weight += 1
+    with pytest.raises(InputError, match=r"text_tower\.projection\.weight is not that of"):
+        check_frozen_weights(model, file)
+
+
+@pytest.mark.parametrize("fusion", ["attn", "co_attn"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_trained_parameter_gets_a_gradient_on_cached_hidden_states(cache, architecture, fusion):
+    model = tiny_model(architecture, fusion, unfreeze_last=1)
+    features, built = cache(model, wanted=True)
+    assert built == 2
+    batch = features.collator(BatchReader(add_row_index(features.dataset)).__getitems__(range(4)))
+    del batch["row_index"]
+    model.train()(**batch).loss.backward()
+    missing = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
+    assert missing == []
+
+
+def test_two_ranks_share_the_work_and_give_the_losses_of_one_process(pairs, tmp_path):
+    flags = ["--freeze", "both", "--fusion", "cross_attn", "--num_train_epochs", "2"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    screen = launch(launcher("multi_gpu", 2), *train_flags(pairs, two, *flags, "--per_device_train_batch_size", "4"))
+    assert screen.count("computed in") == 1
+    train.main(train_flags(pairs, one, *flags, "--cache_features", "false")[1:])
+    losses = logged_losses(one)
+    assert len(set(losses.values())) > 2
+    assert logged_losses(two) == pytest.approx(losses, abs=1e-5)

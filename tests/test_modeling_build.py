@@ -1,0 +1,51 @@
+"""Building over pretrained towers, whose random start is left out: nothing of the model stays without a value."""
+
+import pytest
+import torch
+from tiny import LABELS, TOKENIZER
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+from modeling.arguments import ModelArguments
+from modeling.build import build_model
+from modeling.fusion import FUSION_HEADS
+from modeling.plan import plan_model
+
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A folder with a tiny CLIP, and the model in it."""
+    folder = tmp_path_factory.mktemp("clip")
+    text = SIZES | {"vocab_size": len(TOKENIZER), "eos_token_id": TOKENIZER.sep_token_id}
+    vision = SIZES | {"image_size": 32, "patch_size": 16}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+    model.save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder, model
+
+
+@pytest.mark.parametrize("fusion", FUSION_HEADS)
+def test_towers_are_the_source_s_and_the_rest_is_drawn(clip, fusion):
+    folder, donor = clip
+    arguments = ModelArguments(model="clip", fusion=fusion, clip_name=str(folder))
+    plan = plan_model(arguments, image_size=None, image_resize_mode=None, max_length=16)
+    # Memory that is allocated anew holds what was in it: nan here, so that a weight without a value shows.
+    leftovers = [torch.full((size,), float("nan")) for size in (16, 32, 64, 256, 1024, 4096) for _ in range(200)]
+    del leftovers
+    torch.manual_seed(0)
+    model = build_model(plan, arguments, tokenizer=TOKENIZER, labels=LABELS, text_cleaning="report")
+    for kind, tower in model.towers().items():
+        source = donor.text_model if kind == "text" else donor.vision_model
+        for name, value in tower.encoder.state_dict().items():
+            assert torch.equal(value, source.state_dict()[name]), name
+    for name, parameter in model.named_parameters():
+        if "_tower." in name:
+            continue
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif "norm" in name:
+            assert (parameter == 1).all(), name
+        else:
+            assert 0.005 < parameter.std() < 0.05, name

@@ -1,0 +1,126 @@
+"""What makes a training step fast changes no result: attention, patches, memory, bfloat16, the profile."""
+
+import resource
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from test_train_main import run_train, sample  # noqa: F401  # fixtures
+from tiny import ARCHITECTURES, tiny_batch, tiny_model
+from torch import nn
+
+from modeling.attention import attend
+from modeling.memory import keep_freed_memory
+from modeling.patches import PatchConv2d, embed_patches_linearly
+from training import launch
+from training.arguments import MIN_WEIGHTS_FOR_BF16, SentimentTrainingArguments
+
+MASKS = {
+    "none": {},
+    "bool": {"mask": torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]).bool()[:, None, None, :]},
+    "added": {"mask": torch.tensor([0.0, -1.0, 2.0, -1e4])[None, None, None, :].bfloat16()},
+    "causal": {"is_causal": True},
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_attention_in_bfloat16_equals_torchs_own(kind):
+    torch.manual_seed(0)
+    query, key, value, target = (torch.randn(2, 3, 4, 8).bfloat16() for _ in range(4))
+    results = []
+    for attention in (
+        lambda *parts: attend(*parts, **MASKS[kind]),
+        lambda *parts: F.scaled_dot_product_attention(
+            *parts, attn_mask=MASKS[kind].get("mask"), is_causal=MASKS[kind].get("is_causal", False)
+        ),
+    ):
+        parts = [part.clone().requires_grad_() for part in (query, key, value)]
+        attended = attention(*parts)
+        attended.backward(target)
+        results.append([attended, *(part.grad for part in parts)])
+    for ours, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, torchs, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_towers_in_bfloat16_answer_as_in_float32(architecture):
+    model, batch = tiny_model(architecture).eval(), tiny_batch()
+    exact = model(**batch).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(**batch).logits
+    assert rounded.dtype == torch.bfloat16
+    assert (exact - rounded).abs().max() < 0.02 * max(exact.abs().max(), 1)
+
+
+def test_patches_as_linear_layer_equal_the_convolution():
+    torch.manual_seed(0)
+    convolution, patches = nn.Conv2d(3, 5, 4, 4), nn.Sequential(nn.Conv2d(3, 5, 4, 4))
+    patches[0].load_state_dict(convolution.state_dict())
+    embed_patches_linearly(patches)
+    assert type(patches[0]) is PatchConv2d
+    pixels = torch.randn(2, 3, 9, 13)  # a row and a column that fill no patch
+    results = []
+    for module in (convolution, patches[0]):
+        with torch.autocast("cpu", torch.bfloat16):
+            embedded = module(pixels)
+        embedded.float().pow(2).sum().backward()
+        results.append((embedded, module.weight.grad, module.bias.grad))
+    for ours, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, torchs, atol=0.1, rtol=2e-2)
+    assert torch.equal(patches(pixels), convolution(pixels))  # float32: the convolution itself
+
+
+def test_convolutions_that_overlap_stay_as_they_are():
+    encoder = nn.Sequential(nn.Conv2d(3, 5, 4, 2), nn.Conv2d(5, 5, 3, 3, padding=1), nn.Conv2d(6, 6, 2, 2, groups=2))
+    embed_patches_linearly(encoder)
+    assert [type(module) for module in encoder] == [nn.Conv2d] * 3
+
+
+def test_freed_memory_is_used_again():
+    keep_freed_memory()
+
+    def count_page_faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.empty(16 * 2**20).fill_(1)  # 64 MB, 16,384 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    count_page_faults()
+    assert count_page_faults() < 1000
+
+
+@pytest.mark.parametrize(
+    ("fast_bf16", "num_weights", "flags", "expected"),
+    [
+        (True, MIN_WEIGHTS_FOR_BF16, {}, "bf16"),
+        (True, MIN_WEIGHTS_FOR_BF16 - 1, {}, "no"),
+        (False, MIN_WEIGHTS_FOR_BF16, {}, "no"),
+        (True, MIN_WEIGHTS_FOR_BF16, {"bf16": False}, "no"),
+        (False, 1, {"bf16": True}, "bf16"),
+    ],
+)
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice is one of CPUs")
+def test_bfloat16_is_chosen_where_it_pays(monkeypatch, tmp_path, fast_bf16, num_weights, flags, expected):
+    monkeypatch.setattr(launch, "has_fast_bf16", lambda: fast_bf16)
+    args = SentimentTrainingArguments(output_dir=str(tmp_path), report_to="none", head_learning_rate=1e-3, **flags)
+    monkeypatch.setattr("training.arguments.count_matrix_weights", lambda model: num_weights)
+    args.choose_precision_for(tiny_model())
+    assert args.mixed_precision == expected
+    assert args.bf16 == (expected == "bf16")
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice is one of CPUs")
+def test_run_says_its_precision_and_writes_its_profile(run_train, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(launch, "has_fast_bf16", lambda: True)
+    monkeypatch.setattr("training.arguments.MIN_WEIGHTS_FOR_BF16", 1)
+    run, screen = run_train("--profile")
+    assert "bfloat16" in screen
+    assert yaml.safe_load((run / "config.yaml").read_text())["environment"]["mixed_precision"] == "bf16"
+    assert "aten::addmm" in (run / "profile/table-rank0.txt").read_text()
+    assert (run / "profile/trace-rank0.json").stat().st_size > 1000
+
+
+def test_profile_of_a_run_that_is_too_short_is_refused_aloud(run_train):  # noqa: F811
+    run, screen = run_train("--profile", "--max_steps", "2")
+    assert "--profile" in screen
+    assert not (run / "profile").exists()

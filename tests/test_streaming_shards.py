@@ -1,0 +1,228 @@
+"""Shards: what goes in comes out, in both formats, once, whatever is killed or changed on the way."""
+
+import csv
+import io
+import json
+import tarfile
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Features, Image, Value, load_dataset
+
+from data_utils import shard, shard_write
+from data_utils.errors import InputError
+from data_utils.shard_file import ShardError
+from data_utils.shard_read import check_columns, iterate_shard
+from data_utils.shard_set import MANIFEST, Shard, find_shards
+from data_utils.splits import load_split
+
+FORMATS = ("parquet", "webdataset")
+
+
+@pytest.fixture
+def write(make_pairs, tmp_path):
+    """Write shards of rows (as for `make_pairs`) with the command's own main; returns the folder."""
+
+    def run(rows, *flags, name="shards", list_name="train.txt", code=0):
+        folder = make_pairs(rows, list_name=list_name)
+        words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / name), "--train_file", list_name]
+        words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "1"]
+        assert shard.main([*words, "--rows_per_shard", "7", *flags]) == code
+        return tmp_path / name
+
+    return run
+
+
+def read_all(location, part):
+    shards = find_shards(str(location), part)
+    return [read() for each in shards.shards for _, read in iterate_shard(each, shards.kind, stop=each.rows)]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_rows_come_out_as_they_went_in(write, numbered_rows, tmp_path, kind):
+    rows = [(guid, label, f"TEXT of {guid} http://t.co/x") for guid, label in numbered_rows(40)]
+    folder = write(rows, "--shard_format", kind)
+    split = load_split(folder / "split.json")
+    for part, guids in (("train", split.train), ("validation", split.val)):
+        found = read_all(folder, part)
+        assert sorted(row.guid for row in found) == list(guids)
+        for row in found:
+            source = tmp_path / "pairs" / "data" / f"{row.guid}.jpg"
+            assert row.image == source.read_bytes(), "the file's own bytes"
+            assert (row.text, row.label) == (f"TEXT of {row.guid} http://t.co/x", dict(r[:2] for r in rows)[row.guid])
+    shards = find_shards(str(folder), "train")
+    assert [each.rows for each in shards.shards][:-1] == [7] * (len(shards.shards) - 1)
+    assert shards.num_rows == len(split.train)
+    assert shards.label_counts.total() == len(split.train)
+    assert [row.guid for row in read_all(folder, "train")] != sorted(split.train), "a sorted list is mixed"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_datasets_reads_the_shards_too(write, numbered_rows, kind):
+    folder = write(numbered_rows(20), "--shard_format", kind)
+    ending = "parquet" if kind == "parquet" else "tar"
+    rows = list(load_dataset(kind, data_files=f"{folder}/train-*.{ending}", split="train", streaming=True))
+    assert len(rows) == find_shards(str(folder), "train").num_rows
+    assert rows[0]["image" if kind == "parquet" else "jpg"].size == (48, 36)
+
+
+def test_twins_stay_in_one_part(write):
+    rows = [(f"{number}{copy}", "positive", f"words {number}") for number in range(30) for copy in ("", "_t1")]
+    folder = write(rows, "--val_ratio", "0.3")
+    parts = [{row.guid.split("_")[0] for row in read_all(folder, part)} for part in ("train", "validation")]
+    assert parts[0]
+    assert parts[1]
+    assert not parts[0] & parts[1]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_list_for_prediction_keeps_every_row_in_order(write, kind):
+    rows = [("b", "null"), ("../a", "null"), ("c", "null", None), ("b", "null"), ("d", "null", "x", b"no picture")]
+    flags = ["--shard_format", kind, "--for_prediction", "--rows_per_shard", "2"]
+    folder = write(rows, *flags, list_name="test_without_label.txt")
+    found = read_all(folder, "test")
+    assert [row.guid for row in found] == ["b", "../a", "c", "b", "d"]
+    assert [row.text is None for row in found] == [False, True, True, False, False]
+    assert [row.image is None for row in found] == [False, True, False, False, True]
+    assert find_shards(str(folder), "train") is None
+
+
+def test_faulty_rows_are_in_quarantine(write, photo):
+    rows = [("1", "positive", "x", b"broken"), ("2", "glad"), ("3", "negative", None), ("4", "neutral", None, None)]
+    folder = write([*rows, *((str(number), "positive") for number in range(10, 20))], "--val_ratio", "0")
+    with (folder / "quarantine.csv").open() as file:
+        entries = {(row["guid"], row["reason"], row["action"]) for row in csv.DictReader(file)}
+    assert entries == {
+        ("1", "unreadable_image", "masked"),
+        ("2", "unknown_label", "dropped"),
+        ("3", "missing_text", "masked"),
+        ("4", "missing_text", "dropped"),
+        ("4", "missing_image", "dropped"),
+    }
+    assert len(read_all(folder, "train")) == 12
+    assert find_shards(str(folder), "validation") is None
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_killed_job_goes_on_and_gives_the_same_bytes(write, numbered_rows, monkeypatch, kind):
+    rows = numbered_rows(40)
+    whole = write(rows, "--shard_format", kind)
+    expected = {path.name: path.read_bytes() for path in whole.iterdir()}
+
+    def stop_at_third(plan, original=shard_write.write_shard, done=[]):  # noqa: B006
+        done.append(plan)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        original(plan)
+
+    monkeypatch.setattr(shard, "write_shard", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        write(rows, "--shard_format", kind, name="cut")
+    cut = whole.with_name("cut")
+    with pytest.raises(InputError, match="aren't finished"):
+        find_shards(str(cut), "train")
+    first = sorted(cut.glob("train-*"))
+    times = [path.stat().st_mtime_ns for path in first]
+    assert len(first) == 2
+    monkeypatch.undo()
+    write(rows, "--shard_format", kind, name="cut")
+    assert {path.name: path.read_bytes() for path in cut.iterdir()} == expected
+    assert [path.stat().st_mtime_ns for path in first] == times, "what was there is not written again"
+
+
+def test_other_settings_or_data_are_refused(write, numbered_rows, capsys):
+    rows = numbered_rows(30)
+    folder = write(rows)
+    for changed in (
+        lambda: write(rows, "--seed", "7", code=2),
+        lambda: write(rows, "--rows_per_shard", "9", code=2),
+        lambda: write([*rows, ("new", "positive")], code=2),
+    ):
+        changed()
+        assert "holds shards of other data or settings" in capsys.readouterr().err
+    (folder / MANIFEST).unlink()
+    write(rows, code=2)
+    assert "holds other files" in capsys.readouterr().err
+
+
+def test_processes_write_what_one_writes(write, numbered_rows):
+    rows = numbered_rows(30)
+    one, two = write(rows), write(rows, "--preprocessing_num_workers", "2", name="two")
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == {
+        path.name: path.read_bytes() for path in two.iterdir()
+    }
+
+
+def test_foreign_parquet_with_class_names_and_numbers(photo, tmp_path):
+    target = io.BytesIO()
+    photo(1).save(target, "PNG")
+    names = ["positive", "negative"]
+    features = Features(
+        {"id": Value("int64"), "text": Value("string"), "label": ClassLabel(names=names), "image": Image()}
+    )
+    rows = {
+        "id": [7, 8],
+        "text": ["a", "b"],
+        "label": [1, -1],
+        "image": [{"bytes": target.getvalue(), "path": None}] * 2,
+    }
+    pq.write_table(pa.table(rows, schema=features.arrow_schema), tmp_path / "part0.parquet")
+    found = read_all(tmp_path, "train")
+    assert [(row.guid, row.label) for row in found] == [("7", "negative"), ("8", None)]
+    assert found[0].image == target.getvalue()
+    shards = find_shards(f"{tmp_path}/*.parquet", "train")
+    assert shards.num_rows == 2
+    assert shards.label_counts is None
+
+
+def test_foreign_tar_in_memory(photo):
+    target = io.BytesIO()
+    photo(1).save(target, "JPEG")
+    files = {
+        "x/0.jpg": target.getvalue(),
+        "x/0.txt": b"words",
+        "x/0.cls": b"2\n",
+        "x/1.png": b"",
+        "x/1.json": b'{"label": 1}',
+    }
+    with fsspec.open("memory://foreign/00000.tar", "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    shards = find_shards("memory://foreign", "train")
+    check_columns(shards, labelled=True)
+    assert shards.num_rows is None
+    found = read_all("memory://foreign", "train")
+    assert [(row.guid, row.text, row.label) for row in found] == [("x/0", "words", "2"), ("x/1", None, 1)]
+
+
+def test_missing_columns_are_named(tmp_path):
+    pq.write_table(pa.table({"picture": [b"x"], "text": ["a"], "label": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"holds label, picture, text; needed are the columns image \(struct"):
+        check_columns(find_shards(str(tmp_path), "train"), labelled=True)
+
+
+def test_damaged_shard_is_named(write, numbered_rows):
+    folder = write(numbered_rows(30))
+    path = sorted(folder.glob("train-*"))[1]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ShardError, match=path.name):
+        read_all(folder, "train")
+
+
+def test_shard_with_fewer_rows_than_announced_is_noticed(write, numbered_rows):
+    shards = find_shards(str(write(numbered_rows(20))), "train")
+    longer = Shard(shards.shards[0].url, 0, rows=9)
+    with pytest.raises(ShardError, match="ends after 7 rows, of which 9 were announced"):
+        list(iterate_shard(longer, shards.kind, stop=9))
+
+
+def test_manifest_of_another_version_is_refused(write, numbered_rows):
+    folder = write(numbered_rows(20))
+    content = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(content | {"version": 99}))
+    with pytest.raises(InputError, match="version 99"):
+        find_shards(str(folder), "train")

@@ -1,0 +1,227 @@
+"""train.py --sweep: every trial is what train.py trains, rows are judged once, and a killed sweep goes on."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+from launching import launch, launcher
+from tiny import LABELS, SIZES, TOKENIZER
+from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig, ViTModel, set_seed
+
+import train
+from data_utils.errors import InputError
+from training.sweep_recipe import read_sweep
+
+TEXTS = {"negative": "a bad day", "neutral": "some plain words", "positive": "a good day"}
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """Folders of a text and a picture encoder, as if they were pretrained."""
+    folder = tmp_path_factory.mktemp("encoders")
+    set_seed(0)
+    options = SIZES | {"initializer_range": 0.5}  # or all rows would have nearly the same vector
+    BertModel(BertConfig(**options, vocab_size=len(TOKENIZER), max_position_embeddings=16)).save_pretrained(
+        folder / "text"
+    )
+    TOKENIZER.save_pretrained(folder / "text")
+    ViTModel(ViTConfig(**options, image_size=32, patch_size=16)).save_pretrained(folder / "vision")
+    size = {"height": 32, "width": 32}
+    CLIPImageProcessorPil(size=size, crop_size=size).save_pretrained(folder / "vision")
+    return folder
+
+
+@pytest.fixture
+def write_recipe(make_pairs, tmp_path, encoders):
+    """Factory of a recipe on 60 pairs, each text of which stands in two of them."""
+    rows = [(str(number), LABELS[number % 3], f"{TEXTS[LABELS[number % 3]]} {number % 30}") for number in range(60)]
+    base = {
+        "data_dir": str(make_pairs(rows)),
+        "cache_dir": str(tmp_path / "cache"),
+        "preprocessing_num_workers": 1,
+        "output_dir": str(tmp_path / "sweep"),
+        "model": "clip",
+        "text_name": str(encoders / "text"),
+        "vision_name": str(encoders / "vision"),
+        "projection_dim": 16,
+        "max_length": 12,
+        "val_ratio": 0.25,
+        "fusion_dropout": 0,
+        "num_train_epochs": 2,
+        "head_learning_rate": 0.03,
+        "report_to": "none",
+    }
+
+    def write(sweep, **flags):
+        path = tmp_path / "heads.yaml"
+        path.write_text(yaml.safe_dump(base | flags | {"sweep": sweep}))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run_sweep(write_recipe, tmp_path):
+    """Run train.py's main on a recipe; returns the folder of the sweep."""
+
+    def run(sweep, *words, **flags):
+        train.main(["--sweep", str(write_recipe(sweep, **flags)), *words])
+        return tmp_path / "sweep"
+
+    return run
+
+
+def read_csv(path):
+    return list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+
+
+def read_probabilities(path):
+    return {row["guid"]: [float(row[f"prob_{name}"]) for name in LABELS] for row in read_csv(path)}
+
+
+def read_record(sweep, number):
+    return json.loads((sweep / "trials" / f"{number:04d}.json").read_text())
+
+
+@pytest.mark.parametrize("fusion", ["clip_match", "co_attn"])
+def test_trial_equals_training_with_its_flags(run_sweep, tmp_path, fusion):
+    sweep = run_sweep(
+        {"fusion": ["early", fusion], "seed": [7, 8]},
+        **{"num_train_epochs": 4, "modality_dropout": 0.3, "class_weights": "sqrt", "label_smoothing_factor": 0.1},
+        **{"metric_for_best_model": "loss", "max_grad_norm": 0.5, "weight_decay": 0.1},
+    )
+    record = read_record(sweep, 3)
+    assert record["values"] == {"fusion": fusion, "seed": "8"}
+    run = tmp_path / "run"
+    train.main([*record["flags"], "--output_dir", str(run)])
+    expected = read_probabilities(run / "predictions_val.csv")
+    found = read_probabilities(sweep / "predictions" / "0003.csv")
+    assert list(found) == list(expected)
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), atol=1e-6)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert record["best_epoch"] == metrics["best"]["epoch"]
+    assert record["metrics"]["macro_f1"] == pytest.approx(metrics["val"]["macro_f1"])
+    # Not by chance or by doing nothing: rows, seeds and heads differ a thousand times as much.
+    assert np.std(list(found.values()), axis=0).max() > 1e-3
+    for other in (1, 2):
+        others = read_probabilities(sweep / "predictions" / f"{other:04d}.csv")
+        assert np.abs(np.subtract(list(others.values()), list(found.values()))).max() > 1e-3
+
+
+def test_folds_judge_every_row_once_and_part_no_twins(run_sweep):
+    sweep = run_sweep({"fusion": ["early", "text_only"], "seed": [1, 2], "folds": 3}, val_ratio=None)
+    for first in range(0, 12, 3):
+        joined = read_csv(sweep / "predictions" / f"out_of_fold_{first:04d}-{first + 2:04d}.csv")
+        assert sorted(int(row["guid"]) for row in joined) == list(range(60))
+        parts = [read_csv(sweep / "predictions" / f"{first + fold:04d}.csv") for fold in range(3)]
+        assert sorted(map(str, joined)) == sorted(str(row) for part in parts for row in part)
+        for fold, part in enumerate(parts):
+            split = json.loads((sweep / "splits" / f"fold-{fold}.json").read_text())
+            assert {row["guid"] for row in part} == set(split["val"])
+            assert not {int(guid) % 30 for guid in split["val"]} & {int(guid) % 30 for guid in split["train"]}
+    summary = read_csv(sweep / "summary.csv")
+    assert [(row["fusion"], row["seeds"], row["rows"]) for row in summary] == [
+        ("early", "2", "60"),
+        ("text_only", "2", "60"),
+    ]
+    right = [
+        [row["label"] == row["prediction"] for row in read_csv(sweep / "predictions" / f"out_of_fold_{name}.csv")]
+        for name in ("0000-0002", "0003-0005")
+    ]
+    assert float(summary[0]["accuracy_mean"]) == pytest.approx(np.mean(right))
+    assert float(summary[0]["accuracy_std"]) == pytest.approx(np.std(np.mean(right, axis=1), ddof=1))
+    assert float(summary[0]["accuracy_low"]) <= np.mean(right) <= float(summary[0]["accuracy_high"])
+
+
+def test_killed_sweep_goes_on_and_another_moves_it_aside(run_sweep, tmp_path, caplog):
+    choices = {"fusion": ["early", "image_only"], "class_weights": ["none", "balanced"]}
+    sweep = run_sweep(choices)
+    summary, answers = (sweep / "summary.csv").read_text(), (sweep / "predictions" / "0002.csv").read_text()
+    (sweep / "trials" / "0002.json").unlink()  # as if it was killed before the last file of this trial
+    (sweep / "predictions" / "0002.csv").unlink()
+    times = {path: path.stat().st_mtime_ns for path in (sweep / "trials").iterdir()}
+    run_sweep(choices)
+    assert "3 trials are there" in caplog.text
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert (sweep / "predictions" / "0002.csv").read_text() == answers
+    assert strip_seconds((sweep / "summary.csv").read_text()) == strip_seconds(summary)
+    run_sweep(choices, weight_decay=0.5)
+    assert len(list((tmp_path / "sweep.old-1" / "trials").iterdir())) == 4
+    assert yaml.safe_load((sweep / "config.yaml").read_text())["training"]["weight_decay"] == 0.5
+
+
+def strip_seconds(table):
+    return [line.rsplit(",", 1)[0] for line in table.splitlines()]
+
+
+def test_command_line_wins_and_a_trial_that_diverges_is_named(run_sweep):
+    sweep = run_sweep(
+        {"seed": [1, 2], "head_learning_rate": [0.01, "1e30"]}, "--seed", "5", fusion="late", head_learning_rate=None
+    )
+    trials = read_csv(sweep / "trials.csv")
+    assert [row["head_learning_rate"] for row in trials] == ["0.01", "1e30"]
+    assert yaml.safe_load((sweep / "config.yaml").read_text())["training"]["seed"] == 5
+    assert not trials[0]["error"]
+    assert float(trials[0]["accuracy"]) > 0
+    assert "in epoch 1" in trials[1]["error"]
+    assert not trials[1]["accuracy"]
+    table = (sweep / "summary.md").read_text()
+    assert "| 1e30 | 0 (1 failed) |" in table
+    assert "| always " in table
+    assert "chosen by its accuracy on the very rows that it is judged by" in table
+
+
+def test_ranks_share_the_trials(run_sweep, write_recipe, tmp_path):
+    choices = {"fusion": ["early", "late", "text_only"]}
+    alone = run_sweep(choices)
+    recipe = write_recipe(choices, output_dir=str(tmp_path / "shared"))
+    launch(launcher("multi_gpu", 2), "train.py", "--sweep", str(recipe))
+    tables = [strip_seconds((folder / "summary.csv").read_text()) for folder in (alone, tmp_path / "shared")]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "flags", "message"),
+    [
+        ({"fusoin": ["early"]}, {}, "Did you mean fusion?"),
+        ({"text_name": ["a", "b"]}, {}, "allowed are fusion, seed"),
+        ({"fusion": "early"}, {}, "takes a list"),
+        ({"seed": [1, 1]}, {}, "each of them once"),
+        ({"fusion": ["early", "atn"]}, {}, "Did you mean attn"),
+        ({"head_learning_rate": [-1]}, {"head_learning_rate": None}, "must be 0 or more"),
+        ({"learning_rate": [0.1]}, {}, "leave one of them out"),
+        ({"fusion": ["early"]}, {"fusion": "late"}, "stands twice"),
+        ({"folds": 2.5}, {"val_ratio": None}, "whole number"),
+        ({"folds": 3}, {}, "--val_ratio and folds"),
+        ({"seed": [1]}, {"val_ratio": 0}, "validation rows"),
+        ({"seed": [1]}, {"freeze": "none"}, "frozen towers"),
+        ({"seed": [1]}, {"max_steps": 5}, "--max_steps 5"),
+        ({"num_train_epochs": [1.5]}, {"num_train_epochs": None}, "whole ones"),
+        ({"seed": [1]}, {"resume_from_checkpoint": "x"}, "by itself"),
+        ({"lr_scheduler_type": ["reduce_lr_on_plateau"]}, {}, "can't do"),
+        ({}, {}, "no section `sweep`"),
+    ],
+)
+def test_mistakes_get_one_sentence(write_recipe, sweep, flags, message):
+    with pytest.raises(InputError, match=message):
+        read_sweep(["--sweep", str(write_recipe(sweep, **flags))])
+
+
+def test_shipped_recipe_compares_six_heads():
+    recipe = read_sweep(["--sweep", str(ROOT / "configs" / "sweep_heads.yaml")])
+    assert (recipe.name, len(recipe.trials)) == ("sweep_heads", 18)
+    assert {trial.training.seed for trial in recipe.trials} == {42, 43, 44}
+
+
+def test_sweep_and_config_exclude_each_other(write_recipe, capfd):
+    recipe = str(write_recipe({"seed": [1, 2]}))
+    for words, message in (
+        (["--sweep", recipe, "--config", recipe], "leave out --config"),
+        (["--config", recipe], "--sweep"),
+    ):
+        with pytest.raises(SystemExit):
+            train.main(words)
+        assert message in capfd.readouterr().err

@@ -1,0 +1,139 @@
+"""One pass of a frozen tower, or of the frozen part of one, over rows; its output goes into an Arrow file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, Value
+from datasets.arrow_writer import ArrowWriter
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from data_utils.batches import BatchReader
+from data_utils.collator import PairCollator
+from data_utils.feature_columns import FeatureColumn
+from modeling import SentimentClassifier
+from training.launch import is_main_process
+
+PICTURES_PER_BATCH = 64
+# Texts are sorted by length and packed up to so many tokens, padding included.
+TOKENS_PER_BATCH = 4096
+# Texts that are sorted together and held in memory before they are written in the data set's order.
+WINDOW = 512
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def sequence_dtype(precision: str) -> str:
+    """Type in which tokens are kept; vectors are float32."""
+    return "bfloat16" if precision == "bf16" else "float32"
+
+
+@dataclass(frozen=True)
+class FeaturePass:
+    """A tower at work.
+
+    Attributes:
+        model: in which the tower stands.
+        kind: text or image.
+        columns: what is kept of each row.
+        collator: rows -> inputs.
+        device, precision: where it computes, and in which mixed precision (no, bf16, fp16).
+        num_workers: processes that read rows.
+    """
+
+    model: SentimentClassifier
+    kind: str
+    columns: tuple[FeatureColumn, ...]
+    collator: PairCollator
+    device: torch.device
+    precision: str
+    num_workers: int = 0
+
+    def write(self, dataset: Dataset, rows: range, wanted: np.ndarray, folder: Path) -> None:
+        """Write the features of some rows into a file of `folder`: a row for each, null where it isn't wanted.
+
+        Args:
+            dataset: all rows with what the collator needs, without a `select` in between.
+            rows: which of them.
+            wanted: (N,) bool.
+            folder: of the cache.
+        """
+        reader = BatchReader(dataset)
+        step = WINDOW if self.kind == "text" else PICTURES_PER_BATCH
+        windows = [np.arange(start, min(start + step, rows.stop)) for start in range(rows.start, rows.stop, step)]
+        packed = [self._pack(window[wanted[window]], reader) for window in windows]
+        names = [column.name for column in self.columns]
+        features = Features(dict.fromkeys(names, Value("binary")))
+        with ArrowWriter(path=str(folder / "part.arrow"), features=features) as writer, self._ready():
+            outputs = self._run(reader, [*chain.from_iterable(packed)])
+            for window, batches in zip(windows, packed, strict=True):
+                found: dict[int, list[bytes]] = {}
+                for batch in batches:
+                    found |= zip(batch, next(outputs), strict=True)
+                lines = [found.get(row, [None] * len(names)) for row in window.tolist()]
+                writer.write_batch(dict(zip(names, zip(*lines, strict=True), strict=True)))
+            writer.finalize()
+
+    def _pack(self, rows: np.ndarray, reader: BatchReader) -> list[list[int]]:
+        """The rows of a window to batches: pictures as they are, texts of like length together."""
+        if self.kind == "image":
+            return [rows.tolist()] if len(rows) else []
+        batches: list[list[int]] = []
+        room = 0
+        for length, row in sorted(zip(reader.lengths[rows].tolist(), rows.tolist(), strict=True), reverse=True):
+            if room < 1:
+                batches.append([])
+                room = TOKENS_PER_BATCH // length
+            batches[-1].append(row)
+            room -= 1
+        return batches
+
+    def _run(self, reader: BatchReader, batches: list[list[int]]) -> Iterator[list[list[bytes]]]:
+        """For each batch the encoded columns of its rows."""
+        loader = DataLoader(
+            reader,
+            batch_sampler=batches,
+            collate_fn=self.collator,
+            num_workers=self.num_workers,
+            generator=torch.Generator(),  # or the pass would draw from the random numbers of the training
+        )
+        for batch in tqdm(loader, desc=f"{self.kind} features", disable=not is_main_process(), leave=False):
+            outputs = self._compute({name: value.to(self.device) for name, value in batch.items()})
+            yield [[column.encode(row[column.name]) for column in self.columns] for row in outputs]
+
+    def _compute(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """What the frozen part makes of a batch, row by row; text tokens without their padding."""
+        tower = self.model.towers()[self.kind]
+        if self.kind == "text":
+            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            lengths = inputs["attention_mask"].sum(1).tolist()
+        else:
+            inputs = {"pixel_values": self.model.normalize(batch["pixel_values"])}
+            lengths = [None] * len(batch["pixel_values"])
+        if tower.is_frozen:
+            vectors, tokens = tower(**inputs)
+            rows = zip(vectors, tokens, lengths, strict=True)
+            return [{f"{self.kind}_vector": v, f"{self.kind}_tokens": t[:length]} for v, t, length in rows]
+        hidden = tower.run_frozen(**inputs)
+        # Where texts are padded to one length, the blocks read the padding too.
+        lengths = [None] * len(hidden) if tower.pads_texts else lengths
+        return [{f"{self.kind}_hidden": h[:length]} for h, length in zip(hidden, lengths, strict=True)]
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        """The tower on the device; evaluation mode, no gradients, mixed precision."""
+        tower, dtype = self.model.towers()[self.kind], AUTOCAST.get(self.precision)
+        home, was_training = tower.encoder.device, tower.training
+        tower.to(self.device).eval()
+        try:
+            with torch.no_grad(), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+                yield
+        finally:
+            tower.to(home).train(was_training)

@@ -1,0 +1,187 @@
+"""Training on the output of frozen towers: each runs once over the data, and what it gave comes from the cache."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from data_utils.arguments import DataArguments
+from data_utils.cache import was_built_after
+from data_utils.collator import PairCollator
+from data_utils.errors import InputError
+from data_utils.feature_columns import FeatureColumn
+from data_utils.pairs import add_row_index, join_columns
+from modeling import SentimentClassifier
+from modeling.arguments import ModelArguments
+from modeling.fusion import get_fusion_head
+from training.arguments import SentimentTrainingArguments
+from training.data import TrainingData
+from training.feature_cache import INPUTS, load_features
+from training.feature_pass import FeaturePass, sequence_dtype
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """Rows whose frozen towers have run.
+
+    Attributes:
+        dataset: the rows with columns of features in place of inputs that nobody needs any more.
+        collator: rows -> batch with the features.
+    """
+
+    dataset: Dataset
+    collator: PairCollator
+
+
+def use_features(
+    model: SentimentClassifier,
+    prepared: TrainingData,
+    collator: PairCollator,
+    *,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: SentimentTrainingArguments,
+) -> tuple[TrainingData, PairCollator]:
+    """As `cache_features` for the rows of both parts, as the flags say.
+
+    Raises:
+        InputError: see there.
+    """
+    features = cache_features(
+        model,
+        prepared.rows,
+        collator,
+        cache_features=model_args.cache_features,
+        rows=np.concatenate([prepared.train_rows, prepared.val_rows]),
+        cache_dir=data_args.cache_path(),
+        precision=args.mixed_precision,
+        device=args.device,
+        num_workers=args.dataloader_num_workers,
+        overwrite=data_args.overwrite_cache,
+    )
+    return prepared.with_rows(features.dataset), features.collator
+
+
+def cache_features(
+    model: SentimentClassifier,
+    dataset: Dataset,
+    collator: PairCollator,
+    *,
+    cache_features: bool | None,
+    rows: Sequence[int],
+    cache_dir: Path,
+    precision: str,
+    device: torch.device,
+    num_workers: int = 0,
+    overwrite: bool = False,
+) -> CachedFeatures:
+    """Run what is frozen over the rows, or find in the cache what it gave; the same on every rank.
+
+    Texts and pictures are cached apart, under a key of the frozen weights, the tower's settings, the precision and
+    the rows' content. The ranks of a machine share the work.
+
+    Args:
+        model: with its weights; frozen as its configuration says.
+        dataset: N tokenised rows, with image_key.
+        collator: of the model's inputs.
+        cache_features: None: only where all towers are frozen wholly; False: never; True: wherever anything is frozen.
+        rows: those that are needed, as to `dataset.select`; the others get no features.
+        cache_dir: folder of all caches.
+        precision: mixed precision of the pass: no, bf16 or fp16.
+        device: of the pass.
+        num_workers: processes that read rows.
+        overwrite: run the towers again.
+
+    Raises:
+        InputError: `cache_features` is True and nothing is there to cache, or the cache can't be written.
+    """
+    chosen = choose_columns(model, cache_features, dtype=sequence_dtype(precision))
+    if not chosen:
+        return CachedFeatures(dataset, collator)
+    begin, started = time.perf_counter(), time.time()
+    stored = add_row_index(Dataset(dataset.data, info=dataset.info.copy()))
+    wanted = np.zeros(len(stored), dtype=bool)
+    wanted[_stored_rows(dataset)[np.asarray(rows)]] = True
+    passes = {
+        kind: FeaturePass(model, kind, columns, collator, device, precision, num_workers)
+        for kind, columns in chosen.items()
+    }
+    found = load_features(passes, stored, wanted, cache_dir=Path(cache_dir), overwrite=overwrite, started=started)
+    for kind, features in found.items():
+        dataset = join_columns(dataset, features)
+        if _replaces_input(chosen[kind]):
+            dataset = dataset.remove_columns([INPUTS[kind]])
+    _report(found, chosen, num_rows=int(wanted.sum()), started=started, seconds=time.perf_counter() - begin)
+    columns = tuple(column for kind in chosen for column in chosen[kind])
+    return CachedFeatures(dataset, replace(collator, features=columns))
+
+
+def choose_columns(
+    model: SentimentClassifier, cache_features: bool | None, *, dtype: str
+) -> dict[str, tuple[FeatureColumn, ...]]:
+    """What of each tower is to be cached, by "text" and "image"; nothing of towers that train from their first block.
+
+    Args:
+        model: frozen as its configuration says.
+        cache_features: as given to `cache_features`.
+        dtype: of sequences; vectors are float32.
+
+    Raises:
+        InputError: `cache_features` is True and no tower has a frozen block.
+    """
+    towers, head = model.towers(), get_fusion_head(model.config.fusion)
+    if cache_features is False or (cache_features is None and not all(tower.is_frozen for tower in towers.values())):
+        return {}
+    uses_tokens = {"text": head.uses_text_tokens, "image": head.uses_image_tokens}
+    chosen = {}
+    for kind, tower in towers.items():
+        if tower.is_frozen:
+            vector = FeatureColumn(f"{kind}_vector", tower.width)
+            tokens = FeatureColumn(f"{kind}_tokens", tower.token_width, dtype)
+            chosen[kind] = (vector, tokens) if uses_tokens[kind] else (vector,)
+        elif tower.frozen_blocks is not None and tower.frozen_blocks.num_frozen:
+            chosen[kind] = (FeatureColumn(f"{kind}_hidden", tower.token_width, dtype),)
+    if cache_features and not chosen:
+        raise InputError(
+            "Got --cache_features, but no tower has a frozen block; freeze one with --freeze, lower --unfreeze_last, "
+            "or leave --cache_features out."
+        )
+    return chosen
+
+
+def _replaces_input(columns: Sequence[FeatureColumn]) -> bool:
+    """Text tokens and what is behind frozen blocks still need input_ids, for masks and positions; pictures nothing."""
+    return columns[0].name.startswith("image") or all(column.is_vector for column in columns)
+
+
+def _stored_rows(dataset: Dataset) -> np.ndarray:
+    """Row of `dataset.data` of each row."""
+    return np.arange(len(dataset)) if dataset._indices is None else dataset._indices.column(0).to_numpy()
+
+
+def _report(
+    found: dict[str, Dataset],
+    chosen: dict[str, tuple[FeatureColumn, ...]],
+    *,
+    num_rows: int,
+    started: float,
+    seconds: float,
+) -> None:
+    files = [Path(file["filename"]) for features in found.values() for file in features.cache_files]
+    logger.info(
+        "Output of frozen parts: %s of %d rows (%.1f MB) %s %.1f s.",
+        ", ".join(column.name for kind in chosen for column in chosen[kind]),
+        num_rows,
+        sum(file.stat().st_size for file in files) / 1e6,
+        "computed in" if any(was_built_after(file.parent, started) for file in files) else "found in the cache in",
+        seconds,
+    )

@@ -1,0 +1,188 @@
+"""A light training loop for heads over frozen towers: the same updates as the Trainer's, in a fraction of its time.
+
+Where the towers' output is cached, an update of a head takes a few milliseconds, and what the Trainer does around it
+takes as long again. What an update computes is shared with `SentimentTrainer`: loss, groups, optimizer, schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate.data_loader import SeedableRandomSampler
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import get_scheduler, set_seed
+
+from data_utils.batches import BatchReader
+from data_utils.collator import PairCollator
+from evaluation.metrics import classification_metrics
+from modeling import SentimentClassifier
+from training.arguments import METRICS, SentimentTrainingArguments
+from training.losses import compute_class_weights
+from training.objective import group_parameters, training_loss
+from training.trainer import NonFiniteLossError, SentimentTrainer, softmax
+
+
+class FeatureRows:
+    """Rows whose towers have run: in memory where they are vectors, read from the cache where they are sequences."""
+
+    def __init__(self, dataset: Dataset, collator: PairCollator, device: torch.device) -> None:
+        """
+        Args:
+            dataset: N rows, all with features.
+            collator: rows -> batch with the features.
+            device: of the batches.
+        """
+        self._reader, self._collator, self._device = BatchReader(dataset), collator, device
+        is_light = all(column.is_vector for column in collator.features)
+        self._stored = self._read(np.arange(len(dataset))) if is_light else None
+
+    def batch(self, rows: Tensor) -> dict[str, Tensor]:
+        """The forward's inputs and labels of some rows (B,), and their numbers as row_index."""
+        if self._stored is None:
+            return self._read(rows.numpy())
+        return {name: values[rows] for name, values in self._stored.items()}
+
+    def _read(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        batch = self._collator(self._reader.__getitems__(rows))
+        return {name: values.to(self._device) for name, values in batch.items()}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """An evaluation after an epoch: probabilities (M, C) of the validation rows, and `METRICS` of them."""
+
+    epoch: int
+    probabilities: NDArray[np.float64]
+    metrics: Mapping[str, float]
+
+
+def train_head(
+    model: SentimentClassifier,
+    rows: FeatureRows,
+    train_rows: Tensor,
+    val_rows: Tensor,
+    *,
+    labels: Sequence[int],
+    args: SentimentTrainingArguments,
+) -> tuple[Judgement, Judgement]:
+    """Train as train.py does with the same flags on one process, dropout's random numbers aside.
+
+    Args:
+        model: on any device, with initial weights; its trained parameters change.
+        rows: N rows.
+        train_rows, val_rows: numbers of the parts' rows, ascending, (T,) and (M,).
+        labels: N class ids.
+        args: flags.
+
+    Returns:
+        The evaluation after the best epoch, and that after the last one.
+
+    Raises:
+        NonFiniteLossError: a loss, a gradient or an answer isn't finite.
+    """
+    set_seed(args.seed)
+    model.to(args.device)
+    labels = torch.as_tensor(labels)
+    class_weights = compute_class_weights(args.class_weights, labels[train_rows], model.config.num_labels)
+    update = _Update(model, class_weights, args, num_rows=len(train_rows))
+    sampler = SeedableRandomSampler(
+        range(len(train_rows)), data_seed=args.seed if args.data_seed is None else args.data_seed
+    )
+    best = None
+    for epoch in range(int(args.num_train_epochs)):
+        model.train()
+        sampler.set_epoch(epoch)
+        for numbers in torch.tensor(list(sampler)).split(update.num_rows):
+            # Modality dropout goes by a row's number in the training part.
+            update(rows.batch(train_rows[numbers]) | {"row_index": numbers.to(args.device)}, epoch=epoch)
+        last = _judge(model, rows, val_rows, labels[val_rows], epoch + 1, args)
+        if best is None or _is_better(last, best, args):
+            best = last
+    return best, last
+
+
+class _Update:
+    """One step of the optimizer at a call."""
+
+    def __init__(
+        self, model: SentimentClassifier, class_weights: Tensor, args: SentimentTrainingArguments, *, num_rows: int
+    ) -> None:
+        self.num_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        self._model, self._args, self._class_weights = model, args, class_weights.to(args.device)
+        self._modality_dropout = args.modality_dropout if model.uses_text and model.uses_image else 0.0
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        # A method that reads nothing of its Trainer.
+        decayed = set(SentimentTrainer.get_decay_parameter_names(None, model))
+        optimizer_class, options = SentimentTrainer.get_optimizer_cls_and_kwargs(args, model)
+        self._optimizer = optimizer_class(group_parameters(model, decayed=decayed, args=args), **options)
+        num_updates = math.ceil(num_rows / self.num_rows) * int(args.num_train_epochs)
+        self._schedule = get_scheduler(
+            args.lr_scheduler_type,
+            optimizer=self._optimizer,
+            num_warmup_steps=args.get_warmup_steps(num_updates),
+            num_training_steps=num_updates,
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+        )
+
+    def __call__(self, batch: dict[str, Tensor], *, epoch: int) -> None:
+        with _autocast(self._args):
+            loss, _ = training_loss(
+                self._model,
+                batch,
+                args=self._args,
+                epoch=epoch,
+                modality_dropout=self._modality_dropout,
+                class_weights=self._class_weights,
+                weight_sum=self._class_weights[batch["labels"]].sum(),
+            )
+        loss.backward()
+        norm = loss
+        if self._args.max_grad_norm > 0:
+            norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._args.max_grad_norm)
+        if not torch.isfinite(loss + norm):
+            raise NonFiniteLossError(f"loss {loss.item():.3g}, gradient {norm.item():.3g} in epoch {epoch + 1}")
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad()
+
+
+def _judge(
+    model: SentimentClassifier,
+    rows: FeatureRows,
+    val_rows: Tensor,
+    labels: Tensor,
+    epoch: int,
+    args: SentimentTrainingArguments,
+) -> Judgement:
+    model.eval()
+    logits = []
+    with torch.no_grad(), _autocast(args):
+        for part in val_rows.split(args.per_device_eval_batch_size):
+            batch = rows.batch(part)
+            inputs = {name: value for name, value in batch.items() if name not in ("labels", "row_index")}
+            logits.append(model(**inputs).logits.float().cpu())
+    answers = torch.cat(logits)
+    if not torch.isfinite(answers).all():
+        raise NonFiniteLossError(f"answers are not finite after epoch {epoch}")
+    probabilities = softmax(answers.numpy())
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    metrics = classification_metrics(probabilities, labels.numpy(), names)
+    metrics["loss"] = F.cross_entropy(answers, labels).item()
+    return Judgement(epoch, probabilities, {name: metrics[name] for name in METRICS})
+
+
+def _is_better(judged: Judgement, best: Judgement, args: SentimentTrainingArguments) -> bool:
+    name = args.metric_for_best_model.removeprefix("eval_")
+    gain = judged.metrics[name] - best.metrics[name]
+    return gain > 0 if args.greater_is_better else gain < 0
+
+
+def _autocast(args: SentimentTrainingArguments) -> torch.autocast:
+    return torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16)

@@ -1,0 +1,175 @@
+"""From shards to the stream that the trainer sees, with nothing read but what the first batch needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from data_utils.arguments import DataArguments
+from data_utils.collator import PairCollator
+from data_utils.errors import InputError
+from data_utils.ledger import Ledger
+from data_utils.shard_read import check_columns, read_texts
+from data_utils.shard_set import ShardSet, find_shards
+from data_utils.stream_cache import load_part
+from data_utils.stream_order import StreamSettings
+from data_utils.stream_rows import RowPreparer
+from data_utils.streaming import PairStream
+from data_utils.text import clean_text
+from data_utils.tokens import check_max_length, tokenizer_key, train_wordpiece
+from evaluation.run_folder import RunFolder
+from modeling.arguments import ModelArguments
+from modeling.plan import ModelPlan
+from training.arguments import SentimentTrainingArguments
+
+logger = logging.getLogger(__name__)
+# The texts, from the first shards on, that a WordPiece tokenizer is trained on.
+TOKENIZER_TEXTS = 10_000
+
+
+@dataclass(frozen=True)
+class StreamedData:
+    """What `TrainingData` is for a list: the stream, the validation rows, and what they came from.
+
+    Attributes:
+        train: batches of this rank.
+        val: rows for validation, in an Arrow file; None without validation shards.
+        tokenizer: the towers' own, or one trained on the first texts of the stream.
+        ledger: what was wrong with validation rows; training rows are entered as they are met.
+        max_length: tokens a text is cut to.
+        num_workers: loader processes of each rank.
+        settings_sha256: hash of what shapes the rows.
+    """
+
+    train: PairStream
+    val: Dataset | None
+    tokenizer: PreTrainedTokenizerBase
+    ledger: Ledger
+    max_length: int
+    num_workers: int
+    settings_sha256: str
+
+    @property
+    def num_train_rows(self) -> int | None:
+        """Rows of an epoch; None where nobody counted them."""
+        return self.train.num_rows
+
+    def fingerprints(self) -> dict[str, str]:
+        """As `TrainingData.fingerprints`; the order of a stream also depends on who reads it."""
+        order = asdict(self.train.settings) | {"rank": None, "num_workers": max(1, self.num_workers)}
+        val = None if self.val is None else self.val["guid"][:]
+        tokens = [tokenizer_key(self.tokenizer), self.max_length]
+        return {
+            "data_fingerprint": _hash([self.train.shards.fingerprint, self.settings_sha256]),
+            "split_sha256": _hash(val),
+            "rows_sha256": _hash([self.train.shards.fingerprint, order]),
+            "tokens_sha256": _hash(tokens),
+        }
+
+    def save(self, run: RunFolder) -> None:
+        """Begin quarantine.csv, unless a run is gone on with; there is no split.json, as the shards hold the split."""
+        if not run.quarantine_file.exists():
+            self.ledger.write_csv(run.quarantine_file)
+
+    def describe_cache(self) -> str:
+        """How the rows come, for --dry_run."""
+        shards = self.train.shards.shards
+        size = sum(shard.size for shard in shards)
+        return f"none: streamed from {len(shards)} shards of {size / 1e6:.1f} MB ({shards[0].url} and its like)"
+
+
+def prepare_stream(
+    data: DataArguments, plan: ModelPlan, args: SentimentTrainingArguments, model: ModelArguments
+) -> StreamedData:
+    """Find the shards, look into the first one, and set up the stream; the validation part goes into the cache.
+
+    Raises:
+        InputError: the shards can't be used; it says why.
+    """
+    shards = find_shards(data.data_dir, "train")
+    if shards is None:
+        raise InputError(
+            f"There are no train-*.parquet or train-*.tar in {data.data_dir}; write them with python -m "
+            "data_utils.shard, or leave --streaming out."
+        )
+    if model.cache_features:
+        raise InputError("Got --cache_features with --streaming; the features of a stream aren't kept: leave one out.")
+    check_columns(shards, labelled=True)
+    _check_counts(shards, data, args)
+    tokenizer = plan.tokenizer
+    if tokenizer is None:
+        texts = [clean_text(text, data.text_cleaning) for text in read_texts(shards, limit=TOKENIZER_TEXTS)]
+        logger.info("The tokenizer is trained on the first %d texts of the stream.", len(texts))
+        tokenizer = train_wordpiece(texts, vocab_size=model.vocab_size, max_length=plan.max_length)
+    check_max_length(tokenizer, plan.max_length)
+    prepare = RowPreparer(
+        tokenizer=tokenizer,
+        max_length=plan.max_length,
+        picture=plan.picture,
+        labels=data.labels,
+        text_cleaning=data.text_cleaning,
+        on_bad_pair=data.on_bad_pair,
+    )
+    val, ledger = _load_validation(data, prepare)
+    stream = PairStream(
+        shards,
+        _settings(shards, data, args),
+        prepare=prepare,
+        collator=PairCollator(tokenizer.pad_token_id, plan.picture.image_size),
+    )
+    known = "an uncounted number of" if stream.num_rows is None else stream.num_rows
+    logger.info("%s pairs for training in %d shards, streamed.", known, len(shards.shards))
+    shaping = [data.labels, data.text_cleaning, data.on_bad_pair, plan.picture.to_dict()]
+    num_workers, hashed = args.dataloader_num_workers, _hash(shaping)
+    return StreamedData(stream, val, tokenizer, ledger, plan.max_length, num_workers, hashed)
+
+
+def _check_counts(shards: ShardSet, data: DataArguments, args: SentimentTrainingArguments) -> None:
+    """Refuse flags that need a count of rows that nobody made."""
+    if shards.num_rows is None and args.max_steps <= 0:
+        raise InputError(
+            f"Nobody counted the rows of the tars in {data.data_dir}, so there is no end of an epoch: give "
+            "--max_steps, or write the shards with python -m data_utils.shard, which counts."
+        )
+    counts = shards.label_counts
+    if args.class_weights != "none" and counts is None:
+        raise InputError(
+            f"Got --class_weights {args.class_weights}, but the shards in {data.data_dir} have no shards.json that "
+            "counts their labels: write them with python -m data_utils.shard, or leave --class_weights out."
+        )
+    if counts is not None and not set(counts) & set(data.labels):
+        raise InputError(f"The shards hold the labels {', '.join(counts)}; --labels allows {', '.join(data.labels)}.")
+
+
+def _settings(shards: ShardSet, data: DataArguments, args: SentimentTrainingArguments) -> StreamSettings:
+    return StreamSettings(
+        seed=args.seed,
+        batch_size=args.per_device_train_batch_size,
+        world_size=args.world_size,
+        rank=args.process_index,
+        buffer_size=data.shuffle_buffer_size,
+        drop_last=args.dataloader_drop_last,
+        num_batches=args.max_steps * args.gradient_accumulation_steps if shards.num_rows is None else None,
+    )
+
+
+def _load_validation(data: DataArguments, prepare: RowPreparer) -> tuple[Dataset | None, Ledger]:
+    shards = find_shards(data.data_dir, "validation") if data.val_ratio > 0 else None
+    if shards is None:
+        return None, Ledger()
+    check_columns(shards, labelled=True)
+    dataset, ledger = load_part(
+        shards, prepare, cache_dir=data.cache_path(), limit=data.max_eval_samples, overwrite=data.overwrite_cache
+    )
+    if data.on_bad_pair == "error" and len(ledger):
+        raise InputError(f"Validation rows have faults and --on_bad_pair is error: {ledger.summary()}.")
+    return dataset, ledger
+
+
+def _hash(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,0 +1,134 @@
+"""The trainer over a stream, and the growing list of what was wrong with its rows."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from data_utils.files import write_csv
+from data_utils.ledger import COLUMNS, Entry
+from data_utils.shard_file import ShardError
+from data_utils.streaming import ERROR, FAULTS, StreamLoader
+from training.losses import weigh_counts
+from training.trainer import SentimentTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class FaultLog:
+    """quarantine.csv of a stream, written as faults are met: each rank has a file, which the main one takes in at last.
+
+    Args:
+        path: of quarantine.csv; None keeps the counts alone (--dry_run).
+        rank: of this process.
+    """
+
+    def __init__(self, path: Path | None, rank: int) -> None:
+        self._main = path
+        self._own = None if path is None else path if rank == 0 else path.with_name(f".{path.name}.rank{rank}")
+        self._known: set[tuple[str, str, str]] | None = None
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Enter faults; those that a resumed run meets a second time stand there already."""
+        if not entries or self._own is None:
+            return
+        if self._known is None:
+            self._known = {tuple(row[:3]) for row in _read_rows(self._own)}
+        new = [entry for entry in entries if (str(entry.row), entry.guid, entry.reason) not in self._known]
+        if not self._own.exists():
+            write_csv(self._own, [COLUMNS])
+        with self._own.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(astuple(entry) for entry in new)
+
+    def finish(self) -> None:
+        """On the main rank: take in the other ranks' entries, and say how many there are of what."""
+        if self._main is None or not self._main.exists():
+            return
+        parts = sorted(self._main.parent.glob(f".{self._main.name}.rank*"))
+        with self._main.open("a", encoding="utf-8", newline="") as file:
+            for part in parts:
+                csv.writer(file, lineterminator="\n").writerows(_read_rows(part))
+                part.unlink()
+        counts = Counter((row[2], row[3]) for row in _read_rows(self._main))
+        for (reason, action), count in sorted(counts.items()):
+            logger.info("%s: %d %s (rows of %s)", reason, count, action, self._main)
+
+
+def _read_rows(path: Path) -> Iterator[list[str]]:
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            next(rows, None)  # the header
+            yield from rows
+
+
+class StreamTrainer(SentimentTrainer):
+    """`SentimentTrainer` over a `PairStream`, which shards, shuffles and batches by itself.
+
+    Raises (while training):
+        ShardError: a shard can't be read, or a row has a fault under --on_bad_pair error.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        path = None if self.args.dry_run else Path(self.args.output_dir).parent / "quarantine.csv"
+        self._faults = FaultLog(path, self.args.process_index)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer; then one rank's quarantine.csv holds the entries of all."""
+        result = super().train(*args, **kwargs)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            self._faults.finish()
+        return result
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The stream's own loader. Accelerate would read all on rank 0 and send it round, or shard it once more."""
+        args = self.args
+        return StreamLoader(
+            self.train_dataset,
+            num_workers=args.dataloader_num_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            pin_memory=args.dataloader_pin_memory,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """As in `SentimentTrainer`, after the batches' faults were entered."""
+        batches, weight_sum = super().get_batch_samples(map(self._take_faults, epoch_iterator), num_batches, device)
+        return batches, weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # 0 where no row of an update counts
+
+    def _compute_class_weights(self) -> Tensor:
+        counts = self.train_dataset.shards.label_counts
+        if counts is None or self.args.class_weights == "none":
+            return torch.ones(len(self.labels))
+        return weigh_counts(self.args.class_weights, torch.tensor([counts[label] for label in self.labels]))
+
+    def _mark_filling_rows(self, batches: list[dict[str, Tensor]]) -> None:
+        """A stream fills up with rows that count nothing by itself."""
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        skipped = kwargs["steps_trained_in_current_epoch"] if kwargs["epoch"] == kwargs["epochs_trained"] else 0
+        self.train_dataset.start_epoch(kwargs["epoch"], skipped=skipped)
+        super()._run_epoch(**kwargs)
+
+    def _take_faults(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        if ERROR in batch:
+            raise ShardError(batch[ERROR])
+        entries = batch.pop(FAULTS)
+        if entries and self.train_dataset.refuses_faults:
+            first = entries[0]
+            raise ShardError(f"Row {first.guid!r} has {first.reason} ({first.detail}) and --on_bad_pair is error.")
+        self._faults.add(entries)
+        return batch

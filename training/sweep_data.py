@@ -1,0 +1,127 @@
+"""The rows of a sweep: prepared once, dealt into folds, and run once through the frozen towers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_utils.collator import PairCollator
+from data_utils.folds import make_folds
+from data_utils.pairs import add_row_index
+from data_utils.splits import Split, group_ids, split_indices
+from modeling import SentimentClassifier
+from modeling.arguments import ModelArguments
+from modeling.build import build_model
+from modeling.fusion import get_fusion_head
+from modeling.plan import ModelPlan
+from training.data import TrainingData, prepare_data
+from training.features import use_features
+from training.probe import FeatureRows
+from training.sweep_recipe import SweepRecipe, Trial
+
+
+@dataclass(frozen=True)
+class SweepData:
+    """All rows that any trial sees.
+
+    Attributes:
+        prepared: of which they are rows.
+        wanted: (N,) their numbers in `prepared.rows`, ascending.
+        guids, labels: of the N rows.
+        splits: one, or one per fold.
+        parts: for each split the rows for training and those for validation, as ascending numbers from 0 to N - 1.
+    """
+
+    prepared: TrainingData
+    wanted: np.ndarray
+    guids: tuple[str, ...]
+    labels: tuple[int, ...]
+    splits: tuple[Split, ...]
+    parts: tuple[tuple[Tensor, Tensor], ...]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of all that shaped the rows and their splits."""
+        folds = hashlib.sha256(" ".join(split.sha256 for split in self.splits).encode()).hexdigest()
+        return self.prepared.fingerprints() | {"folds_sha256": folds}
+
+
+def prepare_sweep(recipe: SweepRecipe, plan: ModelPlan) -> SweepData:
+    """Read, decode and tokenise all rows; the split, or the folds, are those of the first trial's seed.
+
+    Raises:
+        InputError: the data, the split or so many folds can't be had.
+    """
+    first, num_folds = recipe.trials[0], recipe.num_folds
+    data = recipe.data if num_folds is None else replace(recipe.data, val_ratio=0.0)
+    prepared = prepare_data(data, plan, vocab_size=first.model.vocab_size, seed=first.training.seed)
+    wanted = np.sort(np.concatenate([prepared.train_rows, prepared.val_rows]))
+    rows = prepared.rows.select(wanted)
+    guids, labels = tuple(rows["guid"][:]), tuple(rows["label"][:])
+    if num_folds is None:
+        splits = (prepared.split,)
+        parts = [tuple(wanted.searchsorted(part) for part in (prepared.train_rows, prepared.val_rows))]
+    else:
+        splits = make_folds(guids, labels, group_ids(rows), num_folds=num_folds, seed=first.training.seed)
+        parts = [split_indices(split, guids) for split in splits]
+    tensors = tuple((torch.from_numpy(train), torch.from_numpy(val)) for train, val in parts)
+    return SweepData(prepared, wanted, guids, labels, splits, tensors)
+
+
+def read_features(
+    data: SweepData, plan: ModelPlan, recipe: SweepRecipe, trials: Sequence[Trial]
+) -> dict[str, FeatureRows]:
+    """What the frozen towers make of all rows, by fusion head; heads of the same needs share it in memory.
+
+    Args:
+        data: the rows.
+        plan: of the towers.
+        recipe: of the sweep.
+        trials: whose heads are to be fed.
+
+    Raises:
+        InputError: towers or cache can't be had.
+    """
+    model_of = {trial.model.fusion: trial.model for trial in trials}
+    args = recipe.trials[0].training
+    found: dict[str, FeatureRows] = {}
+    for reader in dict.fromkeys(choose_reader(fusion, model_of) for fusion in model_of):
+        prepared, collator = use_features(
+            build_head(model_of[reader], plan, recipe, data),
+            data.prepared,
+            PairCollator(data.prepared.tokenizer.pad_token_id, plan.picture.image_size),
+            model_args=model_of[reader],
+            data_args=recipe.data,
+            args=args,
+        )
+        found[reader] = FeatureRows(add_row_index(prepared.rows.select(data.wanted)), collator, args.device)
+    return {fusion: found[choose_reader(fusion, model_of)] for fusion in model_of}
+
+
+def build_head(model: ModelArguments, plan: ModelPlan, recipe: SweepRecipe, data: SweepData) -> SentimentClassifier:
+    """A model of the sweep, with towers as `plan` says; the head's weights are drawn from torch's random numbers."""
+    return build_model(
+        plan,
+        model,
+        tokenizer=data.prepared.tokenizer,
+        labels=recipe.data.labels,
+        text_cleaning=recipe.data.text_cleaning,
+    )
+
+
+def choose_reader(fusion: str, fusions: Iterable[str]) -> str:
+    """The head among `fusions` whose features serve this one too: with vectors of both modalities, if there is one."""
+    head = get_fusion_head(fusion)
+    if head.uses_text_tokens or head.uses_image_tokens:
+        return fusion
+    others = {name: get_fusion_head(name) for name in fusions}
+    both = (
+        name
+        for name, other in others.items()
+        if other.uses_text and other.uses_image and not (other.uses_text_tokens or other.uses_image_tokens)
+    )
+    return next(both, fusion)

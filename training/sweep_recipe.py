@@ -1,0 +1,232 @@
+"""A sweep's recipe: flags of train.py, and a section `sweep` with lists of values; each combination is a trial."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_utils.arguments import DataArguments
+from data_utils.errors import InputError, check_choice
+from modeling.arguments import ModelArguments
+from training.arguments import LATEST, SentimentTrainingArguments
+from training.launch import uses_deepspeed, uses_fsdp
+from training.parsing import parse_arguments, read_recipe, to_flags
+
+SECTION, FOLDS = "sweep", "folds"
+# Flags that change neither the towers nor the rows.
+SWEPT = (
+    "fusion",
+    "seed",
+    "learning_rate",
+    "head_learning_rate",
+    "weight_decay",
+    "class_weights",
+    "modality_dropout",
+    "fusion_dropout",
+    "per_device_train_batch_size",
+    "num_train_epochs",
+    "label_smoothing_factor",
+    "lr_scheduler_type",
+    "warmup_steps",
+)
+# What the light loop of a sweep leaves out, beside checkpoints and logs.
+LEFT_OUT = (
+    "dry_run",
+    "max_steps",
+    "early_stopping_patience",
+    "fp16",
+    "dataloader_drop_last",
+    "train_sampling_strategy",
+    "neftune_noise_alpha",
+    "torch_compile",
+    "profile",
+)
+METRIC_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of one head.
+
+    Attributes:
+        number: from 0, in the order of the recipe.
+        values: the swept flags as written, and the fold where there are folds.
+        fold: None without folds.
+        flags: with which train.py trains the same, its split aside.
+        model, training: the parsed flags.
+    """
+
+    number: int
+    values: Mapping[str, str]
+    fold: int | None
+    flags: tuple[str, ...]
+    model: ModelArguments
+    training: SentimentTrainingArguments
+
+
+@dataclass(frozen=True)
+class SweepRecipe:
+    """What a sweep is to do.
+
+    Attributes:
+        name: of the file.
+        axes: the swept flags with their values as written, without those that the command line gives.
+        num_folds: None: judged on the validation part.
+        data: the same for all trials.
+        trials: every combination, the last flag first to change, and then the fold.
+    """
+
+    name: str
+    axes: Mapping[str, tuple[str, ...]]
+    num_folds: int | None
+    data: DataArguments
+    trials: tuple[Trial, ...]
+
+
+def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
+    """The sweep that the command line asks for with `--sweep recipe.yaml`, every trial checked; None without the flag.
+
+    Raises:
+        InputError: the recipe, or a flag in it, can't be used; it says why.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--sweep")
+    finder.add_argument("--config")
+    known, rest = finder.parse_known_args(argv)
+    if known.sweep is None:
+        return None
+    if known.config is not None:
+        raise InputError(
+            f"Got --sweep {known.sweep} and --config {known.config}; the recipe of a sweep holds all flags: leave out "
+            "--config."
+        )
+    path = Path(known.sweep)
+    values = {name: value for name, value in read_recipe(path).items() if value is not None}
+    given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in rest if word.startswith("--")}
+    axes, num_folds = _read_section(path, values.pop(SECTION, None))
+    _check_said_once(path, axes, values)
+    axes = {name: choices for name, choices in axes.items() if name not in given}
+    base = ["--freeze", "both", *to_flags(values), *rest]
+    trials, data = _make_trials(base, axes, num_folds)
+    _check_data(data, num_folds, given | values.keys())
+    return SweepRecipe(path.stem, axes, num_folds, data, trials)
+
+
+def _read_section(path: Path, section: object) -> tuple[dict[str, tuple[str, ...]], int | None]:
+    """The swept flags with their values as words, and the number of folds."""
+    if not isinstance(section, dict) or not section:
+        raise InputError(
+            f"The recipe {path} has no section `{SECTION}`; write {SECTION}: and below it lines like "
+            "`fusion: [early, late]`, or train it once with --config."
+        )
+    axes, num_folds = {}, None
+    for name, choices in section.items():
+        check_choice(f"in the section {SECTION} of {path} the key", name, (*SWEPT, FOLDS))
+        if name == FOLDS:
+            if type(choices) is not int:
+                raise InputError(f"Got {FOLDS}: {choices!r} in {path}; it takes a whole number of at least 2.")
+            num_folds = choices
+        else:
+            axes[name] = _read_choices(path, name, choices)
+    return axes, num_folds
+
+
+def _read_choices(path: Path, name: str, choices: object) -> tuple[str, ...]:
+    words = [str(choice) for choice in choices] if isinstance(choices, list) else []
+    is_plain = words and all(isinstance(choice, str | int | float) for choice in choices)
+    if not is_plain or len(set(words)) < len(words):
+        raise InputError(
+            f"Got {name}: {choices} in the section {SECTION} of {path}; it takes a list of words or numbers, each of "
+            f"them once, like {name}: [...]."
+        )
+    return tuple(words)
+
+
+def _check_said_once(path: Path, axes: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    twice = sorted(axes.keys() & values.keys())
+    if twice:
+        raise InputError(f"{twice[0]} stands twice in {path}, also in its section {SECTION}; leave one of them out.")
+    if "learning_rate" in axes and (axes | values).get("head_learning_rate") is not None:
+        raise InputError(
+            f"{path} sweeps learning_rate, which only frozen towers would have, and names head_learning_rate, which "
+            "all trials would train with; leave one of them out."
+        )
+
+
+def _make_trials(
+    base: Sequence[str], axes: Mapping[str, tuple[str, ...]], num_folds: int | None
+) -> tuple[tuple[Trial, ...], DataArguments]:
+    trials: list[Trial] = []
+    for choices in itertools.product(*axes.values()):
+        values = dict(zip(axes, choices, strict=True))
+        flags = [*base, *to_flags(values)]
+        with quiet(bool(trials)):
+            model, data, training = parse_arguments(flags)
+        _check_supported(model, training)
+        for fold in range(num_folds) if num_folds else [None]:
+            named = values if fold is None else values | {"fold": str(fold)}
+            trials.append(Trial(len(trials), named, fold, tuple(flags), model, training))
+    return tuple(trials), data
+
+
+@contextmanager
+def quiet(is_quiet: bool) -> Iterator[None]:
+    """Without notices, where they were said before, for the first trial."""
+    earlier = logging.root.manager.disable
+    logging.disable(logging.WARNING if is_quiet else earlier)
+    try:
+        yield
+    finally:
+        logging.disable(earlier)
+
+
+def _check_supported(model: ModelArguments, training: SentimentTrainingArguments) -> None:
+    """Refuse what a sweep can't do, rather than leave it out silently."""
+    if model.from_scratch or model.model == "baseline":
+        raise InputError(
+            "A sweep trains heads over frozen towers, which learn nothing if their weights are random; use --model "
+            "vilbert or clip without --from_scratch."
+        )
+    if model.freeze != "both" or model.unfreeze_last is not None or model.cache_features is False:
+        raise InputError(
+            "A sweep trains heads over frozen towers whose output is cached: leave --freeze, --unfreeze_last and "
+            "--cache_features out, or train this one alone with train.py --config."
+        )
+    if uses_deepspeed() or uses_fsdp() or training.deepspeed:
+        raise InputError(
+            "In a sweep each process trains trials of its own, whole; launch it with accelerate_configs/multi_gpu.yaml."
+        )
+    defaults = {entry.name: entry.default for entry in dataclasses.fields(training)}
+    for name in LEFT_OUT:
+        value = getattr(training, name)
+        if value and value != defaults[name]:
+            raise InputError(f"Got --{name} {value}, which a sweep can't do; leave it out.")
+    if training.resume_from_checkpoint not in (None, LATEST):
+        raise InputError(
+            f"Got --resume_from_checkpoint {training.resume_from_checkpoint}; a sweep has no checkpoints and goes on "
+            "with the trials that are missing, by itself."
+        )
+    if training.eval_strategy != "epoch" or training.num_train_epochs % 1:
+        raise InputError(
+            f"Got --eval_strategy {training.eval_strategy.value} and --num_train_epochs {training.num_train_epochs}; a "
+            "sweep evaluates after every epoch, and trains whole ones."
+        )
+    if training.lr_scheduler_type in METRIC_SCHEDULES:
+        raise InputError(f"Got --lr_scheduler_type {training.lr_scheduler_type.value}, which a sweep can't do.")
+
+
+def _check_data(data: DataArguments, num_folds: int | None, named: set[str]) -> None:
+    if data.streaming:
+        raise InputError("Got --streaming, which has no rows to train heads on many times; leave it out of a sweep.")
+    if num_folds is None and data.val_ratio == 0:
+        raise InputError("A sweep compares heads on validation rows: raise --val_ratio, or write folds: 5 under sweep.")
+    unused = sorted(named & {"val_ratio", "split_file", "max_eval_samples"})
+    if num_folds is not None and unused:
+        raise InputError(f"Got --{unused[0]} and folds, which judge every row once; leave one of them out.")
