@@ -18,13 +18,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # a run folder has all that is needed
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't go with the processes of `datasets`
     # Here and not above: whoever imports the package `evaluate` executes this file too, and needs none of these.
+    from data_utils.errors import RankError
     from data_utils.shard_file import ShardError
     from evaluation.arguments import parse_arguments
     from training.console import clear_errors, set_up_logging
     from training.launch import part_ranks
 
     set_up_logging()
-    with clear_errors(ShardError):
+    with clear_errors(RankError, ShardError):
         arguments = parse_arguments(argv)
         from evaluation.session import run_evaluation  # after --help, which needn't wait for it
 

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The exceptions that are told in one sentence, without a traceback."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ class InputError(ValueError):
 
     The entries print its text as one line and exit with status 2, without a traceback.
     """
+
+
+class RankError(Exception):
+    """What one rank alone may meet while the program runs, and then says by itself; the exit status is 1."""
 
 
 def check_choice(flag: str, value: object, allowed: Collection[str]) -> None:

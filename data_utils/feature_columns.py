@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from datasets import Dataset
-
-from data_utils.batches import BatchReader
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,3 @@ class FeatureColumn:
             line[:length] = np.frombuffer(row, dtype=np.uint8)
         features = torch.from_numpy(stacked).view(getattr(torch, self.dtype))
         return features if self.is_vector else features.unflatten(1, (-1, self.width))
-
-    def read_all(self, dataset: Dataset) -> torch.Tensor:
-        """Every row of a data set that has this column: (N, D), or (N, S, D)."""
-        reader = BatchReader(dataset.select_columns([self.name]))
-        return self.stack(reader.__getitems__(range(len(dataset)))[self.name])

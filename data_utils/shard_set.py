@@ -49,6 +49,11 @@ class Shard:
         """The file's name."""
         return PurePosixPath(self.url).name
 
+    @property
+    def path(self) -> Path | None:
+        """The file on disk; None where the URL is of something else."""
+        return Path(self.url.removeprefix("file://")) if self.url.startswith("file://") else None
+
 
 @dataclass(frozen=True)
 class ShardSet:

@@ -21,11 +21,19 @@ Fault = tuple[str, str]
 
 @dataclass(frozen=True)
 class NumberedRow:
-    """A row of a shard with its number in the whole part, and the shard's name for messages."""
+    """A row of a shard.
+
+    Attributes:
+        row_index: its number in the whole part.
+        shard: the shard's name, for messages.
+        row: what the shard holds.
+        is_known: it was met in an earlier epoch or pass, so what is wrong with it stands in the ledger already.
+    """
 
     row_index: int
     shard: str
     row: ShardRow
+    is_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class RowPreparer:
 
     def __call__(self, rows: Sequence[NumberedRow]) -> tuple[list[dict[str, Any]], list[Entry]]:
         """Rows with guid, text_present, image (uint8 bytes of (3, H, W) or None), image_present, label, row_index and
-        input_ids; and what was wrong with them."""
+        input_ids; and what was wrong with those that aren't known."""
         entries: list[Entry] = []
         prepared = [self._prepare(row, entries) for row in rows]
         tokens = tokenize_batch([row.pop("text") for row in prepared], self.tokenizer, self.max_length)["input_ids"]
@@ -70,7 +78,9 @@ class RowPreparer:
         row, found = numbered.row, _absent(numbered)
 
         def note(fault: Fault, action: str) -> None:
-            entries.append(Entry(numbered.row_index + 1, row.guid, fault[0], action, f"{numbered.shard}: {fault[1]}"))
+            if not numbered.is_known:
+                detail = f"{numbered.shard}: {fault[1]}"
+                entries.append(Entry(numbered.row_index + 1, row.guid, fault[0], action, detail))
 
         label, fault = read_label(row.label, self.labels)
         if fault and not (self.for_prediction and fault[0] == faults.NO_LABEL):
@@ -112,11 +122,11 @@ def _absent(row: NumberedRow) -> dict[str, Any]:
 
 
 def read_label(label: str | int | None, labels: Sequence[str]) -> tuple[int, Fault | None]:
-    """Class number of a label's name or number, -100 with a fault where it is none."""
+    """Class number of a label: by its name (of digits too), else it is the number; -100 with a fault for others."""
     if label is None or str(label).casefold() in ("", "null"):
         return NO_LABEL_ID, (faults.NO_LABEL, "a training row needs a label")
-    if label in labels:
-        return labels.index(label), None
+    if str(label) in labels:
+        return labels.index(str(label)), None
     if str(label).isdecimal() and int(label) < len(labels):
         return int(label), None
     return NO_LABEL_ID, (faults.UNKNOWN_LABEL, f"got {label!r}; allowed: {', '.join(labels)}, or their numbers from 0")

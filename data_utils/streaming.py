@@ -99,8 +99,7 @@ class PairStream(IterableDataset):
 
     def _collate(self, numbered: list[NumberedRow]) -> dict[str, Any]:
         rows, entries = self._prepare(numbered) if numbered else (self._prepare.fill(), [])
-        # A row met again in a later epoch is in the ledger already.
-        return self._collator(rows) | {FAULTS: entries if self._epoch == 0 else []}
+        return self._collator(rows) | {FAULTS: entries}
 
     def _draw(self, worker: int, num_workers: int, *, skipped: int) -> Iterator[NumberedRow]:
         """The rows of a worker in the order of its shuffle buffer, without the first `skipped`.
@@ -139,7 +138,7 @@ class PairStream(IterableDataset):
         starts = self.shards.starts
         position = 0
         for number, pieces in enumerate(passes):
-            before = position
+            before, is_known = position, self._epoch > 0 or number > 0
             for piece in pieces:
                 shard = self.shards.shards[piece.shard]
                 if piece.stop is not None and position + piece.stop - piece.start <= first:
@@ -149,7 +148,7 @@ class PairStream(IterableDataset):
                 for row, read in iterate_shard(shard, self.shards.kind, start=piece.start, stop=piece.stop):
                     if row % piece.stride == piece.turn:
                         if is_wanted(position):
-                            yield position, NumberedRow(base + row, shard.name, read())
+                            yield position, NumberedRow(base + row, shard.name, read(), is_known)
                         position += 1
             if position == before:
                 raise ShardError("A worker has no row to read; use fewer --dataloader_num_workers, or processes.")

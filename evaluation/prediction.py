@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,13 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PredictionFiles:
-    """The list to predict and the files that are made of it, all beside the output.
+class OutputFiles:
+    """The files that a prediction makes, all beside the output.
 
     Attributes:
-        source: the list, guid,tag per line.
-        output: guid,tag per row of the list.
+        output: guid,tag per row.
     """
 
-    source: Path
     output: Path
 
     @property
@@ -55,16 +53,19 @@ class PredictionFiles:
         """Figures of the rows that have a label; written only if some have."""
         return self._beside("metrics.json")
 
-    def prepare(self) -> None:
-        """Make the output's folder. `InputError` for a list that isn't there and an output that can't be written."""
-        if not self.source.is_file():
-            raise InputError(
-                f"Got --predict {self.source}, which is not a file; name a list of guid,tag lines, or add --streaming "
-                "for shards."
-            )
+    def prepare(self, inputs: Iterable[Path]) -> None:
+        """Make the output's folder.
+
+        Args:
+            inputs: files that are read, which nothing may overwrite.
+
+        Raises:
+            InputError: an output can't be written, or would overwrite an input.
+        """
+        read = {path.resolve() for path in inputs}
         for path in (self.output, self.probabilities, self.quarantine, self.metrics):
-            if path.resolve() == self.source.resolve():
-                raise InputError(f"--output {self.output} would overwrite {self.source}; give it another name.")
+            if path.resolve() in read:
+                raise InputError(f"--output {self.output} would overwrite {path.resolve()}; give it another name.")
             if path.exists() and not path.is_file():
                 raise InputError(f"Cannot write {path}, which is not a plain file; give --output another name.")
         try:
@@ -76,6 +77,26 @@ class PredictionFiles:
 
     def _beside(self, ending: str) -> Path:
         return self.output.with_name(f"{self.output.stem}.{ending}")
+
+
+@dataclass(frozen=True)
+class PredictionFiles(OutputFiles):
+    """Those of a list.
+
+    Attributes:
+        source: the list, guid,tag per line.
+    """
+
+    source: Path
+
+    def prepare_list(self) -> None:
+        """As `prepare`; also `InputError` for a list that isn't there."""
+        if not self.source.is_file():
+            raise InputError(
+                f"Got --predict {self.source}, which is not a file; name a list of guid,tag lines, or add --streaming "
+                "for shards."
+            )
+        self.prepare([self.source])
 
 
 def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path:

@@ -131,8 +131,8 @@ def _ablate(run: LoadedRun, arguments: EvaluationArguments) -> None:
 
 
 def _predict(run: LoadedRun, arguments: EvaluationArguments) -> None:
-    files = PredictionFiles(Path(arguments.predict), Path(arguments.output))
-    files.prepare()
+    files = PredictionFiles(source=Path(arguments.predict), output=Path(arguments.output))
+    files.prepare_list()
     pair_dir = find_pair_dir(files.source, run, data_dir=arguments.data_dir)
     pairs = run.load_rows(files.source, pair_dir=pair_dir, for_prediction=True)
     dataset, batch_size = add_row_index(pairs.dataset), arguments.per_device_eval_batch_size

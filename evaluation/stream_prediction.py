@@ -21,16 +21,17 @@ from torch.utils.data import IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
 from data_utils.collator import PairCollator
-from data_utils.errors import InputError
+from data_utils.errors import InputError, RankError
 from data_utils.ledger import COLUMNS, Entry
 from data_utils.shard_file import ShardError, ShardRow
 from data_utils.shard_read import check_columns, iterate_shard
-from data_utils.shard_set import Shard, ShardSet, find_shards
+from data_utils.shard_set import MANIFEST, Shard, ShardSet, find_shards
 from data_utils.stream_rows import NumberedRow, RowPreparer
 from data_utils.streaming import ERROR, FAULTS, StreamLoader
 from evaluation.arguments import EvaluationArguments
 from evaluation.inference import classify, inference_context
 from evaluation.loaded_run import LoadedRun
+from evaluation.prediction import OutputFiles
 
 SHARD, GUIDS = "shard", "guids"
 
@@ -93,11 +94,12 @@ class _PartFiles:
 
     KINDS = ("predictions", "probabilities", "quarantine")
 
-    def __init__(self, output: Path) -> None:
-        self._output = output
+    def __init__(self, files: OutputFiles) -> None:
+        self._files = files
 
     def path(self, kind: str, shard: int) -> Path:
-        return self._output.with_name(f".{self._output.name}.{kind}-{shard:05d}")
+        output = self._files.output
+        return output.with_name(f".{output.name}.{kind}-{shard:05d}")
 
     def write(
         self, shard: int, guids: Sequence[str], probabilities: Tensor, entries: Sequence[Entry], names: Sequence[str]
@@ -115,17 +117,17 @@ class _PartFiles:
                 csv.writer(file, lineterminator="\n").writerows(content)
 
     def merge(self, num_shards: int, names: Sequence[str]) -> None:
-        """Put all parts together; the files appear whole or not at all."""
-        headers = {
-            "predictions": ("guid", "tag"),
-            "probabilities": ("guid", "prediction", *(f"prob_{name}" for name in names)),
-            "quarantine": COLUMNS,
+        """Put all parts together; the files appear whole or not at all, and an earlier prediction's are removed."""
+        files = self._files
+        targets = {
+            "predictions": (files.output, ("guid", "tag")),
+            "probabilities": (files.probabilities, ("guid", "prediction", *(f"prob_{name}" for name in names))),
+            "quarantine": (files.quarantine, COLUMNS),
         }
-        for kind, header in headers.items():
-            name = self._output.name if kind == "predictions" else f"{self._output.stem}.{kind}.csv"
-            target = self._output.with_name(name)
+        files.metrics.unlink(missing_ok=True)  # of labels, which nobody looks at here
+        for kind, (target, header) in targets.items():
             if kind == "quarantine" and not any(self.path(kind, shard).stat().st_size for shard in range(num_shards)):
-                target.unlink(missing_ok=True)  # an earlier prediction's
+                target.unlink(missing_ok=True)
                 continue
             temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
             with ExitStack() as stack:
@@ -153,10 +155,10 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
     Rows are answered whatever is wrong with them. Labels are not looked at: figures would need all rows at once.
 
     Raises:
-        InputError: there are no shards, the output can't be written, or the model's answers aren't finite.
+        InputError: there are no shards, or the output can't be written, which is found out before the first answer.
+        RankError: the model's answers aren't finite, or writing them fails.
         ShardError: a shard can't be read.
     """
-    output = Path(arguments.output)
     shards = find_shards(arguments.predict, "test")
     if shards is None:
         raise InputError(
@@ -164,7 +166,9 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
             "data_utils.shard --for_prediction, or name others with a glob."
         )
     check_columns(shards, labelled=False)
-    parts = _PartFiles(output)
+    files = OutputFiles(Path(arguments.output))
+    files.prepare(_files_read(shards))
+    parts = _PartFiles(files)
     batches = ShardBatches(
         shards,
         prepare=run.row_preparer(for_prediction=True),
@@ -174,18 +178,22 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
         world_size=accelerator.num_processes,
     )
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        own = [number for number, _ in batches.own]
-        parts.begin(own)
+        parts.begin([number for number, _ in batches.own])
         count = _answer(run, batches, parts, accelerator, num_workers=arguments.dataloader_num_workers)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             parts.merge(len(shards.shards), run.label_names)
     except OSError as error:
-        raise InputError(f"Cannot write beside {output} ({error}); all ranks need one --output folder.") from error
+        raise RankError(f"Cannot write beside {files.output} ({error}); all ranks need one --output folder.") from error
     total = int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))
     if accelerator.is_main_process:
-        print(f"{total} predictions are in {output}, probabilities and faulty rows beside it.")
+        print(f"{total} predictions are in {files.output}, probabilities and faulty rows beside it.")
+
+
+def _files_read(shards: ShardSet) -> list[Path]:
+    """The shards on disk, and where their manifest is if they have one."""
+    paths = [shard.path for shard in shards.shards if shard.path is not None]
+    return [*paths, *{path.with_name(MANIFEST) for path in paths}]
 
 
 def _answer(
@@ -201,7 +209,7 @@ def _answer(
             shard, guids, entries = (batch.pop(name) for name in (SHARD, GUIDS, FAULTS))
             probabilities = classify(model, send_to_device(batch, accelerator.device))["probabilities"].cpu()
             if not probabilities.isfinite().all():
-                raise InputError(
+                raise RankError(
                     "The model's output is not finite; its weights or its precision are at fault: take "
                     "--mixed_precision no, or another run."
                 )

@@ -98,15 +98,24 @@ class ModelArguments:
         self._check_freezing()
         self._check_names()
 
+    @property
+    def trains_no_tower(self) -> bool:
+        """Whether every tower that the head uses is frozen wholly."""
+        frozen = frozen_modalities(self.freeze, self.unfreeze_last)
+        return self.unfreeze_last is None and self._used_modalities().issubset(frozen)
+
+    def _used_modalities(self) -> set[str]:
+        head = FUSION_HEADS[self.fusion]
+        return {kind for kind, is_used in (("text", head.uses_text), ("image", head.uses_image)) if is_used}
+
     def _check_freezing(self) -> None:
         if self.unfreeze_last is not None and self.unfreeze_last < 1:
             raise InputError(
                 f"Got --unfreeze_last {self.unfreeze_last}; it must be at least 1. To freeze towers wholly, use "
                 "--freeze alone."
             )
-        frozen, head = frozen_modalities(self.freeze, self.unfreeze_last), FUSION_HEADS[self.fusion]
-        used = {"text": head.uses_text, "image": head.uses_image}
-        if self.cache_features and not any(used[kind] for kind in frozen):
+        frozen = frozen_modalities(self.freeze, self.unfreeze_last)
+        if self.cache_features and not self._used_modalities().intersection(frozen):
             raise InputError(
                 f"Got --cache_features with --fusion {self.fusion}, which uses no frozen tower; freeze one with "
                 "--freeze or --unfreeze_last, or leave --cache_features out."

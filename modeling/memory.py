@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import platform
 
+logger = logging.getLogger(__name__)
 # Parameters of mallopt(3).
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 _LARGEST = 2**31 - 1
@@ -18,5 +20,6 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        library.mallopt(MMAP_THRESHOLD, _LARGEST)
-        library.mallopt(TRIM_THRESHOLD, _LARGEST)
+        taken = [library.mallopt(option, _LARGEST) for option in (MMAP_THRESHOLD, TRIM_THRESHOLD)]
+        if not all(taken):
+            logger.info("This C library gives the memory of large tensors back: a step takes longer than need be.")

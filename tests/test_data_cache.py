@@ -210,11 +210,9 @@ def test_two_runs_at_once_build_once(make_pairs, make_arguments, small_picture, 
     assert len((tmp_path / "decoded").read_text().split()) == 40
 
 
-def test_warm_start_of_many_rows_is_quick(make_pairs, load, numbered_rows, photo):
+def test_second_load_of_many_rows_decodes_nothing(make_pairs, load, numbered_rows, photo):
     picture = photo(0)
     folder = make_pairs([(*row, f"words {row[0]}", picture) for row in numbered_rows(1500)])
     load(folder)
-    start = time.perf_counter()
     _, work = load(folder)
     assert work == (0, 0)
-    assert time.perf_counter() - start < 3

@@ -19,6 +19,7 @@ from modeling import FUSION_HEADS, SentimentClassifier
 from modeling.state import check_frozen_weights
 from training import feature_cache
 from training.features import cache_features, choose_columns
+from training.probe import FeatureRows
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -56,6 +57,8 @@ FREEZING = [
     ("clip", "cross_attn", ["--projection_dim", "16", "--freeze", "image"]),
     ("clip", "co_attn", ["--projection_dim", "16", "--unfreeze_last", "1"]),
     ("baseline", "attn", ["--freeze", "text", "--unfreeze_last", "1"]),
+    ("clip", "text_only", ["--projection_dim", "16", "--freeze", "text"]),
+    ("vilbert", "image_only", ["--freeze", "image"]),
 ]
 
 
@@ -122,10 +125,11 @@ def test_every_head_gives_the_same_logits_on_cached_features(cache, fusion):
     model = tiny_model("vilbert", fusion, freeze="both")
     plain, built = cache(model, wanted=False)
     assert built == 0
-    assert plain.dataset.column_names == rows_of().column_names
+    inputs = ["input_ids"] * model.uses_text + ["image"] * model.uses_image
+    assert [name for name in plain.dataset.column_names if name in ("input_ids", "image")] == inputs
     cached, built = cache(model)
     assert built == model.uses_text + model.uses_image
-    assert "image" not in cached.dataset.column_names or not model.uses_image
+    assert "image" not in cached.dataset.column_names
     torch.testing.assert_close(logits_of(model, cached), logits_of(model, plain), atol=1e-5, rtol=1e-5)
 
 
@@ -194,18 +198,58 @@ def test_only_wanted_rows_are_computed_and_parts_of_a_split_share_them(cache, mo
     assert [row for row, value in enumerate(stored) if value is not None] == [3, 7]
 
 
-def test_vectors_are_read_as_one_matrix(cache):
-    model = tiny_model("clip", "attn", freeze="both")
-    features, _ = cache(model)
-    matrices = {column.name: column.read_all(features.dataset) for column in features.collator.features}
-    assert {name: (matrix.shape, matrix.dtype) for name, matrix in matrices.items()} == {
-        "text_vector": ((12, 16), torch.float32),
-        "image_vector": ((12, 16), torch.float32),
-    }
-    present = torch.ones(12, dtype=torch.bool)
-    with torch.no_grad():
-        logits = model(**matrices, text_present=present, image_present=present).logits
-    assert torch.equal(logits, logits_of(model, features))
+@pytest.mark.parametrize(("fusion", "vector"), [("text_only", "text_vector"), ("image_only", "image_vector")])
+def test_nothing_is_read_for_a_tower_that_the_head_does_not_have(cache, fusion, vector):
+    features, _ = cache(tiny_model("clip", fusion, freeze="both"))
+    rows = FeatureRows(add_row_index(features.dataset), features.collator, torch.device("cpu"))
+    assert set(rows.batch(torch.arange(4))) == {vector, "text_present", "image_present", "labels", "row_index"}
+
+
+def test_rows_are_grouped_by_length(run_train, monkeypatch):
+    padding, pad = [], PairCollator._pad
+
+    def count(collator, texts):
+        input_ids, attention_mask = pad(collator, texts)
+        padding[-1] += int((attention_mask == 0).sum())
+        return input_ids, attention_mask
+
+    monkeypatch.setattr(PairCollator, "_pad", count)
+    flags = ["--model", "clip", "--projection_dim", "16", "--fusion", "text_only", "--num_train_epochs", "1"]
+    flags += ["--per_device_train_batch_size", "2", "--eval_strategy", "no", "--save_strategy", "no"]
+    for strategy in ("random", "group_by_length"):
+        padding.append(0)
+        run_train(strategy, *flags, "--train_sampling_strategy", strategy)
+    assert padding[1] < padding[0]
+
+
+def test_order_by_length_depends_on_seed_and_epoch_alone(run_train, monkeypatch):
+    """Or ranks, which draw other numbers for dropout, would each deal from an order of their own."""
+    orders, collate = [], PairCollator.__call__
+
+    def note(collator, rows):
+        batch = collate(collator, rows)
+        orders[-1].extend(batch["row_index"].tolist())
+        return batch
+
+    monkeypatch.setattr(PairCollator, "__call__", note)
+    flags = ["--model", "clip", "--projection_dim", "16", "--fusion", "text_only", "--eval_strategy", "no"]
+    flags += ["--save_strategy", "no", "--train_sampling_strategy", "group_by_length"]
+    for dropout in ("0.5", "0"):
+        orders.append([])
+        run_train(f"dropout-{dropout}", *flags, "--fusion_dropout", dropout)
+    assert orders[0] == orders[1]
+    epochs = orders[0][:18], orders[0][18:36]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(18))
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("fusion", ["early", "image_only"])
+def test_grouping_by_the_length_of_texts_that_nobody_reads_is_refused(run_train, tmp_path, capfd, fusion):
+    flags = ["--model", "clip", "--projection_dim", "16", "--freeze", "both", "--fusion", fusion]
+    with pytest.raises(SystemExit):
+        run_train("run", *flags, "--train_sampling_strategy", "group_by_length")
+    assert "error: Got --train_sampling_strategy group_by_length" in capfd.readouterr().err
+    assert list((tmp_path / "cache").glob("features-*")) == []
 
 
 def test_random_numbers_of_the_training_are_left_alone(cache):

@@ -1,5 +1,6 @@
 """What makes a training step fast changes no result: attention, patches, memory, bfloat16, the profile."""
 
+import platform
 import resource
 
 import pytest
@@ -10,6 +11,7 @@ from test_train_main import run_train, sample  # noqa: F401  # fixtures
 from tiny import ARCHITECTURES, tiny_batch, tiny_model
 from torch import nn
 
+from data_utils.errors import InputError
 from modeling.attention import attend
 from modeling.memory import keep_freed_memory
 from modeling.patches import PatchConv2d, embed_patches_linearly
@@ -77,6 +79,7 @@ def test_convolutions_that_overlap_stay_as_they_are():
     assert [type(module) for module in encoder] == [nn.Conv2d] * 3
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 def test_freed_memory_is_used_again():
     keep_freed_memory()
 
@@ -124,3 +127,8 @@ def test_profile_of_a_run_that_is_too_short_is_refused_aloud(run_train):  # noqa
     run, screen = run_train("--profile", "--max_steps", "2")
     assert "--profile" in screen
     assert not (run / "profile").exists()
+
+
+def test_profile_of_a_dry_run_is_refused():
+    with pytest.raises(InputError, match="--profile and --dry_run"):
+        SentimentTrainingArguments(profile=True, dry_run=True)

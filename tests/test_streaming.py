@@ -139,6 +139,13 @@ def test_skipped_batches_are_not_read_and_change_nothing(
         assert len(log.read_text()) == 41 - 4 * skipped, "only what is still to come"
 
 
+def test_order_of_uncounted_tars_does_not_depend_on_their_end(shards, stream):
+    found = shards(20, kind="webdataset", manifest=False)
+    short, long = (rows_of(read(stream(found, num_batches=count), 2)) for count in (6, 12))
+    assert len(short) == 24
+    assert long[:24] == short
+
+
 def test_buffer_never_holds_more_rows_than_asked_for():
     order = ShuffleOrder(100, buffer_size=8, seed="s")
     drawn = []
@@ -212,6 +219,13 @@ def test_fault_is_reported_once_and_a_broken_shard_ends_the_stream(shards, strea
         assert any("can't be read" in batch.get(ERROR, "") for batch in batches)
 
 
+def test_fault_is_reported_on_the_first_of_many_passes_alone(shards, stream):
+    rows = [(str(number), "positive", "@you" if number % 2 else "words") for number in range(10)]
+    found = shards(kind="webdataset", manifest=False, rows=rows)
+    batches = read(stream(found, num_batches=20), 2)  # 80 rows: 8 passes
+    assert sorted(entry.guid for batch in batches for entry in batch[FAULTS]) == ["1", "3", "5", "7", "9"]
+
+
 @pytest.mark.parametrize(
     ("label", "number"),
     [("neutral", 1), (2, 2), ("0", 0), (3, NO_LABEL_ID), (None, NO_LABEL_ID), ("Glad", NO_LABEL_ID)],
@@ -220,3 +234,7 @@ def test_label_is_a_name_or_a_number(label, number):
     found, fault = read_label(label, LABELS)
     assert found == number
     assert (fault is None) == (number != NO_LABEL_ID)
+
+
+def test_label_of_digits_is_a_name_before_it_is_a_number():
+    assert [read_label(label, ["1", "2", "3"]) for label in (1, "1", 3)] == [(0, None), (0, None), (2, None)]

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -11,9 +12,15 @@ from launching import TINY, launch, launcher, list_steps, load_weights, logged_l
 
 import train
 from data_utils import shard
+from data_utils.errors import InputError, RankError
+from data_utils.ledger import Entry
 from data_utils.shard_set import MANIFEST, find_shards
+from evaluation import stream_prediction
 from evaluation.arguments import parse_arguments
 from evaluation.session import run_evaluation
+from training import stream_trainer
+from training.console import clear_errors
+from training.stream_trainer import FaultLog
 
 TEXTS = {"negative": "a bad sad day", "neutral": "a plain grey day", "positive": "a good glad day"}
 SHAPE = ["--text_config", json.dumps(TINY | {"attention_dropout": 0.1})]
@@ -154,6 +161,7 @@ def test_streamed_run_is_evaluated_and_predicts(shards, run, capsys, tmp_path):
         parse_arguments([str(done), "--predict", str(tmp_path / "pairs" / "test.txt"), "--output", str(listed)])
     )
     more = ["--streaming", "--dataloader_num_workers", "2", "--per_device_eval_batch_size", "3"]
+    (tmp_path / "streamed.metrics.json").write_text("{}")  # an earlier list's
     run_evaluation(parse_arguments([str(done), "--predict", str(test), "--output", str(streamed), *more]))
     assert streamed.read_text() == listed.read_text()
     words = [str(done), "--predict", str(test), "--output", str(tmp_path / "ranks.txt"), *more]
@@ -163,6 +171,76 @@ def test_streamed_run_is_evaluated_and_predicts(shards, run, capsys, tmp_path):
     assert len(read_csv(tmp_path / "streamed.probabilities.csv")) == 22
     assert {entry["guid"] for entry in read_csv(tmp_path / "streamed.quarantine.csv")} == {"../x", "b"}
     assert list(tmp_path.glob(".streamed*")) == []
+    assert not (tmp_path / "streamed.metrics.json").exists()
+    assert_refuses_outputs(done, test, tmp_path)
+    assert_one_rank_speaks_for_itself(done, test, tmp_path)
+
+
+def assert_refuses_outputs(run, folder, tmp_path):
+    """Before anything is answered, and with every input as it was."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    first, plain = sorted(folder.glob("test-*"))[0], tmp_path / "plain"
+    (tmp_path / "taken.probabilities.csv").mkdir()
+    plain.write_text("")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream_prediction, "_answer", None)
+        for output, message in (
+            (first, f"would overwrite {first}"),
+            (folder / MANIFEST, "would overwrite"),
+            (tmp_path, "not a plain file"),
+            (tmp_path / "taken.txt", "taken.probabilities.csv, which is not a plain file"),
+            (plain / "out.txt", "Cannot write into"),
+        ):
+            words = [str(run), "--predict", str(folder), "--streaming", "--output", str(output)]
+            with pytest.raises(InputError, match=message):
+                run_evaluation(parse_arguments(words))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def assert_one_rank_speaks_for_itself(run, folder, tmp_path):
+    words = [str(run), "--predict", str(folder), "--streaming", "--output", str(tmp_path / "lost.txt")]
+    classify = stream_prediction.classify
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            stream_prediction,
+            "classify",
+            lambda *args: {name: value * float("nan") for name, value in classify(*args).items()},
+        )
+        with pytest.raises(RankError, match="not finite"):
+            run_evaluation(parse_arguments(words))
+        patch.setattr(stream_prediction._PartFiles, "write", lambda *args: Path(tmp_path, "none", "x").write_text(""))
+        patch.setattr(stream_prediction, "classify", classify)
+        with pytest.raises(RankError, match="Cannot write beside"):
+            run_evaluation(parse_arguments(words))
+    assert not (tmp_path / "lost.txt").exists()
+
+
+def test_error_of_another_rank_is_printed(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit) as ending, clear_errors(RankError):
+        raise RankError("The disk is full.")
+    assert ending.value.code == 1
+    assert "error (rank 1): The disk is full." in capsys.readouterr().err
+
+
+def test_faults_of_machines_without_shared_files_come_together(monkeypatch, tmp_path, caplog):
+    paths = [tmp_path / f"machine{rank}" / "quarantine.csv" for rank in range(2)]
+    sent = []
+    monkeypatch.setattr(stream_trainer, "gather_object", lambda rows: sent.extend(rows) or sent)
+
+    def meet():
+        for rank in (1, 0):
+            log = FaultLog(paths[rank], rank)
+            log.add([Entry(rank + 1, f"x{rank}", "empty_text", "masked", "a, b")])
+            log.finish()
+
+    with caplog.at_level("INFO", logger="training"):
+        meet()
+        meet()  # a resumed run meets them again
+    assert [row["guid"] for row in read_csv(paths[0])] == ["x0", "x1"]
+    assert "empty_text: 2 masked" in caplog.text
+    assert list(paths[1].parent.iterdir()) == []
 
 
 def all_rows(folder, part):
@@ -184,10 +262,21 @@ def test_uncounted_tars_from_a_url_train_for_max_steps(shards, run, fails, caplo
     assert metrics["training"]["steps"] == 20
     assert metrics["val"] is None
     assert "There is no validation part" in caplog.text
+    done = run("memory://bucket/*.tar", "--max_steps", "25", "--resume_from_checkpoint", "latest")
+    assert json.loads((done / "metrics.json").read_text())["training"]["steps"] == 25
+    assert max(logged_losses(done)) == 25
+    assert "Resuming from" in caplog.text
 
 
-def test_dry_run_over_a_stream(shards, flags, capsys, tmp_path):
-    train.main(flags(shards(), "--dry_run"))
+def test_dry_run_over_a_stream(shards, flags, capsys, caplog, tmp_path):
+    folder = shards()
+    train.main(flags(folder, "--dry_run", "--freeze", "both"))
+    assert caplog.text.count("features of a stream aren't kept") == 1
+    caplog.clear()
+    train.main(flags(folder, "--dry_run", "--freeze", "text"))
+    assert "features" not in caplog.text
+    capsys.readouterr()
+    train.main(flags(folder, "--dry_run"))
     sheet = capsys.readouterr().out
     assert "45 for training, 15 for validation" in sheet
     assert "6, 6 per epoch" in sheet
@@ -202,6 +291,8 @@ def test_mistakes_are_one_sentence(shards, fails, tmp_path):
     assert "take --max_steps" in fails(folder, "--max_train_samples", "5")
     assert "data_utils.shard, which splits" in fails(folder, "--split_file", "x.json")
     assert "hold the labels positive" in fails(folder, "--labels", "good", "bad")
+    assert "aren't kept" in fails(folder, "--freeze", "both", "--cache_features")
+    assert "a shuffle buffer decides" in fails(folder, "--train_sampling_strategy", "group_by_length")
     assert "--on_bad_pair is error" in fails(folder, "--on_bad_pair", "error", code=1)
     first = sorted(folder.glob("train-*"))[0]
     first.write_bytes(first.read_bytes()[:-50])

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import ROOT
 from launching import launch, launcher
@@ -13,6 +14,10 @@ from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig
 
 import train
 from data_utils.errors import InputError
+from data_utils.splits import Split, save_split
+from evaluation.sweep_folder import SweepFolder
+from evaluation.sweep_summary import TrialRecord
+from training.sweep import wait_for_trials
 from training.sweep_recipe import read_sweep
 
 TEXTS = {"negative": "a bad day", "neutral": "some plain words", "positive": "a good day"}
@@ -183,6 +188,62 @@ def test_ranks_share_the_trials(run_sweep, write_recipe, tmp_path):
     assert tables[0] == tables[1]
 
 
+@pytest.mark.parametrize("val", [[], range(9)])
+def test_split_file_decides_whether_there_are_validation_rows(run_sweep, tmp_path, capfd, val):
+    """--val_ratio has no say beside it."""
+    parts = [[str(number) for number in range(60) if (number % 30 in val) == is_val] for is_val in (False, True)]
+    save_split(Split(*map(tuple, parts), seed=None, val_ratio=None), tmp_path / "given.json")
+    flags = {"split_file": str(tmp_path / "given.json"), "val_ratio": 0.25 if not val else 0}
+    if val:
+        sweep = run_sweep({"fusion": ["early"]}, **flags)
+        assert {row["guid"] for row in read_csv(sweep / "predictions" / "0000.csv")} == set(parts[1])
+    else:
+        with pytest.raises(SystemExit):
+            run_sweep({"fusion": ["early"]}, **flags)
+        assert "error: A sweep compares heads on validation rows" in capfd.readouterr().err
+
+
+def test_sweep_killed_before_its_first_trial_writes_all_of_its_files(run_sweep, tmp_path, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    choices = {"seed": [1], "folds": 2}
+    with monkeypatch.context() as patch:
+        patch.setattr("data_utils.ledger.Ledger.write_csv", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(choices, val_ratio=None)
+    sweep = tmp_path / "sweep"
+    assert {path.name for path in sweep.iterdir()} == {"splits"}
+    run_sweep(choices, val_ratio=None)
+    names = {path.name for path in sweep.iterdir()}
+    assert names >= {"config.yaml", "splits", "quarantine.csv", "summary.csv"}
+    assert not (tmp_path / "sweep.old-1").exists()
+
+
+def test_trials_of_other_ranks_are_waited_for_before_the_barrier(write_recipe, tmp_path, monkeypatch):
+    recipe = read_sweep(["--sweep", str(write_recipe({"seed": [1, 2]}))])
+    folder, happened = SweepFolder(tmp_path / "sweep", LABELS), []
+
+    def finish_one(seconds):
+        happened.append(len(folder.finished()))
+        folder.write_trial(TrialRecord(happened[-1], {"seed": "1"}, [], seconds, error="diverged"), None)
+
+    monkeypatch.setattr("training.sweep.time.sleep", finish_one)
+    monkeypatch.setattr("training.sweep.wait_for_everyone", lambda: happened.append("barrier"))
+    wait_for_trials(folder, recipe)
+    assert happened == [0, 1, "barrier"]
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice is one of CPUs")
+def test_precision_is_that_of_the_largest_model_wherever_it_stands(run_sweep, monkeypatch):
+    monkeypatch.setattr("training.launch.has_fast_bf16", lambda: True)
+    monkeypatch.setattr("training.arguments.count_matrix_weights", lambda model: len(model.towers()))
+    monkeypatch.setattr("training.arguments.MIN_WEIGHTS_FOR_BF16", 2)
+    sweep = run_sweep({"fusion": ["text_only", "co_attn"]}, num_train_epochs=1)
+    assert yaml.safe_load((sweep / "config.yaml").read_text())["training"]["bf16"] is True
+    assert [read_record(sweep, number)["error"] for number in (0, 1)] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("sweep", "flags", "message"),
     [
@@ -199,6 +260,8 @@ def test_ranks_share_the_trials(run_sweep, write_recipe, tmp_path):
         ({"seed": [1]}, {"val_ratio": 0}, "validation rows"),
         ({"seed": [1]}, {"freeze": "none"}, "frozen towers"),
         ({"seed": [1]}, {"max_steps": 5}, "--max_steps 5"),
+        ({"seed": [1]}, {"eval_delay": 1}, "--eval_delay 1"),
+        ({"seed": [1]}, {"full_determinism": True}, "--full_determinism True"),
         ({"num_train_epochs": [1.5]}, {"num_train_epochs": None}, "whole ones"),
         ({"seed": [1]}, {"resume_from_checkpoint": "x"}, "by itself"),
         ({"lr_scheduler_type": ["reduce_lr_on_plateau"]}, {}, "can't do"),

@@ -112,6 +112,8 @@ class SentimentTrainingArguments(TrainingArguments):
                 "Got --auto_find_batch_size, which would change the rows per update; lower "
                 "--per_device_train_batch_size and raise --gradient_accumulation_steps instead."
             )
+        if self.profile and self.dry_run:
+            raise InputError("Got --profile and --dry_run, which makes a single update; leave one of the two out.")
         check_choice("--class_weights", self.class_weights, CLASS_WEIGHTS)
         if not 0 <= self.modality_dropout <= 0.5:
             raise InputError(

@@ -27,6 +27,8 @@ from training.feature_cache import INPUTS, load_features
 from training.feature_pass import FeaturePass, sequence_dtype
 
 logger = logging.getLogger(__name__)
+# Of --train_sampling_strategy: those that look at the rows' texts.
+BY_LENGTH = ("group_by_length", "batch_rebalance")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class CachedFeatures:
     """Rows whose frozen towers have run.
 
     Attributes:
-        dataset: the rows with columns of features in place of inputs that nobody needs any more.
+        dataset: the rows with columns of features, and without inputs that nobody reads.
         collator: rows -> batch with the features.
     """
 
@@ -54,8 +56,15 @@ def use_features(
     """As `cache_features` for the rows of both parts, as the flags say.
 
     Raises:
-        InputError: see there.
+        InputError: see there; or the rows are to be sorted by the length of texts that nobody reads.
     """
+    chosen = choose_columns(model, model_args.cache_features, dtype=sequence_dtype(args.mixed_precision))
+    if args.train_sampling_strategy in BY_LENGTH and INPUTS["text"] in _list_unread(model, chosen):
+        raise InputError(
+            f"Got --train_sampling_strategy {args.train_sampling_strategy}, which goes by the texts' lengths, but no "
+            "texts are read (their vectors are cached, or the head uses none); leave it out, or set --cache_features "
+            "false."
+        )
     features = cache_features(
         model,
         prepared.rows,
@@ -105,8 +114,9 @@ def cache_features(
         InputError: `cache_features` is True and nothing is there to cache, or the cache can't be written.
     """
     chosen = choose_columns(model, cache_features, dtype=sequence_dtype(precision))
+    unread = _list_unread(model, chosen)
     if not chosen:
-        return CachedFeatures(dataset, collator)
+        return CachedFeatures(dataset.remove_columns(unread), collator)
     begin, started = time.perf_counter(), time.time()
     stored = add_row_index(Dataset(dataset.data, info=dataset.info.copy()))
     wanted = np.zeros(len(stored), dtype=bool)
@@ -116,13 +126,11 @@ def cache_features(
         for kind, columns in chosen.items()
     }
     found = load_features(passes, stored, wanted, cache_dir=Path(cache_dir), overwrite=overwrite, started=started)
-    for kind, features in found.items():
+    for features in found.values():
         dataset = join_columns(dataset, features)
-        if _replaces_input(chosen[kind]):
-            dataset = dataset.remove_columns([INPUTS[kind]])
     _report(found, chosen, num_rows=int(wanted.sum()), started=started, seconds=time.perf_counter() - begin)
     columns = tuple(column for kind in chosen for column in chosen[kind])
-    return CachedFeatures(dataset, replace(collator, features=columns))
+    return CachedFeatures(dataset.remove_columns(unread), replace(collator, features=columns))
 
 
 def choose_columns(
@@ -156,6 +164,16 @@ def choose_columns(
             "or leave --cache_features out."
         )
     return chosen
+
+
+def _list_unread(model: SentimentClassifier, chosen: dict[str, tuple[FeatureColumn, ...]]) -> list[str]:
+    """Columns of inputs that no tower reads: the head has none for them, or what is cached stands in their place."""
+    towers = model.towers()
+    return [
+        column
+        for kind, column in INPUTS.items()
+        if kind not in towers or (kind in chosen and _replaces_input(chosen[kind]))
+    ]
 
 
 def _replaces_input(columns: Sequence[FeatureColumn]) -> bool:

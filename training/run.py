@@ -37,7 +37,7 @@ from training.trainer import SentimentTrainer, softmax
 
 logger = logging.getLogger(__name__)
 # What a run folder may hold before it has a config.yaml: a job that was killed early.
-RUN_ENTRIES = ("checkpoints", "logs", "model", ".model.partial", "split.json", "quarantine.csv")
+RUN_ENTRIES = ("checkpoints", "logs", "model", ".model.partial", "split.json", "splits", "quarantine.csv")
 TEMPORARY_ENTRIES = (".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.")
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "evaluate", "pillow")
 

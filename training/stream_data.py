@@ -60,8 +60,9 @@ class StreamedData:
         return self.train.num_rows
 
     def fingerprints(self) -> dict[str, str]:
-        """As `TrainingData.fingerprints`; the order of a stream also depends on who reads it."""
-        order = asdict(self.train.settings) | {"rank": None, "num_workers": max(1, self.num_workers)}
+        """As `TrainingData.fingerprints`; a stream's order also depends on who reads it, and not on where it ends."""
+        unused = {"rank": None, "num_batches": None}
+        order = asdict(self.train.settings) | unused | {"num_workers": max(1, self.num_workers)}
         val = None if self.val is None else self.val["guid"][:]
         tokens = [tokenizer_key(self.tokenizer), self.max_length]
         return {
@@ -97,8 +98,7 @@ def prepare_stream(
             f"There are no train-*.parquet or train-*.tar in {data.data_dir}; write them with python -m "
             "data_utils.shard, or leave --streaming out."
         )
-    if model.cache_features:
-        raise InputError("Got --cache_features with --streaming; the features of a stream aren't kept: leave one out.")
+    _check_flags(args, model)
     check_columns(shards, labelled=True)
     _check_counts(shards, data, args)
     tokenizer = plan.tokenizer
@@ -127,6 +127,22 @@ def prepare_stream(
     shaping = [data.labels, data.text_cleaning, data.on_bad_pair, plan.picture.to_dict()]
     num_workers, hashed = args.dataloader_num_workers, _hash(shaping)
     return StreamedData(stream, val, tokenizer, ledger, plan.max_length, num_workers, hashed)
+
+
+def _check_flags(args: SentimentTrainingArguments, model: ModelArguments) -> None:
+    """Refuse flags that a stream has no use for, and say so where a default does not hold."""
+    if model.cache_features:
+        raise InputError("Got --cache_features with --streaming; the features of a stream aren't kept: leave one out.")
+    if args.train_sampling_strategy != "random":
+        raise InputError(
+            f"Got --train_sampling_strategy {args.train_sampling_strategy} with --streaming, where a shuffle "
+            "buffer decides the order; leave one of the two out."
+        )
+    if model.cache_features is None and model.trains_no_tower:
+        logger.warning(
+            "The features of a stream aren't kept: the frozen towers run over every row in every epoch. Where the rows "
+            "fit on a disk, leave --streaming out."
+        )
 
 
 def _check_counts(shards: ShardSet, data: DataArguments, args: SentimentTrainingArguments) -> None:

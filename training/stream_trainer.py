@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -28,39 +30,45 @@ class FaultLog:
     """quarantine.csv of a stream, written as faults are met: each rank has a file, which the main one takes in at last.
 
     Args:
-        path: of quarantine.csv; None keeps the counts alone (--dry_run).
+        path: of quarantine.csv, on this machine; None writes nothing (--dry_run).
         rank: of this process.
     """
 
     def __init__(self, path: Path | None, rank: int) -> None:
-        self._main = path
+        self._is_main = rank == 0
         self._own = None if path is None else path if rank == 0 else path.with_name(f".{path.name}.rank{rank}")
         self._known: set[tuple[str, str, str]] | None = None
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Enter faults; those that a resumed run meets a second time stand there already."""
-        if not entries or self._own is None:
+        if entries and self._own is not None:
+            self._enter([tuple(map(str, astuple(entry))) for entry in entries])
+
+    def finish(self) -> None:
+        """Send the entries to the main rank, which says how many there are of what; every rank calls it.
+
+        They are sent, not read there, as machines needn't share files.
+        """
+        if self._own is None:
             return
+        sent = gather_object([] if self._is_main else list(_read_rows(self._own)))
+        if self._is_main:
+            self._enter(sent)
+            counts = Counter((row[2], row[3]) for row in _read_rows(self._own))
+            for (reason, action), count in sorted(counts.items()):
+                logger.info("%s: %d %s (rows of %s)", reason, count, action, self._own)
+        PartialState().wait_for_everyone()  # a rank that is killed before the main one has written loses nothing
+        if not self._is_main:
+            self._own.unlink(missing_ok=True)
+
+    def _enter(self, rows: Sequence[Sequence[str]]) -> None:
         if self._known is None:
             self._known = {tuple(row[:3]) for row in _read_rows(self._own)}
-        new = [entry for entry in entries if (str(entry.row), entry.guid, entry.reason) not in self._known]
+        new = [row for row in rows if tuple(row[:3]) not in self._known]
         if not self._own.exists():
             write_csv(self._own, [COLUMNS])
         with self._own.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(astuple(entry) for entry in new)
-
-    def finish(self) -> None:
-        """On the main rank: take in the other ranks' entries, and say how many there are of what."""
-        if self._main is None or not self._main.exists():
-            return
-        parts = sorted(self._main.parent.glob(f".{self._main.name}.rank*"))
-        with self._main.open("a", encoding="utf-8", newline="") as file:
-            for part in parts:
-                csv.writer(file, lineterminator="\n").writerows(_read_rows(part))
-                part.unlink()
-        counts = Counter((row[2], row[3]) for row in _read_rows(self._main))
-        for (reason, action), count in sorted(counts.items()):
-            logger.info("%s: %d %s (rows of %s)", reason, count, action, self._main)
+            csv.writer(file, lineterminator="\n").writerows(new)
 
 
 def _read_rows(path: Path) -> Iterator[list[str]]:
@@ -84,11 +92,9 @@ class StreamTrainer(SentimentTrainer):
         self._faults = FaultLog(path, self.args.process_index)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As in Trainer; then one rank's quarantine.csv holds the entries of all."""
+        """As in Trainer; then the main rank's quarantine.csv holds the entries of all."""
         result = super().train(*args, **kwargs)
-        self.accelerator.wait_for_everyone()
-        if self.is_world_process_zero():
-            self._faults.finish()
+        self._faults.finish()
         return result
 
     def get_train_dataloader(self) -> DataLoader:

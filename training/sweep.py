@@ -21,16 +21,19 @@ from data_utils.splits import save_split
 from evaluation.sweep_folder import SweepFolder
 from evaluation.sweep_summary import Predictions, TrialRecord
 from modeling import SentimentClassifier, parameter_table
+from modeling.arguments import ModelArguments
+from modeling.fusion import get_fusion_head
 from modeling.plan import ModelPlan, plan_model
 from training.launch import check_same_everywhere, is_main_process, shares_files
 from training.parsing import to_flags
 from training.probe import FeatureRows, train_head
 from training.run import choose_run, describe_environment, lock_run, move_aside
-from training.sweep_data import SweepData, build_head, choose_reader, prepare_sweep, read_features
+from training.sweep_data import SweepData, build_head, prepare_sweep, read_features
 from training.sweep_recipe import SweepRecipe, Trial, quiet
 from training.trainer import NonFiniteLossError
 
 logger = logging.getLogger(__name__)
+POLL_SECONDS = 2.0
 # Flags that change no figure: a sweep goes on under others.
 NEUTRAL = (
     "output_dir",
@@ -72,7 +75,7 @@ def run_sweep(recipe: SweepRecipe) -> None:
             open_sweep(folder, recipe, data)
         wait_for_everyone()
         _train_missing(folder, recipe, data, plan)
-        wait_for_everyone()
+        wait_for_trials(folder, recipe)
         if is_main_process():
             table = folder.write_summary(args.metric_for_best_model)
             logger.info("%s\nThe sweep is in %s.", table, folder.path)
@@ -95,10 +98,10 @@ def open_sweep(folder: SweepFolder, recipe: SweepRecipe, data: SweepData) -> Non
             return
         move_aside(folder.path)
         folder.path.mkdir()
-    folder.save_arguments(sections)
     for number, split in enumerate(data.splits):
         save_split(split, folder.split_file_of(None if recipe.num_folds is None else number))
     data.prepared.ledger.write_csv(folder.quarantine_file)
+    folder.save_arguments(sections)  # last: where it stands, the next start goes on and writes none of these
     summary = data.prepared.ledger.summary()
     if summary:
         logger.info("%s\nEach is a row of %s.", summary, folder.quarantine_file)
@@ -109,11 +112,26 @@ def wait_for_everyone() -> None:
     PartialState().wait_for_everyone()
 
 
+def wait_for_trials(folder: SweepFolder, recipe: SweepRecipe) -> None:
+    """Until the trials of all ranks are there.
+
+    A barrier alone gives up after --ddp_timeout, and a rank may have one trial less than another. If a rank dies, its
+    launcher ends the others.
+    """
+    numbers = {trial.number for trial in recipe.trials}
+    while numbers - folder.finished():
+        time.sleep(POLL_SECONDS)
+    wait_for_everyone()
+
+
 def _choose_precision(recipe: SweepRecipe, data: SweepData, plan: ModelPlan) -> None:
-    """One precision for all trials, that of a model with all towers that any trial reads."""
-    model_of = {trial.model.fusion: trial.model for trial in recipe.trials}
-    reader = model_of[choose_reader(next(iter(model_of)), model_of)]
-    model = build_head(reader, plan, recipe, data)
+    """One precision for all trials, that of a model with as many towers as any of them has."""
+
+    def rank(model: ModelArguments) -> tuple[int, str]:
+        head = get_fusion_head(model.fusion)
+        return head.uses_text + head.uses_image, model.fusion  # the name, or the order of the list would decide
+
+    model = build_head(max((trial.model for trial in recipe.trials), key=rank), plan, recipe, data)
     for trial in recipe.trials:
         with quiet(trial.number > 0):
             trial.training.choose_precision_for(model)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from data_utils.collator import PairCollator
+from data_utils.errors import InputError
 from data_utils.folds import make_folds
 from data_utils.pairs import add_row_index
 from data_utils.splits import Split, group_ids, split_indices
@@ -22,7 +23,7 @@ from modeling.plan import ModelPlan
 from training.data import TrainingData, prepare_data
 from training.features import use_features
 from training.probe import FeatureRows
-from training.sweep_recipe import SweepRecipe, Trial
+from training.sweep_recipe import NO_VALIDATION, SweepRecipe, Trial
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def prepare_sweep(recipe: SweepRecipe, plan: ModelPlan) -> SweepData:
     """Read, decode and tokenise all rows; the split, or the folds, are those of the first trial's seed.
 
     Raises:
-        InputError: the data, the split or so many folds can't be had.
+        InputError: the data, the split or so many folds can't be had, or nothing is left for validation.
     """
     first, num_folds = recipe.trials[0], recipe.num_folds
     data = recipe.data if num_folds is None else replace(recipe.data, val_ratio=0.0)
@@ -63,6 +64,8 @@ def prepare_sweep(recipe: SweepRecipe, plan: ModelPlan) -> SweepData:
     rows = prepared.rows.select(wanted)
     guids, labels = tuple(rows["guid"][:]), tuple(rows["label"][:])
     if num_folds is None:
+        if not len(prepared.val_rows):
+            raise InputError(NO_VALIDATION)
         splits = (prepared.split,)
         parts = [tuple(wanted.searchsorted(part) for part in (prepared.train_rows, prepared.val_rows))]
     else:

@@ -43,12 +43,18 @@ LEFT_OUT = (
     "early_stopping_patience",
     "fp16",
     "dataloader_drop_last",
+    "eval_delay",
+    "full_determinism",
     "train_sampling_strategy",
     "neftune_noise_alpha",
     "torch_compile",
     "profile",
 )
 METRIC_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
+NO_VALIDATION = (
+    "A sweep compares heads on validation rows: raise --val_ratio, take a --split_file with some, or write folds: 5 "
+    "under sweep."
+)
 
 
 @dataclass(frozen=True)
@@ -225,8 +231,8 @@ def _check_supported(model: ModelArguments, training: SentimentTrainingArguments
 def _check_data(data: DataArguments, num_folds: int | None, named: set[str]) -> None:
     if data.streaming:
         raise InputError("Got --streaming, which has no rows to train heads on many times; leave it out of a sweep.")
-    if num_folds is None and data.val_ratio == 0:
-        raise InputError("A sweep compares heads on validation rows: raise --val_ratio, or write folds: 5 under sweep.")
+    if num_folds is None and data.val_ratio == 0 and data.split_file is None:
+        raise InputError(NO_VALIDATION)
     unused = sorted(named & {"val_ratio", "split_file", "max_eval_samples"})
     if num_folds is not None and unused:
         raise InputError(f"Got --{unused[0]} and folds, which judge every row once; leave one of them out.")

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from data_utils.batches import BatchReader
 from data_utils.collator import PairCollator
@@ -34,6 +35,30 @@ NON_FINITE_REMEDY = (
 
 class NonFiniteLossError(ArithmeticError):
     """The loss, a gradient or an answer became nan or infinite; no further update is made."""
+
+
+class EpochLengthSampler(LengthGroupedSampler):
+    """transformers' sampler in an order that depends on seed and epoch alone.
+
+    Its own order is drawn from torch's random numbers, of which dropout takes more on ranks with longer texts: from the
+    second epoch on the ranks would deal from different orders, so that rows were trained on twice and others never.
+
+    Args:
+        grouped: whose lengths and batch size are taken.
+        seed: of the orders.
+    """
+
+    def __init__(self, grouped: LengthGroupedSampler, *, seed: int) -> None:
+        super().__init__(grouped.batch_size, lengths=grouped.lengths, generator=torch.Generator())
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; accelerate calls it before each epoch."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self._seed + self._epoch)
+        return super().__iter__()
 
 
 class SentimentTrainer(ResumableTrainer):
@@ -154,6 +179,13 @@ class SentimentTrainer(ResumableTrainer):
         """As `get_eval_dataloader`."""
         with self._every_row():
             return super().get_test_dataloader(test_dataset)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """As in Trainer; rows that are grouped by length come in the same order on all ranks."""
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        return EpochLengthSampler(sampler, seed=self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
     def _get_dataloader(self, dataset: Dataset, *args: Any, **kwargs: Any) -> DataLoader:
         return super()._get_dataloader(BatchReader(dataset), *args, **kwargs)
