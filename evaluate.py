@@ -1,5 +1,7 @@
 """Scores a run, measures its modalities or predicts new pairs: `python evaluate.py RUN`, see `--help`.
 
+`python evaluate.py compare RUN RUN ...` says which of several runs is better, and whether the data can tell.
+
 This file has the name of an installed package that the project and its libraries import. So it does its own work only
 when it is run; imported under the name `evaluate`, it hands over to that package (see `_give_way`).
 """
@@ -26,7 +28,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     set_up_logging()
     with clear_errors(RankError, ShardError):
-        arguments = parse_arguments(argv)
+        words = sys.argv[1:] if argv is None else list(argv)
+        if words[:1] == ["compare"]:
+            from evaluation.compare import run_compare
+
+            run_compare(words[1:])
+            return
+        arguments = parse_arguments(words)
         from evaluation.session import run_evaluation  # after --help, which needn't wait for it
 
         run_evaluation(arguments)

@@ -22,7 +22,9 @@ from modeling.plan import ModelPlan, check_sources, plan_model
 from training import signals
 from training.arguments import SentimentTrainingArguments
 from training.callbacks import LossProgressCallback
+from training.comparison import read_comparison, run_comparison
 from training.console import clear_errors, set_up_logging
+from training.cross_validation import cross_validate
 from training.data import TrainingData, prepare_data
 from training.dry_run import run_dry
 from training.features import use_features
@@ -43,12 +45,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up_logging()
     with signals.listen(), clear_errors(NonFiniteLossError, ShardError):
         words = sys.argv[1:] if argv is None else argv
-        recipe = read_sweep(words)
-        if recipe is None:
-            train(*parse_arguments(words))
+        if (sweep := read_sweep(words)) is not None:
+            run_sweep(sweep)
+        elif (comparison := read_comparison(words)) is not None:
+            run_comparison(comparison, run=run)
         else:
-            run_sweep(recipe)
+            run(*parse_arguments(words))
         part_ranks()
+
+
+def run(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
+    """Train one model, or with --folds one for each fold and seed."""
+    if args.folds is None:
+        train(model_args, data_args, args)
+    else:
+        cross_validate(model_args, data_args, args, train=train)
 
 
 def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:

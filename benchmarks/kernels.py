@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.turns import take_turns, time_of
-from modeling import memory
+from data_utils import memory
 from modeling.attention import attend
 from modeling.patches import PatchConv2d
 

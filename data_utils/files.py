@@ -14,6 +14,11 @@ from data_utils.errors import InputError
 
 
 def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of a text in UTF-8."""
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: readers never meet half of it. Parent folders are made.
 
     Raises:
@@ -23,7 +28,7 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"Cannot write {path} ({error.strerror}); choose a folder that may be written to.") from error

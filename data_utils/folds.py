@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from data_utils.copies import find_copies
 from data_utils.errors import InputError
-from data_utils.splits import Split
+from data_utils.splits import Split, make_split, with_copies
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +19,10 @@ logger = logging.getLogger(__name__)
 def make_folds(
     guids: Sequence[str], labels: Sequence[int], groups: Sequence[int], *, num_folds: int, seed: int
 ) -> tuple[Split, ...]:
-    """Deal all rows into folds, stratified by class and by whole groups (scikit-learn's `StratifiedGroupKFold`).
+    """Deal the rows into folds, stratified by class and by whole groups (scikit-learn's `StratifiedGroupKFold`).
 
-    The same rows give the same folds in any order.
+    The same rows give the same folds in any order. Copies (`find_copies`) are only trained on, where their
+    group is.
 
     Args:
         guids: N guids, each once.
@@ -30,12 +32,13 @@ def make_folds(
         seed: of the draw.
 
     Returns:
-        K splits: each has the rows of one fold for validation, and all others for training.
+        K splits: each has the rows of one fold for validation, and all others for training, with their copies.
 
     Raises:
         InputError: so many folds can't be made of these rows.
     """
     order = np.argsort(np.array(guids, dtype=object))
+    order = order[~find_copies(guids)[order]]
     names = np.array(guids, dtype=object)[order]
     classes, numbers = np.asarray(labels)[order], np.asarray(groups)[order]
     num_groups, smallest, largest = len(np.unique(numbers)), *_class_sizes(classes)
@@ -54,10 +57,31 @@ def make_folds(
         parts = list(dealer.split(names, classes, groups=first[members]))
     if not all(len(val) for _, val in parts):
         raise InputError(f"One of {num_folds} folds of {num_groups} groups would be empty; ask for fewer folds.")
-    return tuple(
+    splits = (
         Split(tuple(names[train].tolist()), tuple(names[val].tolist()), seed=seed, val_ratio=1 / num_folds)
         for train, val in parts
     )
+    return tuple(with_copies(split, guids, groups) for split in splits)
+
+
+def hold_out(
+    fold: Split, guids: Sequence[str], labels: Sequence[int], groups: Sequence[int], *, val_ratio: float, seed: int
+) -> Split:
+    """A fold for a model that is chosen by other rows than those that judge it.
+
+    Args:
+        fold: one of `make_folds`; its validation rows become the test part.
+        guids, labels, groups: of the N rows, as given to `make_folds`.
+        val_ratio: share of the other rows that is kept for validation (best epoch, early stopping); 0 keeps none.
+        seed: of that draw.
+
+    Raises:
+        InputError: the other rows can't be split so.
+    """
+    others = set(fold.train)
+    rows = [row for row in zip(guids, labels, groups, strict=True) if row[0] in others]
+    inner = make_split(*zip(*rows, strict=True), val_ratio=val_ratio, seed=seed)
+    return Split(inner.train, inner.val, seed=seed, val_ratio=val_ratio, test=fold.val)
 
 
 def _class_sizes(classes: np.ndarray) -> tuple[int, int]:

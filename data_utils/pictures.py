@@ -29,6 +29,11 @@ _TRANSPOSE = {
 }
 # Only the middle square survives the crop, so of a longer strip only the middle part is resized (memory stays small).
 _LONGEST_STRIP = 32
+# A JPEG is decoded at 1/2, 1/4 or 1/8 if that leaves at least this many times the needed pixels on each side: the
+# resizing then averages what the decoder has averaged already. On 80 tweets' pictures the result differs by 0.3 of 255
+# levels on average, by 3 at most in 99.9 % of the values; with twice the pixels by 0.5, and in one picture by 1.8.
+# A photograph of 12 megapixels takes a fifth to a third of the time.
+_SPARE = 3
 
 
 class PictureError(Exception):
@@ -74,7 +79,8 @@ class PictureSettings:
 
 def picture_paths(folder: Path, guid: str) -> list[str]:
     """The places where the picture of a (valid) guid may lie, in the order in which they are tried."""
-    return [os.path.join(folder, f"{guid}{suffix}") for suffix in PICTURE_SUFFIXES]
+    stem = os.path.join(folder, guid)
+    return [stem + suffix for suffix in PICTURE_SUFFIXES]
 
 
 def _turning(image: Image.Image) -> Image.Transpose | None:
@@ -86,6 +92,19 @@ def _turning(image: Image.Image) -> Image.Transpose | None:
         return _TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # a broken EXIF block raises anything; viewers show such a picture as it is stored
         return None
+
+
+def _shrink_while_decoding(image: Image.Image, settings: PictureSettings) -> None:
+    """Ask the JPEG decoder for a smaller picture where the result looks the same; nothing happens to other formats."""
+    width, height = image.size
+    if max(width, height) > _LONGEST_STRIP * min(width, height):  # its cut is a whole number of stored pixels
+        return
+    least = _SPARE * (settings.image_size if settings.resize_mode == "squash" else settings.shortest_edge)
+    for scale in (8, 4, 2):
+        # A side that the scale does not divide would be rounded up, which shifts every pixel.
+        if width % scale == height % scale == 0 and min(width, height) >= scale * least:
+            image.draft(None, (width // scale, height // scale))
+            return
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -124,6 +143,28 @@ def _resize(image: Image.Image, settings: PictureSettings) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
+def open_picture(source: bytes, settings: PictureSettings | None = None) -> Image.Image:
+    """Open the bytes of a picture file: first frame, upright, RGB; resized to the square if there are settings.
+
+    Raises:
+        PictureError: as `decode_picture`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(source), formats=_FORMATS) as image:
+                if settings is not None:
+                    _shrink_while_decoding(image, settings)
+                image.load()
+                turning = _turning(image)
+                picture = _to_rgb(image)
+            picture = picture if turning is None else picture.transpose(turning)
+            return picture if settings is None else _resize(picture, settings)
+    except Exception as error:  # hostile files make decoders raise every kind of exception
+        raise PictureError(_reason(error, source)) from error
+
+
 def decode_picture(source: bytes, settings: PictureSettings) -> np.ndarray:
     """Decode the bytes of a picture file: first frame, upright, RGB, resized once.
 
@@ -137,18 +178,10 @@ def decode_picture(source: bytes, settings: PictureSettings) -> np.ndarray:
     Raises:
         PictureError: the bytes are no whole picture, or one of more pixels than Pillow takes for safe.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source), formats=_FORMATS) as image:
-                image.load()
-                turning = _turning(image)
-                picture = _to_rgb(image)
-            square = _resize(picture if turning is None else picture.transpose(turning), settings)
-    except Exception as error:  # hostile files make decoders raise every kind of exception
-        raise PictureError(_reason(error, source)) from error
-    return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))
+    square = open_picture(source, settings)
+    # Band by band takes less than half as long as transposing interleaved pixels.
+    bands = bytearray().join([square.tobytes("raw", band) for band in "RGB"])
+    return np.frombuffer(bands, dtype=np.uint8).reshape(3, square.height, square.width)
 
 
 def _reason(error: Exception, source: bytes) -> str:

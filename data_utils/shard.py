@@ -120,9 +120,10 @@ def _part_rows(pairs: Pairs, args: ShardArguments) -> tuple[Split | None, dict[s
     """The split, and the rows of each part in the order in which they are written."""
     if args.for_prediction:
         return None, {"test": np.arange(len(pairs.dataset))}
-    split, train, val = split_pairs(pairs, args.data, seed=args.seed)
+    split, train, val, test = split_pairs(pairs, args.data, seed=args.seed)
     mix = np.random.default_rng(args.seed)
-    return split, {"train": mix.permutation(train), "validation": mix.permutation(val)}
+    parts = {"train": train, "validation": val} | ({"test": test} if len(test) else {})
+    return split, {name: mix.permutation(rows) for name, rows in parts.items()}
 
 
 def _hash_plan(pairs: Pairs, parts: dict[str, np.ndarray], settings: dict[str, Any]) -> str:

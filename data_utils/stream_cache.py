@@ -28,6 +28,7 @@ FEATURES = Features(
     {
         "guid": Value("string"),
         "label": Value("int64"),
+        "text": Value("string"),
         "input_ids": List(Value("int32")),
         "image": Value("binary"),
         "text_present": Value("bool"),
@@ -111,5 +112,6 @@ def _key(shards: ShardSet, prepare: RowPreparer, limit: int | None) -> str:
     settings = [
         *(SCHEMA_VERSION, states, limit, list(prepare.labels), prepare.text_cleaning, prepare.on_bad_pair),
         *(prepare.picture.to_dict(), tokenizer_key(prepare.tokenizer), prepare.max_length, prepare.for_prediction),
+        list(FEATURES),
     ]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()

@@ -60,11 +60,11 @@ class RowPreparer:
     for_prediction: bool = False
 
     def __call__(self, rows: Sequence[NumberedRow]) -> tuple[list[dict[str, Any]], list[Entry]]:
-        """Rows with guid, text_present, image (uint8 bytes of (3, H, W) or None), image_present, label, row_index and
-        input_ids; and what was wrong with those that aren't known."""
+        """Rows with guid, text (cleaned), text_present, image (uint8 bytes of (3, H, W) or None), image_present, label,
+        row_index and input_ids; and what was wrong with those that aren't known."""
         entries: list[Entry] = []
         prepared = [self._prepare(row, entries) for row in rows]
-        tokens = tokenize_batch([row.pop("text") for row in prepared], self.tokenizer, self.max_length)["input_ids"]
+        tokens = tokenize_batch([row["text"] for row in prepared], self.tokenizer, self.max_length)["input_ids"]
         for row, input_ids in zip(prepared, tokens, strict=True):
             row["input_ids"] = input_ids
         return prepared, entries

@@ -28,11 +28,12 @@ def run_ablation(
     batch_size: int,
     accelerator: Accelerator,
     ablation_input: str = "mask",
+    with_none: bool = False,
 ) -> Outputs:
-    """Class probabilities of the three inputs with one pass of each tower per row.
+    """Class probabilities of the three inputs, or of all four, with one pass of each tower per row.
 
-    A batch is encoded once per tower and fused three times; the input that stands for a missing modality is the same in
-    every row, so it is encoded once in all. A head of one modality never sees the other: leaving that one out changes
+    A batch is encoded once per tower and fused once per input; what stands for a missing modality is the same in every
+    row, so it is encoded once in all. A head of one modality never sees the other: leaving that one out changes
     nothing, leaving its own out gives the same answer for every row.
 
     Args:
@@ -44,14 +45,16 @@ def run_ablation(
         accelerator: device, ranks and mixed precision.
         ablation_input: what a missing modality is: mask (the learned missing-modality vector) or blank (an empty text,
             a black picture).
+        with_none: also the input of neither modality, as `evaluation.contributions` needs it; no tower runs for it.
 
     Returns:
-        {"full": (N, C), "text_only": (N, C), "image_only": (N, C)}, the same on every rank.
+        {"full": (N, C), "text_only": (N, C), "image_only": (N, C)}, and "none": (N, C) if asked for; the same on every
+        rank.
     """
     check_choice("--ablation_input", ablation_input, ABLATION_INPUTS)
     blank = send_to_device(_blank_batch(collator, tokenizer, present=ablation_input == "blank"), accelerator.device)
     with inference_context(model, accelerator):
-        step = _ablation_step(*_encode(model, blank))
+        step = _ablation_step(*_encode(model, blank), with_none=with_none)
     return run_inference(
         model, dataset, collator, batch_size=batch_size, accelerator=accelerator, step=step, description="ablation"
     )
@@ -90,7 +93,7 @@ def summarise_ablation(
 
 
 def _ablation_step(
-    blank_text: Features | None, blank_image: Features | None
+    blank_text: Features | None, blank_image: Features | None, *, with_none: bool
 ) -> Callable[[SentimentClassifier, Batch], Outputs]:
     def step(model: SentimentClassifier, batch: Batch) -> Outputs:
         text, image = _encode(model, batch)
@@ -98,7 +101,10 @@ def _ablation_step(
         no_text = None if blank_text is None else blank_text.expand(batch_size)
         no_image = None if blank_image is None else blank_image.expand(batch_size)
         pairs = {"full": (text, image), "text_only": (text, no_image), "image_only": (no_text, image)}
-        return {name: model.fuse(*pair).float().softmax(dim=-1) for name, pair in pairs.items()}
+        if with_none:
+            # Once per row, though all are the same: then a head of one modality gives exactly what it gives without it.
+            pairs["none"] = (no_text, no_image)
+        return {name: model.probabilities(model.fuse(*pair)) for name, pair in pairs.items()}
 
     return step
 

@@ -22,6 +22,9 @@ class EvaluationArguments:
     split: str | None = None
     ablation: bool = False
     ablation_input: str | None = None
+    contributions: bool = False
+    robustness: bool = False
+    abstain: float | None = None
     predict: str | None = None
     output: str | None = None
     data_dir: str | None = None
@@ -36,10 +39,22 @@ class EvaluationArguments:
             raise InputError(f"Got --predict {self.predict} without --output; add --output FILE for the predictions.")
         if self.output is not None and self.predict is None:
             raise InputError(f"Got --output {self.output} without --predict; add --predict FILE, the list to predict.")
-        if self.predict is not None and (self.ablation or self.split is not None):
-            raise InputError("Got --predict together with --split or --ablation; run evaluate.py once for each.")
-        if self.ablation_input is not None and not self.ablation:
-            raise InputError(f"Got --ablation_input {self.ablation_input} without --ablation; add --ablation.")
+        if self.predict is not None and (self.ablation or self.robustness or self.split is not None):
+            raise InputError(
+                "Got --predict together with --split, --ablation or --robustness; run evaluate.py once for each."
+            )
+        if self.ablation + self.contributions + self.robustness > 1:
+            raise InputError("Got two of --ablation, --contributions and --robustness; run evaluate.py once for each.")
+        if self.ablation_input is not None and not (self.ablation or self.contributions):
+            raise InputError(
+                f"Got --ablation_input {self.ablation_input}, which is for --ablation and --contributions; add one."
+            )
+        if self.abstain is not None and not 0 < self.abstain <= 1:
+            raise InputError(f"Got --abstain {self.abstain}; it takes the wanted accuracy, above 0 and at most 1.")
+        if self.abstain is not None and (self.ablation or self.robustness or self.streaming):
+            raise InputError("Got --abstain, which goes with plain scoring and with --predict FILE; leave it out here.")
+        if self.contributions and self.streaming:
+            raise InputError("Got --contributions with --streaming; predict a list, or leave one of them out.")
         if self.predict is None and (self.streaming or self.dataloader_num_workers):
             raise InputError("--streaming and --dataloader_num_workers are for --predict SHARDS; add it.")
         if self.dataloader_num_workers and not self.streaming:
@@ -63,7 +78,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> EvaluationArguments:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of evaluate.py's command line."""
-    parser = _Parser(prog="evaluate.py", description="Score a run, measure its modalities, or predict new pairs.")
+    parser = _Parser(
+        prog="evaluate.py",
+        description="Score a run, measure its modalities, or predict new pairs. `evaluate.py compare RUN RUN ...` says "
+        "which of several runs is better: see evaluate.py compare --help.",
+    )
     parser.add_argument("run", metavar="RUN", help="a run folder, as train.py leaves it (its --output_dir)")
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument("--split", choices=SPLITS, help="rows of the run's split.json to score (default: val)")
@@ -75,6 +94,24 @@ def build_parser() -> argparse.ArgumentParser:
         choices=ABLATION_INPUTS,
         help="what stands for the missing modality: mask (default), the learned missing-modality vector, which the "
         "modality dropout of training has trained; or blank, an empty text or a black picture, which no training saw",
+    )
+    scoring.add_argument(
+        "--contributions",
+        action="store_true",
+        help="what text and picture contribute to each answer (Shapley values) and what they do only together; also "
+        "with --predict",
+    )
+    scoring.add_argument(
+        "--robustness",
+        action="store_true",
+        help="score with missing texts or pictures, blurred, noisy or coarse pictures, and typing errors",
+    )
+    scoring.add_argument(
+        "--abstain",
+        type=float,
+        metavar="ACCURACY",
+        help="the confidence from which on answers are right this often, learned from rows held out in training; with "
+        "--predict a column says which rows reach it",
     )
     prediction = parser.add_argument_group("prediction")
     prediction.add_argument(

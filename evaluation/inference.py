@@ -108,7 +108,7 @@ def check_rows_counted_once(row_index: Tensor, num_rows: int) -> None:
 def classify(model: nn.Module, batch: Batch) -> Outputs:
     """The step of plain classification: {"probabilities": (B, C)}."""
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "row_index")}
-    return {"probabilities": model(**inputs).logits.float().softmax(dim=-1)}
+    return {"probabilities": model.probabilities(model(**inputs).logits)}
 
 
 def _fetch(outputs: Outputs) -> Outputs:

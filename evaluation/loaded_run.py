@@ -69,7 +69,10 @@ class LoadedRun:
         return _load(SentimentClassifier.from_pretrained, self.folder.model_dir)
 
     def load_rows(self, list_file: Path, *, pair_dir: Path, for_prediction: bool = False) -> Pairs:
-        """The pairs of a list (see `load_pairs`) as in training: cleaned, decoded and tokenised for the model."""
+        """The pairs of a list (see `load_pairs`) as in training: cleaned, decoded and tokenised for the model.
+
+        The cleaned text is beside its tokens, for whoever changes it and tokenises it again.
+        """
         pairs = load_pairs(
             list_file,
             pair_dir=pair_dir,
@@ -82,10 +85,10 @@ class LoadedRun:
         dataset, _ = tokenize_pairs(
             pairs.dataset, self.tokenizer, max_length=self.config.max_length, cache_dir=self.data.cache_path()
         )
-        return replace(pairs, dataset=dataset.select_columns(MODEL_COLUMNS))
+        return replace(pairs, dataset=dataset.select_columns([*MODEL_COLUMNS, "text"]))
 
     def load_split_rows(self, split: str) -> Dataset:
-        """The rows of a part of the run's split (val, train, or all of both) with row_index, in the list's order.
+        """The rows of a part of the run's split (val, train, test, or all) with row_index, in the list's order.
 
         Raises:
             InputError: the part has no rows, or the data aren't those of the split.
@@ -100,12 +103,12 @@ class LoadedRun:
                 self.data.data_dir,
             )
         parts = load_split(self.folder.split_file, known_guids=pairs.known_guids)
-        train, val = split_indices(parts, pairs.dataset["guid"][:])
-        rows = {"train": train, "val": val, "all": np.sort(np.concatenate([train, val]))}[split]
+        train, val, test = split_indices(parts, pairs.dataset["guid"][:])
+        rows = {"train": train, "val": val, "test": test, "all": np.sort(np.concatenate([train, val, test]))}[split]
         if len(rows) == 0:
             raise InputError(
-                f"The run {str(self.folder.path)!r} has no {split} rows, as after --val_ratio 0; take --split train, "
-                "or score another labelled list with --predict FILE."
+                f"The run {str(self.folder.path)!r} has no {split} rows: its split.json names none for that part (as "
+                "after --val_ratio 0). Take another --split, or score another labelled list with --predict FILE."
             )
         return add_row_index(pairs.dataset.select(rows))
 

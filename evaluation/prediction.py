@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ class OutputFiles:
         return self._beside("quarantine.csv")
 
     @property
+    def contributions(self) -> Path:
+        """What text and picture contribute on the whole; written only if asked for."""
+        return self._beside("contributions.json")
+
+    @property
     def metrics(self) -> Path:
         """Figures of the rows that have a label; written only if some have."""
         return self._beside("metrics.json")
@@ -63,7 +68,7 @@ class OutputFiles:
             InputError: an output can't be written, or would overwrite an input.
         """
         read = {path.resolve() for path in inputs}
-        for path in (self.output, self.probabilities, self.quarantine, self.metrics):
+        for path in (self.output, self.probabilities, self.quarantine, self.metrics, self.contributions):
             if path.resolve() in read:
                 raise InputError(f"--output {self.output} would overwrite {path.resolve()}; give it another name.")
             if path.exists() and not path.is_file():
@@ -118,7 +123,13 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
 
 
 def write_predictions(
-    files: PredictionFiles, dataset: Dataset, ledger: Ledger, probabilities: ArrayLike, label_names: Sequence[str]
+    files: PredictionFiles,
+    dataset: Dataset,
+    ledger: Ledger,
+    probabilities: ArrayLike,
+    label_names: Sequence[str],
+    *,
+    columns: Mapping[str, NDArray[Any]],
 ) -> dict[str, Any] | None:
     """Write all files of a prediction; what an earlier one left beside the output and this one has not is removed.
 
@@ -128,6 +139,7 @@ def write_predictions(
         ledger: what was wrong with them.
         probabilities: (N, C).
         label_names: the C classes' names.
+        columns: further ones (N,) of the file of probabilities.
 
     Returns:
         The metrics of the labelled rows; None where no row has a label.
@@ -136,8 +148,8 @@ def write_predictions(
     predictions = [label_names[index] for index in probabilities.argmax(axis=1)]
     rows: list[Sequence[str]] = list(zip(guids, predictions, strict=True))
     write_csv(files.output, [("guid", "tag"), *rows] if _has_header(files.source, len(guids)) else rows)
-    _write_probabilities(files.probabilities, rows, probabilities, label_names)
-    for path in (files.quarantine, files.metrics):
+    _write_probabilities(files.probabilities, rows, probabilities, label_names, columns)
+    for path in (files.quarantine, files.metrics, files.contributions):
         path.unlink(missing_ok=True)
     if len(ledger):
         ledger.write_csv(files.quarantine)
@@ -151,11 +163,19 @@ def write_predictions(
 
 
 def _write_probabilities(
-    path: Path, rows: Sequence[Sequence[str]], probabilities: NDArray[np.float64], label_names: Sequence[str]
+    path: Path,
+    rows: Sequence[Sequence[str]],
+    probabilities: NDArray[np.float64],
+    label_names: Sequence[str],
+    columns: Mapping[str, NDArray[Any]],
 ) -> None:
-    header = ["guid", "prediction", *(f"prob_{name}" for name in label_names)]
-    values = ([f"{value:.6f}" for value in row] for row in probabilities)
+    header = ["guid", "prediction", *(f"prob_{name}" for name in label_names), *columns]
+    values = [[_format(value) for value in row] for row in zip(*probabilities.T, *columns.values(), strict=True)]
     write_csv(path, [header, *([*row, *value] for row, value in zip(rows, values, strict=True))])
+
+
+def _format(value: float | bool) -> str:
+    return ("no", "yes")[int(value)] if isinstance(value, bool | np.bool_) else f"{value:.6f}"
 
 
 def _has_header(source: Path, num_rows: int) -> bool:

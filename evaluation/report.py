@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from data_utils.files import write_csv, write_text
+from data_utils.files import write_bytes, write_csv, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON that any reader takes: indented, UTF-8, and without NaN (`ValueError`)."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a picture of matplotlib's as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    write_bytes(path, buffer.getvalue())
 
 
 def write_predictions_csv(

@@ -78,6 +78,11 @@ class RunFolder:
         return self.path / "predictions_val.csv"
 
     @property
+    def predictions_files(self) -> dict[str, Path]:
+        """`predictions_file` under "val", and under "test" the same of the test part, where the split has one."""
+        return {"val": self.predictions_file, "test": self.path / "predictions_test.csv"}
+
+    @property
     def bad_cases_file(self) -> Path:
         """The misjudged validation rows of the best epoch."""
         return self.path / "bad_cases.csv"

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
-from data_utils import InputError, add_row_index
-from evaluation.ablation import run_ablation, summarise_ablation
-from evaluation.arguments import ABLATION_INPUTS, SPLITS, EvaluationArguments
-from evaluation.inference import classify, run_inference
-from evaluation.loaded_run import LoadedRun, load_run
-from evaluation.prediction import PredictionFiles, find_pair_dir, write_predictions
-from evaluation.report import format_ablation, format_metrics, write_json
-from evaluation.scoring import score_predictions
+from data_utils import InputError
+from data_utils.memory import keep_freed_memory
+from evaluation.arguments import EvaluationArguments
+from evaluation.list_prediction import predict_list
+from evaluation.loaded_run import LoadedRun
+from evaluation.members import load_members
+from evaluation.split_scoring import judge_split
 from evaluation.stream_prediction import predict_stream
-from modeling.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
-SPLIT_TITLES = {"val": "validation", "train": "training part", "all": "training and validation"}
 
 
 def run_evaluation(arguments: EvaluationArguments) -> None:
@@ -35,16 +31,22 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
         InputError: the run, the data or a setting can't be used.
     """
     transformers_logging.disable_progress_bar()  # each rank would show its own
-    run = load_run(arguments.run, data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
+    members = load_members(arguments.run, data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
+
+    def join() -> Accelerator:
+        return join_ranks(choose_precision(members.first, arguments))
+
+    if arguments.streaming and members.is_cross_validated:
+        raise InputError(
+            f"Got --streaming and the cross-validated run {arguments.run}, whose models would each read the stream; "
+            "predict with one of the runs in its members/, or a list without --streaming."
+        )
     if arguments.streaming:
-        accelerator = join_ranks(choose_precision(run, arguments))
-        predict_stream(run, arguments, accelerator)
+        predict_stream(members.first, arguments, join())
     elif arguments.predict is not None:
-        _predict(run, arguments)
-    elif arguments.ablation:
-        _ablate(run, arguments)
+        predict_list(members, arguments, join)
     else:
-        _score(run, arguments)
+        judge_split(members, arguments, join)
 
 
 def choose_precision(run: LoadedRun, arguments: EvaluationArguments) -> str:
@@ -87,61 +89,3 @@ def join_ranks(mixed_precision: str) -> Accelerator:
     if accelerator.num_processes != asked_for:
         raise RuntimeError(f"{asked_for} processes were launched, but this one is of {accelerator.num_processes}.")
     return accelerator
-
-
-def _score(run: LoadedRun, arguments: EvaluationArguments) -> None:
-    split = arguments.split or SPLITS[0]
-    dataset = run.load_split_rows(split)
-    batch_size = arguments.per_device_eval_batch_size
-    accelerator = join_ranks(choose_precision(run, arguments))
-    outputs = run_inference(
-        run.load_model(), dataset, run.collator, batch_size=batch_size, accelerator=accelerator, step=classify
-    )
-    if accelerator.is_main_process:
-        metrics = score_predictions(outputs["probabilities"], dataset["label"][:], run.label_names)
-        file = run.folder.evaluation_file(split)
-        write_json(file, metrics | {"split": split, "mixed_precision": accelerator.mixed_precision})
-        print(format_metrics(metrics, title=SPLIT_TITLES[split]), f"\nSaved in {file}.", sep="\n")
-
-
-def _ablate(run: LoadedRun, arguments: EvaluationArguments) -> None:
-    split, ablation_input = arguments.split or SPLITS[0], arguments.ablation_input or ABLATION_INPUTS[0]
-    dataset = run.load_split_rows(split)
-    accelerator = join_ranks(choose_precision(run, arguments))
-    model = run.load_model()
-    if ablation_input == "mask" and model.uses_text and model.uses_image and not run.training["modality_dropout"]:
-        logger.warning(
-            "This run was trained with --modality_dropout 0, so the vectors that stand for a missing modality were "
-            "hardly trained; compare with --ablation_input blank."
-        )
-    outputs = run_ablation(
-        model,
-        dataset,
-        run.collator,
-        run.tokenizer,
-        batch_size=arguments.per_device_eval_batch_size,
-        accelerator=accelerator,
-        ablation_input=ablation_input,
-    )
-    if accelerator.is_main_process:
-        result = summarise_ablation(outputs, dataset["label"][:], run.label_names, ablation_input=ablation_input)
-        file = run.folder.ablation_file(split)
-        write_json(file, result | {"split": split, "mixed_precision": accelerator.mixed_precision})
-        print(format_ablation(result, title=SPLIT_TITLES[split]), f"\nSaved in {file}.", sep="\n")
-
-
-def _predict(run: LoadedRun, arguments: EvaluationArguments) -> None:
-    files = PredictionFiles(source=Path(arguments.predict), output=Path(arguments.output))
-    files.prepare_list()
-    pair_dir = find_pair_dir(files.source, run, data_dir=arguments.data_dir)
-    pairs = run.load_rows(files.source, pair_dir=pair_dir, for_prediction=True)
-    dataset, batch_size = add_row_index(pairs.dataset), arguments.per_device_eval_batch_size
-    accelerator = join_ranks(choose_precision(run, arguments))
-    outputs = run_inference(
-        run.load_model(), dataset, run.collator, batch_size=batch_size, accelerator=accelerator, step=classify
-    )
-    if accelerator.is_main_process:
-        metrics = write_predictions(files, dataset, pairs.ledger, outputs["probabilities"], run.label_names)
-        if metrics is not None:
-            print(format_metrics(metrics, title=f"labelled rows of {files.source}"), end="\n\n")
-        print(f"{len(dataset)} predictions are in {files.output}, probabilities in {files.probabilities}.")

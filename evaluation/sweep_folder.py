@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from evaluation.predictions_csv import read_predictions_csv
 from evaluation.report import format_table, write_json, write_predictions_csv
 from evaluation.run_folder import RunFolder
 from evaluation.sweep_summary import (
@@ -61,9 +58,8 @@ class SweepFolder(RunFolder):
 
     def read_predictions(self, record: TrialRecord) -> Predictions:
         """The predictions of a finished trial."""
-        guids, labels, best = self._read_predictions_csv(self._predictions_file(record.number, ""))
-        _, _, last = self._read_predictions_csv(self._predictions_file(record.number, "_last"))
-        return Predictions(guids, labels, best, last)
+        best, last = (read_predictions_csv(self._predictions_file(record.number, suffix)) for suffix in ("", "_last"))
+        return Predictions(best.guids, best.labels, best.probabilities, last.probabilities)
 
     def write_summary(self, metric: str) -> str:
         """Write trials.csv, summary.csv, summary.md and, with folds, the joined predictions; returns the table.
@@ -97,10 +93,3 @@ class SweepFolder(RunFolder):
 
     def _predictions_file(self, number: int, suffix: str) -> Path:
         return self.path / "predictions" / f"{number:04d}{suffix}.csv"
-
-    def _read_predictions_csv(self, path: Path) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float64]]:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        labels = np.array([self.label_names.index(row["label"]) for row in rows])
-        probabilities = np.array([[float(row[f"prob_{name}"]) for name in self.label_names] for row in rows])
-        return tuple(row["guid"] for row in rows), labels, probabilities

@@ -10,6 +10,7 @@ from typing import Any
 from data_utils.errors import InputError, check_choice
 from modeling.configuration import ARCHITECTURES, FREEZE_CHOICES, frozen_modalities
 from modeling.fusion import FUSION_HEADS
+from modeling.towers import POOLINGS
 
 logger = logging.getLogger(__name__)
 DEFAULT_FUSION = {"baseline": "cross_attn", "vilbert": "transformer", "clip": "attn"}
@@ -60,6 +61,20 @@ class ModelArguments:
         default=None,
         metadata={"help": "Width of the space shared by text and picture in clip. Default: the model's, or 512."},
     )
+    text_pooling: str = field(
+        default="default",
+        metadata={
+            "help": "The vector of a text: default, the encoder's own (its pooled output, else CLS), or mean, of all "
+            "tokens, for sentence encoders."
+        },
+    )
+    vision_feature_layer: list[int] = field(
+        default=None,
+        metadata={
+            "help": "The vector of a picture from several layers, side by side: e.g. 6 9 12, counted from 0 (the "
+            "embeddings), or from the end with -1. Default: the encoder's own vector."
+        },
+    )
     vocab_size: int = field(default=21_500, metadata={"help": "Upper limit of a tokenizer trained here."})
     fusion_dropout: float = field(default=0.1, metadata={"help": "Dropout inside the fusion head."})
     freeze: str = field(
@@ -86,6 +101,7 @@ class ModelArguments:
         self.fusion = self.fusion or DEFAULT_FUSION[self.model]
         check_choice("--fusion", self.fusion, FUSION_HEADS)
         check_choice("--freeze", self.freeze, FREEZE_CHOICES)
+        check_choice("--text_pooling", self.text_pooling, POOLINGS)
         for flag in ("text_config", "vision_config"):
             setattr(self, flag, _parse_object(flag, getattr(self, flag)))
         if not 0 <= self.fusion_dropout < 1:

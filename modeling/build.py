@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ from modeling.configuration import SentimentConfig
 from modeling.fusion import get_fusion_head
 from modeling.plan import ModelPlan, TowerPlan
 from modeling.state import describe_differences
-from modeling.towers import Tower, tower_settings
+from modeling.towers import Tower
 
 # Parts of published checkpoints that our towers leave out, because nothing would train them.
 LEFT_OUT = ("pooler.", "embeddings.mask_token")
@@ -35,15 +36,19 @@ def build_model(
     tokenizer: PreTrainedTokenizerBase,
     labels: Sequence[str],
     text_cleaning: str,
+    towers: Mapping[str, Tower] | None = None,
 ) -> SentimentClassifier:
     """The classifier in float32 on the CPU: the head at random, the towers from their sources.
+
+    Args:
+        plan, args, tokenizer, labels, text_cleaning: what to build.
+        towers: of a model that was built like this one, under "text" and "image": shared with it instead of read again.
+            The head gets the same weights either way.
 
     Raises:
         InputError: a source can't be had, or its weights don't fit.
     """
-    head = get_fusion_head(args.fusion)
-    text = plan.text if plan.tokenizer is not None else _fit_vocabulary(plan.text, tokenizer)
-    towers = {"text_tower": text if head.uses_text else None, "vision_tower": plan.vision if head.uses_image else None}
+    plans = _choose_towers(plan, args.fusion, tokenizer)
     config = SentimentConfig(
         architecture=args.model,
         fusion=args.fusion,
@@ -58,22 +63,30 @@ def build_model(
         image_std=list(plan.image_std),
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
-        **{
-            key: tower and tower_settings(tower.encoder_class, tower.config, projection_dim=tower.projection_dim)
-            for key, tower in towers.items()
-        },
+        text_tower=_describe(plans["text"]),
+        vision_tower=_describe(plans["image"]),
     )
-    if any(tower.source is None for tower in towers.values() if tower):
+    if any(tower.source is None for tower in plans.values() if tower):
         model = SentimentClassifier(config)
-        _fill_towers(model, text=text, vision=plan.vision)
+        _fill_towers(model, plans, towers or {})
     else:
         # Towers that are filled needn't be drawn at random first: of CLIP that takes longer than reading its weights.
         with init.no_init_weights():
             model = SentimentClassifier(config)
-        _fill_towers(model, text=text, vision=plan.vision)
+        _fill_towers(model, plans, towers or {})
         model.initialize_weights()
     _check_frozen_blocks(model)
     return model
+
+
+def _choose_towers(plan: ModelPlan, fusion: str, tokenizer: PreTrainedTokenizerBase) -> dict[str, TowerPlan | None]:
+    head = get_fusion_head(fusion)
+    text = plan.text if plan.tokenizer is not None else _fit_vocabulary(plan.text, tokenizer)
+    return {"text": text if head.uses_text else None, "image": plan.vision if head.uses_image else None}
+
+
+def _describe(tower: TowerPlan | None) -> dict[str, Any] | None:
+    return tower and tower.settings()
 
 
 def _check_frozen_blocks(model: SentimentClassifier) -> None:
@@ -88,11 +101,18 @@ def _check_frozen_blocks(model: SentimentClassifier) -> None:
             tower.run_frozen(**inputs[kind])
 
 
-def _fill_towers(model: SentimentClassifier, *, text: TowerPlan, vision: TowerPlan) -> None:
-    """Copy the weights of the towers that have a source; `initialize_weights` leaves these alone afterwards."""
+def _fill_towers(model: SentimentClassifier, plans: Mapping[str, TowerPlan | None], given: Mapping[str, Tower]) -> None:
+    """Put in the towers that are given, and copy the weights of the others that have a source.
+
+    `initialize_weights` leaves both alone afterwards.
+    """
     donors: dict[str, nn.Module] = {}
-    for plan, tower in ((text, model.text_tower), (vision, model.image_tower)):
-        if tower is not None and plan.source is not None:
+    for kind, tower in model.towers().items():
+        plan = plans[kind]
+        if kind in given:
+            # It was built all the same: some encoders draw numbers while they are, and the head draws after them.
+            setattr(model, f"{kind}_tower", given[kind])
+        elif plan.source is not None:
             if plan.source not in donors:
                 donors[plan.source] = _load_donor(plan.source)
             _fill_tower(tower, plan, donors[plan.source])
@@ -101,7 +121,9 @@ def _fill_towers(model: SentimentClassifier, *, text: TowerPlan, vision: TowerPl
 
 
 def _load_donor(source: str) -> nn.Module:
-    donor, info = hub.from_hub(AutoModel.from_pretrained, source, output_loading_info=True)
+    # What a checkpoint leaves out is drawn, and dropped here; the head's weights mustn't depend on that.
+    with torch.random.fork_rng(devices=[]):
+        donor, info = hub.from_hub(AutoModel.from_pretrained, source, output_loading_info=True)
     never_saved = {key for key in info["missing_keys"] if not _left_out(key)}
     if never_saved:
         raise InputError(f"The weights of {source!r} are incomplete. {describe_differences(never_saved, (), ())}")

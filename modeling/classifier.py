@@ -189,6 +189,10 @@ class SentimentClassifier(PreTrainedModel):
         """Features of B rows -> logits (B, C)."""
         return self.fusion(text, image)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits (B, C) -> calibrated probabilities (B, C) in float32."""
+        return (logits.float() / self.config.temperature).softmax(dim=-1)
+
     def normalize(self, pixel_values: Tensor) -> Tensor:
         """uint8 pixels (B, 3, H, H) -> (x / 255 - mean) / std in the tower's dtype.
 

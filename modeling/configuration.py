@@ -38,6 +38,8 @@ class SentimentConfig(PreTrainedConfig):
         text_cleaning, max_length: how texts are cleaned, and cut (tokens).
         picture: fields of `data_utils.PictureSettings`.
         image_mean, image_std: per channel, of pixels rescaled to [0, 1].
+        temperature: by which logits are divided where probabilities are wanted (Guo et al. 2017), fitted on rows that
+            the model did not see; training and its loss know nothing of it.
     """
 
     model_type = "multimodal-sentiment"
@@ -57,6 +59,7 @@ class SentimentConfig(PreTrainedConfig):
     picture: dict[str, Any] | None = None
     image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    temperature: float = 1.0
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_choice("architecture", self.architecture, ARCHITECTURES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ from modeling import hub
 from modeling.arguments import DEFAULT_CLIP_NAME, DEFAULT_TEXT_NAME, DEFAULT_VISION_NAME, ModelArguments
 from modeling.configuration import frozen_modalities
 from modeling.fusion import get_fusion_head
-from modeling.towers import Tower, tower_settings
+from modeling.towers import READ_AT_THE_END, Tower, tower_settings
 
 BICUBIC, BILINEAR = 3, 2  # Pillow's codes, as in preprocessor_config.json
 DEFAULT_MAX_LENGTH = 128
@@ -48,6 +48,7 @@ class TowerPlan:
         projection_dim: width of the pretrained projection, None without one.
         source: folder or hub name of the weights, None for random ones.
         part: the attribute of a dual model that holds this tower ("text_model"), None for a model of its own.
+        pooling, feature_layers: how it is read out, see `Tower`.
     """
 
     encoder_class: type[PreTrainedModel]
@@ -55,6 +56,18 @@ class TowerPlan:
     projection_dim: int | None = None
     source: str | None = None
     part: str | None = None
+    pooling: str = "default"
+    feature_layers: tuple[int, ...] | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """From which `Tower` builds it."""
+        return tower_settings(
+            self.encoder_class,
+            self.config,
+            projection_dim=self.projection_dim,
+            pooling=self.pooling,
+            feature_layers=self.feature_layers,
+        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,11 @@ def plan_model(
         vision.config.image_size = picture.image_size
     _override("--text_config", text.config, args.text_config)
     _override("--vision_config", vision.config, args.vision_config)
+    text = replace(text, pooling=args.text_pooling)
+    if args.vision_feature_layer is not None:  # a pretrained projection is of the usual vector
+        vision = replace(vision, projection_dim=None, feature_layers=tuple(args.vision_feature_layer))
     _check_patches(vision.config, picture.image_size)
+    _check_readouts(args, text, vision)
     _check_blocks(args, {"text": text, "image": vision})
     source = text_name or clip_name
     tokenizer = None if source is None else hub.load_tokenizer(source)
@@ -260,6 +277,25 @@ def _check_patches(config: PreTrainedConfig, image_size: int) -> None:
         )
 
 
+def _check_readouts(args: ModelArguments, text: TowerPlan, vision: TowerPlan) -> None:
+    """Whether the towers can be read as the flags say, found out without memory for weights."""
+    head = get_fusion_head(args.fusion)
+    if args.text_pooling != "default" and head.uses_text and text.config.model_type in READ_AT_THE_END:
+        raise InputError(
+            f"Got --text_pooling {args.text_pooling}, but {text.encoder_class.__name__} reads texts without a mask, "
+            "padding and all; leave it out."
+        )
+    if vision.feature_layers is None or not head.uses_image:
+        return
+    with torch.device("meta"):
+        layers, count = Tower(vision.settings()).feature_layers, vision.config.num_hidden_layers
+    if max(layers) < count and "image" not in frozen_modalities(args.freeze, args.unfreeze_last):
+        raise InputError(
+            f"Got --vision_feature_layer {' '.join(map(str, args.vision_feature_layer))}, which leaves the last block, "
+            f"{count}, out, so that it could learn nothing; name it too, or freeze the tower with --freeze image."
+        )
+
+
 def _check_blocks(args: ModelArguments, towers: dict[str, TowerPlan]) -> None:
     """Whether --unfreeze_last fits the used towers, found out without memory for weights."""
     head = get_fusion_head(args.fusion)
@@ -267,7 +303,7 @@ def _check_blocks(args: ModelArguments, towers: dict[str, TowerPlan]) -> None:
     for kind in frozen_modalities(args.freeze, args.unfreeze_last):
         if used[kind] and args.unfreeze_last is not None:
             with torch.device("meta"):
-                Tower(tower_settings(towers[kind].encoder_class, towers[kind].config)).freeze(args.unfreeze_last)
+                Tower(towers[kind].settings()).freeze(args.unfreeze_last)
 
 
 def _max_length(wanted: int | None, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> int:

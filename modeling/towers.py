@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -24,10 +24,25 @@ from modeling.patches import embed_patches_linearly
 READ_AT_THE_END = ("siglip_text_model", "siglip2_text_model")
 
 
+POOLINGS = ("default", "mean")
+
+
 def tower_settings(
-    encoder_class: type[PreTrainedModel], config: PreTrainedConfig, *, projection_dim: int | None = None
+    encoder_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    *,
+    projection_dim: int | None = None,
+    pooling: str = "default",
+    feature_layers: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """A tower as plain JSON, from which `Tower` builds it again without the hub."""
+    """A tower as plain JSON, from which `Tower` builds it again without the hub.
+
+    Args:
+        encoder_class, config: of transformers.
+        projection_dim: width of the pretrained projection, None without one.
+        pooling: of `POOLINGS`, see `Tower`.
+        feature_layers: see `Tower`.
+    """
     settings = config.to_dict()
     # A float16 file would keep the tower in float16 (transformers 5); we train and save float32.
     for key in ("dtype", "torch_dtype", "architectures", "transformers_version"):
@@ -35,7 +50,13 @@ def tower_settings(
     # DINOv2 and its like keep a mask token for their pretraining only: a parameter that never gets a gradient.
     if "use_mask_token" in settings:
         settings["use_mask_token"] = False
-    return {"class_name": encoder_class.__name__, "config": settings, "projection_dim": projection_dim}
+    return {
+        "class_name": encoder_class.__name__,
+        "config": settings,
+        "projection_dim": projection_dim,
+        **({} if pooling == "default" else {"pooling": pooling}),
+        **({} if feature_layers is None else {"feature_layers": list(feature_layers)}),
+    }
 
 
 def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
@@ -73,6 +94,11 @@ def _has_trained_pooler(encoder_class: type[PreTrainedModel], config: PreTrained
 class Tower(nn.Module):
     """An encoder, and the pretrained projection of its vector where it has one (CLIP).
 
+    The vector is what the encoder offers: its pooled output, else its first token (CLS). With the pooling "mean" it is
+    the mean of the tokens that are no padding (Reimers and Gurevych 2019, section 3). With feature_layers it is made of
+    the first tokens behind several blocks (0: the embeddings), each brought to mean 0 and variance 1, side by side:
+    what lower blocks know of a picture, its texture and mood, the last one may have thrown away.
+
     Attributes:
         width: width of the vector.
         token_width: width of the tokens.
@@ -87,7 +113,9 @@ class Tower(nn.Module):
         self.token_width = _hidden_size(self.encoder.config)
         projection_dim = settings["projection_dim"]
         self.projection = None if projection_dim is None else nn.Linear(self.token_width, projection_dim, bias=False)
-        self.width = projection_dim or self.token_width
+        self.pooling = settings.get("pooling", "default")
+        self.feature_layers = _find_layers(self.encoder, settings.get("feature_layers"))
+        self.width = projection_dim or self.token_width * max(1, len(self.feature_layers))
         self.is_frozen = False
         self.frozen_blocks: FrozenBlocks | None = None
         self.pads_texts = self.encoder.config.model_type in READ_AT_THE_END
@@ -101,21 +129,26 @@ class Tower(nn.Module):
             hidden: (B, S, token_width) what `run_frozen` gave for these inputs; then only the rest is computed.
 
         Returns:
-            The vector (B, width): the encoder's pooled output where it has one, else its first token (CLS); projected
-            where the tower has a projection. The tokens (B, S, token_width).
+            The vector (B, width), projected where the tower has a projection. The tokens (B, S, token_width).
         """
+        options = {"output_hidden_states": True} if self.feature_layers else {}
         with nullcontext() if hidden is None else self.frozen_blocks.skipped(hidden):
-            vector, tokens = self._read(self.encoder(**self._complete(inputs)))
+            vector, tokens = self._read(self.encoder(**self._complete(inputs), **options), inputs.get("attention_mask"))
         return vector, tokens[:, : inputs["input_ids"].shape[1]] if self.pads_texts else tokens
 
     def freeze(self, unfreeze_last: int | None = None) -> None:
         """Freeze the tower, or all that comes before its last `unfreeze_last` blocks.
 
         Raises:
-            InputError: the encoder has fewer blocks, or none that could be told apart.
+            InputError: the encoder has fewer blocks, or none that could be told apart; or lower blocks are to be read.
         """
         if unfreeze_last is None:
             self.is_frozen = True
+        elif len(self.feature_layers) > 1:
+            raise InputError(
+                f"Got --unfreeze_last {unfreeze_last} and --vision_feature_layer, which reads blocks that would not be "
+                "computed; leave one of them out."
+            )
         else:
             self.frozen_blocks = cut_blocks(self.encoder, unfreeze_last)
         self.take_gradients()
@@ -150,13 +183,36 @@ class Tower(nn.Module):
         padding = config.max_position_embeddings - input_ids.shape[1]
         return {"input_ids": F.pad(input_ids, (0, padding), value=config.pad_token_id)}
 
-    def _read(self, output: ModelOutput) -> tuple[Tensor, Tensor]:
+    def _read(self, output: ModelOutput, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         tokens = output.last_hidden_state
         if tokens.dim() == 4:  # convolutional encoders: (B, D, H, W)
             tokens = tokens.flatten(2).transpose(1, 2)
         pooled = output.get("pooler_output")
         vector = tokens[:, 0] if pooled is None else pooled.flatten(1)
+        if self.pooling == "mean":
+            weights = torch.ones_like(tokens[..., 0]) if mask is None else mask.to(tokens.dtype)
+            vector = (tokens * weights[..., None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
+        if self.feature_layers:
+            last = len(output["hidden_states"]) - 1  # behind the last block its own norm follows, in the vector
+            layers = [output["hidden_states"][n][:, 0] if n < last else vector for n in self.feature_layers]
+            vector = torch.cat([F.layer_norm(layer, layer.shape[-1:]) for layer in layers], dim=-1)
         return vector if self.projection is None else self.projection(vector), tokens
+
+
+def _find_layers(encoder: PreTrainedModel, wanted: Sequence[int] | None) -> tuple[int, ...]:
+    """Numbers of blocks from 0 (the embeddings) on; negative ones count from the end, as in transformers."""
+    if wanted is None:
+        return ()
+    name, count = type(encoder).__name__, getattr(encoder.config, "num_hidden_layers", None)
+    if not isinstance(count, int):
+        raise InputError(f"Got --vision_feature_layer, but {name} is no stack of equal blocks; leave it out.")
+    layers = tuple(number + count + 1 if number < 0 else number for number in wanted)
+    if not layers or len(set(layers)) < len(layers) or not all(0 <= number <= count for number in layers):
+        raise InputError(
+            f"Got --vision_feature_layer {' '.join(map(str, wanted))}; {name} has the layers 0 (embeddings) to "
+            f"{count}, each of which can be named once."
+        )
+    return layers
 
 
 def _hidden_size(config: PreTrainedConfig) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_utils.errors import InputError
-from data_utils.folds import make_folds
+from data_utils.folds import hold_out, make_folds
 
 
 @pytest.fixture
@@ -43,6 +43,19 @@ def test_order_of_rows_and_group_numbers_have_no_say(rows):
     again = [[column[row] for row in order] for column in (guids, labels, [int(renamed[group]) for group in groups])]
     assert make_folds(*again, num_folds=3, seed=5) == folds
     assert make_folds(guids, labels, groups, num_folds=3, seed=6) != folds
+
+
+@pytest.mark.parametrize("val_ratio", [0, 0.2])
+def test_what_judges_a_fold_chooses_nothing(rows, val_ratio):
+    guids, _, groups = rows
+    group_of = dict(zip(guids, groups, strict=True))
+    for fold in make_folds(*rows, num_folds=4, seed=1):
+        split = hold_out(fold, *rows, val_ratio=val_ratio, seed=1)
+        assert split.test == fold.val
+        assert sorted(split.train + split.val + split.test) == sorted(guids)
+        assert len(split.val) == pytest.approx(val_ratio * 150, abs=8)
+        parts = [{group_of[guid] for guid in part} for part in (split.train, split.val, split.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts))
 
 
 @pytest.mark.parametrize("num_folds", [0, 1, 4])

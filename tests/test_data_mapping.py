@@ -1,5 +1,6 @@
 """map_to_folder: rows in order from any number of processes, and no process that outlives the program."""
 
+import math
 import os
 import signal
 import subprocess
@@ -15,10 +16,19 @@ from data_utils import InputError, mapping
 from data_utils.mapping import map_to_folder
 
 FEATURES = Features({"square": Value("int64")})
+WORDS = Features({"word": Value("binary")})
 
 
 def square(row, offset):
     return {"square": row["x"] ** 2 + offset}
+
+
+def spell(row):
+    return {"word": None if row["x"] % 3 == 1 else bytes([row["x"] % 256]) * (row["x"] % 7)}
+
+
+def write_much(row):
+    return {"word": bytes(2 << 20)}
 
 
 def die(row):
@@ -33,12 +43,12 @@ def sleep(row):
     time.sleep(60)
 
 
-def run(folder, function, count, workers, **options):
+def run(folder, function, count, workers, *, features=FEATURES, **options):
     map_to_folder(
         {"x": list(range(count))},
         function,
         folder=folder,
-        features=FEATURES,
+        features=features,
         options=options,
         num_workers=workers,
         description="Squaring",
@@ -54,6 +64,33 @@ def test_rows_come_in_order(tmp_path, monkeypatch, count, workers):
     dataset = concatenate_datasets(parts)
     assert dataset.features == FEATURES
     assert dataset["square"][:] == [x**2 + 1 for x in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_bytes_come_as_they_were_given(tmp_path, count):
+    run(tmp_path, spell, count, 1, features=WORDS)
+    parts = [Dataset.from_file(str(path)) for path in sorted(tmp_path.glob("*.arrow"))]
+    assert concatenate_datasets(parts)["word"][:] == [spell({"x": x})["word"] for x in range(count)]
+    for part in parts:
+        part.data.table.validate(full=True)
+
+
+@pytest.mark.parametrize(("num_rows", "workers"), [(1, 1), (17, 1), (3600, 2), (100_000, 64)])
+def test_files_cover_all_rows_and_end_small(num_rows, workers):
+    spans = mapping._plan_files(num_rows, workers)
+    assert [row for start, end in spans for row in range(start, end)] == list(range(num_rows))
+    sizes = [end - start for start, end in spans]
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes) <= max(16, num_rows / (4 * workers))
+    assert sizes[-1] <= 16
+    assert len(sizes) < 10 * workers * math.log2(num_rows + 2)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
+def test_full_disk_is_an_os_error(tmp_path):
+    (tmp_path / "part-000000000000.arrow").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, write_much, 1, 1, features=WORDS)
 
 
 def test_killed_process_is_an_input_error(tmp_path):

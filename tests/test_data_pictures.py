@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from transformers import BitImageProcessorPil, CLIPImageProcessorPil, ViTImageProcessorPil
 
 from data_utils import InputError, PictureError, PictureSettings, decode_picture
@@ -83,6 +84,50 @@ def test_result_is_uint8_channels_first():
     array = decode_picture(encode(Image.new("RGB", (50, 40), (10, 20, 30))), SHORTEST)
     assert (array.dtype, array.shape) == (np.uint8, (3, 32, 32))
     assert array[:, 5, 5].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("mode", ["squash", "shortest"])
+def test_pixels_are_those_of_the_resized_picture(mode, photo):
+    picture = photo(7, (90, 60))
+    array = decode_picture(encode(picture), PictureSettings(32, 32, mode, 3))
+    resized = picture.resize((32, 32) if mode == "squash" else (48, 32), Image.Resampling.BICUBIC)
+    left = (resized.width - 32) // 2
+    expected = np.asarray(resized.crop((left, 0, left + 32, 32))).transpose(2, 0, 1)
+    assert (array == expected).all()
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+
+
+def photograph(photo, size: tuple[int, int]) -> bytes:
+    """A JPEG of a photograph's kind: shapes without hard edges, and a camera's grain."""
+    pixels = np.asarray(photo(3, (64, 48)).resize(size, Image.Resampling.LANCZOS), dtype=np.float64)
+    grain = np.random.default_rng(0).normal(0, 8, pixels.shape)
+    return encode(Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8)), "JPEG", quality=90)
+
+
+def decode_both_ways(source: bytes, settings: PictureSettings, monkeypatch) -> tuple[np.ndarray, np.ndarray]:
+    """The result as it is, and with every stored pixel decoded."""
+    array = decode_picture(source, settings).astype(int)
+    monkeypatch.setattr(JpegImageFile, "draft", lambda image, mode, size: None)
+    return array, decode_picture(source, settings).astype(int)
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+@pytest.mark.parametrize("settings", [PictureSettings(32, 32, "squash", 3), PictureSettings(32, 36, "shortest", 2)])
+def test_photograph_shrunk_while_decoding_looks_the_same(settings, scale, photo, monkeypatch):
+    side = 3 * scale * settings.shortest_edge
+    array, whole = decode_both_ways(photograph(photo, (side + side // 2, side)), settings, monkeypatch)
+    difference = np.abs(array - whole)
+    assert difference.any(), "nothing was shrunk"
+    assert difference.mean() < 1
+    assert np.percentile(difference, 99.9) <= 4
+
+
+@pytest.mark.parametrize("size", [(383, 384), (385, 384), (384, 385), (382, 400)])
+def test_other_pictures_are_decoded_whole(size, photo, monkeypatch):
+    settings = PictureSettings(64, 64, "squash", 3)
+    array, whole = decode_both_ways(photograph(photo, size), settings, monkeypatch)
+    assert (array == whole).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -4,6 +4,7 @@ import json
 import logging
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_saved_split_is_read_back(tmp_path):
     [
         (lambda content: content.pop("val"), "lacks val"),
         (lambda content: content.update(train=[1, 2]), "not a list of guids"),
-        (lambda content: content["val"].append(content["train"][0]), "1 guids in both parts"),
+        (lambda content: content["val"].append(content["train"][0]), "1 guids in two parts"),
         (lambda content: content["val"].append(content["val"][0]), "more than once"),
     ],
 )
@@ -176,6 +177,21 @@ def test_split_edited_by_hand_is_taken_with_a_notice(tmp_path, caplog):
     assert "was changed after it was written" in caplog.text
 
 
+def test_test_part_is_saved_checked_and_found(tmp_path):
+    split = replace(make_split(*random_rows(2, 40), val_ratio=0.2, seed=0), test=("x", "y"))
+    save_split(split, tmp_path / "split.json")
+    assert load_split(tmp_path / "split.json") == split
+    assert split.sha256 != replace(split, test=()).sha256
+    guids = [split.val[0], "y", "x", split.train[0]]
+    assert [part.tolist() for part in split_indices(split, guids)] == [[3], [0], [1, 2]]
+    check_no_leak(split, guids, [0, 1, 1, 2])
+    with pytest.raises(InputError, match=r"\(validation\) and 'y' \(test\)"):
+        check_no_leak(split, guids, [0, 0, 1, 2])
+    save_split(replace(split, test=split.train[:1]), tmp_path / "split.json")
+    with pytest.raises(InputError, match="1 guids in two parts"):
+        load_split(tmp_path / "split.json")
+
+
 @pytest.mark.parametrize(
     ("source", "named"), [(None, "cannot be read"), ("{", "is not JSON"), ("[1]", "lacks train, val")]
 )
@@ -197,10 +213,10 @@ def test_left_out_and_unused_rows_are_counted(caplog):
     split = make_split(["1", "2", "3", "4"], [0, 0, 1, 1], [0, 1, 2, 3], val_ratio=0.5, seed=0)
     kept = [*split.train[:1], "new", *split.val]
     with caplog.at_level(logging.INFO):
-        train, val = split_indices(split, kept)
-    assert (train.tolist(), val.tolist()) == ([0], [2, 3])
+        train, val, test = split_indices(split, kept)
+    assert (train.tolist(), val.tolist(), test.tolist()) == ([0], [2, 3], [])
     assert "1 guids of the split were left out" in caplog.text
-    assert "1 rows are in neither part" in caplog.text
+    assert "1 rows are in no part" in caplog.text
     with pytest.raises(InputError, match="training part"):
         split_indices(split, split.val)
 
@@ -213,7 +229,7 @@ def test_split_of_loaded_pairs(make_pairs, make_arguments, small_picture, photo,
     folder = make_pairs(rows)
     data = make_arguments(folder, val_ratio=0.25)
     pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=data, picture=small_picture)
-    split, train, val = split_pairs(pairs, data, seed=42)
+    split, train, val, _ = split_pairs(pairs, data, seed=42)
     part = {guid: name for name in ("train", "val") for guid in getattr(split, name)}
     for twins in (("7", "7_t1"), ("8", "8_i1"), ("10", "50"), ("11", "51")):
         assert part[twins[0]] == part[twins[1]]

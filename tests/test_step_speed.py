@@ -12,8 +12,8 @@ from tiny import ARCHITECTURES, tiny_batch, tiny_model
 from torch import nn
 
 from data_utils.errors import InputError
+from data_utils.memory import keep_freed_memory
 from modeling.attention import attend
-from modeling.memory import keep_freed_memory
 from modeling.patches import PatchConv2d, embed_patches_linearly
 from training import launch
 from training.arguments import MIN_WEIGHTS_FOR_BF16, SentimentTrainingArguments

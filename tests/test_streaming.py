@@ -185,7 +185,7 @@ def test_rows_are_those_of_the_prepared_data(shards, prepare, make_arguments, sm
     # Row 3 has a text of names alone beside a broken picture: sharded without the picture, dropped by both.
     assert {row["guid"] for row in dataset} == by_guid.keys() == {"1", "2", "4", "5"}
     for row in dataset:
-        for name in ("label", "input_ids", "image", "text_present", "image_present"):
+        for name in ("label", "text", "input_ids", "image", "text_present", "image_present"):
             assert row[name] == by_guid[row["guid"]][name], name
     assert {(entry.guid, entry.reason, entry.action) for entry in ledger} == {
         ("2", "missing_text", "masked"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from data_utils.errors import InputError
 from data_utils.splits import Split, save_split
 from evaluation.sweep_folder import SweepFolder
 from evaluation.sweep_summary import TrialRecord
-from training.sweep import wait_for_trials
+from training.sweep import plan_towers, train_side_by_side, wait_for_trials
 from training.sweep_recipe import read_sweep
 
 TEXTS = {"negative": "a bad day", "neutral": "some plain words", "positive": "a good day"}
@@ -139,6 +140,44 @@ def test_folds_judge_every_row_once_and_part_no_twins(run_sweep):
     assert float(summary[0]["accuracy_mean"]) == pytest.approx(np.mean(right))
     assert float(summary[0]["accuracy_std"]) == pytest.approx(np.std(np.mean(right, axis=1), ddof=1))
     assert float(summary[0]["accuracy_low"]) <= np.mean(right) <= float(summary[0]["accuracy_high"])
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_figures_do_not_depend_on_how_many_trials_train_side_by_side(run_sweep, tmp_path, monkeypatch, bf16):
+    choices = {"fusion": ["attn", "early"], "seed": [7, 8]}
+    found = []
+    for num_threads in (1, 4):
+        monkeypatch.setattr("torch.get_num_threads", lambda number=num_threads: number)
+        sweep = run_sweep(choices, fusion_dropout=0.3, bf16=bf16, output_dir=str(tmp_path / "sweep"))
+        found.append([(sweep / "predictions" / f"{number:04d}.csv").read_text() for number in range(4)])
+        sweep.rename(tmp_path / f"threads-{num_threads}")
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 4
+
+
+def test_trial_that_fails_ends_the_others(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    finished = []
+
+    def train(trial, stop):
+        if trial == 1:
+            raise ZeroDivisionError
+        assert stop.wait(timeout=30)
+        raise CancelledError
+
+    with pytest.raises(ZeroDivisionError):
+        train_side_by_side([0, 1, 2, 3], train, lambda *outcome: finished.append(outcome))
+    assert not finished
+
+
+def test_towers_are_planned_for_all_heads(write_recipe, encoders, monkeypatch):
+    """vilbert looks up no picture tower for the first trial's head."""
+    monkeypatch.setattr("modeling.plan.DEFAULT_TEXT_NAME", str(encoders / "text"))
+    monkeypatch.setattr("modeling.plan.DEFAULT_VISION_NAME", str(encoders / "vision"))
+    names = dict.fromkeys(("text_name", "vision_name", "projection_dim"))
+    recipe = write_recipe({"fusion": ["text_only", "image_only"]}, model="vilbert", **names)
+    plan = plan_towers(read_sweep(["--sweep", str(recipe)]))
+    assert (plan.text.source, plan.vision.source) == (str(encoders / "text"), str(encoders / "vision"))
 
 
 def test_killed_sweep_goes_on_and_another_moves_it_aside(run_sweep, tmp_path, caplog):

@@ -12,8 +12,8 @@ import torch
 from transformers import IntervalStrategy, TrainingArguments
 
 from data_utils.errors import InputError, check_choice
+from data_utils.memory import keep_freed_memory
 from modeling import SentimentClassifier, count_matrix_weights
-from modeling.memory import keep_freed_memory
 from training import launch
 from training.losses import CLASS_WEIGHTS
 
@@ -52,6 +52,16 @@ class SentimentTrainingArguments(TrainingArguments):
             "help": "Share of training rows whose text, and the share whose picture, is replaced by the learned "
             "missing-modality vector (never both), so that one modality alone can be judged. 0 turns it off."
         },
+    )
+    folds: int | None = field(
+        default=None,
+        metadata={
+            "help": "Cross-validation: deal the rows into K folds by group and class, and train a model for each, "
+            "which judges it. evaluate.py takes the run as one model: the mean of all."
+        },
+    )
+    seeds: int = field(
+        default=1, metadata={"help": "With --folds: train each of them this often, from --seed and the seeds after it."}
     )
     dry_run: bool = field(
         default=False,
@@ -114,6 +124,10 @@ class SentimentTrainingArguments(TrainingArguments):
             )
         if self.profile and self.dry_run:
             raise InputError("Got --profile and --dry_run, which makes a single update; leave one of the two out.")
+        if self.folds is not None and self.folds < 2:
+            raise InputError(f"Got --folds {self.folds}; it takes 2 or more, or is left out.")
+        if self.seeds < 1 or (self.seeds > 1 and self.folds is None):
+            raise InputError(f"Got --seeds {self.seeds}; it takes 1 or more, and more than 1 only with --folds.")
         check_choice("--class_weights", self.class_weights, CLASS_WEIGHTS)
         if not 0 <= self.modality_dropout <= 0.5:
             raise InputError(

@@ -73,3 +73,14 @@ def _write_error(message: str) -> None:
     """Say which rank it is, unless it is the main one."""
     rank = "" if is_main_process() else f" (rank {os.environ['RANK']})"
     tqdm.write(f"error{rank}: {message}", file=sys.stderr)
+
+
+@contextmanager
+def quiet(is_quiet: bool) -> Iterator[None]:
+    """Without notices and warnings, where they were said before, of the first of many trainings."""
+    earlier = logging.root.manager.disable
+    logging.disable(logging.WARNING if is_quiet else earlier)
+    try:
+        yield
+    finally:
+        logging.disable(earlier)

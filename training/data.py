@@ -36,7 +36,8 @@ class TrainingData:
     Attributes:
         train: rows with the columns of the collator; row_index counts from 0.
         val: the same, or None with --val_ratio 0.
-        rows: every pair, tokenised, of which the parts are `train_rows` and `val_rows`.
+        test: the same, or None where the split has no test part; it chooses nothing.
+        rows: every pair, tokenised, of which the parts are `train_rows`, `val_rows` and `test_rows`.
         tokenizer: the towers' own, or one trained on the training part.
         max_length: tokens a text is cut to.
         fingerprint: hash of everything that shaped the rows.
@@ -45,9 +46,11 @@ class TrainingData:
 
     train: Dataset
     val: Dataset | None
+    test: Dataset | None
     rows: Dataset
     train_rows: np.ndarray
     val_rows: np.ndarray
+    test_rows: np.ndarray
     tokenizer: PreTrainedTokenizerBase
     split: Split
     ledger: Ledger
@@ -57,8 +60,18 @@ class TrainingData:
 
     def with_rows(self, rows: Dataset) -> TrainingData:
         """The same parts of the same pairs with other columns."""
-        val = None if self.val is None else add_row_index(rows.select(self.val_rows))
-        return replace(self, rows=rows, train=add_row_index(rows.select(self.train_rows)), val=val)
+        return replace(
+            self,
+            rows=rows,
+            train=add_row_index(rows.select(self.train_rows)),
+            val=_select(rows, self.val_rows),
+            test=_select(rows, self.test_rows),
+        )
+
+    @property
+    def used_rows(self) -> np.ndarray:
+        """Numbers of the rows of all parts."""
+        return np.concatenate([self.train_rows, self.val_rows, self.test_rows])
 
     @property
     def num_train_rows(self) -> int:
@@ -82,7 +95,7 @@ class TrainingData:
     def fingerprints(self) -> dict[str, str]:
         """Hashes of the rows, of their split and of their tokens: equal for runs that see the same numbers."""
         tokens = hashlib.sha256(f"{tokenizer_key(self.tokenizer)} {self.max_length}".encode()).hexdigest()
-        parts = [part["guid"][:] for part in (self.train, self.val) if part is not None]
+        parts = [part["guid"][:] for part in (self.train, self.val, self.test) if part is not None]
         return {
             "data_fingerprint": self.fingerprint,
             "split_sha256": self.split.sha256,
@@ -100,7 +113,7 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
     start = time.perf_counter()
     pairs = load_pairs(data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture)
     dataset = pairs.dataset
-    split, train_rows, val_rows = split_pairs(pairs, data, seed=seed)
+    split, train_rows, val_rows, test_rows = split_pairs(pairs, data, seed=seed)
     if len(train_rows) == 0:
         raise InputError(f"The training part of {data.data_dir} is empty; lower --val_ratio or add pairs.")
     tokenizer = plan.tokenizer
@@ -115,8 +128,9 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
         overwrite=data.overwrite_cache,
     )
     logger.info(
-        "%d pairs for training, %d for validation (split by group), prepared in %.1f s.",
-        *(len(train_rows), len(val_rows), time.perf_counter() - start),
+        "%d pairs for training, %d for validation%s (split by group), prepared in %.1f s.",
+        *(len(train_rows), len(val_rows), f", {len(test_rows)} held out" if len(test_rows) else ""),
+        time.perf_counter() - start,
     )
     if num_cut:
         logger.info("%d texts are longer than %d tokens and were cut.", num_cut, plan.max_length)
@@ -125,10 +139,12 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
     val_rows = _limit(val_rows, data.max_eval_samples, seed=seed)
     return TrainingData(
         train=add_row_index(dataset.select(train_rows)),
-        val=add_row_index(dataset.select(val_rows)) if len(val_rows) else None,
+        val=_select(dataset, val_rows),
+        test=_select(dataset, test_rows),
         rows=dataset,
         train_rows=train_rows,
         val_rows=val_rows,
+        test_rows=test_rows,
         tokenizer=tokenizer,
         split=split,
         ledger=pairs.ledger,
@@ -136,6 +152,11 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
         fingerprint=pairs.fingerprint,
         seed=seed,
     )
+
+
+def _select(rows: Dataset, numbers: np.ndarray) -> Dataset | None:
+    """A part with row_index from 0; None where it is empty."""
+    return add_row_index(rows.select(numbers)) if len(numbers) else None
 
 
 def _limit(rows: Sequence[int], limit: int | None, *, seed: int) -> np.ndarray:

@@ -53,7 +53,7 @@ def use_features(
     data_args: DataArguments,
     args: SentimentTrainingArguments,
 ) -> tuple[TrainingData, PairCollator]:
-    """As `cache_features` for the rows of both parts, as the flags say.
+    """As `cache_features` for the rows of all parts, as the flags say.
 
     Raises:
         InputError: see there; or the rows are to be sorted by the length of texts that nobody reads.
@@ -70,7 +70,7 @@ def use_features(
         prepared.rows,
         collator,
         cache_features=model_args.cache_features,
-        rows=np.concatenate([prepared.train_rows, prepared.val_rows]),
+        rows=prepared.used_rows,
         cache_dir=data_args.cache_path(),
         precision=args.mixed_precision,
         device=args.device,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -197,3 +198,8 @@ def _end_process(exit_code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)
+
+
+def wait_for_everyone() -> None:
+    """Until all ranks are here."""
+    PartialState().wait_for_everyone()

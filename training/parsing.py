@@ -41,6 +41,9 @@ def parse_arguments(
         "--sweep",
         help="Recipe with lists of values in a section `sweep`: train a head over frozen towers for each combination.",
     )
+    parser.add_argument(
+        "--compare", help="Recipe with a section `runs` of {name: {flag: value}}: train them all, and compare them."
+    )
     recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     recipe.add_argument("--config")
     known, rest = recipe.parse_known_args(argv)
@@ -56,6 +59,8 @@ def parse_arguments(
         raise InputError(str(error)) from error
     if others.sweep is not None:
         raise InputError(f"The recipe {known.config} has a section sweep; start it with --sweep in place of --config.")
+    if others.compare is not None:
+        raise InputError("--compare stands in a recipe; give it on the command line.")
     if training.head_learning_rate is None:
         factor = 1 if model.from_scratch or model.model == "baseline" else 10
         training.head_learning_rate = factor * training.learning_rate
@@ -94,9 +99,9 @@ def _words(name: str, value: Any) -> list[str]:
     if isinstance(value, dict):
         return [json.dumps(value)]
     if isinstance(value, list):
-        if not all(isinstance(item, str) for item in value):
-            raise InputError(f"Got {name}: {value} in the recipe; put words like yes, no or 1 in quotes.")
-        return value
+        if any(isinstance(item, bool) or not isinstance(item, str | int) for item in value):
+            raise InputError(f"Got {name}: {value} in the recipe; put words like yes, no or 1.0 in quotes.")
+        return [str(item) for item in value]
     return [str(value)]
 
 

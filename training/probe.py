@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from threading import Event
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +31,16 @@ from training.arguments import METRICS, SentimentTrainingArguments
 from training.losses import compute_class_weights
 from training.objective import group_parameters, training_loss
 from training.trainer import NonFiniteLossError, SentimentTrainer, softmax
+from training.trial_dropout import TrialDropout
 
 
 class FeatureRows:
-    """Rows whose towers have run: in memory where they are vectors, read from the cache where they are sequences."""
+    """Rows whose towers have run: in memory where they are vectors, read from the cache where they are sequences.
+
+    Attributes:
+        are_light: whether they are vectors on a CPU. A second thread then hardly shortens an update: trials train side
+            by side, with a thread each.
+    """
 
     def __init__(self, dataset: Dataset, collator: PairCollator, device: torch.device) -> None:
         """
@@ -40,8 +50,9 @@ class FeatureRows:
             device: of the batches.
         """
         self._reader, self._collator, self._device = BatchReader(dataset), collator, device
-        is_light = all(column.is_vector for column in collator.features)
-        self._stored = self._read(np.arange(len(dataset))) if is_light else None
+        are_vectors = all(column.is_vector for column in collator.features)
+        self.are_light = are_vectors and device.type == "cpu"
+        self._stored = self._read(np.arange(len(dataset))) if are_vectors else None
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """The forward's inputs and labels of some rows (B,), and their numbers as row_index."""
@@ -71,27 +82,31 @@ def train_head(
     *,
     labels: Sequence[int],
     args: SentimentTrainingArguments,
+    stop: Event,
 ) -> tuple[Judgement, Judgement]:
     """Train as train.py does with the same flags on one process, dropout's random numbers aside.
 
+    On light rows it may run in any thread, beside others: its figures are the same.
+
     Args:
-        model: on any device, with initial weights; its trained parameters change.
+        model: on the device of `args`, with initial weights; its trained parameters change.
         rows: N rows.
         train_rows, val_rows: numbers of the parts' rows, ascending, (T,) and (M,).
         labels: N class ids.
         args: flags.
+        stop: once it is set, no further update is made.
 
     Returns:
         The evaluation after the best epoch, and that after the last one.
 
     Raises:
         NonFiniteLossError: a loss, a gradient or an answer isn't finite.
+        CancelledError: `stop` was set.
     """
-    set_seed(args.seed)
-    model.to(args.device)
+    dropout = _seed_dropout(rows, args.seed)
     labels = torch.as_tensor(labels)
     class_weights = compute_class_weights(args.class_weights, labels[train_rows], model.config.num_labels)
-    update = _Update(model, class_weights, args, num_rows=len(train_rows))
+    update = _Update(model, class_weights, args, dropout, num_rows=len(train_rows))
     sampler = SeedableRandomSampler(
         range(len(train_rows)), data_seed=args.seed if args.data_seed is None else args.data_seed
     )
@@ -100,6 +115,8 @@ def train_head(
         model.train()
         sampler.set_epoch(epoch)
         for numbers in torch.tensor(list(sampler)).split(update.num_rows):
+            if stop.is_set():
+                raise CancelledError
             # Modality dropout goes by a row's number in the training part.
             update(rows.batch(train_rows[numbers]) | {"row_index": numbers.to(args.device)}, epoch=epoch)
         last = _judge(model, rows, val_rows, labels[val_rows], epoch + 1, args)
@@ -108,14 +125,29 @@ def train_head(
     return best, last
 
 
+def _seed_dropout(rows: FeatureRows, seed: int) -> AbstractContextManager[Any]:
+    """Within, dropout's random numbers are those of the seed."""
+    if rows.are_light:
+        return TrialDropout(seed)
+    set_seed(seed)
+    return nullcontext()
+
+
 class _Update:
     """One step of the optimizer at a call."""
 
     def __init__(
-        self, model: SentimentClassifier, class_weights: Tensor, args: SentimentTrainingArguments, *, num_rows: int
+        self,
+        model: SentimentClassifier,
+        class_weights: Tensor,
+        args: SentimentTrainingArguments,
+        dropout: AbstractContextManager[Any],
+        *,
+        num_rows: int,
     ) -> None:
         self.num_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
-        self._model, self._args, self._class_weights = model, args, class_weights.to(args.device)
+        self._model, self._args, self._dropout = model, args, dropout
+        self._class_weights = class_weights.to(args.device)
         self._modality_dropout = args.modality_dropout if model.uses_text and model.uses_image else 0.0
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # A method that reads nothing of its Trainer.
@@ -132,7 +164,7 @@ class _Update:
         )
 
     def __call__(self, batch: dict[str, Tensor], *, epoch: int) -> None:
-        with _autocast(self._args):
+        with _autocast(self._args), self._dropout:
             loss, _ = training_loss(
                 self._model,
                 batch,
@@ -185,4 +217,5 @@ def _is_better(judged: Judgement, best: Judgement, args: SentimentTrainingArgume
 
 
 def _autocast(args: SentimentTrainingArguments) -> torch.autocast:
-    return torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16)
+    # The cache of cast weights is one for all threads, and a head uses each weight once.
+    return torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16, cache_enabled=False)

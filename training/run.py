@@ -37,8 +37,9 @@ from training.trainer import SentimentTrainer, softmax
 
 logger = logging.getLogger(__name__)
 # What a run folder may hold before it has a config.yaml: a job that was killed early.
-RUN_ENTRIES = ("checkpoints", "logs", "model", ".model.partial", "split.json", "splits", "quarantine.csv")
+RUN_ENTRIES = ("checkpoints", "logs", "model", ".model.partial", "split.json", "splits", "members", "quarantine.csv")
 TEMPORARY_ENTRIES = (".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.")
+PART_TITLES = {"val": "validation", "test": "held-out rows"}
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "evaluate", "pillow")
 
 
@@ -151,16 +152,19 @@ def write_results(
 ) -> None:
     """Save the best model and the figures; called by every rank, because sharded weights are gathered from all."""
     save_model(run, trainer, prepared)
-    prediction = None if prepared.val is None else trainer.predict(prepared.val, metric_key_prefix="eval")
+    parts = {"val": prepared.val, "test": prepared.test}
+    found = {name: trainer.predict(rows, metric_key_prefix="eval") for name, rows in parts.items() if rows is not None}
     if not trainer.is_world_process_zero():
         return
+    scores = {name: _write_part(run, trainer, name, parts[name]["guid"], found[name]) for name in found}
     metrics: dict[str, Any] = {
-        "val": None if prediction is None else _write_validation(run, trainer, prepared, prediction),
+        **({"val": None} | scores),
         "best": describe_best(trainer) if trainer.args.load_best_model_at_end else None,
         "parameters": dict(parameter_table(trainer.accelerator.unwrap_model(trainer.model))),
         "training": {
             "num_train_rows": prepared.num_train_rows,
             "num_val_rows": 0 if prepared.val is None else len(prepared.val),
+            "num_test_rows": 0 if prepared.test is None else len(prepared.test),
             "steps": trainer.state.global_step,
             "epochs": trainer.state.epoch,
             # Of this launch alone are the seconds and the rate.
@@ -227,17 +231,18 @@ def format_parameters(table: Mapping[str, int]) -> str:
     return format_table([["parameters", *table], ["millions", *(f"{count / 1e6:.2f}" for count in table.values())]])
 
 
-def _write_validation(
-    run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData | StreamedData, prediction: PredictionOutput
+def _write_part(
+    run: RunFolder, trainer: SentimentTrainer, part: str, guids: Sequence[str], prediction: PredictionOutput
 ) -> dict[str, Any]:
+    """Write and show what is to be known of the answers for a part; `part` is val or test."""
     labels, row_index = prediction.label_ids
     order = row_index.argsort()
     labels, probabilities = labels[order], softmax(prediction.predictions)[order]
-    guids = prepared.val["guid"]
-    write_predictions_csv(run.predictions_file, guids, labels, probabilities, trainer.labels)
-    write_bad_cases(run.bad_cases_file, guids, labels, probabilities, trainer.labels)
+    write_predictions_csv(run.predictions_files[part], guids, labels, probabilities, trainer.labels)
+    if part == "val":
+        write_bad_cases(run.bad_cases_file, guids, labels, probabilities, trainer.labels)
     metrics = score_predictions(probabilities, labels, trainer.labels)
-    logger.info("%s", format_metrics(metrics, title="validation"))
+    logger.info("%s", format_metrics(metrics, title=PART_TITLES[part]))
     # Trainer's own mean counts the rows that fill up the last batch of several ranks.
     logits = torch.from_numpy(prediction.predictions[order]).double()
     return metrics | {"loss": F.cross_entropy(logits, torch.from_numpy(labels)).item()}

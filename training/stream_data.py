@@ -39,6 +39,7 @@ class StreamedData:
     Attributes:
         train: batches of this rank.
         val: rows for validation, in an Arrow file; None without validation shards.
+        test: None: of a stream nothing is held out beside.
         tokenizer: the towers' own, or one trained on the first texts of the stream.
         ledger: what was wrong with validation rows; training rows are entered as they are met.
         max_length: tokens a text is cut to.
@@ -53,6 +54,7 @@ class StreamedData:
     max_length: int
     num_workers: int
     settings_sha256: str
+    test: None = None
 
     @property
     def num_train_rows(self) -> int | None:

@@ -6,34 +6,35 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from threading import Event
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
-from torch import Tensor
+import torch
 from tqdm.auto import tqdm
-from transformers import set_seed
 
 from data_utils.errors import InputError
 from data_utils.splits import save_split
 from evaluation.sweep_folder import SweepFolder
 from evaluation.sweep_summary import Predictions, TrialRecord
-from modeling import SentimentClassifier, parameter_table
-from modeling.arguments import ModelArguments
+from modeling import parameter_table
 from modeling.fusion import get_fusion_head
 from modeling.plan import ModelPlan, plan_model
-from training.launch import check_same_everywhere, is_main_process, shares_files
+from training.console import quiet
+from training.launch import check_same_everywhere, is_main_process, shares_files, wait_for_everyone
 from training.parsing import to_flags
 from training.probe import FeatureRows, train_head
 from training.run import choose_run, describe_environment, lock_run, move_aside
-from training.sweep_data import SweepData, build_head, prepare_sweep, read_features
-from training.sweep_recipe import SweepRecipe, Trial, quiet
+from training.sweep_data import HeadBuilder, SweepData, prepare_sweep, read_features
+from training.sweep_recipe import SweepRecipe, Trial
 from training.trainer import NonFiniteLossError
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
+Outcome = tuple[TrialRecord, Predictions | None]
 # Flags that change no figure: a sweep goes on under others.
 NEUTRAL = (
     "output_dir",
@@ -61,20 +62,16 @@ def run_sweep(recipe: SweepRecipe) -> None:
     if not shares_files(run.path):
         raise InputError(f"The machines of a sweep must see the same files; {run.path} is not shared.")
     with lock_run(run):
-        plan = plan_model(
-            first.model,
-            image_size=recipe.data.image_size,
-            image_resize_mode=recipe.data.image_resize_mode,
-            max_length=recipe.data.max_length,
-        )
+        plan = plan_towers(recipe)
         data = prepare_sweep(recipe, plan)
         check_same_everywhere(data.fingerprints())
-        _choose_precision(recipe, data, plan)
+        heads = HeadBuilder(recipe, data, plan)
+        _choose_precision(heads)
         folder = SweepFolder(run.path, recipe.data.labels)
         if is_main_process():
             open_sweep(folder, recipe, data)
         wait_for_everyone()
-        _train_missing(folder, recipe, data, plan)
+        _train_missing(folder, heads)
         wait_for_trials(folder, recipe)
         if is_main_process():
             table = folder.write_summary(args.metric_for_best_model)
@@ -107,11 +104,6 @@ def open_sweep(folder: SweepFolder, recipe: SweepRecipe, data: SweepData) -> Non
         logger.info("%s\nEach is a row of %s.", summary, folder.quarantine_file)
 
 
-def wait_for_everyone() -> None:
-    """Until all ranks are here."""
-    PartialState().wait_for_everyone()
-
-
 def wait_for_trials(folder: SweepFolder, recipe: SweepRecipe) -> None:
     """Until the trials of all ranks are there.
 
@@ -124,49 +116,92 @@ def wait_for_trials(folder: SweepFolder, recipe: SweepRecipe) -> None:
     wait_for_everyone()
 
 
-def _choose_precision(recipe: SweepRecipe, data: SweepData, plan: ModelPlan) -> None:
+def plan_towers(recipe: SweepRecipe) -> ModelPlan:
+    """The towers of all trials: both where any head uses a text and any a picture."""
+    model = recipe.trials[0].model
+    heads = [get_fusion_head(trial.model.fusion) for trial in recipe.trials]
+    if any(head.uses_text for head in heads) and any(head.uses_image for head in heads):
+        model = replace(model, fusion="early")  # vilbert would leave one of them at random for a head that has no use
+    return plan_model(
+        model,
+        image_size=recipe.data.image_size,
+        image_resize_mode=recipe.data.image_resize_mode,
+        max_length=recipe.data.max_length,
+    )
+
+
+def _choose_precision(heads: HeadBuilder) -> None:
     """One precision for all trials, that of a model with as many towers as any of them has."""
 
-    def rank(model: ModelArguments) -> tuple[int, str]:
-        head = get_fusion_head(model.fusion)
-        return head.uses_text + head.uses_image, model.fusion  # the name, or the order of the list would decide
+    def rank(trial: Trial) -> tuple[int, str]:
+        head = get_fusion_head(trial.model.fusion)
+        return head.uses_text + head.uses_image, trial.model.fusion  # the name, or the order of the list would decide
 
-    model = build_head(max((trial.model for trial in recipe.trials), key=rank), plan, recipe, data)
-    for trial in recipe.trials:
+    trials = heads.recipe.trials
+    model = heads.build(max(trials, key=rank))
+    for trial in trials:
         with quiet(trial.number > 0):
             trial.training.choose_precision_for(model)
 
 
-def _train_missing(folder: SweepFolder, recipe: SweepRecipe, data: SweepData, plan: ModelPlan) -> None:
+def _train_missing(folder: SweepFolder, heads: HeadBuilder) -> None:
     """Train this rank's share of the trials that aren't finished."""
-    args = recipe.trials[0].training
+    args = heads.recipe.trials[0].training
     finished = folder.finished()
-    missing = [trial for trial in recipe.trials if trial.number not in finished]
+    missing = [trial for trial in heads.recipe.trials if trial.number not in finished]
     wait_for_everyone()  # all have looked before the first writes
     if not missing:
         return
-    features = read_features(data, plan, recipe, missing)
-    heads = _Heads(recipe, data, plan)
-    # Trials that start from the same weights come after each other.
-    share = sorted(missing, key=heads.key)[args.process_index :: args.world_size]
-    is_silent = args.disable_tqdm or not is_main_process()
-    for trial in (bar := tqdm(share, desc="trials", disable=is_silent)):
-        bar.set_postfix_str(" ".join(trial.values.values()))
-        record, predictions = _run_trial(trial, heads, features[trial.model.fusion], data, folder)
-        folder.write_trial(record, predictions)
-        if record.error is not None:
-            tqdm.write(f"trial {trial.number} ({trial.values}): {record.error}")
+    features = read_features(heads, missing)
+    share = missing[args.process_index :: args.world_size]
+    light = [trial for trial in share if features[trial.model.fusion].are_light]
+    with tqdm(total=len(share), desc="trials", disable=args.disable_tqdm or not is_main_process()) as bar:
+
+        def train(trial: Trial, stop: Event) -> Outcome:
+            return _run_trial(trial, heads, features[trial.model.fusion], folder, stop)
+
+        def finish(record: TrialRecord, predictions: Predictions | None) -> None:
+            folder.write_trial(record, predictions)
+            if record.error is not None:
+                bar.write(f"trial {record.number} ({record.values}): {record.error}")
+            bar.update()
+
+        train_side_by_side(light, train, finish)
+        for trial in share:
+            if trial not in light:
+                finish(*train(trial, Event()))
 
 
-def _run_trial(
-    trial: Trial, heads: _Heads, rows: FeatureRows, data: SweepData, folder: SweepFolder
-) -> tuple[TrialRecord, Predictions | None]:
-    start = time.perf_counter()
+def train_side_by_side(
+    trials: Sequence[Trial],
+    train: Callable[[Trial, Event], Outcome],
+    finish: Callable[[TrialRecord, Predictions | None], None],
+) -> None:
+    """Train each trial in a thread that computes alone, so that its figures don't depend on how many there are.
+
+    Args:
+        trials: over light rows.
+        train: trains one; told to stop it raises anything.
+        finish: gets what each came to, in this thread.
+    """
+    num_threads, stop = torch.get_num_threads(), Event()
+    pool = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for done in as_completed([pool.submit(train, trial, stop) for trial in trials]):
+            finish(*done.result())
+    finally:
+        stop.set()  # after an error or a signal nobody waits for trials to end
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(num_threads)
+
+
+def _run_trial(trial: Trial, heads: HeadBuilder, rows: FeatureRows, folder: SweepFolder, stop: Event) -> Outcome:
+    start, data = time.perf_counter(), heads.data
     train_rows, val_rows = data.parts[trial.fold or 0]
     model = heads.build(trial)
     common = {"number": trial.number, "values": dict(trial.values), "flags": _complete_flags(trial, folder)}
     try:
-        best, last = train_head(model, rows, train_rows, val_rows, labels=data.labels, args=trial.training)
+        best, last = train_head(model, rows, train_rows, val_rows, labels=data.labels, args=trial.training, stop=stop)
     except NonFiniteLossError as error:
         return TrialRecord(**common, seconds=time.perf_counter() - start, error=str(error)), None
     record = TrialRecord(
@@ -190,32 +225,6 @@ def _complete_flags(trial: Trial, folder: SweepFolder) -> list[str]:
         "output_dir": f"{folder.path}-{trial.number:04d}",
     }
     return [*trial.flags, *to_flags(own)]
-
-
-class _Heads:
-    """Models with the initial weights that train.py gives them; their towers don't run any more."""
-
-    def __init__(self, recipe: SweepRecipe, data: SweepData, plan: ModelPlan) -> None:
-        self._recipe, self._data, self._plan = recipe, data, plan
-        self._key: tuple[str, float, int] | None = None
-        self._model: SentimentClassifier | None = None
-        self._initial: dict[str, Tensor] = {}
-
-    @staticmethod
-    def key(trial: Trial) -> tuple[str, float, int]:
-        """Trials with equal keys start from the same model."""
-        return trial.model.fusion, trial.model.fusion_dropout, trial.training.seed
-
-    def build(self, trial: Trial) -> SentimentClassifier:
-        """The trial's model before training; the one that was built before isn't to be used any more."""
-        if self._key != self.key(trial):
-            set_seed(trial.training.seed)
-            self._model = build_head(trial.model, self._plan, self._recipe, self._data)
-            trained = (pair for pair in self._model.named_parameters() if pair[1].requires_grad)
-            self._initial = {name: parameter.detach().clone() for name, parameter in trained}
-            self._key = self.key(trial)
-        self._model.load_state_dict(self._initial, strict=False)
-        return self._model
 
 
 def _merge(sections: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import set_seed
 
 from data_utils.collator import PairCollator
 from data_utils.errors import InputError
@@ -16,10 +18,10 @@ from data_utils.folds import make_folds
 from data_utils.pairs import add_row_index
 from data_utils.splits import Split, group_ids, split_indices
 from modeling import SentimentClassifier
-from modeling.arguments import ModelArguments
 from modeling.build import build_model
 from modeling.fusion import get_fusion_head
 from modeling.plan import ModelPlan
+from modeling.towers import Tower
 from training.data import TrainingData, prepare_data
 from training.features import use_features
 from training.probe import FeatureRows
@@ -70,50 +72,72 @@ def prepare_sweep(recipe: SweepRecipe, plan: ModelPlan) -> SweepData:
         parts = [tuple(wanted.searchsorted(part) for part in (prepared.train_rows, prepared.val_rows))]
     else:
         splits = make_folds(guids, labels, group_ids(rows), num_folds=num_folds, seed=first.training.seed)
-        parts = [split_indices(split, guids) for split in splits]
+        parts = [split_indices(split, guids)[:2] for split in splits]
     tensors = tuple((torch.from_numpy(train), torch.from_numpy(val)) for train, val in parts)
     return SweepData(prepared, wanted, guids, labels, splits, tensors)
 
 
-def read_features(
-    data: SweepData, plan: ModelPlan, recipe: SweepRecipe, trials: Sequence[Trial]
-) -> dict[str, FeatureRows]:
+class HeadBuilder:
+    """Models of the trials, with the initial weights that train.py gives them.
+
+    All share their frozen towers, which are read once. May be used by several threads.
+
+    Args:
+        recipe: of the sweep.
+        data: its rows.
+        plan: of the towers.
+    """
+
+    def __init__(self, recipe: SweepRecipe, data: SweepData, plan: ModelPlan) -> None:
+        self.recipe, self.data, self.plan = recipe, data, plan
+        self._towers: dict[str, Tower] = {}
+        self._lock = Lock()
+
+    def build(self, trial: Trial) -> SentimentClassifier:
+        """The trial's model before training, on its device.
+
+        Raises:
+            InputError: a tower's weights can't be had.
+        """
+        with self._lock:  # initial weights are drawn from the one generator of the process
+            set_seed(trial.training.seed)
+            model = build_model(
+                self.plan,
+                trial.model,
+                tokenizer=self.data.prepared.tokenizer,
+                labels=self.recipe.data.labels,
+                text_cleaning=self.recipe.data.text_cleaning,
+                towers=self._towers,
+            )
+            self._towers |= model.towers()
+            return model.to(trial.training.device)
+
+
+def read_features(heads: HeadBuilder, trials: Sequence[Trial]) -> dict[str, FeatureRows]:
     """What the frozen towers make of all rows, by fusion head; heads of the same needs share it in memory.
 
     Args:
-        data: the rows.
-        plan: of the towers.
-        recipe: of the sweep.
+        heads: builds the towers.
         trials: whose heads are to be fed.
 
     Raises:
         InputError: towers or cache can't be had.
     """
-    model_of = {trial.model.fusion: trial.model for trial in trials}
+    recipe, data = heads.recipe, heads.data
+    trial_of = {trial.model.fusion: trial for trial in trials}
     args = recipe.trials[0].training
     found: dict[str, FeatureRows] = {}
-    for reader in dict.fromkeys(choose_reader(fusion, model_of) for fusion in model_of):
+    for reader in dict.fromkeys(choose_reader(fusion, trial_of) for fusion in trial_of):
         prepared, collator = use_features(
-            build_head(model_of[reader], plan, recipe, data),
+            heads.build(trial_of[reader]),
             data.prepared,
-            PairCollator(data.prepared.tokenizer.pad_token_id, plan.picture.image_size),
-            model_args=model_of[reader],
+            PairCollator(data.prepared.tokenizer.pad_token_id, heads.plan.picture.image_size),
+            model_args=trial_of[reader].model,
             data_args=recipe.data,
             args=args,
         )
         found[reader] = FeatureRows(add_row_index(prepared.rows.select(data.wanted)), collator, args.device)
-    return {fusion: found[choose_reader(fusion, model_of)] for fusion in model_of}
-
-
-def build_head(model: ModelArguments, plan: ModelPlan, recipe: SweepRecipe, data: SweepData) -> SentimentClassifier:
-    """A model of the sweep, with towers as `plan` says; the head's weights are drawn from torch's random numbers."""
-    return build_model(
-        plan,
-        model,
-        tokenizer=data.prepared.tokenizer,
-        labels=recipe.data.labels,
-        text_cleaning=recipe.data.text_cleaning,
-    )
+    return {fusion: found[choose_reader(fusion, trial_of)] for fusion in trial_of}
 
 
 def choose_reader(fusion: str, fusions: Iterable[str]) -> str:

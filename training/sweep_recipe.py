@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from data_utils.arguments import DataArguments
 from data_utils.errors import InputError, check_choice
 from modeling.arguments import ModelArguments
 from training.arguments import LATEST, SentimentTrainingArguments
+from training.console import quiet
 from training.launch import uses_deepspeed, uses_fsdp
 from training.parsing import parse_arguments, read_recipe, to_flags
 
@@ -180,17 +179,6 @@ def _make_trials(
             named = values if fold is None else values | {"fold": str(fold)}
             trials.append(Trial(len(trials), named, fold, tuple(flags), model, training))
     return tuple(trials), data
-
-
-@contextmanager
-def quiet(is_quiet: bool) -> Iterator[None]:
-    """Without notices, where they were said before, for the first trial."""
-    earlier = logging.root.manager.disable
-    logging.disable(logging.WARNING if is_quiet else earlier)
-    try:
-        yield
-    finally:
-        logging.disable(earlier)
 
 
 def _check_supported(model: ModelArguments, training: SentimentTrainingArguments) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PredictionOutput
 
 from data_utils.batches import BatchReader
 from data_utils.collator import PairCollator
@@ -98,6 +99,7 @@ class SentimentTrainer(ResumableTrainer):
             callbacks=list(callbacks),
         )
         self.class_weights = self._compute_class_weights()
+        self._judged = eval_dataset
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW (or what --optim names) with the towers' rate and the head's, with and without weight decay."""
@@ -180,6 +182,14 @@ class SentimentTrainer(ResumableTrainer):
         with self._every_row():
             return super().get_test_dataloader(test_dataset)
 
+    def predict(self, test_dataset: Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """As in Trainer; any part's rows are checked to be counted once each."""
+        self._judged = test_dataset
+        try:
+            return super().predict(test_dataset, *args, **kwargs)
+        finally:
+            self._judged = self.eval_dataset
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """As in Trainer; rows that are grouped by length come in the same order on all ranks."""
         sampler = super()._get_train_sampler(train_dataset)
@@ -224,7 +234,7 @@ class SentimentTrainer(ResumableTrainer):
 
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         labels, row_index = prediction.label_ids
-        check_rows_counted_once(torch.from_numpy(row_index), len(self.eval_dataset))
+        check_rows_counted_once(torch.from_numpy(row_index), len(self._judged))
         if not np.isfinite(prediction.predictions).all():
             raise NonFiniteLossError(
                 f"The model's answers are not finite after step {self.state.global_step}. {NON_FINITE_REMEDY}"

@@ -1,4 +1,4 @@
-"""Memory of tensors on a CPU."""
+"""Memory that a process frees and will need again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what large tensors free, for the next ones of their size (glibc; else nothing is done).
+    """Let the C library keep what large tensors and pictures free, for the next ones of their size (glibc only).
 
-    By default it gives each of them back to the operating system, and a training step asks again for all its gradients
-    and activations: clearing these pages anew took a tenth to half of a step (`python -m benchmarks kernels`).
+    By default it gives each of them back to the operating system. A training step asks again for all its gradients and
+    activations: clearing these pages anew took a tenth to half of a step (`python -m benchmarks kernels`). A process
+    that decodes pictures asks again for each of them.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

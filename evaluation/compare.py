@@ -1,0 +1,92 @@
+"""`python evaluate.py compare RUN RUN...`: which of several runs is better, as far as their rows can tell."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from data_utils.errors import InputError
+from evaluation.compare_models import score_majority, score_model
+from evaluation.compare_pairs import compare_pairs
+from evaluation.compare_plot import plot_comparison
+from evaluation.compare_report import Comparison, find_remarks, format_comparison, write_comparison
+from evaluation.compare_runs import align_runs, load_runs
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # As an exception, so that one rank prints it instead of all of them.
+        raise InputError(f"{message[:1].upper()}{message[1:]}. See evaluate.py compare --help.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the words after `compare`."""
+    parser = _Parser(
+        prog="evaluate.py compare",
+        description="Compare runs on the rows that they all judge: figures with intervals, and a test of each pair.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="two or more: a folder of train.py --folds, a folder of train.py, or a file of predictions as they write",
+    )
+    parser.add_argument("--output", metavar="DIR", help="folder for comparison.md, .csv, .json, .png and pairs.csv")
+    parser.add_argument(
+        "--common_rows", action="store_true", help="compare the rows that all runs judge, where some judge others too"
+    )
+    return parser
+
+
+def run_compare(argv: Sequence[str]) -> None:
+    """Compare, print and, with --output, write; one rank does it all, as nothing is computed on a device.
+
+    Args:
+        argv: the words after `compare`.
+
+    Raises:
+        InputError: a word is wrong, or the runs can't be read or compared.
+    """
+    arguments = build_parser().parse_args(argv)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    comparison = compare_runs(arguments.runs, common_rows=arguments.common_rows)
+    print(format_comparison(comparison))
+    if arguments.output is not None:
+        write_all(Path(arguments.output), comparison)
+        print(f"\nSaved in {arguments.output}.")
+
+
+def write_all(folder: Path, comparison: Comparison) -> None:
+    """Write the tables and the picture."""
+    write_comparison(folder, comparison)
+    plot_comparison(folder / "comparison.png", comparison.models, comparison.majority)
+
+
+def compare_runs(paths: Sequence[str], *, common_rows: bool = False) -> Comparison:
+    """Read runs and compare them.
+
+    Args:
+        paths: two or more folders or files.
+        common_rows: compare the rows that all judge, where some judge others too.
+
+    Raises:
+        InputError: a run can't be read, or they judge other rows, classes or labels.
+    """
+    found = load_runs(paths)
+    runs = align_runs(found, common_rows=common_rows)
+    models = [score_model(run) for run in runs]
+    majority = score_majority(runs[0].table)
+    num_rows = len(runs[0].table.guids)
+    num_left_out = len(set().union(*(run.table.guids for run in found))) - num_rows
+    return Comparison(
+        num_rows=num_rows,
+        label_names=runs[0].table.label_names,
+        models=models,
+        majority=majority,
+        pairs=compare_pairs(runs),
+        remarks=find_remarks(runs, models, majority, num_left_out=num_left_out),
+    )

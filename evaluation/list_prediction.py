@@ -1,0 +1,69 @@
+"""evaluate.py --predict FILE: answer every row of a list with the run's models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_utils import add_row_index
+from evaluation.abstention import abstain_out_of_fold, format_abstention
+from evaluation.arguments import EvaluationArguments
+from evaluation.calibration import apply_temperature
+from evaluation.contributions import COLUMNS, compute_contributions, format_contributions, summarise_contributions
+from evaluation.held_out import read_held_out
+from evaluation.members import Members, predict_rows
+from evaluation.prediction import PredictionFiles, find_pair_dir, write_predictions
+from evaluation.report import format_metrics, write_json
+from evaluation.split_scoring import Join, run_classify, run_inputs, warn_of_untrained_masks
+
+
+def predict_list(members: Members, arguments: EvaluationArguments, join: Join) -> None:
+    """Write a line per row of the list, and beside it probabilities and what else is asked for.
+
+    Several models answer with the mean of their probabilities.
+    """
+    files = PredictionFiles(source=Path(arguments.predict), output=Path(arguments.output))
+    files.prepare_list()
+    pair_dir = find_pair_dir(files.source, members.first, data_dir=arguments.data_dir)
+    abstention = None if arguments.abstain is None else abstain_out_of_fold(*read_held_out(members), arguments.abstain)
+    found = [run.load_rows(files.source, pair_dir=pair_dir, for_prediction=True) for run in members.runs]
+    parts = [(run, add_row_index(pairs.dataset)) for run, pairs in zip(members.runs, found, strict=True)]
+    accelerator = join()
+    if arguments.contributions:
+        warn_of_untrained_masks(members.first)
+        outputs = predict_rows(parts, lambda run, rows: run_inputs(run, rows, arguments, accelerator, with_none=True))
+        outputs["probabilities"] = outputs["full"]
+    else:
+        outputs = predict_rows(parts, lambda run, rows: run_classify(run, rows, arguments, accelerator))
+    if not accelerator.is_main_process:
+        return
+    probabilities, names = outputs["probabilities"], members.first.label_names
+    columns = _list_columns(outputs, abstention, contributions=arguments.contributions)
+    metrics = write_predictions(files, parts[0][1], found[0].ledger, probabilities, names, columns=columns)
+    if metrics is not None:
+        print(format_metrics(metrics, title=f"labelled rows of {files.source}"), end="\n\n")
+    if arguments.contributions:
+        summary = summarise_contributions(compute_contributions(outputs), names)
+        write_json(files.contributions, summary)
+        print(format_contributions(summary, title=files.source.name), end="\n\n")
+    if abstention is not None:
+        print(format_abstention(abstention), f"answered here: {np.mean(columns['answered']):.1%}", "", sep="\n")
+    print(f"{len(probabilities)} predictions are in {files.output}, probabilities in {files.probabilities}.")
+
+
+def _list_columns(
+    outputs: Mapping[str, NDArray[np.float64]], abstention: Mapping[str, Any] | None, *, contributions: bool
+) -> dict[str, NDArray[Any]]:
+    """Further columns of the probabilities' file: {name: (N,)}."""
+    columns: dict[str, NDArray[Any]] = {}
+    if contributions:
+        found = compute_contributions(outputs)
+        columns |= {name: found[name] for name in COLUMNS}
+    if abstention is not None:
+        confidence = apply_temperature(outputs["probabilities"], abstention["temperature"]).max(axis=1)
+        columns["answered"] = confidence >= abstention["chosen"]["threshold"]
+    return columns

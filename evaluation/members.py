@@ -1,0 +1,126 @@
+"""The models of a run: the one of an ordinary run, or all of a cross-validated one, each judging what it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from data_utils.errors import InputError
+from evaluation.arguments import SPLITS
+from evaluation.folds_folder import FoldsFolder
+from evaluation.inference import Outputs
+from evaluation.loaded_run import LoadedRun, load_run
+from evaluation.run_folder import RunFolder
+
+HELD_OUT = "test"
+SPLIT_TITLES = {"val": "validation", "train": "training part", "test": "test part", "all": "all parts"}
+Judge = Callable[[LoadedRun, Dataset], Outputs]
+
+
+@dataclass(frozen=True)
+class Members:
+    """The models of a run.
+
+    Attributes:
+        folder: the run's.
+        runs: each model's.
+        is_cross_validated: whether there are folds, so that each row is judged by the models that held it out.
+    """
+
+    folder: RunFolder
+    runs: tuple[LoadedRun, ...]
+    is_cross_validated: bool
+
+    @property
+    def first(self) -> LoadedRun:
+        """One of them, for what they have in common."""
+        return self.runs[0]
+
+    def choose_split(self, split: str | None) -> str:
+        """The part that is judged where none is named: the validation rows, or those that each fold held out.
+
+        Raises:
+            InputError: of a cross-validated run another part is asked for, which some of its models were trained on.
+        """
+        if not self.is_cross_validated:
+            return split or SPLITS[0]
+        if split not in (None, HELD_OUT):
+            raise InputError(
+                f"Got --split {split}, but of a cross-validated run only what each fold held out can be judged: leave "
+                f"--split out, or name one of the runs in {self.folder.path / 'members'}."
+            )
+        return HELD_OUT
+
+    def title(self, split: str) -> str:
+        """The part's name for people."""
+        return "out of fold" if self.is_cross_validated else SPLIT_TITLES[split]
+
+    def load_rows(self, split: str) -> list[tuple[LoadedRun, Dataset]]:
+        """Each model with its rows of a part (`LoadedRun.load_split_rows`)."""
+        return [(run, run.load_split_rows(split)) for run in self.runs]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the models said of N rows.
+
+    Attributes:
+        guids, labels: of the rows; labels (N,) are class ids.
+        outputs: {name: (N, C)}, where several models judged a row the mean of what they said.
+    """
+
+    guids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    outputs: dict[str, NDArray[np.float64]]
+
+
+def load_members(path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None) -> Members:
+    """The models of a run folder, without their weights; see `load_run`.
+
+    Raises:
+        InputError: it is no finished run, or one of another version of this program.
+    """
+    folder = FoldsFolder.find(path)
+    if folder is None:
+        run = load_run(path, data_dir=data_dir, cache_dir=cache_dir)
+        return Members(run.folder, (run,), is_cross_validated=False)
+    folder.check_complete()
+    runs = tuple(load_run(member.path, data_dir=data_dir, cache_dir=cache_dir) for member in folder.members())
+    return Members(folder, runs, is_cross_validated=True)
+
+
+def judge_rows(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> Judged:
+    """What each model says of its rows, each row once.
+
+    Args:
+        parts: of `Members.load_rows`.
+        judge: gives what a model says of its rows, {name: (N, C)}.
+
+    Returns:
+        The rows in the order of the list for one model, sorted by guid for several.
+    """
+    guids = [guid for _, rows in parts for guid in rows["guid"][:]]
+    labels = np.concatenate([np.asarray(rows["label"][:], dtype=np.int64) for _, rows in parts])
+    outputs = [judge(run, rows) for run, rows in parts]
+    stacked = {name: np.concatenate([each[name].numpy() for each in outputs]).astype(float) for name in outputs[0]}
+    if len(parts) == 1:
+        return Judged(tuple(guids), labels, stacked)
+    names, first, numbers = np.unique(np.array(guids, dtype=object), return_index=True, return_inverse=True)
+    counts = np.bincount(numbers)[:, None]
+    means = {}
+    for name, values in stacked.items():
+        means[name] = np.zeros((len(names), values.shape[1]))
+        np.add.at(means[name], numbers, values)
+        means[name] /= counts
+    return Judged(tuple(names), labels[first], means)
+
+
+def predict_rows(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> dict[str, NDArray[np.float64]]:
+    """What the models say on average of the same rows, given to each of them in the same order: {name: (N, C)}."""
+    outputs = [judge(run, rows) for run, rows in parts]
+    return {name: np.mean([each[name].numpy() for each in outputs], axis=0, dtype=float) for name in outputs[0]}

@@ -1,0 +1,158 @@
+"""evaluate.py on labelled rows of the run: score them, take modalities away, or corrupt them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from accelerate import Accelerator
+from datasets import Dataset
+
+from data_utils.files import write_csv
+from evaluation.ablation import run_ablation, summarise_ablation
+from evaluation.abstention import abstain_out_of_fold, format_abstention
+from evaluation.arguments import ABLATION_INPUTS, EvaluationArguments
+from evaluation.contributions import COLUMNS, compute_contributions, format_contributions, summarise_contributions
+from evaluation.held_out import read_held_out
+from evaluation.inference import Outputs, classify, run_inference
+from evaluation.loaded_run import LoadedRun
+from evaluation.members import Judged, Members, judge_rows
+from evaluation.report import format_ablation, format_metrics, write_json
+from evaluation.robustness import CONDITIONS, run_robustness, summarise_robustness
+from evaluation.robustness_report import format_robustness, write_robustness
+from evaluation.scoring import score_predictions
+
+logger = logging.getLogger(__name__)
+Join = Callable[[], Accelerator]
+
+
+def judge_split(members: Members, arguments: EvaluationArguments, join: Join) -> None:
+    """Judge a part of the run's rows in the way that is asked for; the main rank writes and prints.
+
+    Args:
+        members: the run's models.
+        arguments: what is asked for.
+        join: gives the accelerator; called when the data are prepared.
+    """
+    split = members.choose_split(arguments.split)
+    ways = {
+        arguments.ablation: _ablate,
+        arguments.contributions: _contribute,
+        arguments.robustness: _test_robustness,
+    }
+    ways.get(True, _score)(members, arguments, join, split)
+
+
+def warn_of_untrained_masks(run: LoadedRun) -> None:
+    """Say so where the vectors that stand for a missing modality were hardly trained."""
+    heads_both = run.config.text_tower is not None and run.config.vision_tower is not None
+    if heads_both and not run.training["modality_dropout"]:
+        logger.warning(
+            "This run was trained with --modality_dropout 0, so the vectors that stand for a missing modality were "
+            "hardly trained; compare with --ablation_input blank."
+        )
+
+
+def run_classify(run: LoadedRun, rows: Dataset, arguments: EvaluationArguments, accelerator: Accelerator) -> Outputs:
+    """{"probabilities": (N, C)} of one model."""
+    return run_inference(
+        run.load_model(),
+        rows,
+        run.collator,
+        batch_size=arguments.per_device_eval_batch_size,
+        accelerator=accelerator,
+        step=classify,
+    )
+
+
+def run_inputs(
+    run: LoadedRun, rows: Dataset, arguments: EvaluationArguments, accelerator: Accelerator, *, with_none: bool = False
+) -> Outputs:
+    """`run_ablation` of one model."""
+    return run_ablation(
+        run.load_model(),
+        rows,
+        run.collator,
+        run.tokenizer,
+        batch_size=arguments.per_device_eval_batch_size,
+        accelerator=accelerator,
+        ablation_input=arguments.ablation_input or ABLATION_INPUTS[0],
+        with_none=with_none,
+    )
+
+
+def _score(members: Members, arguments: EvaluationArguments, join: Join, split: str) -> None:
+    parts = members.load_rows(split)
+    accelerator = join()
+    judged = judge_rows(parts, lambda run, rows: run_classify(run, rows, arguments, accelerator))
+    if accelerator.is_main_process:
+        metrics = score_predictions(judged.outputs["probabilities"], judged.labels, members.first.label_names)
+        file = members.folder.evaluation_file(split)
+        write_json(file, _describe(metrics, split, accelerator))
+        print(format_metrics(metrics, title=members.title(split)), f"\nSaved in {file}.", sep="\n")
+        if arguments.abstain is not None:
+            found = abstain_out_of_fold(*read_held_out(members), arguments.abstain)
+            write_json(members.folder.path / "abstention.json", found)
+            print(f"\n{format_abstention(found)}")
+
+
+def _ablate(members: Members, arguments: EvaluationArguments, join: Join, split: str) -> None:
+    ablation_input = arguments.ablation_input or ABLATION_INPUTS[0]
+    parts = members.load_rows(split)
+    accelerator = join()
+    if ablation_input == "mask":
+        warn_of_untrained_masks(members.first)
+    judged = judge_rows(parts, lambda run, rows: run_inputs(run, rows, arguments, accelerator))
+    if accelerator.is_main_process:
+        names = members.first.label_names
+        result = summarise_ablation(judged.outputs, judged.labels, names, ablation_input=ablation_input)
+        file = members.folder.ablation_file(split)
+        write_json(file, _describe(result, split, accelerator))
+        print(format_ablation(result, title=members.title(split)), f"\nSaved in {file}.", sep="\n")
+
+
+def _contribute(members: Members, arguments: EvaluationArguments, join: Join, split: str) -> None:
+    parts = members.load_rows(split)
+    accelerator = join()
+    warn_of_untrained_masks(members.first)
+    judged = judge_rows(parts, lambda run, rows: run_inputs(run, rows, arguments, accelerator, with_none=True))
+    if accelerator.is_main_process:
+        columns = compute_contributions(judged.outputs)
+        summary = summarise_contributions(columns, members.first.label_names)
+        file = members.folder.path / f"contributions_{split}.json"
+        write_json(file, _describe(summary, split, accelerator))
+        _write_columns(file, judged, columns, members)
+        print(format_contributions(summary, title=members.title(split)), f"\nSaved in {file}.", sep="\n")
+
+
+def _write_columns(file: Any, judged: Judged, columns: Mapping[str, Any], members: Members) -> None:
+    """The contributions row by row, beside their summary."""
+    names = members.first.label_names
+    rows = (
+        [guid, names[label], names[columns["prediction"][row]], *(f"{columns[name][row]:.6f}" for name in COLUMNS)]
+        for row, (guid, label) in enumerate(zip(judged.guids, judged.labels, strict=True))
+    )
+    write_csv(file.with_suffix(".csv"), [["guid", "label", "prediction", *COLUMNS], *rows])
+
+
+def _test_robustness(members: Members, arguments: EvaluationArguments, join: Join, split: str) -> None:
+    parts = members.load_rows(split)
+    accelerator = join()
+    warn_of_untrained_masks(members.first)
+
+    def judge(run: LoadedRun, rows: Dataset) -> Outputs:
+        batch_size = arguments.per_device_eval_batch_size
+        found = run_robustness(run.load_model(), run, rows, batch_size=batch_size, accelerator=accelerator)
+        return {condition.name: values for condition, values in found.items()}
+
+    judged = judge_rows(parts, judge)
+    if accelerator.is_main_process:
+        found = {condition: judged.outputs[condition.name] for condition in CONDITIONS}
+        summary = summarise_robustness(found, judged.labels, members.first.label_names)
+        file = write_robustness(members.folder.path, split, _describe(summary, split, accelerator))
+        print(format_robustness(summary, title=members.title(split)), f"\nSaved in {file}.", sep="\n")
+
+
+def _describe(result: dict[str, Any], split: str, accelerator: Accelerator) -> dict[str, Any]:
+    return result | {"split": split, "mixed_precision": accelerator.mixed_precision}

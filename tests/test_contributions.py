@@ -1,0 +1,264 @@
+"""Shapley values against their axioms and the sum over orders, remarks against their rule, a tiny model's inputs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from datasets import Dataset
+from tiny import IMAGE_SIZE, LABELS, TOKENIZER, tiny_model
+
+from data_utils.collator import PairCollator
+from evaluation.ablation import run_ablation
+from evaluation.contributions import INPUTS, compute_contributions, format_contributions, summarise_contributions
+from evaluation.inference import classify
+
+NUM_ROWS = 23
+
+
+def draw_probabilities(num_rows=50, *, seed=0):
+    rng = np.random.default_rng(seed)
+    return {name: rng.dirichlet([1, 1, 1], size=num_rows) for name in INPUTS}
+
+
+def two_classes(**worths):
+    """Probabilities of two classes, of which the first has the given ones."""
+    return {name: np.stack([values, 1 - np.array(values)], axis=1) for name, values in worths.items()}
+
+
+def worths_of(probabilities):
+    """v of each row for every set of modalities."""
+    predicted = probabilities["full"].argmax(axis=1)
+    sets = {(): "none", ("text",): "text_only", ("image",): "image_only", ("image", "text"): "full"}
+    return {key: probabilities[name][np.arange(len(predicted)), predicted] for key, name in sets.items()}
+
+
+# Shapley values
+
+
+def test_values_are_the_mean_over_the_orders_of_joining():
+    probabilities = draw_probabilities()
+    worths, found = worths_of(probabilities), compute_contributions(probabilities)
+    for player in ("text", "image"):
+        gains = []
+        for order in itertools.permutations(("text", "image")):
+            before = order[: order.index(player)]
+            gains.append(worths[tuple(sorted((*before, player)))] - worths[before])
+        assert found[f"shapley_{player}"] == pytest.approx(np.mean(gains, axis=0))
+
+
+def test_values_add_up_to_what_both_modalities_add():
+    probabilities = draw_probabilities(seed=1)
+    found, worths = compute_contributions(probabilities), worths_of(probabilities)
+    total = found["shapley_text"] + found["shapley_image"]
+    assert total == pytest.approx(worths["image", "text"] - worths[()])
+    assert (found["prediction"] == probabilities["full"].argmax(axis=1)).all()
+
+
+def test_modalities_that_change_places_change_values():
+    probabilities = draw_probabilities(seed=2)
+    swapped = probabilities | {"text_only": probabilities["image_only"], "image_only": probabilities["text_only"]}
+    found, other = compute_contributions(probabilities), compute_contributions(swapped)
+    assert np.array_equal(found["shapley_text"], other["shapley_image"])
+    assert np.array_equal(found["changed_without_text"], other["changed_without_image"])
+    assert found["synergy"] == pytest.approx(other["synergy"])
+    equal = compute_contributions(probabilities | {"text_only": probabilities["image_only"]})
+    assert equal["shapley_text"] == pytest.approx(equal["shapley_image"])
+
+
+def test_modality_that_adds_nothing_has_exactly_nothing():
+    drawn = draw_probabilities(seed=3)
+    found = compute_contributions(drawn | {"text_only": drawn["full"], "image_only": drawn["none"]})
+    assert (found["shapley_image"] == 0).all()
+    assert (found["synergy"] == 0).all()
+    assert not found["changed_without_image"].any()
+    assert np.abs(found["shapley_text"]).max() > 0.1
+
+
+def test_values_equal_those_worked_out_by_hand():
+    # Both are needed; either is enough; each adds its own.
+    probabilities = two_classes(
+        full=[0.9, 0.9, 0.9], text_only=[0.5, 0.9, 0.7], image_only=[0.5, 0.9, 0.6], none=[0.5, 0.5, 0.4]
+    )
+    found = compute_contributions(probabilities)
+    assert found["synergy"] == pytest.approx([0.4, -0.4, 0])
+    assert found["shapley_text"] == pytest.approx([0.2, 0.2, 0.3])
+    assert found["shapley_image"] == pytest.approx([0.2, 0.2, 0.2])
+
+
+def test_values_are_of_the_class_predicted_from_both():
+    probabilities = two_classes(full=[0.2], text_only=[0.6], image_only=[0.3], none=[0.5])
+    found = compute_contributions(probabilities)  # of class 1: 0.8, 0.4, 0.7, 0.5
+    assert found["prediction"].tolist() == [1]
+    assert found["shapley_text"] == pytest.approx([((0.4 - 0.5) + (0.8 - 0.7)) / 2])
+    assert found["shapley_image"] == pytest.approx([((0.7 - 0.5) + (0.8 - 0.4)) / 2])
+    assert (found["changed_without_text"].tolist(), found["changed_without_image"].tolist()) == ([False], [True])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"none": np.full((1, 3), 1 / 3)}, "shapes"),
+        ({"text_only": np.full((50, 3), np.nan)}, "not finite"),
+        ({name: np.zeros((0, 3)) for name in INPUTS}, "at least one row"),
+    ],
+)
+def test_what_is_not_four_times_the_same_rows_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        compute_contributions(draw_probabilities() | change)
+
+
+# Summary and remarks
+
+
+def test_summary_equals_values_worked_out_by_hand():
+    probabilities = two_classes(full=[0.9, 0.7], text_only=[0.8, 0.4], image_only=[0.4, 0.8], none=[0.5, 0.5])
+    result = summarise_contributions(compute_contributions(probabilities), ["good", "bad"])
+    # Row by row: text 0.4 and -0.1, picture 0 and 0.3, synergy 0.2 and 0.
+    expected = {
+        "rows": 2,
+        "shapley_text": 0.15,
+        "shapley_image": 0.15,
+        "synergy": 0.1,
+        "abs_shapley_text": 0.25,
+        "abs_shapley_image": 0.15,
+        "image_share": 0.375,
+        "changed_without_text": 0.5,
+        "changed_without_image": 0.5,
+    }
+    assert result["overall"] == pytest.approx(expected)
+    assert result["per_class"] == {"good": pytest.approx(expected), "bad": {"rows": 0}}
+    assert result["remarks"] == []
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_classes_make_up_the_whole():
+    columns = compute_contributions(draw_probabilities())
+    result = summarise_contributions(columns, LABELS)
+    parts = list(result["per_class"].values())
+    assert sum(part["rows"] for part in parts) == result["overall"]["rows"] == 50
+    for key in ("shapley_text", "abs_shapley_image", "synergy", "changed_without_image"):
+        mean = sum(part["rows"] * part[key] for part in parts) / 50
+        assert mean == pytest.approx(result["overall"][key])
+
+
+@pytest.mark.parametrize(
+    ("worths", "remarks"),
+    [
+        # The picture moves the answer by 0.009 at most.
+        ([0.909, 0.9, 0.504, 0.5], ["Taking the text away changes none of", "The model ignores the picture"]),
+        # By 0.011, in place of nothing or beside the text.
+        ([0.9, 0.9, 0.489, 0.5], ["Taking the picture away changes none of"]),
+        ([0.911, 0.9, 0.4, 0.4], ["Taking the picture away changes none of"]),
+        ([0.9, 0.4, 0.9, 0.4], ["The model ignores the text"]),
+        ([0.9, 0.4, 0.4, 0.4], []),
+        ([0.6, 0.6, 0.6, 0.6], ["The model ignores the text", "The model ignores the picture"]),
+    ],
+)
+def test_modality_without_effect_is_named(worths, remarks):
+    columns = compute_contributions(two_classes(**{name: [v, v] for name, v in zip(INPUTS, worths, strict=True)}))
+    found = summarise_contributions(columns, ["good", "bad"])["remarks"]
+    assert [remark[: len(start)] for remark, start in zip(found, remarks, strict=True)] == remarks
+
+
+def test_one_row_that_reacts_keeps_a_modality_from_being_ignored():
+    rows = {"full": [0.9] * 40 + [0.6], "text_only": [0.9] * 40 + [0.4], "image_only": [0.5] * 40 + [0.6]}
+    columns = compute_contributions(two_classes(**rows, none=[0.5] * 40 + [0.4]))
+    remarks = summarise_contributions(columns, ["good", "bad"])["remarks"]
+    assert [remark for remark in remarks if "picture" in remark] == []
+    assert columns["changed_without_image"].sum() == 1
+
+
+def test_text_shows_each_class_and_the_remarks():
+    probabilities = two_classes(full=[0.9, 0.7], text_only=[0.9, 0.7], image_only=[0.5, 0.5], none=[0.5, 0.5])
+    summary = summarise_contributions(compute_contributions(probabilities), ["good", "bad"])
+    text = format_contributions(summary, title="validation")
+    lines = [line.split() for line in text.splitlines()]
+    assert "contributions on validation: 2 rows" in text
+    assert ["good", "2", "+0.300", "+0.000", "+0.000", "0.0%", "0.0%", "0.0%"] in lines
+    assert ["bad", "0"] in lines
+    assert "The model ignores the picture: adding it moves the probability of the answer by at most 0.0000" in text
+    constant = two_classes(full=[0.9], text_only=[0.9], image_only=[0.9], none=[0.9])
+    summary = summarise_contributions(compute_contributions(constant), ["good", "bad"])
+    assert summary["overall"]["image_share"] is None
+    assert format_contributions(summary, title="validation").count("The model ignores") == 2
+
+
+# The fourth input of the ablation
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    columns = {
+        "input_ids": [rng.integers(5, len(TOKENIZER), rng.integers(2, 16)).tolist() for _ in range(NUM_ROWS)],
+        "image": [rng.bytes(3 * IMAGE_SIZE**2) for _ in range(NUM_ROWS)],
+        "text_present": [True] * NUM_ROWS,
+        "image_present": [True] * NUM_ROWS,
+        "label": [-100] * NUM_ROWS,
+        "row_index": list(range(NUM_ROWS)),
+    }
+    return Dataset.from_dict(columns), PairCollator(TOKENIZER.pad_token_id, IMAGE_SIZE)
+
+
+def moved_model(fusion):
+    """Random weights far enough from their start that rows and modalities differ clearly."""
+    model = tiny_model(fusion=fusion)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def ablate(model, rows, **options):
+    return run_ablation(model, rows[0], rows[1], TOKENIZER, batch_size=8, accelerator=Accelerator(cpu=True), **options)
+
+
+@pytest.mark.parametrize("fusion", ["attn", "co_attn", "late", "text_only", "image_only"])
+def test_input_of_neither_modality_costs_no_tower(rows, fusion):
+    model = moved_model(fusion)
+    plain, calls = ablate(model, rows), []
+    for kind, tower in model.towers().items():
+        tower.register_forward_pre_hook(lambda *_, kind=kind: calls.append(kind))
+    found = ablate(model, rows, with_none=True)
+    num_batches = 3
+    assert {kind: calls.count(kind) for kind in model.towers()} == dict.fromkeys(model.towers(), num_batches + 1)
+    assert all(torch.equal(plain[name], found[name]) for name in plain)
+    assert set(found) - set(plain) == {"none"}
+    batch = rows[1]([rows[0][index] for index in range(NUM_ROWS)])
+    absent = torch.zeros(NUM_ROWS, dtype=torch.bool)
+    expected = classify(model, batch | {"text_present": absent, "image_present": absent})["probabilities"].detach()
+    torch.testing.assert_close(found["none"], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("ablation_input", ["mask", "blank"])
+@pytest.mark.parametrize(("fusion", "unused"), [("text_only", "image"), ("image_only", "text")])
+def test_head_of_one_modality_owes_the_other_exactly_nothing(rows, fusion, unused, ablation_input):
+    columns = compute_contributions(ablate(moved_model(fusion), rows, ablation_input=ablation_input, with_none=True))
+    assert (columns[f"shapley_{unused}"] == 0).all()
+    assert (columns["synergy"] == 0).all()
+    used = "text" if unused == "image" else "image"
+    assert np.abs(columns[f"shapley_{used}"]).max() > 0.01
+    remarks = summarise_contributions(columns, LABELS)["remarks"]
+    word = "picture" if unused == "image" else "text"
+    assert remarks[-1 if unused == "image" else 0].startswith(f"The model ignores the {word}: ")
+
+
+def test_head_of_both_modalities_uses_both(rows):
+    columns = compute_contributions(ablate(moved_model("attn"), rows, with_none=True))
+    summary = summarise_contributions(columns, LABELS)
+    assert not any("ignores" in remark for remark in summary["remarks"])
+    assert 0.01 < summary["overall"]["image_share"] < 0.99

@@ -1,0 +1,238 @@
+"""train.py --folds: every row is judged by models that never saw it, and what was cut off goes on."""
+
+import csv
+import json
+import shutil
+
+import evaluate as evaluation_entry
+import numpy as np
+import pytest
+import yaml
+from conftest import LABELS, draw_photo
+
+import train
+from data_utils.errors import InputError
+from evaluation.arguments import parse_arguments
+from evaluation.calibration import apply_temperature
+from evaluation.folds_folder import FoldsFolder
+from evaluation.metrics import classification_metrics
+from evaluation.predictions_csv import read_predictions_csv
+from evaluation.run_folder import RunFolder
+from evaluation.session import run_evaluation
+
+TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+TEXTS = {"negative": "a bad sad day", "neutral": "a plain grey day", "positive": "a good glad day"}
+
+
+def write_pairs(folder):
+    """48 pairs whose text tells the label but for every eighth; each text stands in two of them."""
+    (folder / "data").mkdir(parents=True)
+    lines = ["guid,tag"]
+    for number in range(48):
+        label = LABELS[number % 24 % 3]
+        text = TEXTS[LABELS[(number % 24 + (number % 8 == 0)) % 3]]
+        (folder / "data" / f"{number}.txt").write_text(f"{text} {number % 24}")
+        draw_photo(number).save(folder / "data" / f"{number}.jpg")
+        lines.append(f"{number},{label}")
+    (folder / "train.txt").write_text("\n".join(lines) + "\n")
+    (folder / "new.txt").write_text("".join(f"{number},null\n" for number in (3, 1, 3, 2)))
+    return folder
+
+
+def flags_of(root, *flags):
+    argv = ["--data_dir", str(root / "pairs"), "--cache_dir", str(root / "cache"), "--output_dir", str(root / "run")]
+    argv += ["--from_scratch", "--text_config", json.dumps(TINY), "--vision_config", json.dumps(TINY)]
+    argv += ["--fusion", "early", "--image_size", "32", "--max_length", "16", "--preprocessing_num_workers", "1"]
+    argv += ["--num_train_epochs", "2", "--learning_rate", "1e-2", "--report_to", "none", "--disable_tqdm", "true"]
+    return [*argv, "--folds", "3", "--seeds", "2", "--seed", "7", *flags]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with pairs/ and a finished run/ of 3 folds by 2 seeds."""
+    root = tmp_path_factory.mktemp("folds")
+    write_pairs(root / "pairs")
+    train.main(flags_of(root, "--val_ratio", "0.2"))
+    return root
+
+
+def evaluate_run(root, *words):
+    run_evaluation(parse_arguments([str(root / "run"), *words]))
+
+
+def test_every_row_is_judged_by_models_that_never_saw_it_or_its_twin(root):
+    folder = FoldsFolder.find(root / "run")
+    assert (folder.num_folds, folder.seeds) == (3, (7, 8))
+    held_out = {7: [], 8: []}
+    for member in folder.members():
+        split = json.loads((member.path / "split.json").read_text())
+        twins = {str((int(guid) + 24) % 48) for guid in split["test"]}
+        assert not {*split["test"], *twins} & {*split["train"], *split["val"]}
+        assert not set(split["val"]) & set(split["train"])
+        judged = read_predictions_csv(member.path / "predictions_test.csv")
+        assert set(judged.guids) == set(split["test"])
+        held_out[member.seed] += split["test"]
+    expected = [str(number) for number in range(48)]
+    assert all(sorted(guids) == sorted(expected) for guids in held_out.values())
+
+
+def test_figures_are_those_of_the_joined_predictions(root):
+    folder = FoldsFolder.find(root / "run")
+    scores = json.loads(folder.metrics_file.read_text())["out_of_fold"]
+    tables = {seed: read_predictions_csv(folder.predictions_oof_file_of(seed)) for seed in folder.seeds}
+    for seed, table in tables.items():
+        metrics = classification_metrics(table.probabilities, table.labels, LABELS)
+        assert scores["seeds"][str(seed)]["macro_f1"] == pytest.approx(metrics["macro_f1"])
+    accuracies = [scores["seeds"][str(seed)]["accuracy"] for seed in folder.seeds]
+    assert scores["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
+    assert scores["std"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
+    mean = np.mean([table.probabilities for table in tables.values()], axis=0)
+    assert read_predictions_csv(folder.predictions_oof_file).probabilities == pytest.approx(mean, abs=1e-6)
+
+
+def test_temperature_of_a_fold_knows_nothing_of_its_labels(root):
+    folder = FoldsFolder.find(root / "run")
+    before = folder.calibrate()
+    joined = read_predictions_csv(folder.predictions_oof_file_of(7))
+    for member in folder.members():
+        config = json.loads((member.path / "model" / "config.json").read_text())
+        assert config["temperature"] == pytest.approx(before[member.fold])
+        if member.seed == 7:
+            raw = read_predictions_csv(member.path / "predictions_test.csv")
+            rows = [joined.guids.index(guid) for guid in raw.guids]
+            scaled = apply_temperature(raw.probabilities, before[member.fold])
+            assert joined.probabilities[rows] == pytest.approx(scaled, abs=1e-6)
+
+
+def test_evaluation_gives_the_same_probabilities_and_scores(root, capsys):
+    evaluate_run(root)
+    found = json.loads((root / "run" / "evaluation_test.json").read_text())
+    averaged = json.loads((root / "run" / "metrics.json").read_text())["out_of_fold"]["averaged"]
+    assert found["num_rows"] == 48
+    for name in ("accuracy", "macro_f1", "ece"):
+        assert found[name] == pytest.approx(averaged[name], abs=1e-5)
+    assert "out of fold: 48 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["ablation", "contributions", "robustness"])
+def test_other_judgements_are_out_of_fold_too(root, way):
+    evaluate_run(root, f"--{way}")
+    found = json.loads((root / "run" / f"{way}_test.json").read_text())
+    assert found.get("num_rows", found.get("overall", {}).get("rows")) == 48
+
+
+def test_prediction_is_the_mean_of_all_models(root, tmp_path):
+    lists = ["--predict", str(root / "pairs" / "new.txt"), "--output"]
+    evaluate_run(root, *lists, str(tmp_path / "all.txt"))
+    members = list(FoldsFolder.find(root / "run").members())
+    for member in members:
+        words = [str(member.path), *lists, str(tmp_path / f"{member.path.name}.txt")]
+        run_evaluation(parse_arguments(words))
+
+    def probabilities(name):
+        rows = list(csv.reader((tmp_path / f"{name}.probabilities.csv").open()))[1:]
+        return np.array([[float(value) for value in row[2:]] for row in rows])
+
+    expected = np.mean([probabilities(member.path.name) for member in members], axis=0)
+    assert probabilities("all") == pytest.approx(expected, abs=2e-6)
+    assert [line.split(",")[0] for line in (tmp_path / "all.txt").read_text().splitlines()] == ["3", "1", "3", "2"]
+
+
+def test_prediction_with_contributions_and_abstention(root, tmp_path, capsys):
+    words = ["--predict", str(root / "pairs" / "new.txt"), "--output", str(tmp_path / "p.txt")]
+    evaluate_run(root, *words, "--contributions", "--abstain", "0.4")
+    rows = list(csv.DictReader((tmp_path / "p.probabilities.csv").open()))
+    assert set(rows[0]) >= {"shapley_text", "shapley_image", "synergy", "answered"}
+    assert {row["answered"] for row in rows} <= {"yes", "no"}
+    assert json.loads((tmp_path / "p.contributions.json").read_text())["overall"]["rows"] == 4
+    assert "abstaining for an accuracy of 0.400" in capsys.readouterr().out
+
+
+def test_comparison_command_reads_the_run(root, capsys):
+    shutil.copytree(root / "run", root / "same", ignore=shutil.ignore_patterns("members"), dirs_exist_ok=True)
+    evaluation_entry_main(["compare", str(root / "run"), str(root / "same")])
+    assert "cannot tell" in capsys.readouterr().out
+
+
+def evaluation_entry_main(words):
+    """evaluate.py's main: imported under its own name, the file gives way to the package of that name."""
+    import runpy
+
+    from conftest import ROOT
+
+    assert evaluation_entry.__name__ == "evaluate"
+    runpy.run_path(str(ROOT / "evaluate.py"), run_name="entry")["main"](words)
+
+
+def test_cut_off_run_goes_on_and_ends_the_same(root, tmp_path):
+    whole = root / "run"
+    shutil.copytree(root / "pairs", tmp_path / "pairs")
+    shutil.copytree(whole, tmp_path / "run")
+    for name in ("metrics.json", "predictions_oof.csv"):
+        (tmp_path / "run" / name).unlink()
+    lost = tmp_path / "run" / "members" / "seed-8-fold-1"
+    shutil.rmtree(lost)
+    kept = tmp_path / "run" / "members" / "seed-7-fold-0" / "metrics.json"
+    when = kept.stat().st_mtime_ns
+    # The same rows and flags as of the first start, or its folds wouldn't be these.
+    train.main(
+        flags_of(
+            root, "--val_ratio", "0.2", "--resume_from_checkpoint", "latest", "--output_dir", str(tmp_path / "run")
+        )
+    )
+    assert kept.stat().st_mtime_ns == when
+    assert (tmp_path / "run" / "predictions_oof.csv").read_text() == (whole / "predictions_oof.csv").read_text()
+    assert RunFolder(lost).metrics_file.is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--split_file", "x.json"], "splits the rows already"),
+        (["--dry_run"], "shows one training"),
+        (["--folds", "1"], "--folds 1; it takes 2 or more"),
+        (["--folds", "40"], "allowed are 2 to"),
+        (["--resume_from_checkpoint", "latest", "--seed", "9", "--val_ratio", "0.2"], "other flags, data or folds"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(root, capfd, flags, named):
+    with pytest.raises(SystemExit) as ending:
+        train.main(flags_of(root, *flags))
+    assert ending.value.code == 2
+    assert named in capfd.readouterr().err
+
+
+def test_seeds_alone_and_other_parts_are_refused(root, capfd):
+    with pytest.raises(SystemExit):
+        train.main(["--data_dir", str(root / "pairs"), "--seeds", "2"])
+    assert "only with --folds" in capfd.readouterr().err
+    with pytest.raises(InputError, match="only what each fold held out"):
+        evaluate_run(root, "--split", "train")
+
+
+def test_unfinished_run_is_named(root, tmp_path):
+    shutil.copytree(root / "run", tmp_path / "run")
+    (tmp_path / "run" / "members" / "seed-8-fold-2" / "metrics.json").unlink()
+    with pytest.raises(InputError, match="1 unfinished trainings"):
+        run_evaluation(parse_arguments([str(tmp_path / "run")]))
+
+
+def test_comparison_recipe_trains_each_run_and_writes_the_tables(root, tmp_path, capfd):
+    words = flags_of(root)
+    recipe = {"val_ratio": 0, "runs": {"both": {"fusion": "early"}, "text": {"fusion": "text_only"}}}
+    base = {"text_config": TINY, "vision_config": TINY, "from_scratch": True}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(base | recipe))
+    kept = ["--data_dir", "--cache_dir", "--image_size", "--max_length", "--preprocessing_num_workers", "--report_to"]
+    rest = [word for flag in kept for word in words[words.index(flag) : words.index(flag) + 2]]
+    rest += ["--num_train_epochs", "1", "--folds", "2", "--disable_tqdm", "true", "--output_dir", str(tmp_path / "out")]
+    train.main(["--compare", str(tmp_path / "two.yaml"), *rest])
+    table = (tmp_path / "out" / "comparison.md").read_text()
+    assert all(name in table for name in ("both", "text", "always"))
+    assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
+    when = (tmp_path / "out" / "text" / "metrics.json").stat().st_mtime_ns
+    train.main(["--compare", str(tmp_path / "two.yaml"), *rest])  # finished runs are left as they are
+    assert (tmp_path / "out" / "text" / "metrics.json").stat().st_mtime_ns == when
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(recipe | {"runs": {"one": {}}}))
+    with pytest.raises(SystemExit):
+        train.main(["--compare", str(tmp_path / "two.yaml"), *rest])
+    assert "two runs or more" in capfd.readouterr().err
