@@ -229,9 +229,16 @@ def test_comparison_recipe_trains_each_run_and_writes_the_tables(root, tmp_path,
     table = (tmp_path / "out" / "comparison.md").read_text()
     assert all(name in table for name in ("both", "text", "always"))
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
-    when = (tmp_path / "out" / "text" / "metrics.json").stat().st_mtime_ns
+    trained = tmp_path / "out" / "text" / "members" / "seed-42-fold-1" / "metrics.json"
+    when = trained.stat().st_mtime_ns
     train.main(["--compare", str(tmp_path / "two.yaml"), *rest])  # finished runs are left as they are
-    assert (tmp_path / "out" / "text" / "metrics.json").stat().st_mtime_ns == when
+    assert trained.stat().st_mtime_ns == when
+    with pytest.raises(SystemExit):  # but not taken for runs of other flags
+        train.main(["--compare", str(tmp_path / "two.yaml"), *rest, "--weight_decay", "0.5"])
+    assert "other flags" in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        train.main(["--compare", str(tmp_path / "two.yaml"), *rest[: rest.index("--folds")]])
+    assert "has no folds" in capfd.readouterr().err
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(recipe | {"runs": {"one": {}}}))
     with pytest.raises(SystemExit):
         train.main(["--compare", str(tmp_path / "two.yaml"), *rest])

@@ -13,16 +13,16 @@ from data_utils.arguments import DataArguments
 from data_utils.errors import InputError
 from evaluation.compare import compare_runs, write_all
 from evaluation.compare_report import format_comparison
-from evaluation.run_folder import RunFolder
 from modeling.arguments import ModelArguments
 from training.arguments import LATEST, SentimentTrainingArguments
+from training.console import quiet
 from training.launch import is_main_process
 from training.parsing import parse_arguments, read_recipe, to_flags
 
 logger = logging.getLogger(__name__)
 SECTION = "runs"
 Arguments = tuple[ModelArguments, DataArguments, SentimentTrainingArguments]
-_NAME = re.compile(r"[\w.-]+")
+_NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -79,23 +79,27 @@ def _check_runs(path: Path, runs: object) -> None:
 
 
 def run_comparison(recipe: ComparisonRecipe, *, run: Callable[..., None]) -> None:
-    """Train all runs that aren't finished, and write comparison.md, .csv, .json and .png.
+    """Train what isn't finished of all runs, and write comparison.md, .csv, .json and .png.
 
     Args:
         recipe: what is compared.
         run: trains what parsed flags ask for.
 
     Raises:
-        InputError: before anything is trained, for flags that can't be used; afterwards as a run says.
+        InputError: before anything is trained, for flags that can't be used, or no folds; afterwards as a run says.
     """
-    for words in recipe.runs.values():
-        parse_arguments(words)
+    parsed: dict[str, Arguments] = {}
     for name, words in recipe.runs.items():
-        if RunFolder(recipe.path / name).metrics_file.is_file():
-            logger.info("%s is finished: %s.", name, recipe.path / name)
-            continue
+        with quiet(bool(parsed)):
+            parsed[name] = parse_arguments([*words, "--resume_from_checkpoint", LATEST])
+        if parsed[name][2].folds is None:
+            raise InputError(
+                f"The run {name} of the comparison has no folds; write `folds: 5` into the recipe. Runs of one split "
+                "are compared by evaluate.py compare."
+            )
+    for name, arguments in parsed.items():
         logger.info("Run %s.", name)
-        run(*parse_arguments([*words, "--resume_from_checkpoint", LATEST]))
+        run(*arguments)
     if is_main_process():
         comparison = compare_runs([str(recipe.path / name) for name in recipe.runs])
         write_all(recipe.path, comparison)
