@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from data_utils.arguments import DataArguments
-from data_utils.augment_copies import KINDS, Copy, CopyMaker
+from data_utils.augment_copies import KINDS, Copy, CopyMaker, read_text_keys
 from data_utils.augment_manifest import (
     MANIFEST,
     VERSION,
@@ -114,7 +114,8 @@ def augment(args: AugmentArguments) -> dict[str, Any]:
     chosen = choose_rows(predictions, records, min_loss=args.min_loss, only=args.only)
     if not chosen:
         raise InputError(f"No row of {predictions.path} is to be copied; check --min_loss and --only.")
-    maker = CopyMaker(folder, open_staging(folder), seed=args.seed, flip=args.flip, taken=known)
+    texts = frozenset(read_text_keys(folder, records))
+    maker = CopyMaker(folder, open_staging(folder), seed=args.seed, flip=args.flip, taken=known, known_texts=texts)
     try:
         copies = _make_copies(maker, chosen, args)
         source = _extend_list(list_file.read_bytes(), copies)

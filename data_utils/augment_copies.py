@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +64,7 @@ class CopyMaker:
         seed: of all draws.
         flip: whether pictures may be mirrored.
         taken: guids that no copy may have.
+        known_texts: `text_key` of every row; a copy with the text of another row would tie their groups together.
         skipped: why copies could not be made, and how often.
     """
 
@@ -72,6 +73,7 @@ class CopyMaker:
     seed: int
     flip: bool
     taken: set[str]
+    known_texts: frozenset[str] = frozenset()
     skipped: Counter[str] = field(default_factory=Counter)
 
     def make(self, parent: Record, kind: str, count: int) -> Iterator[Copy]:
@@ -97,7 +99,7 @@ class CopyMaker:
         if not clean_text(text, "report"):
             self.skipped[EMPTY_TEXT] += 1
             return
-        keys = {text_key(text)}
+        keys = {text_key(text), *self.known_texts}
         for number in self._free_numbers(parent.guid, "text", count):
             changed = change_text(text, self._random(parent.guid, "text", number))
             if changed is None or text_key(changed.text) in keys:
@@ -179,3 +181,12 @@ def _link_or_copy(source: str, target: Path) -> None:
         os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def read_text_keys(folder: Path, records: Sequence[Record]) -> Iterator[str]:
+    """`text_key` of each pair that has a text."""
+    for record in records:
+        source = _read(find_files(folder, record).text)
+        key = None if source is None else text_key(decode_text(source)[0])
+        if key is not None:
+            yield key

@@ -7,7 +7,7 @@ import random
 
 from PIL import Image, ImageEnhance
 
-from data_utils.pictures import open_picture
+from data_utils.pictures import PictureError, open_picture
 
 # As factors: far enough from 1 to be another picture, near enough to leave the mood of a scene.
 _LEAST_CHANGE, _MOST_CHANGE = 0.05, 0.2
@@ -30,7 +30,7 @@ def change_picture(source: bytes, rng: random.Random, *, flip: bool = False) -> 
         Bytes of a JPEG file, upright and RGB, and what was changed, like "brightness 1.12".
 
     Raises:
-        PictureError: the bytes are no whole picture.
+        PictureError: the bytes are no whole picture, or none that a JPEG can hold.
     """
     picture = open_picture(source)
     brightness, contrast = _draw_factor(rng), _draw_factor(rng)
@@ -41,7 +41,10 @@ def change_picture(source: bytes, rng: random.Random, *, flip: bool = False) -> 
     if mirrored:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     target = io.BytesIO()
-    picture.save(target, format="JPEG", quality=_QUALITY)
+    try:
+        picture.save(target, format="JPEG", quality=_QUALITY)
+    except OSError as error:  # a side of more pixels than the format has numbers for
+        raise PictureError(f"cannot be written as JPEG: {error}") from error
     changes = [f"brightness {brightness:.2f}", f"contrast {contrast:.2f}", f"crop {share:.2f}"]
     return target.getvalue(), tuple([*changes, "flip"] if mirrored else changes)
 

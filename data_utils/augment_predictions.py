@@ -7,7 +7,7 @@ import hashlib
 import io
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,13 @@ def find_predictions(path: Path) -> Path:
     return found
 
 
+def _read_cells(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}, is no line of a CSV: {error}.") from error
+
+
 def read_predictions(path: Path) -> Predictions:
     """Read columns guid, label, prediction and prob_{class} of each class.
 
@@ -99,7 +106,7 @@ def read_predictions(path: Path) -> Predictions:
             f"class. If you have no such table, {_ADVICE}."
         )
     rows: dict[str, Judgement] = {}
-    for cells in reader:
+    for cells in _read_cells(reader, path):
         guid = cells["guid"]
         if guid in rows:
             raise InputError(

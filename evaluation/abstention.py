@@ -92,7 +92,7 @@ def abstain_out_of_fold(
     `chosen`, the other folds for `cross_fitted`.
 
     Args:
-        probabilities, labels, folds: as in `evaluation.calibration.calibrate_out_of_fold`, before any scaling.
+        probabilities, labels, folds: as in `evaluation.calibration.calibrate_out_of_fold`.
         wanted_accuracy: in (0, 1].
 
     Returns:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from data_utils.errors import InputError
 
-SPLITS = ("val", "train", "all")
+SPLITS = ("val", "train", "test", "all")
 ABLATION_INPUTS = ("mask", "blank")
 MIXED_PRECISIONS = ("no", "bf16", "fp16")
 
@@ -51,7 +51,8 @@ class EvaluationArguments:
             )
         if self.abstain is not None and not 0 < self.abstain <= 1:
             raise InputError(f"Got --abstain {self.abstain}; it takes the wanted accuracy, above 0 and at most 1.")
-        if self.abstain is not None and (self.ablation or self.robustness or self.streaming):
+        is_other = self.ablation or self.robustness or (self.contributions and self.predict is None)
+        if self.abstain is not None and (is_other or self.streaming):
             raise InputError("Got --abstain, which goes with plain scoring and with --predict FILE; leave it out here.")
         if self.contributions and self.streaming:
             raise InputError("Got --contributions with --streaming; predict a list, or leave one of them out.")
@@ -85,7 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", metavar="RUN", help="a run folder, as train.py leaves it (its --output_dir)")
     scoring = parser.add_argument_group("scoring")
-    scoring.add_argument("--split", choices=SPLITS, help="rows of the run's split.json to score (default: val)")
+    scoring.add_argument(
+        "--split",
+        choices=SPLITS,
+        help="rows of the run's split.json to score (default: val; of a cross-validated run what each fold held out)",
+    )
     scoring.add_argument(
         "--ablation", action="store_true", help="score the full, the text-only and the image-only input of the model"
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,9 +23,6 @@ from data_utils.errors import InputError
 from data_utils.pairs import NO_LABEL_ID
 from evaluation.metrics import NUM_CALIBRATION_BINS, expected_calibration_error
 from evaluation.report import write_figure
-
-if TYPE_CHECKING:
-    pass
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 MIN_PROBABILITY = 1e-8  # the last place of the files of predictions: below it nothing is known
@@ -105,15 +102,18 @@ def calibrate_out_of_fold(
     return scaled, temperatures
 
 
-def fit_out_of_fold(probabilities: ArrayLike, labels: ArrayLike, folds: ArrayLike) -> dict[str, Any]:
+def fit_out_of_fold(
+    probabilities: ArrayLike, labels: ArrayLike, folds: ArrayLike, *, rows: ArrayLike | None = None
+) -> dict[str, Any]:
     """The temperature of all rows, and what such a temperature does to rows that it was not fitted on.
 
     Args:
         probabilities, labels, folds: as in `calibrate_out_of_fold`.
+        rows: (N,) which row each judgement is of, where several models judge a row; None: each is of its own.
 
     Returns:
-        Ready for JSON: temperature (fitted on all labelled rows), fold_temperatures, num_rows, before and after
-        (cross-fitted) {nll: the mean log loss, ece, reliability: of `reliability_bins`}, nll_change with its
+        Ready for JSON: temperature (fitted on all labelled rows), fold_temperatures, num_rows (different ones), before
+        and after (cross-fitted) {nll: the mean log loss, ece, reliability: of `reliability_bins`}, nll_change with its
         nll_change_interval (95 %, of the mean of the rows' paired differences), and remarks.
 
     Raises:
@@ -124,12 +124,15 @@ def fit_out_of_fold(probabilities: ArrayLike, labels: ArrayLike, folds: ArrayLik
     before, known = leave_out_unlabelled(probabilities, labels)
     after, _ = leave_out_unlabelled(scaled, labels)
     changes = _row_losses(after, known) - _row_losses(before, known)
+    if rows is not None:  # what several models say of one row is not independent
+        _, numbers = np.unique(np.asarray(rows)[labels != NO_LABEL_ID], return_inverse=True)
+        changes = np.bincount(numbers, weights=changes) / np.bincount(numbers)
     margin = 1.959964 * float(changes.std(ddof=1)) / math.sqrt(len(changes))
     change, temperature = float(changes.mean()), fit_temperature(before, known)
     return {
         "temperature": temperature,
         "fold_temperatures": fold_temperatures,
-        "num_rows": len(known),
+        "num_rows": len(changes),
         "before": _describe(before, known),
         "after": _describe(after, known),
         "nll_change": change,
@@ -259,8 +262,8 @@ def _calibration_remarks(temperature: float, highest_change: float) -> list[str]
     remarks = []
     if temperature in TEMPERATURE_BOUNDS:
         remarks.append(
-            f"The temperature ({temperature:g}) is at the end of what is searched: the rows are all judged right, or "
-            "worse than by chance."
+            f"The temperature ({temperature:g}) is at the end of what is searched: the rows are all judged "
+            "right, or by a model that is far too unsure, or worse than by chance."
         )
     if highest_change >= 0:
         remarks.append("The temperature does not clearly lower the log loss of rows that it was not fitted on.")

@@ -78,12 +78,13 @@ class FoldsFolder(RunFolder):
         return {guid: fold for fold in range(self.num_folds) for guid in load_split(self.split_file_of(fold)).test}
 
     def check_complete(self) -> None:
-        """`InputError` unless every training has finished."""
+        """`InputError` unless every training has finished, and what they said was put together."""
         missing = [member.path for member in self.members() if not RunFolder(member.path).metrics_file.is_file()]
-        if missing:
+        if missing or not self.metrics_file.is_file():
+            what = f"{len(missing)} unfinished trainings, first {missing[0]}" if missing else "no metrics.json yet"
             raise InputError(
-                f"The run {str(self.path)!r} has {len(missing)} unfinished trainings, first {missing[0]}; go on with "
-                "the command that started it and --resume_from_checkpoint latest."
+                f"The run {str(self.path)!r} has {what}; go on with the command that started it and "
+                "--resume_from_checkpoint latest."
             )
 
     def calibrate(self) -> dict[int, float]:
@@ -97,7 +98,8 @@ class FoldsFolder(RunFolder):
         probabilities, labels = (
             np.concatenate([getattr(table, name) for table in tables]) for name in ("probabilities", "labels")
         )
-        found = fit_out_of_fold(probabilities, labels, folds)
+        rows = np.tile(np.arange(len(tables[0].guids)), len(tables))
+        found = fit_out_of_fold(probabilities, labels, folds, rows=rows)
         write_json(self.path / "calibration.json", found)
         draw_reliability(self.path / "reliability.png", found["before"], found["after"])
         return {int(fold): temperature for fold, temperature in found["fold_temperatures"].items()}

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_utils.errors import InputError
+from evaluation.calibration import apply_temperature
 from evaluation.folds_folder import FoldsFolder
 from evaluation.members import Members
 from evaluation.predictions_csv import read_predictions_csv
@@ -17,7 +18,9 @@ NUM_PARTS = 5
 def read_held_out(members: Members) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Probabilities (N, C), labels (N,) and fold numbers (N,) of the out-of-fold rows, else of the validation rows.
 
-    Validation rows also chose the best epoch, which flatters what is read off them.
+    The probabilities are those that `evaluate.py` gives for the rows, scaled by the models' temperatures: for each fold
+    by one that was fitted on the other folds. Validation rows also chose the best epoch, and twins among them may come
+    into different parts here; both flatters what is read off them.
 
     Raises:
         InputError: there are none, or the file is damaged.
@@ -33,4 +36,5 @@ def read_held_out(members: Members) -> tuple[NDArray[np.float64], NDArray[np.int
             "threshold could be learned; train with a validation part or with --folds."
         )
     table = read_predictions_csv(folder.predictions_file)
-    return table.probabilities, table.labels, np.arange(len(table.guids)) % NUM_PARTS
+    probabilities = apply_temperature(table.probabilities, members.first.config.temperature)
+    return probabilities, table.labels, np.arange(len(table.guids)) % NUM_PARTS

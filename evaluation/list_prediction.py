@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_utils import add_row_index
+from data_utils.pairs import NO_LABEL_ID
 from evaluation.abstention import abstain_out_of_fold, format_abstention
 from evaluation.arguments import EvaluationArguments
 from evaluation.calibration import apply_temperature
@@ -19,6 +21,8 @@ from evaluation.members import Members, predict_rows
 from evaluation.prediction import PredictionFiles, find_pair_dir, write_predictions
 from evaluation.report import format_metrics, write_json
 from evaluation.split_scoring import Join, run_classify, run_inputs, warn_of_untrained_masks
+
+logger = logging.getLogger(__name__)
 
 
 def predict_list(members: Members, arguments: EvaluationArguments, join: Join) -> None:
@@ -45,6 +49,7 @@ def predict_list(members: Members, arguments: EvaluationArguments, join: Join) -
     columns = _list_columns(outputs, abstention, contributions=arguments.contributions)
     metrics = write_predictions(files, parts[0][1], found[0].ledger, probabilities, names, columns=columns)
     if metrics is not None:
+        _warn_of_known_rows(members, parts[0][1]["guid"][:], parts[0][1]["label"][:])
         print(format_metrics(metrics, title=f"labelled rows of {files.source}"), end="\n\n")
     if arguments.contributions:
         summary = summarise_contributions(compute_contributions(outputs), names)
@@ -53,6 +58,18 @@ def predict_list(members: Members, arguments: EvaluationArguments, join: Join) -
     if abstention is not None:
         print(format_abstention(abstention), f"answered here: {np.mean(columns['answered']):.1%}", "", sep="\n")
     print(f"{len(probabilities)} predictions are in {files.output}, probabilities in {files.probabilities}.")
+
+
+def _warn_of_known_rows(members: Members, guids: Sequence[str], labels: Sequence[int]) -> None:
+    """Say so where labelled rows have the names of rows that a model was trained on."""
+    trained = {guid for run in members.runs for guid in run.training_guids()}
+    known = sum(guid in trained for guid, label in zip(guids, labels, strict=True) if label != NO_LABEL_ID)
+    if known:
+        logger.warning(
+            "%d of the labelled rows have the guids of rows that the run was trained on: if they are these rows, the "
+            "figures are too good. evaluate.py RUN judges the run's own rows.",
+            known,
+        )
 
 
 def _list_columns(

@@ -87,6 +87,10 @@ class LoadedRun:
         )
         return replace(pairs, dataset=dataset.select_columns([*MODEL_COLUMNS, "text"]))
 
+    def training_guids(self) -> tuple[str, ...]:
+        """Of the rows that it was trained on; none where they came from a stream."""
+        return () if self.data.streaming else load_split(self.folder.split_file).train
+
     def load_split_rows(self, split: str) -> Dataset:
         """The rows of a part of the run's split (val, train, test, or all) with row_index, in the list's order.
 

@@ -84,6 +84,7 @@ def run_inputs(
 
 def _score(members: Members, arguments: EvaluationArguments, join: Join, split: str) -> None:
     parts = members.load_rows(split)
+    abstention = None if arguments.abstain is None else abstain_out_of_fold(*read_held_out(members), arguments.abstain)
     accelerator = join()
     judged = judge_rows(parts, lambda run, rows: run_classify(run, rows, arguments, accelerator))
     if accelerator.is_main_process:
@@ -91,10 +92,9 @@ def _score(members: Members, arguments: EvaluationArguments, join: Join, split: 
         file = members.folder.evaluation_file(split)
         write_json(file, _describe(metrics, split, accelerator))
         print(format_metrics(metrics, title=members.title(split)), f"\nSaved in {file}.", sep="\n")
-        if arguments.abstain is not None:
-            found = abstain_out_of_fold(*read_held_out(members), arguments.abstain)
-            write_json(members.folder.path / "abstention.json", found)
-            print(f"\n{format_abstention(found)}")
+        if abstention is not None:
+            write_json(members.folder.path / "abstention.json", abstention)
+            print(f"\n{format_abstention(abstention)}")
 
 
 def _ablate(members: Members, arguments: EvaluationArguments, join: Join, split: str) -> None:

@@ -289,7 +289,8 @@ def _check_readouts(args: ModelArguments, text: TowerPlan, vision: TowerPlan) ->
         return
     with torch.device("meta"):
         layers, count = Tower(vision.settings()).feature_layers, vision.config.num_hidden_layers
-    if max(layers) < count and "image" not in frozen_modalities(args.freeze, args.unfreeze_last):
+    is_frozen = args.unfreeze_last is None and "image" in frozen_modalities(args.freeze, None)
+    if max(layers) < count and not is_frozen:
         raise InputError(
             f"Got --vision_feature_layer {' '.join(map(str, args.vision_feature_layer))}, which leaves the last block, "
             f"{count}, out, so that it could learn nothing; name it too, or freeze the tower with --freeze image."

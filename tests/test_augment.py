@@ -11,7 +11,7 @@ from PIL import Image
 from data_utils import group_ids, load_pairs
 from data_utils.augment import main
 from data_utils.augment_manifest import MANIFEST
-from data_utils.text import decode_text
+from data_utils.text import decode_text, text_key
 from evaluation.report import write_predictions_csv
 
 LABELS = ("negative", "neutral", "positive")
@@ -344,3 +344,22 @@ def test_guid_with_a_comma_stays_one_cell(make_pairs, tmp_path):
 def test_folder_that_does_not_exist_is_named(tmp_path, capsys):
     assert run(tmp_path / "none", "--undo") == 2
     assert "none" in capsys.readouterr().err
+
+
+def test_copy_never_says_what_another_row_says(folder, predict):
+    """It would tie the groups of both rows together, and the folds would be others than without copies."""
+    run(folder, "--kinds", "text", predictions=predict())
+    said = (folder / "data" / "2_t1.txt").read_text()
+    run(folder, "--undo")
+    (folder / "data" / "20.txt").write_text(said)
+    (folder / "train.txt").write_text((folder / "train.txt").read_text() + "20,neutral\n")
+    run(folder, "--kinds", "text", predictions=predict("again.csv"))
+    keys = {path.name: text_key(decode_text(path.read_bytes())[0]) for path in (folder / "data").glob("*_t*.txt")}
+    assert text_key(said) not in keys.values()
+
+
+def test_cell_without_end_is_one_sentence(folder, predict, capsys):
+    path = predict()
+    path.write_text(path.read_text() + '"' + "x" * 200_000)
+    assert run(folder, predictions=path) == 2
+    assert "no line of a CSV" in capsys.readouterr().err

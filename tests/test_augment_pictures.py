@@ -62,3 +62,10 @@ def test_turned_pictures_stand_upright_and_tiny_ones_stay_pictures(photo):
 def test_what_is_no_picture_is_refused(source):
     with pytest.raises(PictureError):
         change_picture(source, random.Random(0))
+
+
+def test_picture_that_no_jpeg_can_hold_is_refused():
+    target = io.BytesIO()
+    Image.new("RGB", (72_000, 8)).save(target, format="PNG")
+    with pytest.raises(PictureError, match="cannot be written as JPEG"):
+        change_picture(target.getvalue(), random.Random(0))

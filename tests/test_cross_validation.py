@@ -138,6 +138,31 @@ def test_prediction_is_the_mean_of_all_models(root, tmp_path):
     assert [line.split(",")[0] for line in (tmp_path / "all.txt").read_text().splitlines()] == ["3", "1", "3", "2"]
 
 
+def test_labelled_rows_that_were_trained_on_are_named(root, tmp_path, caplog):
+    words = ["--predict", str(root / "pairs" / "train.txt"), "--output", str(tmp_path / "p.txt")]
+    evaluate_run(root, *words)
+    splits = [
+        json.loads((member.path / "split.json").read_text()) for member in FoldsFolder.find(root / "run").members()
+    ]
+    trained = set().union(*(split["train"] for split in splits))
+    assert f"{len(trained)} of the labelled rows have the guids of rows that the run was trained on" in caplog.text
+
+
+def test_member_is_judged_by_its_own_temperature(root, tmp_path, capsys):
+    member = root / "run" / "members" / "seed-7-fold-0"
+    run_evaluation(parse_arguments([str(member), "--split", "test"]))
+    found = json.loads((member / "evaluation_test.json").read_text())
+    joined = read_predictions_csv(FoldsFolder.find(root / "run").predictions_oof_file_of(7))
+    rows = [joined.guids.index(guid) for guid in json.loads((member / "split.json").read_text())["test"]]
+    metrics = classification_metrics(joined.probabilities[rows], joined.labels[rows], LABELS)
+    assert found["ece"] == pytest.approx(metrics["ece"], abs=1e-5)
+
+
+def test_interval_of_the_calibration_counts_rows_once(root):
+    found = json.loads((root / "run" / "calibration.json").read_text())
+    assert found["num_rows"] == 48
+
+
 def test_prediction_with_contributions_and_abstention(root, tmp_path, capsys):
     words = ["--predict", str(root / "pairs" / "new.txt"), "--output", str(tmp_path / "p.txt")]
     evaluate_run(root, *words, "--contributions", "--abstain", "0.4")
@@ -208,6 +233,8 @@ def test_seeds_alone_and_other_parts_are_refused(root, capfd):
     assert "only with --folds" in capfd.readouterr().err
     with pytest.raises(InputError, match="only what each fold held out"):
         evaluate_run(root, "--split", "train")
+    with pytest.raises(InputError, match="goes with plain scoring"):
+        evaluate_run(root, "--contributions", "--abstain", "0.5")
 
 
 def test_unfinished_run_is_named(root, tmp_path):
@@ -215,6 +242,10 @@ def test_unfinished_run_is_named(root, tmp_path):
     (tmp_path / "run" / "members" / "seed-8-fold-2" / "metrics.json").unlink()
     with pytest.raises(InputError, match="1 unfinished trainings"):
         run_evaluation(parse_arguments([str(tmp_path / "run")]))
+    shutil.copytree(root / "run", tmp_path / "again")
+    (tmp_path / "again" / "metrics.json").unlink()
+    with pytest.raises(InputError, match=r"no metrics.json yet"):
+        run_evaluation(parse_arguments([str(tmp_path / "again")]))
 
 
 def test_comparison_recipe_trains_each_run_and_writes_the_tables(root, tmp_path, capfd):

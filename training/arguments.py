@@ -21,6 +21,20 @@ logger = logging.getLogger(__name__)
 LATEST = "latest"
 # Of the towers' matrices: smaller ones gain little by bfloat16 on a CPU that has it.
 MIN_WEIGHTS_FOR_BF16 = 10_000_000
+# Flags that change no figure: what is many trainings goes on under others.
+NEUTRAL_FLAGS = (
+    "output_dir",
+    "resume_from_checkpoint",
+    "disable_tqdm",
+    "report_to",
+    "logging_steps",
+    "save_total_limit",
+    "local_rank",
+    "use_cpu",
+    "ddp_backend",
+    "ddp_timeout",
+    "dataloader_num_workers",
+)
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "ece", "loss")
 
 

@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 
 from data_utils.arguments import DataArguments
 from data_utils.errors import InputError
+from data_utils.files import write_text
 from data_utils.folds import hold_out, make_folds
 from data_utils.pairs import Pairs, load_pairs
 from data_utils.splits import Split, group_ids, save_split
@@ -25,15 +26,13 @@ from evaluation.run_folder import RunFolder
 from modeling import SentimentConfig
 from modeling.arguments import ModelArguments
 from modeling.plan import plan_model
-from training.arguments import LATEST, SentimentTrainingArguments
+from training.arguments import LATEST, NEUTRAL_FLAGS, SentimentTrainingArguments
 from training.console import quiet
 from training.launch import check_same_everywhere, is_main_process, shares_files, wait_for_everyone
 from training.run import choose_run, describe_environment, lock_run, move_aside, note_interruption
 
 logger = logging.getLogger(__name__)
 Train = Callable[[ModelArguments, DataArguments, SentimentTrainingArguments], None]
-# Flags that change no figure: a run goes on under others.
-NEUTRAL = ("output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "local_rank", "ddp_timeout")
 # Of the data, what their fingerprint doesn't know.
 LIMITS = ("max_length", "max_train_samples", "max_eval_samples")
 
@@ -149,7 +148,7 @@ def _open(
         if earlier != sections[SECTION]["sha256"]:
             raise InputError(
                 f"{folder.path} holds a run of other flags, data or folds: what it has finished doesn't belong to this "
-                f"one. Use the flags of {folder.config_file}, or start a new run without --resume_from_checkpoint."
+                f"one. Use the flags of {folder.config_file}, or another --output_dir."
             )
         return
     if folder.config_file.exists():
@@ -180,16 +179,17 @@ def _write_results(folder: FoldsFolder) -> None:
         path = RunFolder(member.path).model_dir
         config = SentimentConfig.from_pretrained(path)
         config.temperature = temperatures[member.fold]
-        config.save_pretrained(path)
+        write_text(path / "config.json", config.to_json_string())  # whole or not at all, unlike save_pretrained
     scores = folder.write_out_of_fold(temperatures)
     metrics = [json.loads(RunFolder(member.path).metrics_file.read_text("utf-8")) for member in folder.members()]
     seconds = [each["training"]["seconds"] for each in metrics]
+    is_whole = all(each["training"]["resumed_at_step"] is None for each in metrics)  # else the last launch's alone
     write_json(
         folder.metrics_file,
         {
             "out_of_fold": scores,
             "parameters": metrics[0]["parameters"],
-            "training": {"num_trainings": len(metrics), "seconds": sum(seconds)},
+            "training": {"num_trainings": len(metrics), "seconds": sum(seconds) if is_whole else None},
         },
     )
     logger.info("%s", format_out_of_fold(scores))
@@ -202,7 +202,7 @@ def _hash_folds(splits: tuple[Split, ...]) -> str:
 
 def _hash_run(sections: dict[str, dict[str, Any]], splits: tuple[Split, ...]) -> str:
     """Of all that decides the figures."""
-    training = {name: value for name, value in sections["training"].items() if name not in NEUTRAL}
+    training = {name: value for name, value in sections["training"].items() if name not in NEUTRAL_FLAGS}
     limits = {name: sections["data"][name] for name in LIMITS}
     rows = [sections["environment"]["data_fingerprint"], limits, _hash_folds(splits)]
     content = [sections["model"], training, *rows]

@@ -23,6 +23,7 @@ from evaluation.sweep_summary import Predictions, TrialRecord
 from modeling import parameter_table
 from modeling.fusion import get_fusion_head
 from modeling.plan import ModelPlan, plan_model
+from training.arguments import NEUTRAL_FLAGS
 from training.console import quiet
 from training.launch import check_same_everywhere, is_main_process, shares_files, wait_for_everyone
 from training.parsing import to_flags
@@ -35,18 +36,6 @@ from training.trainer import NonFiniteLossError
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 Outcome = tuple[TrialRecord, Predictions | None]
-# Flags that change no figure: a sweep goes on under others.
-NEUTRAL = (
-    "output_dir",
-    "resume_from_checkpoint",
-    "disable_tqdm",
-    "report_to",
-    "local_rank",
-    "use_cpu",
-    "ddp_backend",
-    "ddp_timeout",
-    "dataloader_num_workers",
-)
 
 
 def run_sweep(recipe: SweepRecipe) -> None:
@@ -239,6 +228,6 @@ def _merge(sections: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _hash_sweep(sections: dict[str, dict[str, Any]], data: SweepData) -> str:
     """Of all that decides the figures."""
-    training = {name: value for name, value in sections["training"].items() if name not in NEUTRAL}
+    training = {name: value for name, value in sections["training"].items() if name not in NEUTRAL_FLAGS}
     content = [sections["model"], training, sections["sweep"], data.fingerprints()]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
