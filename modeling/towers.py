@@ -144,7 +144,7 @@ class Tower(nn.Module):
         """
         if unfreeze_last is None:
             self.is_frozen = True
-        elif self.feature_layers not in ((), (self.encoder.config.num_hidden_layers,)):
+        elif self.feature_layers and self.feature_layers != (self.encoder.config.num_hidden_layers,):
             raise InputError(
                 f"Got --unfreeze_last {unfreeze_last} and --vision_feature_layer, which reads blocks that would not be "
                 "computed; leave one of them out."

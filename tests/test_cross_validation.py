@@ -173,7 +173,8 @@ def test_prediction_with_contributions_and_abstention(root, tmp_path, capsys):
     assert "abstaining for an accuracy of 0.400" in capsys.readouterr().out
 
 
-def test_comparison_command_reads_the_run(root, capsys):
+def test_comparison_command_reads_the_run(root, capsys, monkeypatch):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")  # or the entry sets it for all tests that follow
     shutil.copytree(root / "run", root / "same", ignore=shutil.ignore_patterns("members"), dirs_exist_ok=True)
     evaluation_entry_main(["compare", str(root / "run"), str(root / "same")])
     assert "cannot tell" in capsys.readouterr().out

@@ -131,11 +131,11 @@ def test_config_that_is_not_ours_is_refused(tmp_path: Path, content: str) -> Non
     ("arguments", "message"),
     [
         ([], "required: RUN"),
-        (["run", "--split", "test"], "invalid choice: 'test'"),
+        (["run", "--split", "dev"], "invalid choice: 'dev'"),
         (["run", "--predict", "list.txt"], "without --output"),
         (["run", "--output", "out.txt"], "without --predict"),
         (["run", "--predict", "a", "--output", "b", "--ablation"], "once for each"),
-        (["run", "--ablation_input", "blank"], "add --ablation"),
+        (["run", "--ablation_input", "blank"], "for --ablation and --contributions; add one"),
         (["run", "--per_device_eval_batch_size", "0"], "1 or more"),
         (["run", "--mixed_precision", "fp8"], "invalid choice"),
         (["run", "--wrong"], "Unrecognized arguments: --wrong"),
