@@ -2,13 +2,13 @@
 
 import csv
 import json
+import runpy
 import shutil
 
-import evaluate as evaluation_entry
 import numpy as np
 import pytest
 import yaml
-from conftest import LABELS, draw_photo
+from conftest import LABELS, ROOT, draw_photo
 
 import train
 from data_utils.errors import InputError
@@ -176,18 +176,10 @@ def test_prediction_with_contributions_and_abstention(root, tmp_path, capsys):
 def test_comparison_command_reads_the_run(root, capsys, monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")  # or the entry sets it for all tests that follow
     shutil.copytree(root / "run", root / "same", ignore=shutil.ignore_patterns("members"), dirs_exist_ok=True)
-    evaluation_entry_main(["compare", str(root / "run"), str(root / "same")])
+    # Imported under its own name, the file gives way to the package of that name.
+    entry = runpy.run_path(str(ROOT / "evaluate.py"), run_name="entry")
+    entry["main"](["compare", str(root / "run"), str(root / "same")])
     assert "cannot tell" in capsys.readouterr().out
-
-
-def evaluation_entry_main(words):
-    """evaluate.py's main: imported under its own name, the file gives way to the package of that name."""
-    import runpy
-
-    from conftest import ROOT
-
-    assert evaluation_entry.__name__ == "evaluate"
-    runpy.run_path(str(ROOT / "evaluate.py"), run_name="entry")["main"](words)
 
 
 def test_cut_off_run_goes_on_and_ends_the_same(root, tmp_path):
