@@ -11,6 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from training.comparison import read_comparison
 from training.parsing import parse_arguments
 from training.sweep_recipe import read_sweep
 
@@ -59,11 +60,15 @@ def test_every_package_that_is_imported_is_required():
 @pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "configs").glob("*.yaml")))
 def test_recipe_is_accepted(recipe):
     path = ROOT / "configs" / recipe
-    if "sweep" in yaml.safe_load(path.read_text()):
-        training = read_sweep(["--sweep", str(path)]).trials[0].training
+    content = yaml.safe_load(path.read_text())
+    if "sweep" in content:
+        trainings = [read_sweep(["--sweep", str(path)]).trials[0].training]
+    elif "runs" in content:
+        trainings = [parse_arguments(words)[2] for words in read_comparison(["--compare", str(path)]).runs.values()]
+        assert all(training.folds == 5 for training in trainings)
     else:
-        training = parse_arguments(["--config", str(path)])[2]
-    assert training.output_dir.startswith("runs/")
+        trainings = [parse_arguments(["--config", str(path)])[2]]
+    assert all(training.output_dir.startswith("runs/") for training in trainings)
 
 
 def test_quickstart_recipe_reads_what_make_draws():
