@@ -80,9 +80,9 @@ def test_convolutions_that_overlap_stay_as_they_are():
     assert [type(module) for module in encoder] == [nn.Conv2d] * 3
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 COUNT_PAGE_FAULTS = """
 import resource, torch
+from data_utils.memory import keep_freed_memory
 keep_freed_memory()
 for _ in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -91,8 +91,9 @@ for _ in range(2):
 """
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 def test_freed_memory_is_used_again():
-    """Of 64 MB, 16,384 pages, in a process of its own, as training has: other tests leave holes in this one's memory."""
+    """Of 64 MB, 16,384 pages, in a process of its own: other tests leave holes in the memory of this one."""
     command = [sys.executable, "-c", COUNT_PAGE_FAULTS]
     first, second = map(int, subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.split())
     assert second < 1000 < first
