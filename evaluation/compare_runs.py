@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 
 from data_utils.errors import InputError
+from evaluation.folds_folder import OUT_OF_FOLD_FILE
 from evaluation.predictions_csv import PredictionTable, read_predictions_csv
 from evaluation.run_folder import RunFolder
 
-OUT_OF_FOLD_FILE = "predictions_oof.csv"
 _SEED_FILE = re.compile(r"predictions_oof_seed(-?\d+)\.csv")
 # What 8 decimals and a mean in float32 can do to a probability.
 MEAN_TOLERANCE = 1e-5

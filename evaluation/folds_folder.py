@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from evaluation.report import format_interval, write_json, write_predictions_csv
 from evaluation.run_folder import RunFolder
 from evaluation.scoring import score_predictions
 from evaluation.statistics import bootstrap_intervals
+from evaluation.sweep_summary import FIGURES, spread_figures
 
 SECTION = "folds"
-FIGURES = ("accuracy", "macro_f1", "weighted_f1", "ece")
+OUT_OF_FOLD_FILE = "predictions_oof.csv"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class FoldsFolder(RunFolder):
     @property
     def predictions_oof_file(self) -> Path:
         """Held-out predictions of all rows: the mean of the probabilities over seeds."""
-        return self.path / "predictions_oof.csv"
+        return self.path / OUT_OF_FOLD_FILE
 
     def predictions_oof_file_of(self, seed: int) -> Path:
         """Held-out predictions of all rows by the models of one seed."""
@@ -126,12 +126,11 @@ class FoldsFolder(RunFolder):
             seed: classification_metrics(table.probabilities, table.labels, names) for seed, table in tables.items()
         }
         answers = np.stack([table.answers for table in tables.values()])  # (S, N)
+        spread = spread_figures(list(figures.values()))
         return {
             "num_rows": len(first.guids),
-            "mean": {name: fmean(each[name] for each in figures.values()) for name in FIGURES},
-            "std": {
-                name: stdev(each[name] for each in figures.values()) if len(figures) > 1 else None for name in FIGURES
-            },
+            "mean": {name: mean for name, (mean, _) in spread.items()},
+            "std": {name: std for name, (_, std) in spread.items()},
             "intervals": bootstrap_intervals(answers, first.labels, len(names)),
             "seeds": {str(seed): {name: each[name] for name in FIGURES} for seed, each in figures.items()},
             "averaged": score_predictions(mean, first.labels, names),
@@ -145,14 +144,13 @@ class FoldsFolder(RunFolder):
                 table = read_predictions_csv(RunFolder(member.path).predictions_files["test"])
                 scaled = apply_temperature(table.probabilities, temperatures.get(member.fold, 1.0))
                 parts.append(replace(table, probabilities=scaled))
-        guids = [guid for part in parts for guid in part.guids]
-        order = sorted(range(len(guids)), key=guids.__getitem__)
-        return PredictionTable(
-            tuple(guids[row] for row in order),
-            np.concatenate([part.labels for part in parts])[order],
-            np.concatenate([part.probabilities for part in parts])[order],
+        joined = PredictionTable(
+            tuple(guid for part in parts for guid in part.guids),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.probabilities for part in parts]),
             parts[0].label_names,
         )
+        return joined.select(sorted(range(len(joined.guids)), key=joined.guids.__getitem__))
 
 
 def format_out_of_fold(scores: dict[str, Any]) -> str:

@@ -137,8 +137,8 @@ def _summarise(
         num_failed=len(seeds) - len(whole),
         num_rows=len(judged[0].guids) if judged else 0,
         majority=_find_majority(judged[0].labels, label_names) if judged else None,
-        figures=_spread([classification_metrics(each.best, each.labels, label_names) for each in judged]),
-        last_figures=_spread([classification_metrics(each.last, each.labels, label_names) for each in judged]),
+        figures=spread_figures([classification_metrics(each.best, each.labels, label_names) for each in judged]),
+        last_figures=spread_figures([classification_metrics(each.last, each.labels, label_names) for each in judged]),
         intervals=_bound(judged, len(label_names)),
         parameters=next((trial.parameters for trial in all_trials if trial.parameters), {}),
         seconds=sum(trial.seconds for trial in all_trials),
@@ -150,7 +150,8 @@ def _find_majority(labels: NDArray[np.int64], label_names: Sequence[str]) -> tup
     return label_names[int(counts.argmax())], float(counts.max() / counts.sum())
 
 
-def _spread(metrics: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
+def spread_figures(metrics: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
+    """{figure: (mean, standard deviation or None)} of the metrics of several trainings; empty without any."""
     columns = {name: [each[name] for each in metrics] for name in FIGURES if metrics}
     return {name: (fmean(each), stdev(each) if len(each) > 1 else None) for name, each in columns.items()}
 
