@@ -11,7 +11,7 @@ from data_utils.files import write_csv, write_text
 from evaluation.compare_models import Majority, ModelFigures, describe_models
 from evaluation.compare_pairs import TESTS, PairResult, describe_pairs
 from evaluation.compare_runs import ComparedRun
-from evaluation.report import format_table, write_json
+from evaluation.report import format_markdown, format_table, write_json
 from evaluation.sweep_summary import BOUNDED, FIGURES
 
 
@@ -135,20 +135,15 @@ def _title(comparison: Comparison) -> str:
 def _write_markdown(path: Path, comparison: Comparison) -> None:
     parts = [
         f"# {_title(comparison)}",
-        _markdown_table(describe_models(comparison.models, comparison.majority)),
+        format_markdown(describe_models(comparison.models, comparison.majority)),
         "![Accuracy and macro-F1 of each run](comparison.png)",
         "## Pairs",
         "\n".join(f"- {sentence}" for sentence in comparison.sentences),
-        _markdown_table(describe_pairs(comparison.pairs)),
+        format_markdown(describe_pairs(comparison.pairs)),
         "## To be known",
         "\n".join(f"- {remark}" for remark in comparison.remarks),
     ]
     write_text(path, "\n\n".join(parts) + "\n")
-
-
-def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _write_models_csv(path: Path, comparison: Comparison) -> None:

@@ -80,6 +80,12 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def format_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown, the header first."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
 def format_metrics(metrics: dict[str, Any], *, title: str) -> str:
     """The summary, the table of classes and the confusion matrix of `score_predictions` as plain text."""
     baseline = metrics["majority_baseline"]

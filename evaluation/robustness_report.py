@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_utils.files import write_csv, write_text
-from evaluation.report import format_interval, format_table, write_figure, write_json
+from evaluation.report import format_interval, format_markdown, format_table, write_figure, write_json
 from evaluation.robustness import CLEAN, FAMILIES
 
 if TYPE_CHECKING:
@@ -44,11 +44,10 @@ def write_robustness(folder: Path, split: str, summary: dict[str, Any]) -> Path:
     path = folder / ("robustness.json" if split == "val" else f"robustness_{split}.json")
     write_json(path, summary)
     write_csv(path.with_suffix(".csv"), _list_figures(summary))
-    rows = _tabulate(summary)
-    table = [f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
     intro = f"{summary['num_rows']} rows ({split}); 95 % intervals in brackets (bootstrap over rows). {_NOTES}"
     picture = f"![Accuracy, macro-F1 and ECE by condition]({path.with_suffix('.png').name})"
-    lines = ["# Robustness", "", intro, "", *table, "", *summary["remarks"], "", picture, ""]
+    table = format_markdown(_tabulate(summary))
+    lines = ["# Robustness", "", intro, "", table, "", *summary["remarks"], "", picture, ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
     write_figure(path.with_suffix(".png"), draw_robustness(summary))
     return path

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from data_utils.files import write_csv, write_text
 from evaluation.metrics import classification_metrics
+from evaluation.report import format_markdown
 from evaluation.statistics import bootstrap_intervals
 
 FIGURES = ("accuracy", "macro_f1", "weighted_f1", "ece")
@@ -212,8 +213,7 @@ def tabulate_sweep(configurations: Sequence[Configuration]) -> list[list[str]]:
 
 def write_summary_md(path: Path, table: Sequence[Sequence[str]], *, title: str, remarks: str) -> None:
     """The table of `tabulate_sweep` as Markdown, and what is to be known about it."""
-    lines = [f"| {' | '.join(row)} |" for row in (table[0], ["---"] * len(table[0]), *table[1:])]
-    write_text(path, "\n".join([f"# {title}", "", *lines, "", remarks, ""]))
+    write_text(path, "\n".join([f"# {title}", "", format_markdown(table), "", remarks, ""]))
 
 
 def describe_choices(metric: str, num_rows: int, num_configurations: int) -> str:
