@@ -20,7 +20,7 @@ from data_utils.pictures import PictureError, picture_paths
 from data_utils.records import Record
 from data_utils.text import clean_text, decode_text, text_key
 
-# Kind of copy -> the letter in its guid, by which `data_utils.splits.root_guid` finds the parent.
+# Kind of copy -> the letter in its guid, by which `data_utils.copies.root_guid` finds the parent.
 KINDS = {"text": "t", "image": "i"}
 
 NO_TEXT = "rows without a text that can be read"

@@ -11,7 +11,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from data_utils.copies import find_copies
 from data_utils.errors import InputError
-from data_utils.splits import Split, make_split, with_copies
+from data_utils.split_draw import make_split, with_copies
+from data_utils.split_file import Split
 
 logger = logging.getLogger(__name__)
 

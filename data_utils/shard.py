@@ -25,7 +25,8 @@ from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
 from data_utils.pictures import PictureSettings
 from data_utils.shard_set import MANIFEST, SUFFIXES, VERSION, read_manifest
 from data_utils.shard_write import PlannedRow, PlannedShard, describe_shard, write_shard
-from data_utils.splits import Split, save_split, split_pairs
+from data_utils.split_file import Split, save_split
+from data_utils.splits import split_pairs
 
 logger = logging.getLogger(__name__)
 # Every picture is decoded once to know that it can be; nothing larger than a pixel is kept of it.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_utils.errors import InputError
-from data_utils.splits import load_split
+from data_utils.split_file import load_split
 from evaluation.calibration import apply_temperature, draw_reliability, fit_out_of_fold
 from evaluation.metrics import classification_metrics
 from evaluation.predictions_csv import PredictionTable, read_predictions_csv

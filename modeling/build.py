@@ -20,8 +20,9 @@ from modeling.arguments import ModelArguments
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.fusion import get_fusion_head
-from modeling.plan import ModelPlan, TowerPlan
+from modeling.plan import ModelPlan
 from modeling.state import describe_differences
+from modeling.tower_plan import TowerPlan
 from modeling.towers import Tower
 
 # Parts of published checkpoints that our towers leave out, because nothing would train them.

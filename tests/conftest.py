@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries below are imported
@@ -17,8 +21,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors: a second thread only waits,
 
 from data_utils import DataArguments, PictureSettings
 
+if TYPE_CHECKING:
+    from evaluation.run_folder import RunFolder
+
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("negative", "neutral", "positive")
+TELLING_WORDS = {"negative": "a bad sad day", "neutral": "a plain grey day", "positive": "a good glad day"}
+TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 def draw_photo(seed: str | int = 0, size: tuple[int, int] = (48, 36)) -> Image.Image:
@@ -105,3 +114,73 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("../shared is absent")
     return folder
+
+
+@pytest.fixture
+def sample(make_pairs: Callable[..., Path]) -> Path:
+    """60 pairs whose text tells the label."""
+    labels = [LABELS[number % 3] for number in range(60)]
+    return make_pairs(
+        [(str(number), label, f"{TELLING_WORDS[label]} number {number}") for number, label in enumerate(labels)]
+    )
+
+
+@pytest.fixture
+def run_train(sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., tuple[Path, str]]:
+    """Run train.py's main on the sample and a tiny model; returns the run folder and the screen's text."""
+    import train  # its libraries take seconds to load, which tests of the data alone don't wait for
+
+    def run(*flags, name="run", data_dir=sample, text_config=TINY):
+        argv = ["--data_dir", str(data_dir), "--cache_dir", str(tmp_path / "cache")]
+        argv += [] if name is None else ["--output_dir", str(tmp_path / name)]
+        argv += ["--from_scratch", "--text_config", json.dumps(text_config)]
+        argv += ["--vision_config", json.dumps(TINY | {"patch_size": 16})]
+        argv += ["--image_size", "32", "--max_length", "16", "--preprocessing_num_workers", "1"]
+        argv += ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--report_to", "none"]
+        caplog.clear()
+        train.main([*argv, *flags])
+        return name and tmp_path / name, caplog.text
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of `tiny_run`."""
+    from evaluating import write_pairs
+
+    folder = tmp_path_factory.mktemp("pairs")
+    write_pairs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run of a tiny model, to evaluate."""
+    from evaluating import save_run
+
+    return save_run(tmp_path_factory.mktemp("run"), tiny_pairs)
+
+
+@pytest.fixture
+def fresh_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What evaluate.py sets in its process, undone afterwards."""
+    from accelerate.state import AcceleratorState
+
+    for name in ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, "1" if name == "HF_HUB_OFFLINE" else "false")
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tiny models only wait for each other's threads; torchrun sets 1 as well
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def evaluate_main(fresh_state: None) -> Callable[..., None]:
+    """main of evaluate.py, loaded under another name than the package's."""
+    spec = spec_from_file_location("evaluate_entry", ROOT / "evaluate.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *arguments: module.main([str(argument) for argument in arguments])

@@ -21,7 +21,7 @@ from data_utils import (
     split_indices,
     split_pairs,
 )
-from data_utils.splits import root_guid
+from data_utils.copies import root_guid
 
 
 def random_rows(seed: int, count: int = 400) -> tuple[list[str], list[int], list[int]]:

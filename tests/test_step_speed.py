@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 import yaml
 from conftest import ROOT
-from test_train_main import run_train, sample  # noqa: F401  # fixtures
 from tiny import ARCHITECTURES, tiny_batch, tiny_model
 from torch import nn
 
@@ -121,7 +120,7 @@ def test_bfloat16_is_chosen_where_it_pays(monkeypatch, tmp_path, fast_bf16, num_
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice is one of CPUs")
-def test_run_says_its_precision_and_writes_its_profile(run_train, monkeypatch):  # noqa: F811
+def test_run_says_its_precision_and_writes_its_profile(run_train, monkeypatch):
     monkeypatch.setattr(launch, "has_fast_bf16", lambda: True)
     monkeypatch.setattr("training.arguments.MIN_WEIGHTS_FOR_BF16", 1)
     run, screen = run_train("--profile")
@@ -131,7 +130,7 @@ def test_run_says_its_precision_and_writes_its_profile(run_train, monkeypatch): 
     assert (run / "profile/trace-rank0.json").stat().st_size > 1000
 
 
-def test_profile_of_a_run_that_is_too_short_is_refused_aloud(run_train):  # noqa: F811
+def test_profile_of_a_run_that_is_too_short_is_refused_aloud(run_train):
     run, screen = run_train("--profile", "--max_steps", "2")
     assert "--profile" in screen
     assert not (run / "profile").exists()

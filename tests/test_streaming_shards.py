@@ -16,7 +16,7 @@ from data_utils.errors import InputError
 from data_utils.shard_file import ShardError
 from data_utils.shard_read import check_columns, iterate_shard
 from data_utils.shard_set import MANIFEST, Shard, find_shards
-from data_utils.splits import load_split
+from data_utils.split_file import load_split
 
 FORMATS = ("parquet", "webdataset")
 

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig
 
 import train
 from data_utils.errors import InputError
-from data_utils.splits import Split, save_split
+from data_utils.split_file import Split, save_split
 from evaluation.sweep_folder import SweepFolder
 from evaluation.sweep_summary import TrialRecord
 from training.sweep import plan_towers, train_side_by_side, wait_for_trials

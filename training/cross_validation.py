@@ -19,7 +19,8 @@ from data_utils.errors import InputError
 from data_utils.files import write_text
 from data_utils.folds import hold_out, make_folds
 from data_utils.pairs import Pairs, load_pairs
-from data_utils.splits import Split, group_ids, save_split
+from data_utils.split_file import Split, save_split
+from data_utils.splits import group_ids
 from evaluation.folds_folder import SECTION, FoldsFolder, Member, format_out_of_fold
 from evaluation.report import write_json
 from evaluation.run_folder import RunFolder

@@ -19,7 +19,8 @@ from data_utils.cache import was_built_after
 from data_utils.errors import InputError
 from data_utils.ledger import Ledger
 from data_utils.pairs import add_row_index, load_pairs
-from data_utils.splits import Split, save_split, split_pairs
+from data_utils.split_file import Split, save_split
+from data_utils.splits import split_pairs
 from data_utils.tokens import tokenize_pairs, tokenizer_key, train_wordpiece
 from evaluation.loaded_run import MODEL_COLUMNS
 from evaluation.run_folder import RunFolder

@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from data_utils.errors import InputError
-from data_utils.splits import save_split
+from data_utils.split_file import save_split
 from evaluation.sweep_folder import SweepFolder
 from evaluation.sweep_summary import Predictions, TrialRecord
 from modeling import parameter_table

@@ -16,7 +16,8 @@ from data_utils.collator import PairCollator
 from data_utils.errors import InputError
 from data_utils.folds import make_folds
 from data_utils.pairs import add_row_index
-from data_utils.splits import Split, group_ids, split_indices
+from data_utils.split_file import Split
+from data_utils.splits import group_ids, split_indices
 from modeling import SentimentClassifier
 from modeling.build import build_model
 from modeling.fusion import get_fusion_head

@@ -1,0 +1,150 @@
+"""What train.py refuses or stops, each with one sentence: wrong flags, leaks, other people's folders, a loss of nan."""
+
+import json
+import re
+
+import pytest
+import torch
+
+import train
+from evaluation.run_folder import RunFolder
+from training.losses import classification_loss
+from training.run import lock_run
+
+
+def fails(run_train, capfd, *flags, code=2, **options):
+    """The one sentence with which train.py ends."""
+    with pytest.raises(SystemExit) as ending:
+        run_train(*flags, **options)
+    assert ending.value.code == code
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--fusion", "atn"], "Did you mean attn"),
+        (["--model", "blip"], "allowed are baseline, vilbert, clip"),
+        (["--model", "baseline", "--text_name", "x"], "trained from scratch"),
+        (["--text_config", "{"], "no JSON"),
+        (["--fusoin", "attn"], "Did you mean --fusion"),
+        (["--learning_rate", "fast"], "learning_rate"),
+        (["--class_weights", "inverse"], "none, sqrt, balanced"),
+        (["--modality_dropout", "0.7"], "0 to 0.5"),
+        (["--max_length", "999"], "takes 2 to"),
+        (["--image_size", "40"], "patches of 16 px"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--resume_from_checkpoint", "nowhere"], "no folder with a checkpoint.json"),
+        (["--early_stopping_patience", "2", "--eval_strategy", "no"], "needs evaluations"),
+        (["--text_config", '{"hidden_size": "128"}'], "hidden_size"),
+        (["--vision_config", '{"patch_size": 0}'], "patches of 0 px"),
+        (["--vision_config", '{"num_attention_heads": 0}'], "can't be built"),
+        (["--split_file", "nowhere.json"], "nowhere.json"),
+        (["--labels", "bad", "good"], "--labels"),
+        (["--metric_for_best_model", "acuracy"], "accuracy"),
+        (["--per_device_train_batch_size", "0"], "more than 0"),
+        pytest.param(
+            *(["--fp16"], "use --bf16"),
+            marks=pytest.mark.skipif(torch.accelerator.is_available(), reason="has float16"),
+        ),
+    ],
+)
+def test_mistakes_end_with_one_clear_sentence(run_train, capfd, flags, expected):
+    assert expected in fails(run_train, capfd, *flags)
+
+
+def test_name_that_cannot_be_had_offline_gives_one_sentence_with_remedies(run_train, sample, capfd, tmp_path):
+    argv = ["--model", "clip", "--data_dir", str(sample), "--output_dir", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as ending:
+        train.main(argv)
+    assert ending.value.code == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    for word in ("openai/clip-vit-base-patch32", "folder", "HF_HOME", "--from_scratch"):
+        assert word in error
+
+
+def test_dry_run_names_all_that_is_missing_offline(sample, capfd, tmp_path):
+    names = ["--text_name", "nobody/text", "--vision_name", "nobody/vision"]
+    with pytest.raises(SystemExit) as ending:
+        train.main(["--model", "vilbert", *names, "--data_dir", str(sample), "--dry_run"])
+    assert ending.value.code == 2
+    sentence = capfd.readouterr().err
+    assert sentence.count("neither a folder nor in the hub's cache") == 2
+    assert sentence.count("Pass a folder that holds the model") == 1
+
+
+def test_planted_leak_is_refused_and_let_through_by_its_flag(run_train, sample, capfd, tmp_path):
+    text = (sample / "data" / "1.txt").read_text()
+    (sample / "data" / "2.txt").write_text(text.upper())
+    split = {"train": [str(n) for n in range(60) if n != 2], "val": ["2"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    flags = ["--split_file", str(tmp_path / "split.json"), "--max_steps", "1"]
+    assert "--allow_leaky_split" in fails(run_train, capfd, *flags)
+    run, screen = run_train(*flags, "--allow_leaky_split")
+    assert "too good" in screen
+    assert json.loads((run / "split.json").read_text())["val"] == ["2"]
+
+
+def test_folder_of_other_files_is_left_alone(run_train, capfd, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    (tmp_path / "run" / "config.yaml").write_text("title: mine")
+    assert "holds other files (config.yaml" in fails(run_train, capfd)
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "years of work"
+
+
+def test_run_folder_of_a_living_job_is_refused(run_train, capfd, tmp_path):
+    with lock_run(RunFolder(tmp_path / "run")):
+        assert "Another job" in fails(run_train, capfd)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"), [(["--seed", "43"], "split"), (["--max_length", "12"], "max_length"), ([], "data")]
+)
+def test_resuming_on_other_rows_is_refused(run_train, sample, capfd, flags, named):
+    run_train("--max_steps", "2", "--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "no")
+    if not flags:
+        (sample / "data" / "3.txt").write_text("something else")
+    sentence = fails(run_train, capfd, "--resume_from_checkpoint", "latest", *flags)
+    assert named in sentence
+    assert "would be wrong" in sentence
+
+
+def test_checkpoint_of_another_head_is_refused(run_train, capfd):
+    run, _ = run_train("--model", "clip", "--fusion", "early", "--max_steps", "1")
+    checkpoint = next(run.glob("checkpoints/checkpoint-*"))
+    sentence = fails(run_train, capfd, "--fusion", "late", "--resume_from_checkpoint", str(checkpoint))
+    assert re.search(r"fusion\.classifier_text.*--fusion", sentence)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--save_only_model", "True"], "no optimizer or schedule to go on with"),
+        (["--max_train_samples", "30"], "The rows or their order differ"),
+    ],
+)
+def test_resuming_what_cannot_go_on_is_refused(run_train, capfd, flags, expected):
+    rhythm = ["--max_steps", "2", "--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "no"]
+    run_train(*rhythm, *flags)
+    assert expected in fails(run_train, capfd, *rhythm, "--resume_from_checkpoint", "latest")
+
+
+def test_non_finite_loss_stops_before_the_update_and_names_the_step(run_train, capfd, monkeypatch):
+    calls = []
+
+    def spoiled(*args, **kwargs):
+        calls.append(1)
+        return classification_loss(*args, **kwargs) * (float("nan") if len(calls) == 3 else 1)
+
+    monkeypatch.setattr("training.objective.classification_loss", spoiled)
+    assert "The loss is nan at step 3" in fails(run_train, capfd, code=1)
+    assert len(calls) == 3
+
+
+def test_infinite_gradient_stops_before_the_update(run_train, capfd, monkeypatch):
+    monkeypatch.setattr("transformers.Trainer._clip_grad_norm", lambda self, model: torch.tensor(float("inf")))
+    assert "gradient's norm is inf at step 1" in fails(run_train, capfd, code=1)
