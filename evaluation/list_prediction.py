@@ -39,10 +39,10 @@ def predict_list(members: Members, arguments: EvaluationArguments, join: Join) -
     accelerator = join()
     if arguments.contributions:
         warn_of_untrained_masks(members.first)
-        outputs = predict_rows(parts, lambda run, rows: run_inputs(run, rows, arguments, accelerator, with_none=True))
+        outputs = predict_rows(parts, lambda *each: run_inputs(*each, arguments, accelerator, with_none=True))
         outputs["probabilities"] = outputs["full"]
     else:
-        outputs = predict_rows(parts, lambda run, rows: run_classify(run, rows, arguments, accelerator))
+        outputs = predict_rows(parts, lambda *each: run_classify(*each, arguments, accelerator))
     if not accelerator.is_main_process:
         return
     probabilities, names = outputs["probabilities"], members.first.label_names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from evaluation.folds_folder import FoldsFolder
 from evaluation.inference import Outputs
 from evaluation.loaded_run import LoadedRun, load_run
 from evaluation.run_folder import RunFolder
+from evaluation.tower_memo import TowerMemo
+from modeling import SentimentClassifier
 
 HELD_OUT = "test"
 SPLIT_TITLES = {"val": "validation", "train": "training part", "test": "test part", "all": "all parts"}
-Judge = Callable[[LoadedRun, Dataset], Outputs]
+# A run, its model and rows -> what the model says of them, {name: (N, C)}.
+Judge = Callable[[LoadedRun, SentimentClassifier, Dataset], Outputs]
 
 
 @dataclass(frozen=True)
@@ -99,14 +103,14 @@ def judge_rows(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> Judg
 
     Args:
         parts: of `Members.load_rows`.
-        judge: gives what a model says of its rows, {name: (N, C)}.
+        judge: asks a model.
 
     Returns:
         The rows in the order of the list for one model, sorted by guid for several.
     """
     guids = [guid for _, rows in parts for guid in rows["guid"][:]]
     labels = np.concatenate([np.asarray(rows["label"][:], dtype=np.int64) for _, rows in parts])
-    outputs = [judge(run, rows) for run, rows in parts]
+    outputs = _ask_each(parts, judge)
     stacked = {name: np.concatenate([each[name].numpy() for each in outputs]).astype(float) for name in outputs[0]}
     if len(parts) == 1:
         return Judged(tuple(guids), labels, stacked)
@@ -122,5 +126,28 @@ def judge_rows(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> Judg
 
 def predict_rows(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> dict[str, NDArray[np.float64]]:
     """What the models say on average of the same rows, given to each of them in the same order: {name: (N, C)}."""
-    outputs = [judge(run, rows) for run, rows in parts]
+    outputs = _ask_each(parts, judge)
     return {name: np.mean([each[name].numpy() for each in outputs], axis=0, dtype=float) for name in outputs[0]}
+
+
+def _ask_each(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> list[Outputs]:
+    """What each model says of its rows, in the order of `parts`.
+
+    Models with the same rows are asked one after the other, whatever that order is, so that a frozen tower which they
+    share runs once for all of them.
+    """
+    numbers: dict[tuple[str, ...], list[int]] = {}
+    for number, (_, rows) in enumerate(parts):
+        numbers.setdefault(tuple(rows["guid"][:]), []).append(number)
+    outputs = {}
+    for same in numbers.values():
+        memo = TowerMemo() if len(same) > 1 else None
+        for number in same:
+            outputs[number] = _ask(*parts[number], judge, memo)
+    return [outputs[number] for number in range(len(parts))]
+
+
+def _ask(run: LoadedRun, rows: Dataset, judge: Judge, memo: TowerMemo | None) -> Outputs:
+    model = run.load_model()
+    with nullcontext() if memo is None else memo.serve(model):
+        return judge(run, model, rows)

@@ -22,6 +22,7 @@ from evaluation.report import format_ablation, format_metrics, write_json
 from evaluation.robustness import CONDITIONS, run_robustness, summarise_robustness
 from evaluation.robustness_report import format_robustness, write_robustness
 from evaluation.scoring import score_predictions
+from modeling import SentimentClassifier
 
 logger = logging.getLogger(__name__)
 Join = Callable[[], Accelerator]
@@ -54,10 +55,16 @@ def warn_of_untrained_masks(run: LoadedRun) -> None:
         )
 
 
-def run_classify(run: LoadedRun, rows: Dataset, arguments: EvaluationArguments, accelerator: Accelerator) -> Outputs:
+def run_classify(
+    run: LoadedRun,
+    model: SentimentClassifier,
+    rows: Dataset,
+    arguments: EvaluationArguments,
+    accelerator: Accelerator,
+) -> Outputs:
     """{"probabilities": (N, C)} of one model."""
     return run_inference(
-        run.load_model(),
+        model,
         rows,
         run.collator,
         batch_size=arguments.per_device_eval_batch_size,
@@ -67,11 +74,17 @@ def run_classify(run: LoadedRun, rows: Dataset, arguments: EvaluationArguments, 
 
 
 def run_inputs(
-    run: LoadedRun, rows: Dataset, arguments: EvaluationArguments, accelerator: Accelerator, *, with_none: bool = False
+    run: LoadedRun,
+    model: SentimentClassifier,
+    rows: Dataset,
+    arguments: EvaluationArguments,
+    accelerator: Accelerator,
+    *,
+    with_none: bool = False,
 ) -> Outputs:
     """`run_ablation` of one model."""
     return run_ablation(
-        run.load_model(),
+        model,
         rows,
         run.collator,
         run.tokenizer,
@@ -86,7 +99,7 @@ def _score(members: Members, arguments: EvaluationArguments, join: Join, split: 
     parts = members.load_rows(split)
     abstention = None if arguments.abstain is None else abstain_out_of_fold(*read_held_out(members), arguments.abstain)
     accelerator = join()
-    judged = judge_rows(parts, lambda run, rows: run_classify(run, rows, arguments, accelerator))
+    judged = judge_rows(parts, lambda *each: run_classify(*each, arguments, accelerator))
     if accelerator.is_main_process:
         metrics = score_predictions(judged.outputs["probabilities"], judged.labels, members.first.label_names)
         file = members.folder.evaluation_file(split)
@@ -103,7 +116,7 @@ def _ablate(members: Members, arguments: EvaluationArguments, join: Join, split:
     accelerator = join()
     if ablation_input == "mask":
         warn_of_untrained_masks(members.first)
-    judged = judge_rows(parts, lambda run, rows: run_inputs(run, rows, arguments, accelerator))
+    judged = judge_rows(parts, lambda *each: run_inputs(*each, arguments, accelerator))
     if accelerator.is_main_process:
         names = members.first.label_names
         result = summarise_ablation(judged.outputs, judged.labels, names, ablation_input=ablation_input)
@@ -116,7 +129,7 @@ def _contribute(members: Members, arguments: EvaluationArguments, join: Join, sp
     parts = members.load_rows(split)
     accelerator = join()
     warn_of_untrained_masks(members.first)
-    judged = judge_rows(parts, lambda run, rows: run_inputs(run, rows, arguments, accelerator, with_none=True))
+    judged = judge_rows(parts, lambda *each: run_inputs(*each, arguments, accelerator, with_none=True))
     if accelerator.is_main_process:
         columns = compute_contributions(judged.outputs)
         summary = summarise_contributions(columns, members.first.label_names)
@@ -141,9 +154,9 @@ def _test_robustness(members: Members, arguments: EvaluationArguments, join: Joi
     accelerator = join()
     warn_of_untrained_masks(members.first)
 
-    def judge(run: LoadedRun, rows: Dataset) -> Outputs:
+    def judge(run: LoadedRun, model: SentimentClassifier, rows: Dataset) -> Outputs:
         batch_size = arguments.per_device_eval_batch_size
-        found = run_robustness(run.load_model(), run, rows, batch_size=batch_size, accelerator=accelerator)
+        found = run_robustness(model, run, rows, batch_size=batch_size, accelerator=accelerator)
         return {condition.name: values for condition, values in found.items()}
 
     judged = judge_rows(parts, judge)

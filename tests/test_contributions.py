@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from datasets import Dataset
 from tiny import IMAGE_SIZE, LABELS, TOKENIZER, tiny_model
 
@@ -17,6 +16,8 @@ from data_utils.collator import PairCollator
 from evaluation.ablation import run_ablation
 from evaluation.contributions import INPUTS, compute_contributions, format_contributions, summarise_contributions
 from evaluation.inference import classify
+
+pytestmark = pytest.mark.usefixtures("fresh_state")
 
 NUM_ROWS = 23
 
@@ -190,13 +191,6 @@ def test_text_shows_each_class_and_the_remarks():
 
 
 # The fourth input of the ablation
-
-
-@pytest.fixture(autouse=True)
-def _fresh_state():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from datasets import Dataset
 from PIL import Image
 from tiny import LABELS, TOKENIZER, tiny_arguments, tiny_model, tiny_plan
@@ -38,15 +37,10 @@ from evaluation.run_folder import RunFolder
 from evaluation.scoring import score_predictions
 from modeling import SentimentClassifier
 
+pytestmark = pytest.mark.usefixtures("fresh_state")
+
 NUM_VAL = 14
 WORDS = ["good", "bad", "day", "plain", "some", "words", "@user", "so"]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_state() -> Iterator[None]:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
