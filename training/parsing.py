@@ -24,16 +24,20 @@ class _Parser(HfArgumentParser):
 
 
 def parse_arguments(
-    argv: Sequence[str],
+    argv: Sequence[str], *, description: str = "Train a classifier."
 ) -> tuple[ModelArguments, DataArguments, SentimentTrainingArguments]:
     """Parse flags, after those of the YAML file that `--config` names.
+
+    Args:
+        argv: the command line.
+        description: what --help says of the command.
 
     Raises:
         InputError: an unknown flag (with the nearest known one), or a value that isn't allowed.
     """
     parser = _Parser(
         (ModelArguments, DataArguments, SentimentTrainingArguments),
-        description="Train a classifier.",
+        description=description,
         allow_abbrev=False,
     )
     parser.add_argument("--config", help="YAML file of flags (a recipe); flags on the command line win over it.")
