@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,26 +13,47 @@ from data_utils.pairs import NO_LABEL_ID
 CLASS_WEIGHTS = ("none", "sqrt", "balanced")
 
 
-def compute_class_weights(kind: str, labels: Sequence[int], num_classes: int) -> Tensor:
-    """Weight per class, (C,) float32: (N / (C n_c)) to the power 0, 1/2 or 1; 0 for a class without rows.
+@dataclass(frozen=True)
+class ClassBalance:
+    """What training does about rare classes, (C,) float32 each.
 
-    Args:
-        kind: none, sqrt or balanced.
-        labels: class ids of the N training rows.
+    Attributes:
+        weights: of a row's loss by its label.
+        offsets: added to the logits in training and not afterwards: tau log p for the share p of a class, so that the
+            model itself learns log p(label | pair) - tau log p (Menon et al. 2021, "Long-tail learning via logit
+            adjustment", equation 10).
     """
-    return weigh_counts(kind, torch.bincount(torch.as_tensor(labels), minlength=num_classes))
 
+    weights: Tensor
+    offsets: Tensor
 
-def weigh_counts(kind: str, counts: Tensor) -> Tensor:
-    """`compute_class_weights` where the rows per class, (C,), are known."""
-    counts = counts.float()
-    power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
-    balanced = counts.sum() / (len(counts) * counts.clamp(min=1))
-    return torch.where(counts > 0, balanced**power, 0.0)
+    @classmethod
+    def from_counts(cls, counts: Tensor, *, class_weights: str, logit_adjustment: float) -> ClassBalance:
+        """
+        Args:
+            counts: (C,) training rows of each class.
+            class_weights: none, sqrt or balanced: weights (N / (C n_c)) to the power 0, 1/2 or 1; 0 for a class without
+                rows.
+            logit_adjustment: tau >= 0; a class without rows counts as if it had one.
+        """
+        counts = counts.float()
+        balanced = counts.sum() / (len(counts) * counts.clamp(min=1))
+        power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[class_weights]
+        shares = counts.clamp(min=1) / counts.sum().clamp(min=1)
+        return cls(torch.where(counts > 0, balanced**power, 0.0), logit_adjustment * shares.log())
+
+    @classmethod
+    def none(cls, num_classes: int) -> ClassBalance:
+        """All classes alike."""
+        return cls(torch.ones(num_classes), torch.zeros(num_classes))
+
+    def to(self, device: torch.device) -> ClassBalance:
+        """The same on a device."""
+        return ClassBalance(self.weights.to(device), self.offsets.to(device))
 
 
 def classification_loss(
-    logits: Tensor, labels: Tensor, *, class_weights: Tensor, label_smoothing: float, weight_sum: Tensor
+    logits: Tensor, labels: Tensor, *, balance: ClassBalance, label_smoothing: float, weight_sum: Tensor
 ) -> Tensor:
     """Weighted cross-entropy of a micro batch, as its share of the global batch's weighted mean.
 
@@ -42,14 +63,14 @@ def classification_loss(
     Args:
         logits: (B, C).
         labels: (B,) class ids.
-        class_weights: (C,).
+        balance: weights of the rows and offsets of the logits.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7).
         weight_sum: () sum of the rows' weights over the global batch.
     """
     loss = F.cross_entropy(
-        logits.float(),
+        logits.float() + balance.offsets,
         labels,
-        weight=class_weights,
+        weight=balance.weights,
         label_smoothing=label_smoothing,
         reduction="sum",
         ignore_index=NO_LABEL_ID,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from modeling import SentimentOutput
 from training.arguments import SentimentTrainingArguments
-from training.losses import classification_loss
+from training.losses import ClassBalance, classification_loss
 from training.modality_dropout import drop_modalities
 
 TOWER_PREFIXES = ("text_tower.", "image_tower.")
@@ -48,7 +48,7 @@ def training_loss(
     args: SentimentTrainingArguments,
     epoch: int,
     modality_dropout: float,
-    class_weights: Tensor,
+    balance: ClassBalance,
     weight_sum: Tensor,
 ) -> tuple[Tensor, SentimentOutput]:
     """The batch's share of an update's loss (see `classification_loss`), with modality dropout.
@@ -59,7 +59,7 @@ def training_loss(
         args: seed and label smoothing.
         epoch: from 0; rows lose other modalities in each.
         modality_dropout: share of rows that lose their text, and again of rows that lose their picture.
-        class_weights: (C,).
+        balance: what is done about rare classes, on the batch's device.
         weight_sum: () sum of the rows' weights over the update.
     """
     inputs = dict(batch)
@@ -76,7 +76,7 @@ def training_loss(
     loss = classification_loss(
         outputs.logits,
         labels,
-        class_weights=class_weights,
+        balance=balance,
         label_smoothing=args.label_smoothing_factor,
         weight_sum=weight_sum,
     )

@@ -27,8 +27,9 @@ from data_utils.batches import BatchReader
 from data_utils.collator import PairCollator
 from evaluation.metrics import classification_metrics
 from modeling import SentimentClassifier
-from training.arguments import METRICS, SentimentTrainingArguments
-from training.losses import compute_class_weights
+from training.argument_checks import METRICS
+from training.arguments import SentimentTrainingArguments
+from training.losses import ClassBalance
 from training.objective import group_parameters, training_loss
 from training.trainer import NonFiniteLossError, SentimentTrainer, softmax
 from training.trial_dropout import TrialDropout
@@ -105,8 +106,8 @@ def train_head(
     """
     dropout = _seed_dropout(rows, args.seed)
     labels = torch.as_tensor(labels)
-    class_weights = compute_class_weights(args.class_weights, labels[train_rows], model.config.num_labels)
-    update = _Update(model, class_weights, args, dropout, num_rows=len(train_rows))
+    balance = args.balance_classes(torch.bincount(labels[train_rows], minlength=model.config.num_labels))
+    update = _Update(model, balance, args, dropout, num_rows=len(train_rows))
     sampler = SeedableRandomSampler(
         range(len(train_rows)), data_seed=args.seed if args.data_seed is None else args.data_seed
     )
@@ -139,7 +140,7 @@ class _Update:
     def __init__(
         self,
         model: SentimentClassifier,
-        class_weights: Tensor,
+        balance: ClassBalance,
         args: SentimentTrainingArguments,
         dropout: AbstractContextManager[Any],
         *,
@@ -147,7 +148,7 @@ class _Update:
     ) -> None:
         self.num_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
         self._model, self._args, self._dropout = model, args, dropout
-        self._class_weights = class_weights.to(args.device)
+        self._balance = balance.to(args.device)
         self._modality_dropout = args.modality_dropout if model.uses_text and model.uses_image else 0.0
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # A method that reads nothing of its Trainer.
@@ -171,8 +172,8 @@ class _Update:
                 args=self._args,
                 epoch=epoch,
                 modality_dropout=self._modality_dropout,
-                class_weights=self._class_weights,
-                weight_sum=self._class_weights[batch["labels"]].sum(),
+                balance=self._balance,
+                weight_sum=self._balance.weights[batch["labels"]].sum(),
             )
         loss.backward()
         norm = loss

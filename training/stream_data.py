@@ -155,10 +155,11 @@ def _check_counts(shards: ShardSet, data: DataArguments, args: SentimentTraining
             "--max_steps, or write the shards with python -m data_utils.shard, which counts."
         )
     counts = shards.label_counts
-    if args.class_weights != "none" and counts is None:
+    if args.balances_classes and counts is None:
+        flag = "class_weights" if args.class_weights != "none" else "logit_adjustment"
         raise InputError(
-            f"Got --class_weights {args.class_weights}, but the shards in {data.data_dir} have no shards.json that "
-            "counts their labels: write them with python -m data_utils.shard, or leave --class_weights out."
+            f"Got --{flag} {getattr(args, flag)}, but the shards in {data.data_dir} have no shards.json that counts "
+            f"their labels: write them with python -m data_utils.shard, or leave --{flag} out."
         )
     if counts is not None and not set(counts) & set(data.labels):
         raise InputError(f"The shards hold the labels {', '.join(counts)}; --labels allows {', '.join(data.labels)}.")

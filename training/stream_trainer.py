@@ -20,7 +20,7 @@ from data_utils.files import write_csv
 from data_utils.ledger import COLUMNS, Entry
 from data_utils.shard_file import ShardError
 from data_utils.streaming import ERROR, FAULTS, StreamLoader
-from training.losses import weigh_counts
+from training.losses import ClassBalance
 from training.trainer import SentimentTrainer
 
 logger = logging.getLogger(__name__)
@@ -115,11 +115,11 @@ class StreamTrainer(SentimentTrainer):
         batches, weight_sum = super().get_batch_samples(map(self._take_faults, epoch_iterator), num_batches, device)
         return batches, weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # 0 where no row of an update counts
 
-    def _compute_class_weights(self) -> Tensor:
+    def _balance_classes(self) -> ClassBalance:
         counts = self.train_dataset.shards.label_counts
-        if counts is None or self.args.class_weights == "none":
-            return torch.ones(len(self.labels))
-        return weigh_counts(self.args.class_weights, torch.tensor([counts[label] for label in self.labels]))
+        if counts is None or not self.args.balances_classes:
+            return ClassBalance.none(len(self.labels))
+        return self.args.balance_classes(torch.tensor([counts[label] for label in self.labels]))
 
     def _mark_filling_rows(self, batches: list[dict[str, Tensor]]) -> None:
         """A stream fills up with rows that count nothing by itself."""

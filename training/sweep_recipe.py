@@ -27,6 +27,7 @@ SWEPT = (
     "head_learning_rate",
     "weight_decay",
     "class_weights",
+    "logit_adjustment",
     "modality_dropout",
     "fusion_dropout",
     "per_device_train_batch_size",

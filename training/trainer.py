@@ -22,8 +22,9 @@ from data_utils.pairs import NO_LABEL_ID
 from evaluation.inference import check_rows_counted_once
 from evaluation.metrics import SentimentMetrics
 from modeling import SentimentClassifier, SentimentOutput
-from training.arguments import METRICS, SentimentTrainingArguments
-from training.losses import compute_class_weights
+from training.argument_checks import METRICS
+from training.arguments import SentimentTrainingArguments
+from training.losses import ClassBalance
 from training.objective import group_parameters, training_loss
 from training.resumable import ResumableTrainer
 from training.signals import is_stop_requested
@@ -98,7 +99,7 @@ class SentimentTrainer(ResumableTrainer):
             compute_metrics=self._compute_metrics,
             callbacks=list(callbacks),
         )
-        self.class_weights = self._compute_class_weights()
+        self.balance = self._balance_classes()
         self._judged = eval_dataset
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -117,15 +118,16 @@ class SentimentTrainer(ResumableTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._mark_filling_rows(batches)
         labels = torch.cat([batch["labels"].cpu() for batch in batches] or [torch.zeros(0, dtype=torch.long)])
-        weight_sum = self.class_weights[labels[labels != NO_LABEL_ID]].sum()
+        weight_sum = self.balance.weights[labels[labels != NO_LABEL_ID]].sum()
         # Every rank learns here, at no further cost, whether any was asked to stop.
         sums = torch.stack([weight_sum, torch.tensor(float(is_stop_requested()))]).to(device)
         sums = self.accelerator.reduce(sums, reduction="sum")
         self.stop_requested = bool(sums[1])
         return batches, sums[0]
 
-    def _compute_class_weights(self) -> Tensor:
-        return compute_class_weights(self.args.class_weights, self.train_dataset["label"][:], len(self.labels))
+    def _balance_classes(self) -> ClassBalance:
+        counts = torch.bincount(torch.as_tensor(self.train_dataset["label"][:]), minlength=len(self.labels))
+        return self.args.balance_classes(counts)
 
     def _mark_filling_rows(self, batches: list[dict[str, Tensor]]) -> None:
         """Take the label of rows that stand in an epoch's last batches a second time, to give each rank as many.
@@ -164,7 +166,7 @@ class SentimentTrainer(ResumableTrainer):
             args=self.args,
             epoch=int(self.state.epoch or 0),
             modality_dropout=self.args.modality_dropout if self._has_two_modalities else 0.0,
-            class_weights=self.class_weights.to(inputs["labels"].device),
+            balance=self.balance.to(inputs["labels"].device),
             weight_sum=num_items_in_batch,
         )
         self._check_finite(loss, inputs["row_index"])

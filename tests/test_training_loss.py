@@ -1,0 +1,107 @@
+"""The loss of an update: rare classes, and that it doesn't depend on how a batch is cut."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from data_utils.pairs import NO_LABEL_ID
+from modeling import SentimentOutput
+from training.losses import ClassBalance, classification_loss
+from training.objective import training_loss
+
+LABELS = torch.tensor([0, 2, 1, 2, 0, 2, 2, 1])
+
+
+@pytest.fixture
+def logits():
+    return torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+
+
+def balance_of(counts, class_weights="none", logit_adjustment=0.0):
+    return ClassBalance.from_counts(
+        torch.tensor(counts), class_weights=class_weights, logit_adjustment=logit_adjustment
+    )
+
+
+def loss_of(logits, labels, balance, *, label_smoothing=0.0):
+    weight_sum = balance.weights[labels[labels != NO_LABEL_ID]].sum()
+    return classification_loss(logits, labels, balance=balance, label_smoothing=label_smoothing, weight_sum=weight_sum)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("none", [1, 1, 0]), ("balanced", [4 / 9, 4 / 3, 0])])
+def test_weights_are_powers_of_the_inverse_share_and_zero_without_rows(kind, expected):
+    assert balance_of([6, 2, 0], kind).weights.tolist() == pytest.approx(expected)
+    assert balance_of([6, 2, 0], "sqrt").weights.tolist() == pytest.approx([(4 / 9) ** 0.5, (4 / 3) ** 0.5, 0])
+
+
+def test_offsets_are_the_logarithms_of_the_shares(logits):
+    balance = balance_of([5, 3, 0], logit_adjustment=0.5)
+    assert balance.offsets.tolist() == pytest.approx([0.5 * math.log(each / 8) for each in (5, 3, 1)])
+    assert not balance_of([5, 3, 0]).offsets.any()
+    found = loss_of(logits, LABELS, balance_of([2, 2, 4], logit_adjustment=0.5), label_smoothing=0.1)
+    shifted = logits + 0.5 * torch.tensor([0.25, 0.25, 0.5]).log()
+    assert found.item() == pytest.approx(F.cross_entropy(shifted, LABELS, label_smoothing=0.1).item())
+
+
+def test_best_constant_answer_under_the_adjustment_has_balanced_classes():
+    # At tau 1 what is learned is the answer under equal shares: without any input, the uniform one.
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    constant = nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.LBFGS([constant], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_of(constant.expand(10, 3), labels, balance_of([6, 3, 1], logit_adjustment=1.0))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert constant.softmax(0).tolist() == pytest.approx([1 / 3] * 3, abs=1e-3)
+
+
+def test_rows_without_label_count_nowhere(logits):
+    labels = torch.where(torch.arange(8) < 5, LABELS, NO_LABEL_ID)
+    balance = balance_of([2, 2, 4], "balanced", 0.3)
+    assert loss_of(logits, labels, balance).item() == pytest.approx(loss_of(logits[:5], labels[:5], balance).item())
+
+
+class Head(nn.Module):
+    """A model of one layer that reads both modalities."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, *, text_vector, text_present, image_present):
+        return SentimentOutput(logits=self.layer(text_vector * text_present[:, None]))
+
+
+def objective(model, rows):
+    values = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+    present = torch.ones(8, dtype=torch.bool)
+    batch = {"text_vector": values, "text_present": present, "image_present": present, "labels": LABELS}
+    batch["row_index"] = torch.arange(8)
+    balance = balance_of([2, 2, 4], "sqrt", 0.3)
+    loss, _ = training_loss(
+        model,
+        {name: value[rows] for name, value in batch.items()},
+        args=SimpleNamespace(seed=1, label_smoothing_factor=0.1),
+        epoch=0,
+        modality_dropout=0.3,
+        balance=balance,
+        weight_sum=balance.weights[LABELS].sum(),
+    )
+    return loss.item()
+
+
+def test_loss_of_a_batch_is_the_sum_of_its_pieces():
+    model = Head()
+    whole = objective(model, slice(None))
+    pieces = [objective(model, rows) for rows in (slice(0, 3), slice(3, 5), slice(5, 8))]
+    assert sum(pieces) == pytest.approx(whole, rel=1e-5)

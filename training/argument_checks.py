@@ -1,0 +1,65 @@
+"""Flags of training that contradict each other or are out of range."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from data_utils.errors import InputError, check_choice
+from training.losses import CLASS_WEIGHTS
+
+if TYPE_CHECKING:
+    from training.arguments import SentimentTrainingArguments
+
+METRICS = ("accuracy", "macro_f1", "weighted_f1", "ece", "loss")
+
+
+def check_flags(args: SentimentTrainingArguments) -> None:
+    """Refuse, by an `InputError` that says what is allowed, what Trainer would take without a word or end on later."""
+    if args.auto_find_batch_size:
+        raise InputError(
+            "Got --auto_find_batch_size, which would change the rows per update; lower "
+            "--per_device_train_batch_size and raise --gradient_accumulation_steps instead."
+        )
+    if args.profile and args.dry_run:
+        raise InputError("Got --profile and --dry_run, which makes a single update; leave one of the two out.")
+    if args.folds is not None and args.folds < 2:
+        raise InputError(f"Got --folds {args.folds}; it takes 2 or more, or is left out.")
+    if args.seeds < 1 or (args.seeds > 1 and args.folds is None):
+        raise InputError(f"Got --seeds {args.seeds}; it takes 1 or more, and more than 1 only with --folds.")
+    check_choice("--class_weights", args.class_weights, CLASS_WEIGHTS)
+    _check_best_model(args)
+    _check_numbers(args)
+
+
+def _check_best_model(args: SentimentTrainingArguments) -> None:
+    check_choice("--metric_for_best_model", str(args.metric_for_best_model).removeprefix("eval_"), METRICS)
+    if args.early_stopping_patience < 0:
+        raise InputError(f"Got --early_stopping_patience {args.early_stopping_patience}; allowed is 0 (off) or more.")
+    if args.early_stopping_patience and not args.load_best_model_at_end:
+        raise InputError(
+            "--early_stopping_patience needs evaluations and checkpoints: leave --load_best_model_at_end, "
+            "--eval_strategy and --save_strategy on."
+        )
+
+
+def _check_numbers(args: SentimentTrainingArguments) -> None:
+    if not 0 <= args.modality_dropout <= 0.5:
+        raise InputError(
+            f"Got --modality_dropout {args.modality_dropout}; allowed is 0 to 0.5, the share of rows that lose "
+            "their text, and again of rows that lose their picture."
+        )
+    if not 0 <= args.logit_adjustment < math.inf:
+        raise InputError(f"Got --logit_adjustment {args.logit_adjustment}; it must be 0 (off) or more.")
+    for flag in ("learning_rate", "head_learning_rate"):
+        value = getattr(args, flag)
+        if value is not None and not value >= 0:
+            raise InputError(f"Got --{flag} {value}; it must be 0 or more.")
+    for flag in (
+        "per_device_train_batch_size",
+        "per_device_eval_batch_size",
+        "gradient_accumulation_steps",
+        "num_train_epochs",
+    ):
+        if not getattr(args, flag) > 0:
+            raise InputError(f"Got --{flag} {getattr(args, flag)}; it must be more than 0.")
