@@ -23,7 +23,8 @@ logger = logging.getLogger("benchmarks")
 ROOT = Path(__file__).resolve().parent.parent
 # Modules of this package that have a function `measure`, in the order of the table.
 MEASUREMENTS = (
-    *("step", "naive", "kernels", "loader", "preparation", "start", "evaluation", "features", "sweep", "memory"),
+    *("step", "naive", "kernels", "loader", "preparation", "start"),
+    *("evaluation", "features", "options", "sweep", "memory"),
 )
 NUM_PAIRS, NUM_QUICK_PAIRS = 1000, 80
 

@@ -1,6 +1,7 @@
 """The measurements run in their quick form, and what they measured stays won: counts and wide ratios, never times."""
 
 import json
+import os
 import time
 
 import numpy as np
@@ -11,7 +12,7 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset, Features, Value
 from tiny import IMAGE_SIZE, TOKENIZER, tiny_model
 
-from benchmarks import evaluation, features, naive, step
+from benchmarks import evaluation, features, naive, options, step
 from benchmarks.inputs import draw_pairs, write_clip
 from benchmarks.report import describe_machine, format_report
 from benchmarks.results import Result
@@ -66,7 +67,7 @@ def best_ratio(side, other, turns=5):
     return min(time for _, time in times) / min(time for time, _ in times)
 
 
-@pytest.mark.parametrize("module", [step, naive, evaluation, features])
+@pytest.mark.parametrize("module", [step, naive, evaluation, features, options])
 def test_quick_measurement_gives_figures_and_a_table(setting, module):
     results = module.measure(setting)
     report = format_report(describe_machine(), "drawn", {"name": results})
@@ -82,6 +83,42 @@ def test_target_is_judged_by_the_median_ratio():
     assert (met.judged, met.is_met) == (1.0, True)
     assert not Result("a", [4.0, 2.0, 9.0], "s", target=3.0, at_least=False).is_met
     assert Result("a", [1.0], "s").is_met is None
+
+
+def test_turns_take_batches_from_all_over_the_epoch():
+    turns = options.deal_batches([[number] for number in range(20)], 5)
+    dealt = [options.plan_rows(next(turns)) for _ in range(5)]
+    assert dealt[0] == dealt[4] == [0, 4, 8, 12, 16]
+    assert sorted(row for rows in dealt[:4] for row in rows) == list(range(20))
+
+
+def test_grouped_lengths_pad_less_than_random_order_over_the_same_rows(setting):
+    assert options.count_padding([[0, 1], [2]], [2, 4, 7]) == pytest.approx(2 / 15)
+    with setting.assemble(*options.ONE_STEP, "--val_ratio", "0", "--per_device_train_batch_size", "2") as (
+        trainer,
+        prepared,
+    ):
+        grouped, random = (options.plan_epoch(trainer, strategy) for strategy in ("group_by_length", "random"))
+    assert sorted(options.plan_rows(grouped)) == sorted(options.plan_rows(random)) == list(range(len(prepared.train)))
+    lengths = BatchReader(prepared.train).lengths
+    assert options.count_padding(grouped, lengths) < options.count_padding(random, lengths)
+
+
+def test_compiling_leaves_no_switch_behind(tmp_path):
+    before = dict(os.environ)
+    with options.own_compiler_state(tmp_path):
+        os.environ["ACCELERATE_DYNAMO_BACKEND"] = "inductor"
+    assert dict(os.environ) == before
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_compiled_steps_are_left_out_and_a_note_says_so(setting, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nonexistent/g++",))
+    monkeypatch.setattr(options, "QUICK_BACKEND", "inductor")
+    results = options.measure(setting)
+    assert len(results) == 2
+    assert "--torch_compile is left out" in results[-1].note
+    assert "No working C++ compiler" in results[-1].note
 
 
 def test_batches_are_read_several_times_faster_than_rows(rows):

@@ -267,3 +267,12 @@ def test_comparison_recipe_trains_each_run_and_writes_the_tables(root, tmp_path,
     with pytest.raises(SystemExit):
         train.main(["--compare", str(tmp_path / "two.yaml"), *rest])
     assert "two runs or more" in capfd.readouterr().err
+
+
+def test_comparison_compiles_all_of_its_runs_or_none(root, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")  # which Trainer's flag sets, undone afterwards
+    runs = {"compiled": {"torch_compile": True, "torch_compile_backend": "eager"}, "eager": {}}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump({"folds": 2, "runs": runs}))
+    with pytest.raises(SystemExit):
+    XX
+    assert "for all of them or for none" in capfd.readouterr().err

@@ -46,7 +46,16 @@ def test_a_global_batch_of_32_gives_the_same_numbers_in_three_ways(tmp_path):
     pairs = tmp_path / "pairs"
     launch(["python"], "-m", "data_utils.sample", "--output_dir", str(pairs), "--num_pairs", "120")
     runs = {name: tmp_path / name for name in ("32x1", "8x4", "2x4x4")}
-    common = ["--class_weights", "balanced", "--num_train_epochs", "2", "--label_smoothing_factor", "0.1"]
+    common = [
+        "--class_weights",
+        "balanced",
+        "--logit_adjustment",
+        "0.3",
+        "--num_train_epochs",
+        "2",
+        "--label_smoothing_factor",
+        "0.1",
+    ]
     for name, launch_with in (("32x1", ["python"]), ("8x4", ["python"]), ("2x4x4", TWO_RANKS)):
         per_device, accumulation = name.split("x")[-2:]
         batch = ["--per_device_train_batch_size", per_device, "--gradient_accumulation_steps", accumulation]

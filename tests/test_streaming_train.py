@@ -257,6 +257,7 @@ def test_uncounted_tars_from_a_url_train_for_max_steps(shards, run, fails, caplo
     files.put(str(folder) + "/", "/bucket/", recursive=True)
     assert "give --max_steps" in fails("memory://bucket")
     assert "no shards.json" in fails("memory://bucket", "--max_steps", "9", "--class_weights", "sqrt")
+    assert "leave --logit_adjustment out" in fails("memory://bucket", "--max_steps", "9", "--logit_adjustment", "0.2")
     done = run("memory://bucket/*.tar", "--max_steps", "20")
     metrics = json.loads((done / "metrics.json").read_text())
     assert metrics["training"]["steps"] == 20

@@ -32,6 +32,8 @@ def fails(run_train, capfd, *flags, code=2, **options):
         (["--fusoin", "attn"], "Did you mean --fusion"),
         (["--learning_rate", "fast"], "learning_rate"),
         (["--class_weights", "inverse"], "none, sqrt, balanced"),
+        (["--logit_adjustment", "-1"], "must be 0 (off) or more"),
+        (["--logit_adjustment", "nan"], "must be 0 (off) or more"),
         (["--modality_dropout", "0.7"], "0 to 0.5"),
         (["--max_length", "999"], "takes 2 to"),
         (["--image_size", "40"], "patches of 16 px"),
