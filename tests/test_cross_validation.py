@@ -274,5 +274,5 @@ def test_comparison_compiles_all_of_its_runs_or_none(root, tmp_path, capfd, monk
     runs = {"compiled": {"torch_compile": True, "torch_compile_backend": "eager"}, "eager": {}}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump({"folds": 2, "runs": runs}))
     with pytest.raises(SystemExit):
-    XX
+        train.main(["--compare", str(tmp_path / "two.yaml"), "--data_dir", str(tmp_path)])
     assert "for all of them or for none" in capfd.readouterr().err
