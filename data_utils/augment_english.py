@@ -152,18 +152,18 @@ def _takes_an(option: str) -> bool:
 def _make_typo(
     words: Sequence[_Word], fixed: set[int], edits: Sequence[Edit], lexicon: Lexicon, rng: random.Random
 ) -> list[Edit]:
-    """Two letters inside of one word swapped, or one of them doubled; [] if no word is long enough."""
+    """Two letters inside of one word swapped, or one of them doubled; [] if all are short or like aaaah."""
     able = [
         word
         for number, word in enumerate(words)
         if word.free and word.text.islower() and word.text.isalpha() and len(word.text) >= _SHORTEST_TYPO
         if number not in fixed and not any(edit.start < word.end and word.start < edit.end for edit in edits)
     ]
-    if not able:
-        return []
-    word = rng.choice(able)
-    typos = [typo for typo in _typos(word.text) if typo not in common_words() and typo not in lexicon.options]
-    return [Edit(word.start, word.end, rng.choice(typos), "typo")]
+    for word in rng.sample(able, len(able)):
+        typos = [typo for typo in _typos(word.text) if typo not in common_words() and typo not in lexicon.options]
+        if typos:
+            return [Edit(word.start, word.end, rng.choice(typos), "typo")]
+    return []
 
 
 def _typos(word: str) -> Iterator[str]:

@@ -39,6 +39,12 @@ def negations(text):
     return Counter(word for word in words if word in NEGATIONS or word.endswith("n't"))
 
 
+def test_words_of_one_repeated_letter_get_no_typo():
+    for seed in range(60):
+        changed = change_text("it is so hmmmmm and it is so aaaaah", random.Random(seed))
+        assert changed is None or ("hmmmmm" in changed.text and "aaaaah" in changed.text)
+
+
 @pytest.mark.parametrize("text", TWEETS)
 def test_english_changes_but_tags_names_addresses_and_smileys_stay(text):
     versions = {change_text(text, random.Random(seed)).text for seed in range(60)}
