@@ -241,6 +241,21 @@ def test_unfinished_run_is_named(root, tmp_path):
         run_evaluation(parse_arguments([str(tmp_path / "again")]))
 
 
+def test_towers_run_once_for_all_folds_of_an_augmented_list(tmp_path):
+    pairs = write_pairs(tmp_path / "pairs")
+    lines = (pairs / "train.txt").read_text()
+    for number in range(0, 48, 5):
+        (pairs / "data" / f"{number}_t1.txt").write_text(f"another way to say {number}")
+        shutil.copy(pairs / "data" / f"{number}.jpg", pairs / "data" / f"{number}_t1.jpg")
+        lines += f"{number}_t1,{LABELS[number % 24 % 3]}\n"
+    (pairs / "train_augmented.txt").write_text(lines)
+    once = ["--seeds", "1", "--val_ratio", "0", "--freeze", "both", "--train_file", "train_augmented.txt"]
+    # The picture alone: from scratch each fold has a vocabulary, and so a text tower, of its own.
+    train.main(flags_of(tmp_path, *once, "--num_train_epochs", "1", "--fusion", "image_only"))
+    assert len([path for path in (tmp_path / "cache").glob("features-*") if path.is_dir()]) == 1
+    assert len(read_predictions_csv(tmp_path / "run" / "predictions_oof.csv").guids) == 48
+
+
 def test_comparison_recipe_trains_each_run_and_writes_the_tables(root, tmp_path, capfd):
     words = flags_of(root)
     recipe = {"val_ratio": 0, "runs": {"both": {"fusion": "early"}, "text": {"fusion": "text_only"}}}

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data_utils.arguments import DataArguments
 from data_utils.cache import was_built_after
+from data_utils.copies import find_copies
 from data_utils.errors import InputError
 from data_utils.ledger import Ledger
 from data_utils.pairs import add_row_index, load_pairs
@@ -73,6 +74,14 @@ class TrainingData:
     def used_rows(self) -> np.ndarray:
         """Numbers of the rows of all parts."""
         return np.concatenate([self.train_rows, self.val_rows, self.test_rows])
+
+    @property
+    def passed_rows(self) -> np.ndarray:
+        """Numbers of the rows that frozen towers run over: of all parts, and all augmented copies.
+
+        Each fold leaves out other copies; a pass over all of them serves every fold.
+        """
+        return np.union1d(self.used_rows, np.flatnonzero(find_copies(self.rows["guid"][:])))
 
     @property
     def num_train_rows(self) -> int:

@@ -70,7 +70,7 @@ def use_features(
         prepared.rows,
         collator,
         cache_features=model_args.cache_features,
-        rows=prepared.used_rows,
+        rows=prepared.passed_rows,
         cache_dir=data_args.cache_path(),
         precision=args.mixed_precision,
         device=args.device,
