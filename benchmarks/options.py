@@ -30,6 +30,7 @@ TARGET = 1.0
 ONE_STEP = ("--max_steps", "1", "--lr_scheduler_type", "constant", "--eval_strategy", "no", "--report_to", "none")
 # Finds the graphs and compiles no C++, which takes minutes for the smallest model too.
 QUICK_BACKEND = "eager"
+COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 Plan = Sequence[Sequence[int]]
 
 
@@ -192,18 +193,16 @@ def count_graphs() -> int:
 
 @contextmanager
 def own_compiler_state(work_dir: Path) -> Iterator[None]:
-    """Within, nothing compiled earlier is found; afterwards nothing is compiled by what --torch_compile left behind.
-
-    Trainer's flag sets environment variables that any later Accelerator of the process would follow.
-    """
-    before = dict(os.environ)
+    """Within, nothing compiled earlier is found; afterwards nothing compiled here."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
+    before = os.environ.get(COMPILER_CACHE)
     with tempfile.TemporaryDirectory(dir=work_dir, ignore_cleanup_errors=True) as folder:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        os.environ[COMPILER_CACHE] = folder
         try:
             yield
         finally:
             torch._dynamo.reset()
-            os.environ.clear()
-            os.environ.update(before)
+            del os.environ[COMPILER_CACHE]
+            if before is not None:
+                os.environ[COMPILER_CACHE] = before

@@ -1,7 +1,6 @@
 """The measurements run in their quick form, and what they measured stays won: counts and wide ratios, never times."""
 
 import json
-import os
 import time
 
 import numpy as np
@@ -102,13 +101,6 @@ def test_grouped_lengths_pad_less_than_random_order_over_the_same_rows(setting):
     assert sorted(options.plan_rows(grouped)) == sorted(options.plan_rows(random)) == list(range(len(prepared.train)))
     lengths = BatchReader(prepared.train).lengths
     assert options.count_padding(grouped, lengths) < options.count_padding(random, lengths)
-
-
-def test_compiling_leaves_no_switch_behind(tmp_path):
-    before = dict(os.environ)
-    with options.own_compiler_state(tmp_path):
-        os.environ["ACCELERATE_DYNAMO_BACKEND"] = "inductor"
-    assert dict(os.environ) == before
 
 
 @pytest.mark.slow

@@ -203,6 +203,16 @@ def test_cut_off_run_goes_on_and_ends_the_same(root, tmp_path):
     assert RunFolder(lost).metrics_file.is_file()
 
 
+def test_training_moves_a_run_of_folds_aside_even_where_it_should_go_on(root, tmp_path):
+    shutil.copytree(root / "run", tmp_path / "run")
+    words = flags_of(root, "--output_dir", str(tmp_path / "run"), "--resume_from_checkpoint", "latest")
+    del words[words.index("--folds") : words.index("--seed")]
+    train.main([*words, "--max_steps", "1"])
+    (aside,) = tmp_path.glob("run.old-*")
+    FoldsFolder.find(aside).check_complete()
+    assert FoldsFolder.find(tmp_path / "run") is None
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
@@ -282,12 +292,3 @@ def test_comparison_recipe_trains_each_run_and_writes_the_tables(root, tmp_path,
     with pytest.raises(SystemExit):
         train.main(["--compare", str(tmp_path / "two.yaml"), *rest])
     assert "two runs or more" in capfd.readouterr().err
-
-
-def test_comparison_compiles_all_of_its_runs_or_none(root, tmp_path, capfd, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")  # which Trainer's flag sets, undone afterwards
-    runs = {"compiled": {"torch_compile": True, "torch_compile_backend": "eager"}, "eager": {}}
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump({"folds": 2, "runs": runs}))
-    with pytest.raises(SystemExit):
-        train.main(["--compare", str(tmp_path / "two.yaml"), "--data_dir", str(tmp_path)])
-    assert "for all of them or for none" in capfd.readouterr().err

@@ -137,6 +137,12 @@ def test_missing_input_stands_for_the_mean():
     assert (absent.standardise(("text",), np.arange(20)) == 0).all()
 
 
+def test_too_few_rows_for_the_inner_parts_are_named_as_such():
+    rows = make_rows([0, 1, 2, 0], np.random.default_rng(0).normal(size=(4, 2)))
+    with pytest.raises(InputError, match="chosen in 3 parts of a fold's training rows, which are too few: 2 rows in 2"):
+        deal_inner(rows, np.arange(2), seed=0)
+
+
 def test_class_without_training_rows_has_no_probability():
     rows = make_rows([0, 2] * 10 + [1], np.random.default_rng(0).normal(size=(21, 2)))
     (found,) = fit_probes(rows, ("text",), np.arange(20), np.array([20]), strengths=[0.1])

@@ -91,6 +91,32 @@ def test_accumulation_gives_the_losses_of_one_large_batch(run_train, balance):
     assert len(set(logged_losses(large))) == 4
 
 
+def test_logit_adjustment_reaches_the_loss(run_train, sample):
+    lines = (sample / "train.txt").read_text().splitlines()
+    rare = [line for line in lines[1:] if not line.endswith("positive")][:8]
+    positive = [line for line in lines if line.endswith("positive")]
+    (sample / "uneven.txt").write_text("\n".join([lines[0], *positive, *rare]) + "\n")
+    common = [
+        "--train_file",
+        "uneven.txt",
+        "--per_device_train_batch_size",
+        "32",
+        "--max_steps",
+        "1",
+        "--logging_steps",
+        "1",
+        "--fusion_dropout",
+        "0",
+        "--modality_dropout",
+        "0",
+    ]
+    common += ["--save_strategy", "steps", "--save_steps", "1", "--eval_strategy", "no"]
+    (plain,), (adjusted,) = (
+        logged_losses(run_train(*common, "--logit_adjustment", value, name=f"tau{value}")[0]) for value in ("0", "3")
+    )
+    assert abs(adjusted - plain) > 0.1  # an untrained model answers all classes alike, which no longer are
+
+
 def test_default_run_folder_is_named_by_model_and_fusion(run_train, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = ["--config", str(tmp_path / "recipe.yaml"), "--max_steps", "1", "--fusion", "late"]

@@ -111,8 +111,8 @@ def run_baselines(model: ModelArguments, data: DataArguments, args: SentimentTra
     with lock_run(run):
         if run.config_file.exists() and SECTION not in run.load_arguments():
             raise InputError(f"--output_dir {run.path} holds a training run; choose another folder for the baselines.")
+        splits, _ = draw_folds(model, data, args)  # before the encoders run: they can fail
         prepared, rows = read_rows(model, data, args)
-        splits, _ = draw_folds(model, replace(data, overwrite_cache=False), args)  # read_rows has just done that
         progress = tqdm(splits, desc="folds", disable=args.disable_tqdm, leave=False)
         answers, strengths = judge_baselines(rows, progress, seed=args.seed)
         _open_folder(run, model, data, args, splits=splits, prepared=prepared)

@@ -97,9 +97,6 @@ def run_comparison(recipe: ComparisonRecipe, *, run: Callable[..., None]) -> Non
                 f"The run {name} of the comparison has no folds; write `folds: 5` into the recipe. Runs of one split "
                 "are compared by evaluate.py compare."
             )
-    # Trainer tells accelerate through the environment, which is one for all runs.
-    if len({arguments[2].torch_compile for arguments in parsed.values()}) > 1:
-        raise InputError("Got --torch_compile for some of the compared runs; give it for all of them or for none.")
     for name, arguments in parsed.items():
         logger.info("Run %s.", name)
         run(*arguments)

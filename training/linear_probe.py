@@ -94,7 +94,13 @@ def deal_inner(rows: ProbeRows, train: Rows, *, seed: int) -> list[tuple[Rows, R
     """
     guids = [rows.guids[row] for row in train]
     with quiet(True):  # that a class is rare was said of the folds
-        splits = make_folds(guids, rows.labels[train], rows.groups[train], num_folds=INNER_FOLDS, seed=seed)
+        try:
+            splits = make_folds(guids, rows.labels[train], rows.groups[train], num_folds=INNER_FOLDS, seed=seed)
+        except InputError as error:
+            raise InputError(
+                f"A probe's strength is chosen in {INNER_FOLDS} parts of a fold's training rows, which are too few: "
+                f"{len(train)} rows in {len(np.unique(rows.groups[train]))} groups. Give more pairs."
+            ) from error
     return [(train[find_members(split.train, guids)], train[find_members(split.val, guids)]) for split in splits]
 
 
@@ -134,8 +140,8 @@ def fit_probes(
     classes = np.unique(rows.labels[train])
     if len(classes) < 2:
         raise InputError(
-            f"A probe would be fitted on {len(train)} rows of a single class; give more rows of the others, or ask for "
-            "other --folds or another --seed."
+            f"A probe would be fitted on {len(train)} rows of a single class, in a fold or in one of the {INNER_FOLDS} "
+            "parts of its training rows that choose the strength; give more rows of the other classes."
         )
     features = rows.standardise(kinds, train)
     probe = LogisticRegression(solver="lbfgs", max_iter=MAX_ITERATIONS, warm_start=True)

@@ -37,6 +37,8 @@ from training.trainer import SentimentTrainer, softmax
 
 logger = logging.getLogger(__name__)
 # What a run folder may hold before it has a config.yaml: a job that was killed early.
+# Of the config.yaml of one training.
+SECTIONS = {"model", "data", "training", "environment"}
 RUN_ENTRIES = ("checkpoints", "logs", "model", ".model.partial", "split.json", "splits", "members", "quarantine.csv")
 TEMPORARY_ENTRIES = (".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.")
 PART_TITLES = {"val": "validation", "test": "held-out rows"}
@@ -107,7 +109,8 @@ def open_run(run: RunFolder, args: SentimentTrainingArguments, *, checkpoint: st
     with args.main_process_first(local=False):
         if args.should_save:
             clear_leftovers(run.checkpoints_dir)
-            if not own and run.config_file.exists():
+            # What cross-validation or the baselines left is no training that could go on here.
+            if run.config_file.exists() and not (own and set(run.load_arguments()) <= SECTIONS):
                 move_aside(run.path)
                 run.path.mkdir()
 
