@@ -42,7 +42,7 @@ from training.arguments import SentimentTrainingArguments
 from training.console import clear_errors, set_up_logging
 from training.cross_validation import draw_folds
 from training.data import TrainingData, prepare_data
-from training.features import cache_features
+from training.features import use_features
 from training.launch import launched_world_size, uses_deepspeed, uses_fsdp
 from training.linear_probe import (
     INNER_FOLDS,
@@ -67,6 +67,7 @@ PROBES = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
 OWN_FLAGS = (
     *("--fusion", "early", "--freeze", "both", "--cache_features", "true", "--val_ratio", "0"),
     *("--load_best_model_at_end", "false", "--early_stopping_patience", "0"),
+    *("--train_sampling_strategy", "random"),  # no order of training counts, and one by length is refused here
 )
 
 
@@ -140,20 +141,10 @@ def read_rows(
         plan, model, tokenizer=prepared.tokenizer, labels=data.labels, text_cleaning=data.text_cleaning
     )
     args.choose_precision_for(classifier)
-    features = cache_features(
-        classifier,
-        prepared.rows,
-        PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size),
-        cache_features=True,
-        rows=prepared.used_rows,
-        cache_dir=data.cache_path(),
-        precision=args.mixed_precision,
-        device=args.device,
-        num_workers=args.dataloader_num_workers,
-        overwrite=data.overwrite_cache,
-    )
-    dataset = features.dataset.select(np.sort(prepared.used_rows))
-    stored = FeatureRows(add_row_index(dataset), features.collator, torch.device("cpu"))
+    collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size)
+    prepared, collator = use_features(classifier, prepared, collator, model_args=model, data_args=data, args=args)
+    dataset = prepared.rows.select(np.sort(prepared.used_rows))
+    stored = FeatureRows(add_row_index(dataset), collator, torch.device("cpu"))
     batch = {name: values.numpy() for name, values in stored.batch(torch.arange(len(dataset))).items()}
     return prepared, ProbeRows(
         guids=tuple(dataset["guid"][:]),
