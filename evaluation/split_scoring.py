@@ -48,10 +48,11 @@ def judge_split(members: Members, arguments: EvaluationArguments, join: Join) ->
 def warn_of_untrained_masks(run: LoadedRun) -> None:
     """Say so where the vectors that stand for a missing modality were hardly trained."""
     heads_both = run.config.text_tower is not None and run.config.vision_tower is not None
-    if heads_both and not run.training["modality_dropout"]:
+    flags = run.training
+    if heads_both and not (flags["modality_dropout"] or flags.get("unimodal_loss_weight")):  # runs of before lack it
         logger.warning(
-            "This run was trained with --modality_dropout 0, so the vectors that stand for a missing modality were "
-            "hardly trained; compare with --ablation_input blank."
+            "This run was trained with --modality_dropout 0 and without --unimodal_loss_weight, so the vectors that "
+            "stand for a missing modality were hardly trained; compare with --ablation_input blank."
         )
 
 

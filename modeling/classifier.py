@@ -24,10 +24,19 @@ from modeling.towers import Tower
 
 @dataclass
 class SentimentOutput(ModelOutput):
-    """loss () or None; logits (B, C); text_embeds and image_embeds (B, D) before fusion, None for an unused tower."""
+    """What the model says of B rows.
+
+    Attributes:
+        loss: () or None.
+        logits: (B, C).
+        text_logits, image_logits: (B, C) for the text alone and the picture alone, where they were asked for.
+        text_embeds, image_embeds: (B, D) before fusion, None for an unused tower.
+    """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    text_logits: Tensor | None = None
+    image_logits: Tensor | None = None
     text_embeds: Tensor | None = None
     image_embeds: Tensor | None = None
 
@@ -97,6 +106,7 @@ class SentimentClassifier(PreTrainedModel):
         image_vector: Tensor | None = None,
         image_tokens: Tensor | None = None,
         image_hidden: Tensor | None = None,
+        each_modality: bool = False,
     ) -> SentimentOutput:
         """Logits, and the mean cross-entropy where labels are given.
 
@@ -106,6 +116,8 @@ class SentimentClassifier(PreTrainedModel):
             pixel_values: (B, 3, H, H) uint8, as decoded; rescaled and normalised here and nowhere else.
             labels: (B,) int64, -100 is ignored.
             text_vector ... image_hidden: instead of inputs, what a frozen tower gave for them; see `encode_text`.
+            each_modality: also judge the rows with the picture missing and with the text missing. No tower runs again.
+                For heads with both modalities.
 
         Raises:
             TypeError: pixel_values aren't uint8.
@@ -122,9 +134,16 @@ class SentimentClassifier(PreTrainedModel):
             pixel_values, image_present, image_vector=image_vector, image_tokens=image_tokens, image_hidden=image_hidden
         )
         logits = self.fuse(text, image)
+        text_logits = image_logits = None
+        if each_modality:
+            absent = torch.zeros_like(text_present)
+            text_logits = self.fuse(text, image.masked(absent, self.missing_image))
+            image_logits = self.fuse(text.masked(absent, self.missing_text), image)
         return SentimentOutput(
             loss=None if labels is None else F.cross_entropy(logits.float(), labels),
             logits=logits,
+            text_logits=text_logits,
+            image_logits=image_logits,
             text_embeds=None if text is None else text.vector,
             image_embeds=None if image is None else image.vector,
         )

@@ -51,6 +51,8 @@ def test_a_global_batch_of_32_gives_the_same_numbers_in_three_ways(tmp_path):
         "balanced",
         "--logit_adjustment",
         "0.3",
+        "--unimodal_loss_weight",
+        "0.3",
         "--num_train_epochs",
         "2",
         "--label_smoothing_factor",

@@ -87,6 +87,18 @@ def test_an_absent_modality_has_no_say_and_a_present_one_has(fusion):
         )
 
 
+@pytest.mark.parametrize("fusion", TWO_MODALITIES)
+def test_each_modality_is_judged_as_if_the_other_were_absent(fusion):
+    model, batch = tiny_model("vilbert", fusion), tiny_batch()
+    batch["text_present"][1] = batch["image_present"][2] = False
+    with torch.no_grad():
+        found = model.eval()(**batch, each_modality=True)
+    absent = torch.zeros(4, dtype=torch.bool)
+    torch.testing.assert_close(found.logits, logits_of(model, batch))
+    torch.testing.assert_close(found.text_logits, logits_of(model, batch | {"image_present": absent}))
+    torch.testing.assert_close(found.image_logits, logits_of(model, batch | {"text_present": absent}))
+
+
 @pytest.mark.parametrize("fusion", ["cross_attn", "co_attn"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_patch_has_a_say(architecture, fusion):

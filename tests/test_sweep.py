@@ -97,7 +97,7 @@ def test_trial_equals_training_with_its_flags(run_sweep, tmp_path, fusion):
     sweep = run_sweep(
         {"fusion": ["early", fusion], "seed": [7, 8]},
         **{"num_train_epochs": 4, "modality_dropout": 0.3, "class_weights": "sqrt", "label_smoothing_factor": 0.1},
-        **{"logit_adjustment": 0.5},
+        **{"logit_adjustment": 0.5, "unimodal_loss_weight": 0.4},
         **{"metric_for_best_model": "loss", "max_grad_norm": 0.5, "weight_decay": 0.1},
     )
     record = read_record(sweep, 3)

@@ -35,6 +35,7 @@ def fails(run_train, capfd, *flags, code=2, **options):
         (["--logit_adjustment", "-1"], "must be 0 (off) or more"),
         (["--logit_adjustment", "nan"], "must be 0 (off) or more"),
         (["--modality_dropout", "0.7"], "0 to 0.5"),
+        (["--unimodal_loss_weight", "-0.1"], "--unimodal_loss_weight -0.1; it must be 0 (off) or more"),
         (["--max_length", "999"], "takes 2 to"),
         (["--image_size", "40"], "patches of 16 px"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import tiny_batch, tiny_model
 from torch import nn
 
 from data_utils.pairs import NO_LABEL_ID
@@ -94,6 +95,7 @@ def objective(model, rows):
         args=SimpleNamespace(seed=1, label_smoothing_factor=0.1),
         epoch=0,
         modality_dropout=0.3,
+        unimodal_loss_weight=0.0,
         balance=balance,
         weight_sum=balance.weights[LABELS].sum(),
     )
@@ -105,3 +107,25 @@ def test_loss_of_a_batch_is_the_sum_of_its_pieces():
     whole = objective(model, slice(None))
     pieces = [objective(model, rows) for rows in (slice(0, 3), slice(3, 5), slice(5, 8))]
     assert sum(pieces) == pytest.approx(whole, rel=1e-5)
+
+
+def test_unimodal_losses_count_the_rows_that_have_the_modality():
+    model, batch, labels = tiny_model("vilbert", "early").eval(), tiny_batch(), torch.tensor([0, 1, 2, 0])
+    batch["text_present"][1] = batch["image_present"][2] = False
+    loss, outputs = training_loss(
+        model,
+        batch | {"labels": labels, "row_index": torch.arange(4)},
+        args=SimpleNamespace(seed=1, label_smoothing_factor=0.0),
+        epoch=0,
+        modality_dropout=0.0,
+        unimodal_loss_weight=0.5,
+        balance=ClassBalance.none(3),
+        weight_sum=torch.tensor(4.0),
+    )
+    both, text, image = (
+        F.cross_entropy(logits, labels, reduction="none")
+        for logits in (outputs.logits, outputs.text_logits, outputs.image_logits)
+    )
+    expected = (both.sum() + 0.5 * (text[[0, 2, 3]].sum() + image[[0, 1, 3]].sum())) / 4
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert torch.equal(outputs.text_logits[2], outputs.logits[2])  # its picture is missing anyway

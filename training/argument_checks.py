@@ -49,8 +49,9 @@ def _check_numbers(args: SentimentTrainingArguments) -> None:
             f"Got --modality_dropout {args.modality_dropout}; allowed is 0 to 0.5, the share of rows that lose "
             "their text, and again of rows that lose their picture."
         )
-    if not 0 <= args.logit_adjustment < math.inf:
-        raise InputError(f"Got --logit_adjustment {args.logit_adjustment}; it must be 0 (off) or more.")
+    for flag in ("logit_adjustment", "unimodal_loss_weight"):
+        if not 0 <= getattr(args, flag) < math.inf:
+            raise InputError(f"Got --{flag} {getattr(args, flag)}; it must be 0 (off) or more.")
     for flag in ("learning_rate", "head_learning_rate"):
         value = getattr(args, flag)
         if value is not None and not value >= 0:

@@ -75,6 +75,13 @@ class SentimentTrainingArguments(TrainingArguments):
             "missing-modality vector (never both), so that one modality alone can be judged. 0 turns it off."
         },
     )
+    unimodal_loss_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Adds this times the losses of the same rows by their text alone and by their picture alone, so "
+            "that the model answers well where one is missing; the towers don't run again. 0 turns it off."
+        },
+    )
     folds: int | None = field(
         default=None,
         metadata={

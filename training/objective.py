@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from data_utils.pairs import NO_LABEL_ID
 from modeling import SentimentOutput
 from training.arguments import SentimentTrainingArguments
 from training.losses import ClassBalance, classification_loss
@@ -48,10 +50,11 @@ def training_loss(
     args: SentimentTrainingArguments,
     epoch: int,
     modality_dropout: float,
+    unimodal_loss_weight: float,
     balance: ClassBalance,
     weight_sum: Tensor,
 ) -> tuple[Tensor, SentimentOutput]:
-    """The batch's share of an update's loss (see `classification_loss`), with modality dropout.
+    """The batch's share of an update's loss (see `classification_loss`), with modality dropout and unimodal losses.
 
     Args:
         model: a `SentimentClassifier`, wrapped or not, in training mode.
@@ -59,6 +62,8 @@ def training_loss(
         args: seed and label smoothing.
         epoch: from 0; rows lose other modalities in each.
         modality_dropout: share of rows that lose their text, and again of rows that lose their picture.
+        unimodal_loss_weight: of the losses of the text alone and of the picture alone, beside that of both. A row that
+            lacks a modality has no loss of it.
         balance: what is done about rare classes, on the batch's device.
         weight_sum: () sum of the rows' weights over the update.
     """
@@ -72,12 +77,13 @@ def training_loss(
         seed=args.seed,
         epoch=epoch,
     )
-    outputs = model(**inputs)
-    loss = classification_loss(
-        outputs.logits,
-        labels,
-        balance=balance,
-        label_smoothing=args.label_smoothing_factor,
-        weight_sum=weight_sum,
+    loss_of = partial(
+        classification_loss, balance=balance, label_smoothing=args.label_smoothing_factor, weight_sum=weight_sum
     )
-    return loss, outputs
+    if not unimodal_loss_weight:
+        outputs = model(**inputs)
+        return loss_of(outputs.logits, labels), outputs
+    outputs = model(**inputs, each_modality=True)
+    text_labels, image_labels = (labels.where(inputs[f"{kind}_present"], NO_LABEL_ID) for kind in ("text", "image"))
+    unimodal = loss_of(outputs.text_logits, text_labels) + loss_of(outputs.image_logits, image_labels)
+    return loss_of(outputs.logits, labels) + unimodal_loss_weight * unimodal, outputs

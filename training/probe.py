@@ -149,7 +149,9 @@ class _Update:
         self.num_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
         self._model, self._args, self._dropout = model, args, dropout
         self._balance = balance.to(args.device)
-        self._modality_dropout = args.modality_dropout if model.uses_text and model.uses_image else 0.0
+        has_two_modalities = model.uses_text and model.uses_image
+        self._modality_dropout = args.modality_dropout if has_two_modalities else 0.0
+        self._unimodal_loss_weight = args.unimodal_loss_weight if has_two_modalities else 0.0
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # A method that reads nothing of its Trainer.
         decayed = set(SentimentTrainer.get_decay_parameter_names(None, model))
@@ -172,6 +174,7 @@ class _Update:
                 args=self._args,
                 epoch=epoch,
                 modality_dropout=self._modality_dropout,
+                unimodal_loss_weight=self._unimodal_loss_weight,
                 balance=self._balance,
                 weight_sum=self._balance.weights[batch["labels"]].sum(),
             )

@@ -29,6 +29,7 @@ SWEPT = (
     "class_weights",
     "logit_adjustment",
     "modality_dropout",
+    "unimodal_loss_weight",
     "fusion_dropout",
     "per_device_train_batch_size",
     "num_train_epochs",

@@ -166,6 +166,7 @@ class SentimentTrainer(ResumableTrainer):
             args=self.args,
             epoch=int(self.state.epoch or 0),
             modality_dropout=self.args.modality_dropout if self._has_two_modalities else 0.0,
+            unimodal_loss_weight=self.args.unimodal_loss_weight if self._has_two_modalities else 0.0,
             balance=self.balance.to(inputs["labels"].device),
             weight_sum=num_items_in_batch,
         )
