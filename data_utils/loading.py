@@ -17,7 +17,7 @@ from data_utils.cache import ABSENT, FileState, build_once, cache_key, file_stat
 from data_utils.mapping import map_to_folder
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture, picture_paths
 from data_utils.records import Record
-from data_utils.text import clean_text, decode_text, text_key
+from data_utils.text import ENCODINGS, clean_text, decode_text, text_key
 
 PICTURE_FEATURES = Features(
     {
@@ -161,5 +161,5 @@ def load_texts(files: Sequence[PairFiles], mode: str, options: CacheOptions) -> 
             description="Reading texts",
         )
 
-    key = cache_key({"text_cleaning": mode}, list(zip(guids, states, strict=True)))
+    key = cache_key({"text_cleaning": mode, "encodings": ENCODINGS}, list(zip(guids, states, strict=True)))
     return build_once(options.cache_dir, "texts", key, build, overwrite=options.overwrite)

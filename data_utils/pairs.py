@@ -97,7 +97,7 @@ def _judge(
 
 def _note_encodings(texts: Dataset, ledger: Ledger) -> None:
     counts = Counter(_column(texts, "text_encoding"))
-    for encoding in ("gb18030", "latin-1"):
+    for encoding in ("utf-16", "gb18030", "latin-1"):
         if counts[encoding]:
             ledger.note(f"{counts[encoding]} texts are not UTF-8 and were decoded as {encoding}")
 

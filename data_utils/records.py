@@ -71,12 +71,13 @@ def _cells(line: str) -> list[str]:
         return [line.strip()]
 
 
-def _is_header(cells: list[str]) -> bool:
-    second = cells[1].casefold() if len(cells) > 1 else ""
-    return cells[0].casefold() in _HEADER_GUID or second in _HEADER_TAG
+def _is_header(cells: list[str], labels: Sequence[str]) -> bool:
+    """Whether the first row names the columns; a word that is a label, too, doesn't make it one."""
+    second = cells[1] if len(cells) > 1 else ""
+    return cells[0].casefold() in _HEADER_GUID or (second.casefold() in _HEADER_TAG and second not in labels)
 
 
-def _read_rows(list_file: Path) -> list[tuple[int, list[str]]]:
+def _read_rows(list_file: Path, labels: Sequence[str]) -> list[tuple[int, list[str]]]:
     """Line number and cells of every row that is neither blank nor the header."""
     if not os.path.isfile(list_file):  # Path.is_file raises in a folder that may not be searched
         got = "is not a file" if os.path.exists(list_file) else "does not exist"
@@ -90,7 +91,7 @@ def _read_rows(list_file: Path) -> list[tuple[int, list[str]]]:
         raise InputError(f"the list file {list_file} cannot be read ({error.strerror}); check its rights.") from error
     lines = enumerate(_LINE_END.split(text), start=1)
     rows = [(number, _cells(line)) for number, line in lines if line.strip("\0 \t\ufeff")]
-    if rows and _is_header(rows[0][1]):
+    if rows and _is_header(rows[0][1], labels):
         rows = rows[1:]
     if not rows:
         raise InputError(f"the list file {list_file} holds no rows; it should hold one line of guid,tag per pair.")
@@ -177,7 +178,7 @@ def read_records(
         InputError: no such file, an empty one, or (training) no row that can be used.
     """
     reading = _Reading(labels=labels, ledger=ledger, for_prediction=for_prediction)
-    found = (_read_record(number, cells, reading) for number, cells in _read_rows(Path(list_file)))
+    found = (_read_record(number, cells, reading) for number, cells in _read_rows(Path(list_file), labels))
     records = [record for record in found if record is not None]
     if not records:
         raise InputError(_no_usable_row(Path(list_file), ledger.entries, labels))

@@ -28,7 +28,7 @@ from data_utils.shard_write import PlannedRow, PlannedShard, describe_shard, wri
 from data_utils.split_file import Split, save_split
 from data_utils.splits import split_pairs
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("data_utils.shard")  # __name__ is __main__ where python -m starts it
 # Every picture is decoded once to know that it can be; nothing larger than a pixel is kept of it.
 _DECODING = PictureSettings(image_size=1, shortest_edge=1, resize_mode="squash", resample=0)
 
@@ -57,6 +57,8 @@ class ShardArguments:
         check_choice("--shard_format", self.shard_format, SUFFIXES)
         if self.rows_per_shard < 1:
             raise InputError(f"Got --rows_per_shard {self.rows_per_shard}; it must be 1 or more.")
+        if self.seed < 0:
+            raise InputError(f"Got --seed {self.seed}; it must be 0 or more.")
         self.data = DataArguments(
             data_dir=self.data_dir,
             train_file=self.train_file,
@@ -91,6 +93,12 @@ def write_shards(args: ShardArguments) -> dict[str, Any]:
         text_cleaning="none",
         for_prediction=args.for_prediction,
     )
+    if args.for_prediction and not _has_any_file(pairs):
+        raise InputError(
+            f"Found no text and no picture of the {len(pairs.dataset)} rows of {data.list_path()} in {folder}; the "
+            f"first row is read as the guid {pairs.dataset[0]['guid']!r}. Check --data_dir, and that the list holds "
+            "lines of guid,tag, parted by commas."
+        )
     split, parts = _part_rows(pairs, args)
     settings = {"format": args.shard_format, "rows_per_shard": args.rows_per_shard, "seed": args.seed}
     manifest = {
@@ -115,6 +123,11 @@ def write_shards(args: ShardArguments) -> dict[str, Any]:
     }
     _write_manifest(output, manifest)
     return manifest
+
+
+def _has_any_file(pairs: Pairs) -> bool:
+    found = pairs.dataset.select_columns(["text_present", "image_present"])[:]
+    return any(found["text_present"]) or any(found["image_present"])
 
 
 def _part_rows(pairs: Pairs, args: ShardArguments) -> tuple[Split | None, dict[str, np.ndarray]]:

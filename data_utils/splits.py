@@ -97,10 +97,14 @@ def split_indices(split: Split, guids: Sequence[str]) -> tuple[np.ndarray, np.nd
     gone = len(split.guids) - num_found
     if gone:
         logger.warning("%d guids of the split were left out of the data (see quarantine.csv)", gone)
-    unused = ~find_members(split.guids, guids)
-    copies = unused & find_copies(guids)
-    if copies.any():
-        logger.info("%d copies are left out, since what they were made from is not trained on", copies.sum())
+    unused, copies = ~find_members(split.guids, guids), find_copies(guids)
+    if (copies & ~unused).any():
+        logger.info(
+            "%d training rows are copies of others, by their names (like 12_t1): copies are judged nowhere",
+            (copies & ~unused).sum(),
+        )
+    if (copies & unused).any():
+        logger.info("%d copies are left out, since what they were made from is not trained on", (copies & unused).sum())
     if (unused & ~copies).any():
         logger.warning("%d rows are in no part of the split and stay unused", (unused & ~copies).sum())
     return rows["train"], rows["val"], rows["test"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 
 CLEANING_MODES = ("report", "tweet", "none")
+ENCODINGS = ("utf-16", "utf-8", "gb18030", "latin-1")
 
 # An address ends at the first character that is not printable ASCII, since Chinese text follows it without a space.
 # Tweets are cut at 140 characters, so an address may be cut as well: "http://t.c…", "http…", "htt…".
@@ -20,10 +22,12 @@ def decode_text(source: bytes) -> tuple[str, str]:
     """Decode the bytes of a text file.
 
     Returns:
-        The text, without a byte-order mark, and the encoding that fitted: "utf-8", else "gb18030" (most texts of the
-        MVSA tweets that are not UTF-8), else "latin-1", which fits everything.
+        The text, without a byte-order mark, and the encoding that fitted: "utf-16" where its mark begins the file, else
+        "utf-8", else "gb18030" (most texts of the MVSA tweets that are not UTF-8), else "latin-1", which fits
+        everything.
     """
-    for encoding, codec in (("utf-8", "utf-8-sig"), ("gb18030", "gb18030")):
+    marked = (("utf-16", "utf-16"),) if source.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ()
+    for encoding, codec in (*marked, ("utf-8", "utf-8-sig"), ("gb18030", "gb18030")):
         try:
             return source.decode(codec), encoding
         except UnicodeDecodeError:

@@ -95,6 +95,7 @@ def test_copies_that_are_left_out_are_told_apart_from_unused_rows(caplog):
     with caplog.at_level(logging.INFO):
         train, val, _ = split_indices(split, guids)
     assert (len(train), len(val)) == (2, 1)
+    assert "1 training rows are copies" in caplog.text
     assert "1 copies are left out" in caplog.text
     assert "1 rows are in no part" in caplog.text
 

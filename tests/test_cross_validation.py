@@ -203,6 +203,21 @@ def test_cut_off_run_goes_on_and_ends_the_same(root, tmp_path):
     assert RunFolder(lost).metrics_file.is_file()
 
 
+def test_damaged_figures_of_a_member_are_named(root, tmp_path, capfd):
+    shutil.copytree(root / "run", tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    damaged = tmp_path / "run" / "members" / "seed-7-fold-1" / "metrics.json"
+    damaged.write_text(damaged.read_text()[:100])
+    with pytest.raises(SystemExit) as ending:
+        train.main(
+            flags_of(
+                root, "--val_ratio", "0.2", "--resume_from_checkpoint", "latest", "--output_dir", str(tmp_path / "run")
+            )
+        )
+    assert ending.value.code == 2
+    assert f"{damaged} is damaged" in capfd.readouterr().err
+
+
 def test_training_moves_a_run_of_folds_aside_even_where_it_should_go_on(root, tmp_path):
     shutil.copytree(root / "run", tmp_path / "run")
     words = flags_of(root, "--output_dir", str(tmp_path / "run"), "--resume_from_checkpoint", "latest")

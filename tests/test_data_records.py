@@ -40,6 +40,15 @@ def test_list_styles_give_the_same_rows(read, source):
     assert not entries
 
 
+def test_first_row_whose_label_is_a_usual_column_name_is_no_header(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("1,label\n2,tag\n")
+    records = read_records(path, labels=["label", "tag"], ledger=Ledger())
+    assert [(record.guid, record.label) for record in records] == [("1", "label"), ("2", "tag")]
+    path.write_text("guid,label\n1,label\n")
+    assert len(read_records(path, labels=["label", "tag"], ledger=Ledger())) == 1
+
+
 def test_row_numbers_are_lines_of_the_file(read):
     records, _ = read("guid,tag\n\n1,positive\n\n\n2,neutral\n")
     assert [record.row for record in records] == [3, 6]

@@ -12,6 +12,8 @@ from data_utils.text import clean_text, decode_text, text_key
         ("\ufeffhello".encode(), ("hello", "utf-8")),
         ("等等…".encode("gb18030"), ("等等…", "gb18030")),
         (b"caf\xe9", ("café", "latin-1")),
+        ("等 naïve".encode("utf-16"), ("等 naïve", "utf-16")),
+        (b"\xfe\xff\x00h\x00i", ("hi", "utf-16")),
         (b"\xff\xfe\xff", ("ÿþÿ", "latin-1")),
         (b"", ("", "utf-8")),
     ],

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import runpy
+import sys
 import tarfile
 
 import fsspec
@@ -87,6 +89,26 @@ def test_list_for_prediction_keeps_every_row_in_order(write, kind):
     assert [row.text is None for row in found] == [False, True, True, False, False]
     assert [row.image is None for row in found] == [False, True, False, False, True]
     assert find_shards(str(folder), "train") is None
+
+
+def test_list_that_is_not_parted_by_commas_is_refused(write, numbered_rows, tmp_path, capsys):
+    write(numbered_rows(9), name="first")
+    (tmp_path / "pairs" / "list.txt").write_text("guid;tag\n1;null\n2;null\n")
+    words = ["--data_dir", str(tmp_path / "pairs"), "--output_dir", str(tmp_path / "none"), "--train_file", "list.txt"]
+    assert shard.main([*words, "--cache_dir", str(tmp_path / "cache"), "--for_prediction"]) == 2
+    assert "read as the guid 'guid;tag'" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_command_counts_the_faults_on_the_screen(make_pairs, numbered_rows, tmp_path, monkeypatch, caplog):
+    folder = make_pairs([*numbered_rows(9), ("bare", "positive", "x", None)])
+    words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / "out"), "--cache_dir", str(tmp_path / "cache")]
+    monkeypatch.setattr("sys.argv", ["shard", *words, "--preprocessing_num_workers", "1"])
+    monkeypatch.delitem(sys.modules, "data_utils.shard")  # or runpy warns that it is imported already
+    with pytest.raises(SystemExit) as ending:
+        runpy.run_module("data_utils.shard", run_name="__main__")
+    assert ending.value.code == 0
+    assert "missing_image" in caplog.text
 
 
 def test_faulty_rows_are_in_quarantine(write, photo):

@@ -8,6 +8,7 @@ import torch
 
 import train
 from evaluation.run_folder import RunFolder
+from training.console import clear_errors
 from training.losses import classification_loss
 from training.run import lock_run
 
@@ -36,6 +37,11 @@ def fails(run_train, capfd, *flags, code=2, **options):
         (["--logit_adjustment", "nan"], "must be 0 (off) or more"),
         (["--modality_dropout", "0.7"], "0 to 0.5"),
         (["--unimodal_loss_weight", "-0.1"], "--unimodal_loss_weight -0.1; it must be 0 (off) or more"),
+        (["--seed", "-1"], "--seed -1; allowed is 0 to"),
+        (["--seed", str(2**32 - 1), "--folds", "2", "--seeds", "2"], "also for the last of --seeds"),
+        (["--label_smoothing_factor", "1"], "allowed is 0 to less than 1"),
+        (["--weight_decay", "-1"], "must be 0 or more"),
+        (["--dataloader_num_workers", "-1"], "must be 0 or more"),
         (["--max_length", "999"], "takes 2 to"),
         (["--image_size", "40"], "patches of 16 px"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
@@ -56,6 +62,13 @@ def fails(run_train, capfd, *flags, code=2, **options):
 )
 def test_mistakes_end_with_one_clear_sentence(run_train, capfd, flags, expected):
     assert expected in fails(run_train, capfd, *flags)
+
+
+def test_ctrl_c_ends_with_one_sentence(capsys):
+    with pytest.raises(SystemExit) as ending, clear_errors():
+        raise KeyboardInterrupt
+    assert ending.value.code == 130
+    assert capsys.readouterr().err.startswith("Stopped by Ctrl-C. A training goes on with ")
 
 
 def test_name_that_cannot_be_had_offline_gives_one_sentence_with_remedies(run_train, sample, capfd, tmp_path):

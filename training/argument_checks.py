@@ -11,6 +11,7 @@ from training.losses import CLASS_WEIGHTS
 if TYPE_CHECKING:
     from training.arguments import SentimentTrainingArguments
 
+MAX_SEED = 2**32 - 1  # numpy's
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "ece", "loss")
 
 
@@ -44,6 +45,10 @@ def _check_best_model(args: SentimentTrainingArguments) -> None:
 
 
 def _check_numbers(args: SentimentTrainingArguments) -> None:
+    if not 0 <= args.seed <= MAX_SEED + 1 - args.seeds:
+        raise InputError(f"Got --seed {args.seed}; allowed is 0 to {MAX_SEED}, also for the last of --seeds.")
+    if not 0 <= args.label_smoothing_factor < 1:
+        raise InputError(f"Got --label_smoothing_factor {args.label_smoothing_factor}; allowed is 0 to less than 1.")
     if not 0 <= args.modality_dropout <= 0.5:
         raise InputError(
             f"Got --modality_dropout {args.modality_dropout}; allowed is 0 to 0.5, the share of rows that lose "
@@ -52,7 +57,7 @@ def _check_numbers(args: SentimentTrainingArguments) -> None:
     for flag in ("logit_adjustment", "unimodal_loss_weight"):
         if not 0 <= getattr(args, flag) < math.inf:
             raise InputError(f"Got --{flag} {getattr(args, flag)}; it must be 0 (off) or more.")
-    for flag in ("learning_rate", "head_learning_rate"):
+    for flag in ("learning_rate", "head_learning_rate", "weight_decay", "dataloader_num_workers"):
         value = getattr(args, flag)
         if value is not None and not value >= 0:
             raise InputError(f"Got --{flag} {value}; it must be 0 or more.")

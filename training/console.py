@@ -16,6 +16,7 @@ from data_utils.errors import InputError
 from training.launch import find_lost_contact, is_local_main_process, is_main_process, leave_ranks, part_ranks
 from training.signals import REQUEUE_CODE, Interrupted
 
+INTERRUPTED_CODE = 130  # 128 and the number of SIGINT, as of a shell
 RESUME = "the same command and --resume_from_checkpoint latest"
 PACKAGES = ("data_utils", "modeling", "training", "evaluation")
 
@@ -40,8 +41,9 @@ def set_up_logging() -> None:
 def clear_errors(*expected: type[Exception]) -> Iterator[None]:
     """End the program with one line, and code 2 on an `InputError`, code 1 on the other `expected` errors.
 
-    Code 75 stands for an interrupted job, which can be resumed, and code 1 also for ranks that are out of reach. An
-    `InputError` meets every rank, or those of one machine, so one of each speaks; the others may meet one rank.
+    Code 75 stands for an interrupted job, which can be resumed, code 130 for Ctrl-C, and code 1 also for ranks that are
+    out of reach. An `InputError` meets every rank, or those of one machine, so one of each speaks; the others may meet
+    one rank.
     """
     try:
         yield
@@ -50,6 +52,10 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
             tqdm.write(str(stop), file=sys.stderr)
         part_ranks(REQUEUE_CODE)
         sys.exit(REQUEUE_CODE)  # one process has no ranks to part from
+    except KeyboardInterrupt:
+        if is_main_process():
+            tqdm.write(f"Stopped by Ctrl-C. A training goes on with {RESUME}.", file=sys.stderr)
+        leave_ranks(INTERRUPTED_CODE)
     except InputError as error:
         if is_local_main_process():
             tqdm.write(f"error: {error}", file=sys.stderr)  # on a line of its own, whatever bar is being drawn

@@ -89,7 +89,7 @@ def _train_missing(
         gc.collect()
         AcceleratorState._reset_state()  # or accelerate refuses a second DeepSpeed engine
         if is_main_process():
-            scores = json.loads(RunFolder(member.path).metrics_file.read_text("utf-8"))["test"]
+            scores = _load_metrics(member)["test"]
             logger.info(
                 "%s (%d of %d): held-out accuracy %.3f, macro-F1 %.3f",
                 *(member.path.name, members.index(member) + 1, len(members), scores["accuracy"], scores["macro_f1"]),
@@ -182,7 +182,7 @@ def _write_results(folder: FoldsFolder) -> None:
         config.temperature = temperatures[member.fold]
         write_text(path / "config.json", config.to_json_string())  # whole or not at all, unlike save_pretrained
     scores = folder.write_out_of_fold(temperatures)
-    metrics = [json.loads(RunFolder(member.path).metrics_file.read_text("utf-8")) for member in folder.members()]
+    metrics = [_load_metrics(member) for member in folder.members()]
     seconds = [each["training"]["seconds"] for each in metrics]
     is_whole = all(each["training"]["resumed_at_step"] is None for each in metrics)  # else the last launch's alone
     write_json(
@@ -195,6 +195,17 @@ def _write_results(folder: FoldsFolder) -> None:
     )
     logger.info("%s", format_out_of_fold(scores))
     logger.info("The run is in %s; evaluate it with: python evaluate.py %s", folder.path, folder.path)
+
+
+def _load_metrics(member: Member) -> dict[str, Any]:
+    """Raises `InputError` where the file is damaged."""
+    try:
+        return json.loads(RunFolder(member.path).metrics_file.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{RunFolder(member.path).metrics_file} is damaged ({error}); delete {member.path}, and train it again by "
+            "--resume_from_checkpoint latest."
+        ) from error
 
 
 def _hash_folds(splits: tuple[Split, ...]) -> str:
