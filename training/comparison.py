@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_utils.arguments import DataArguments
@@ -14,13 +16,20 @@ from data_utils.errors import InputError
 from evaluation.compare import compare_runs, write_all
 from evaluation.compare_report import format_comparison
 from modeling.arguments import ModelArguments
+from modeling.plan import check_sources
 from training.arguments import LATEST, SentimentTrainingArguments
 from training.console import quiet
+from training.cross_validation import check_supported, draw_folds
 from training.launch import is_main_process
-from training.parsing import parse_arguments, read_recipe, to_flags
+from training.parsing import find_recipe, parse_arguments, read_recipe, spell_flags, to_flags
+from training.run import choose_run
 
 logger = logging.getLogger(__name__)
 SECTION = "runs"
+# What is written beside the run folders.
+RESULT_FILES = ("comparison.md", "comparison.csv", "comparison.json", "comparison.png", "pairs.csv")
+# What belongs to the whole recipe, or to the command line.
+_NOT_IN_A_RUN = ("output_dir", "config", "sweep", "compare", SECTION)
 Arguments = tuple[ModelArguments, DataArguments, SentimentTrainingArguments]
 _NAME = re.compile(r"\w[\w.-]*")
 
@@ -46,36 +55,50 @@ def read_comparison(argv: Sequence[str]) -> ComparisonRecipe | None:
     Raises:
         InputError: the recipe, or the flags of one of its runs, can't be used.
     """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--compare", "--config", "--sweep", "--output_dir"):
-        finder.add_argument(flag)
-    known, rest = finder.parse_known_args(argv)
-    if known.compare is None:
+    starter, path, rest = find_recipe(argv)
+    if starter != "--compare":
         return None
-    if known.config is not None or known.sweep is not None:
-        raise InputError(f"Got --compare {known.compare} beside --config or --sweep; its recipe holds all flags.")
-    path = Path(known.compare)
-    values = read_recipe(path)
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--output_dir", "--output-dir")
+    known, rest = finder.parse_known_args(rest)
+    values = read_recipe(path, SECTION)
     runs = values.pop(SECTION, None)
     _check_runs(path, runs)
-    folder = Path(known.output_dir or values.pop("output_dir", None) or f"runs/{path.stem}")
-    values.pop("output_dir", None)
+    default = values.pop("output_dir", None) or f"runs/{path.stem}"
+    folder = Path(known.output_dir or default)
     return ComparisonRecipe(
         folder,
         {
-            name: [*to_flags(values | own), *rest, "--output_dir", str(folder / name)]
-            for name, own in ((name, own or {}) for name, own in runs.items())
+            name: [*to_flags(values | spell_flags(path, own or {})), *rest, "--output_dir", str(folder / name)]
+            for name, own in runs.items()
         },
     )
 
 
 def _check_runs(path: Path, runs: object) -> None:
-    is_named = isinstance(runs, dict) and all(isinstance(name, str) and _NAME.fullmatch(name) for name in runs)
-    if not is_named or len(runs) < 2 or not all(own is None or isinstance(own, dict) for own in runs.values()):
+    if not isinstance(runs, dict) or len(runs) < 2:
         raise InputError(
             f"The recipe {path} has no section `{SECTION}` with two runs or more; write {SECTION}: and below it lines "
-            "like `small: {fusion: early}`, with names of letters, digits, dots and dashes."
+            "like `small: {fusion: early}`."
         )
+    for name, own in runs.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InputError(
+                f"Got {name!r} as the name of a run in {path}; a name is a word of letters, digits, dots and dashes, "
+                "in quotes where YAML would read something else, such as a number."
+            )
+        if name in RESULT_FILES:
+            raise InputError(
+                f"Got {name} as the name of a run in {path}, which is a file of the results; choose another."
+            )
+        if own is not None and not isinstance(own, dict):
+            raise InputError(f"The run {name} in {path} is {own!r}; write its flags, like `{name}: {{fusion: early}}`.")
+        foreign = [key for key in _NOT_IN_A_RUN if key in spell_flags(path, own or {})]
+        if foreign:
+            raise InputError(
+                f"The run {name} in {path} has {foreign[0]}, which a run can't choose: its folder is that of the "
+                "comparison and its name. Leave it out."
+            )
 
 
 def run_comparison(recipe: ComparisonRecipe, *, run: Callable[..., None]) -> None:
@@ -86,21 +109,96 @@ def run_comparison(recipe: ComparisonRecipe, *, run: Callable[..., None]) -> Non
         run: trains what parsed flags ask for.
 
     Raises:
-        InputError: before anything is trained, for flags that can't be used, or no folds; afterwards as a run says.
+        InputError: see `check_comparison`; afterwards as a run says.
     """
-    parsed: dict[str, Arguments] = {}
-    for name, words in recipe.runs.items():
-        with quiet(bool(parsed)):
-            parsed[name] = parse_arguments([*words, "--resume_from_checkpoint", LATEST])
-        if parsed[name][2].folds is None:
-            raise InputError(
-                f"The run {name} of the comparison has no folds; write `folds: 5` into the recipe. Runs of one split "
-                "are compared by evaluate.py compare."
-            )
-    for name, arguments in parsed.items():
+    for name, arguments in check_comparison(recipe).items():
         logger.info("Run %s.", name)
         run(*arguments)
     if is_main_process():
         comparison = compare_runs([str(recipe.path / name) for name in recipe.runs])
         write_all(recipe.path, comparison)
         logger.info("%s\nThe comparison is in %s.", format_comparison(comparison), recipe.path)
+
+
+def check_comparison(recipe: ComparisonRecipe) -> dict[str, Arguments]:
+    """The arguments of each run, all checked before the first is trained; the data are prepared on the way.
+
+    Raises:
+        InputError: a run's flags, pretrained parts, data, folds or folder can't be had, or the runs judge other rows,
+            classes or labels.
+    """
+    parsed: dict[str, Arguments] = {}
+    for name, words in recipe.runs.items():
+        with _naming(name), quiet(bool(parsed)):
+            parsed[name] = _parse_run(words)
+    _check_classes({name: data.labels for name, (_, data, _) in parsed.items()})
+    logger.info("Looking at the rows of all runs.")
+    judged: dict[str, dict[str, str]] = {}
+    for name, arguments in parsed.items():
+        with _naming(name), quiet(True):  # a run says it again
+            judged[name] = _find_judged(*arguments)
+    _check_rows(judged)
+    for name, (model, _, training) in parsed.items():
+        with _naming(name):
+            choose_run(model, copy.deepcopy(training))
+    # What is to be overwritten was, while it was looked at.
+    return {name: (model, replace(data, overwrite_cache=False), args) for name, (model, data, args) in parsed.items()}
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say whose mistake it is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"The run {name} of the comparison: {error}") from error
+
+
+def _parse_run(words: Sequence[str]) -> Arguments:
+    """The run's arguments, as far as they can be judged without its data; it goes on where it was cut off."""
+    model, data, training = parse_arguments(words)
+    if training.folds is None:
+        raise InputError(
+            "it has no folds; write `folds: 5` into the recipe. Runs of one split are compared by evaluate.py compare."
+        )
+    check_supported(data, training)
+    check_sources(model)
+    training.resume_from_checkpoint = LATEST
+    return model, data, training
+
+
+def _find_judged(model: ModelArguments, data: DataArguments, training: SentimentTrainingArguments) -> dict[str, str]:
+    """The guids of the rows that the folds hold out, and their labels."""
+    splits, pairs = draw_folds(model, data, training)
+    columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
+    labels = dict(zip(columns["guid"], columns["label"], strict=True))
+    return {guid: data.labels[labels[guid]] for split in splits for guid in split.test}
+
+
+def _check_classes(labels: Mapping[str, Sequence[str]]) -> None:
+    first, *others = labels
+    for other in others:
+        if set(labels[other]) != set(labels[first]):
+            raise InputError(
+                f"The runs have other classes: {first} has {', '.join(labels[first])} and {other} has "
+                f"{', '.join(labels[other])}. Runs are compared by the same labels."
+            )
+
+
+def _check_rows(judged: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse what couldn't be compared in the end: `judged` has the label of each row by its guid, for each run."""
+    first, *others = judged
+    for other in others:
+        ours, theirs = judged[first], judged[other]
+        common = sorted(ours.keys() & theirs.keys())
+        if not len(ours) == len(theirs) == len(common):
+            raise InputError(
+                f"The runs do not judge the same rows: {first} judges {len(ours):,} and {other} {len(theirs):,}, of "
+                f"which {len(common):,} are the same. Give all runs the same data_dir, train_file and on_bad_pair."
+            )
+        differ = [guid for guid in common if ours[guid] != theirs[guid]]
+        if differ:
+            raise InputError(
+                f"{len(differ):,} of {len(common):,} rows have one label in {first} and another one in {other}, first "
+                f"the guid {differ[0]!r}: {ours[differ[0]]!r} and {theirs[differ[0]]!r}. Give all runs the same list."
+            )

@@ -53,7 +53,7 @@ def cross_validate(
     Raises:
         InputError: flags that don't go together, or data, folds or folder can't be used.
     """
-    _check_supported(data, args)
+    check_supported(data, args)
     pristine = copy.deepcopy(args)
     run = choose_run(model, args)
     if not shares_files(run.path):
@@ -110,7 +110,8 @@ def draw_folds(
     return tuple(hold_out(fold, *rows, val_ratio=data.val_ratio, seed=args.seed) for fold in folds), pairs
 
 
-def _check_supported(data: DataArguments, args: SentimentTrainingArguments) -> None:
+def check_supported(data: DataArguments, args: SentimentTrainingArguments) -> None:
+    """`InputError` for what many trainings can't do."""
     for flag, is_given, reason in (
         ("--streaming", data.streaming, "has no rows to deal into folds"),
         ("--split_file", data.split_file is not None, "splits the rows already"),

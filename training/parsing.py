@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -17,10 +17,33 @@ from data_utils.errors import InputError
 from modeling.arguments import ModelArguments
 from training.arguments import SentimentTrainingArguments
 
+# Sections that make a recipe one of many trainings, and the flags that start them.
+SECTIONS = {"sweep": "--sweep", "runs": "--compare"}
+_RECIPE_FLAGS = ("--config", "--sweep", "--compare")
+_GROUPS = (ModelArguments, DataArguments, SentimentTrainingArguments)
+
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message[:1].upper()}{message[1:]}. See --help for all flags.")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, where YAML's own loader keeps the last."""
+
+    # While nodes are composed, as merges (<<) aren't resolved yet: a merged key may stand beside one that replaces it.
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if name in lines and key.tag != "tag:yaml.org,2002:merge":
+                raise InputError(
+                    f"{key.value} stands twice in the recipe {self.name}, in lines {lines[name]} and {line}; leave one "
+                    "of them out."
+                )
+            lines[name] = line
+        return node
 
 
 def parse_arguments(
@@ -35,11 +58,7 @@ def parse_arguments(
     Raises:
         InputError: an unknown flag (with the nearest known one), or a value that isn't allowed.
     """
-    parser = _Parser(
-        (ModelArguments, DataArguments, SentimentTrainingArguments),
-        description=description,
-        allow_abbrev=False,
-    )
+    parser = _Parser(_GROUPS, description=description, allow_abbrev=False)
     parser.add_argument("--config", help="YAML file of flags (a recipe); flags on the command line win over it.")
     parser.add_argument(
         "--sweep",
@@ -48,50 +67,106 @@ def parse_arguments(
     parser.add_argument(
         "--compare", help="Recipe with a section `runs` of {name: {flag: value}}: train them all, and compare them."
     )
-    recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    recipe.add_argument("--config")
-    known, rest = recipe.parse_known_args(argv)
-    flags = [*([] if known.config is None else to_flags(read_recipe(Path(known.config)))), *rest]
+    starter, path, flags = find_recipe(argv)
+    if starter == "--config":
+        flags = [*to_flags(read_recipe(path)), *flags]
+    elif starter is not None:
+        raise InputError(f"Got {starter} {path}, which train.py takes; here the flags are those of one training.")
     _, unknown = parser.parse_known_args(flags)
     if unknown:
         raise InputError(_explain_unknown(unknown, list(parser._option_string_actions)))
     try:
-        model, data, training, others = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
+        model, data, training, _ = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
     except InputError:
         raise
     except ValueError as error:  # TrainingArguments' own checks
         raise InputError(str(error)) from error
-    if others.sweep is not None:
-        raise InputError(f"The recipe {known.config} has a section sweep; start it with --sweep in place of --config.")
-    if others.compare is not None:
-        raise InputError("--compare stands in a recipe; give it on the command line.")
     if training.head_learning_rate is None:
         factor = 1 if model.from_scratch or model.model == "baseline" else 10
         training.head_learning_rate = factor * training.learning_rate
     return model, data, training
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """{flag: value} of a YAML file.
+def find_recipe(argv: Sequence[str]) -> tuple[str | None, Path | None, list[str]]:
+    """The recipe that the command line names.
+
+    Returns:
+        `--config`, `--sweep` or `--compare`, the recipe's path, and the other words; without a recipe None twice.
 
     Raises:
-        InputError: it can't be read, or names another recipe.
+        InputError: it names more than one.
+    """
+    finder = _Parser((), add_help=False, allow_abbrev=False)
+    for flag in _RECIPE_FLAGS:
+        finder.add_argument(flag, action="append", default=[])
+    known, rest = finder.parse_known_args(argv)
+    found = [(flag, path) for flag in _RECIPE_FLAGS for path in getattr(known, flag.removeprefix("--"))]
+    if len(found) > 1:
+        raise InputError(
+            f"Got {' and '.join(f'{flag} {path}' for flag, path in found)}, of which one can be had at a time; a "
+            "recipe holds all flags: leave out the other."
+        )
+    return (found[0][0], Path(found[0][1]), rest) if found else (None, None, rest)
+
+
+def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
+    """{flag: value} of a YAML file.
+
+    Args:
+        path: of the file.
+        section: the one of `SECTIONS` that it may hold.
+
+    Raises:
+        InputError: it can't be read, a key stands twice, it holds another section, or it names another recipe.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            values = yaml.load(file, Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"Can't read the recipe {path}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(
             f"The recipe {path} is no mapping; write one `flag: value` a line, without dashes before flag."
         )
-    if "config" in values:
-        raise InputError(f"The recipe {path} names another recipe (config); a recipe holds flags only.")
+    values = spell_flags(path, values)
+    for name in ("config", "compare"):
+        if name in values:
+            raise InputError(f"The recipe {path} names another recipe ({name}); a recipe holds flags only.")
+    _check_sections(path, [name for name in SECTIONS if values.get(name) is not None], section)
     return values
 
 
+def spell_flags(path: Path, values: Mapping[Any, Any]) -> dict[str, Any]:
+    """The same with underscores in the names, which may be written with dashes as on the command line.
+
+    Raises:
+        InputError: both spellings of a flag are there.
+    """
+    spelled: dict[str, Any] = {}
+    for name, value in values.items():
+        flag = str(name).removeprefix("--").replace("-", "_")
+        if flag in spelled:
+            raise InputError(f"{flag} stands twice in the recipe {path}, in two spellings; leave one of them out.")
+        spelled[flag] = value
+    return spelled
+
+
+def _check_sections(path: Path, found: Sequence[str], section: str | None) -> None:
+    if len(found) > 1:
+        raise InputError(f"The recipe {path} has the sections {' and '.join(found)}; part them into two files.")
+    if found and found[0] != section:
+        used = "--config" if section is None else SECTIONS[section]
+        raise InputError(
+            f"The recipe {path} has a section {found[0]}; start it with {SECTIONS[found[0]]} in place of {used}."
+        )
+
+
 def to_flags(values: Mapping[str, Any]) -> list[str]:
-    """{flag: value} as command-line words; a flag without a value is left out."""
+    """{flag: value} as command-line words; a flag without a value is left out.
+
+    Raises:
+        InputError: a value is written as what YAML takes for a switch.
+    """
     flags: list[str] = []
     for name, value in values.items():
         if value is not None:
@@ -100,6 +175,12 @@ def to_flags(values: Mapping[str, Any]) -> list[str]:
 
 
 def _words(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool) and name in _flags_of_words():
+        word = "yes" if value else "no"
+        raise InputError(
+            f"Got {name}: {value} in the recipe, as which YAML reads the bare word {word}; {name} is no switch: if "
+            f'you mean the word, write it in quotes ("{word}").'
+        )
     if isinstance(value, dict):
         return [json.dumps(value)]
     if isinstance(value, list):
@@ -107,6 +188,13 @@ def _words(name: str, value: Any) -> list[str]:
             raise InputError(f"Got {name}: {value} in the recipe; put words like yes, no or 1.0 in quotes.")
         return [str(item) for item in value]
     return [str(value)]
+
+
+@cache
+def _flags_of_words() -> frozenset[str]:
+    """The flags that are not true or false."""
+    types = {name: kind for group in _GROUPS for name, kind in get_type_hints(group).items()}
+    return frozenset(name for name, kind in types.items() if kind is not bool and bool not in get_args(kind))
 
 
 def _explain_unknown(unknown: list[str], flags: list[str]) -> str:

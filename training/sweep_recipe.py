@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from modeling.arguments import ModelArguments
 from training.arguments import LATEST, SentimentTrainingArguments
 from training.console import quiet
 from training.launch import uses_deepspeed, uses_fsdp
-from training.parsing import parse_arguments, read_recipe, to_flags
+from training.parsing import find_recipe, parse_arguments, read_recipe, to_flags
 
 SECTION, FOLDS = "sweep", "folds"
 # Flags that change neither the towers nor the rows.
@@ -103,22 +102,14 @@ def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
     Raises:
         InputError: the recipe, or a flag in it, can't be used; it says why.
     """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--sweep")
-    finder.add_argument("--config")
-    known, rest = finder.parse_known_args(argv)
-    if known.sweep is None:
+    starter, path, rest = find_recipe(argv)
+    if starter != "--sweep":
         return None
-    if known.config is not None:
-        raise InputError(
-            f"Got --sweep {known.sweep} and --config {known.config}; the recipe of a sweep holds all flags: leave out "
-            "--config."
-        )
-    path = Path(known.sweep)
-    values = {name: value for name, value in read_recipe(path).items() if value is not None}
+    values = {name: value for name, value in read_recipe(path, SECTION).items() if value is not None}
     given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in rest if word.startswith("--")}
     axes, num_folds = _read_section(path, values.pop(SECTION, None))
     _check_said_once(path, axes, values)
+    _check_folds_and_seeds(given | values.keys())
     axes = {name: choices for name, choices in axes.items() if name not in given}
     base = ["--freeze", "both", *to_flags(values), *rest]
     trials, data = _make_trials(base, axes, num_folds)
@@ -137,7 +128,7 @@ def _read_section(path: Path, section: object) -> tuple[dict[str, tuple[str, ...
     for name, choices in section.items():
         check_choice(f"in the section {SECTION} of {path} the key", name, (*SWEPT, FOLDS))
         if name == FOLDS:
-            if type(choices) is not int:
+            if type(choices) is not int or choices < 2:
                 raise InputError(f"Got {FOLDS}: {choices!r} in {path}; it takes a whole number of at least 2.")
             num_folds = choices
         else:
@@ -148,12 +139,27 @@ def _read_section(path: Path, section: object) -> tuple[dict[str, tuple[str, ...
 def _read_choices(path: Path, name: str, choices: object) -> tuple[str, ...]:
     words = [str(choice) for choice in choices] if isinstance(choices, list) else []
     is_plain = words and all(isinstance(choice, str | int | float) for choice in choices)
-    if not is_plain or len(set(words)) < len(words):
+    if not is_plain or len({_as_number(word) for word in words}) < len(words):
         raise InputError(
             f"Got {name}: {choices} in the section {SECTION} of {path}; it takes a list of words or numbers, each of "
             f"them once, like {name}: [...]."
         )
     return tuple(words)
+
+
+def _as_number(word: str) -> str | float:
+    """What tells two values apart: 0, 0.0 and 0e1 are one number, of which YAML reads the last as a word."""
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
+def _check_folds_and_seeds(named: set[str]) -> None:
+    """They are flags of a cross-validation, which a sweep is in a way of its own."""
+    for name, instead in (("folds", "folds: 5"), ("seeds", "seed: [42, 43, 44]")):
+        if name in named:
+            raise InputError(f"Got {name}, which a sweep takes in its section {SECTION}: write `{instead}` there.")
 
 
 def _check_said_once(path: Path, axes: Mapping[str, Any], values: Mapping[str, Any]) -> None:

@@ -1,0 +1,263 @@
+"""Recipes of --config, --sweep and --compare: what they can't mean is refused, before anything is trained."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from comparing import draw_probabilities, write_run
+from conftest import LABELS, TINY
+
+import train
+from data_utils.errors import InputError
+from evaluation.compare import compare_runs, write_all
+from training.comparison import RESULT_FILES, check_comparison, read_comparison, run_comparison
+from training.parsing import parse_arguments, read_recipe
+from training.sweep_recipe import read_sweep
+
+TWO = "runs: {a: {}, b: {fusion: late}}\n"
+SWEEP = "sweep: {fusion: [early, late]}\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Factory of a recipe from its text; returns its path as a word."""
+
+    def make(text, name="recipe.yaml"):
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def write_comparison(sample, tmp_path, write):
+    """Factory of the recipe of a comparison over the sample's 60 pairs; returns its path as a word."""
+    base = {"data_dir": str(sample), "cache_dir": str(tmp_path / "cache"), "output_dir": str(tmp_path / "out")}
+    base |= {"model": "clip", "from_scratch": True, "text_config": TINY, "vision_config": TINY, "image_size": 32}
+    base |= {"max_length": 16, "preprocessing_num_workers": 1, "folds": 2, "report_to": "none"}
+
+    def make(runs, **flags):
+        return write(yaml.safe_dump(base | flags | {"runs": runs}))
+
+    return make
+
+
+def refuse_to_train(*_):
+    raise AssertionError("a run was trained")
+
+
+def refusal(recipe, *words):
+    """The sentence with which a comparison is refused before its first training."""
+    with pytest.raises(InputError) as refused:
+        run_comparison(read_comparison(["--compare", recipe, *words]), run=refuse_to_train)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("model: clip\nseed: 1\nseed: 2\n", "seed", "2 and 3"),
+        ("sweep:\n  seed: [1]\nmodel: clip\nsweep:\n  fusion: [early]\n", "sweep", "1 and 4"),
+        ("runs:\n  a: {seed: 1}\n  b: {seed: 2}\n  a: {seed: 3}\n", "a", "2 and 4"),
+        ("runs:\n  a: {seed: 1, fusion: early, seed: 2}\n", "seed", "2 and 2"),
+    ],
+)
+def test_key_that_stands_twice_is_named_with_its_lines(write, text, key, lines):
+    path = write(text)
+    with pytest.raises(InputError) as refused:
+        read_recipe(Path(path), "runs" if "runs" in text else "sweep")
+    assert f"{key} stands twice in the recipe {path}, in lines {lines};" in str(refused.value)
+
+
+def test_merged_keys_may_be_replaced(write):
+    """Also where a mapping that merges is itself merged before it is read."""
+    text = """
+        runs:
+          a: {text_config: &inner {<<: &base {seed: 1, fusion: late}, seed: 2}}
+          b: {<<: *inner, fusion: early}
+          c: {<<: [*base, *inner]}
+    """
+    assert read_recipe(Path(write(text)), "runs")["runs"] == {
+        "a": {"text_config": {"seed": 2, "fusion": "late"}},
+        "b": {"seed": 2, "fusion": "early"},
+        "c": {"seed": 1, "fusion": "late"},
+    }
+
+
+@pytest.mark.parametrize("flag", ["--config", "--sweep", "--compare"])
+def test_second_recipe_is_refused(write, capfd, flag):
+    paths = [write(TWO, "one.yaml"), write(SWEEP, "two.yaml")]
+    with pytest.raises(SystemExit) as ending:
+        train.main([flag, paths[0], f"{flag}={paths[1]}"])
+    assert ending.value.code == 2
+    error = capfd.readouterr().err
+    assert all(path in error for path in paths)
+    assert "one can be had at a time" in error
+
+
+@pytest.mark.parametrize("other", ["--sweep", "--config"])
+def test_two_kinds_of_recipes_are_refused(write, capfd, other):
+    with pytest.raises(SystemExit):
+        train.main(["--compare", write(TWO, "one.yaml"), other, write(SWEEP, "two.yaml")])
+    error = capfd.readouterr().err
+    assert all(word in error for word in ("--compare", "one.yaml", other, "two.yaml", "one can be had at a time"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "message"),
+    [
+        ("--config", TWO, "has a section runs; start it with --compare in place of --config"),
+        ("--config", SWEEP, "has a section sweep; start it with --sweep in place of --config"),
+        ("--sweep", TWO, "has a section runs; start it with --compare in place of --sweep"),
+        ("--compare", SWEEP, "has a section sweep; start it with --sweep in place of --compare"),
+        ("--compare", TWO + SWEEP, "has the sections sweep and runs"),
+        ("--config", "compare: other.yaml", "names another recipe (compare)"),
+        ("--config", "learning-rate: 1\nlearning_rate: 2", "learning_rate stands twice"),
+        (
+            "--config",
+            "save_strategy: no",
+            'save_strategy is no switch: if you mean the word, write it in quotes ("no")',
+        ),
+        (
+            "--config",
+            "eval_strategy: off",
+            'eval_strategy is no switch: if you mean the word, write it in quotes ("no")',
+        ),
+        ("--sweep", f"save_strategy: no\n{SWEEP}", "save_strategy is no switch"),
+        ("--compare", "runs: {a: {}, b: {save_strategy: no}}", "save_strategy is no switch"),
+        ("--config", "fusoin: true", "Did you mean --fusion"),
+    ],
+)
+def test_recipe_of_another_kind_or_with_wrong_words_gets_one_sentence(write, capfd, flag, text, message):
+    with pytest.raises(SystemExit) as ending:
+        train.main([flag, write(text)])
+    assert ending.value.code == 2
+    assert message in capfd.readouterr().err
+
+
+def test_switches_quoted_words_and_dashes_are_taken(write, tmp_path):
+    path = write(f'data_dir: {tmp_path}\nsave-strategy: "no"\nfrom_scratch: yes\ncache_features: no\nbf16: no\n')
+    model, _, training = parse_arguments(["--config", path])
+    assert (model.from_scratch, model.cache_features, training.bf16) == (True, False, False)
+    assert training.save_strategy == "no"
+
+
+def test_recipe_of_many_trainings_is_not_taken_for_one(write):
+    with pytest.raises(InputError, match=r"which train\.py takes"):
+        parse_arguments(["--sweep", write(SWEEP)])
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ({1: {}, 2: {}}, "Got 1 as the name of a run"),
+        ({True: {}, "b": {}}, "Got True as the name of a run"),
+        ({"a/b": {}, "b": {}}, "Got 'a/b' as the name of a run"),
+        ({"a": {}, "comparison.md": {}}, "a file of the results"),
+        ({"a": {}, "b": "late"}, "The run b in"),
+        ({"a": {}, "b": {"output_dir": "elsewhere"}}, "has output_dir, which a run can't choose"),
+        ({"a": {}, "b": {"output-dir": "elsewhere"}}, "has output_dir, which a run can't choose"),
+        ({"a": {}, "b": {"config": "other.yaml"}}, "has config, which a run can't choose"),
+        ({"a": {}}, "two runs or more"),
+        (["a", "b"], "two runs or more"),
+    ],
+)
+def test_runs_that_can_not_be_meant_are_refused(write_comparison, runs, message):
+    with pytest.raises(InputError) as refused:
+        read_comparison(["--compare", write_comparison(runs)])
+    assert message in str(refused.value)
+
+
+def test_names_of_the_results_are_those_that_are_written(tmp_path):
+    runs = [write_run(tmp_path, name, draw_probabilities(1, seed)) for seed, name in enumerate("ab")]
+    write_all(tmp_path / "out", compare_runs(runs))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(RESULT_FILES)
+
+
+@pytest.mark.parametrize("flag", ["--output_dir", "--output-dir"])
+def test_folder_of_the_command_line_wins_in_both_spellings(write_comparison, flag):
+    recipe = read_comparison(["--compare", write_comparison({"a": {}, "b": {}}), flag, "elsewhere"])
+    assert recipe.path == Path("elsewhere")
+    assert [words[-1] for words in recipe.runs.values()] == ["elsewhere/a", "elsewhere/b"]
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"split_file": "x.json"}, "--split_file, which splits the rows already"),
+        ({"dry_run": True}, "shows one training"),
+        ({"resume_from_checkpoint": "x"}, "--resume_from_checkpoint x"),
+        ({"folds": None}, "it has no folds"),
+        ({"folds": 80}, "Got 80 folds"),
+        ({"model": "vilbert", "from_scratch": False, "text_name": "/nonexistent"}, "There is no folder '/nonexistent'"),
+        ({"fusion": "lat"}, "Did you mean late"),
+        ({"data_dir": "/nonexistent"}, "/nonexistent"),
+    ],
+)
+def test_mistake_of_a_later_run_is_found_before_the_first_is_trained(write_comparison, second, message):
+    found = refusal(write_comparison({"a": {}, "b": second}))
+    assert found.startswith("The run b of the comparison: ")
+    assert message in found
+
+
+def test_runs_must_judge_the_same_rows_by_the_same_labels(write_comparison, make_pairs, sample):
+    lines = (sample / "train.txt").read_text().splitlines()
+    (sample / "fewer.txt").write_text("\n".join(lines[:-3]) + "\n")
+    guid = lines[1].split(",")[0]
+    (sample / "other.txt").write_text("\n".join([lines[0], f"{guid},neutral", *lines[2:]]) + "\n")
+    other = make_pairs([(f"x{number}", LABELS[number % 3]) for number in range(30)], folder="others")
+    for second, message in (
+        ({"train_file": "fewer.txt"}, "a judges 60 and b 57, of which 57 are the same"),
+        ({"data_dir": str(other)}, "a judges 60 and b 30, of which 0 are the same"),
+        (
+            {"train_file": "other.txt"},
+            f"1 of 60 rows have one label in a and another one in b, first the guid '{guid}'",
+        ),
+        ({"labels": [*LABELS, "mixed"]}, "a has negative, neutral, positive and b has"),
+    ):
+        assert message in refusal(write_comparison({"a": {}, "b": second}))
+
+
+def test_folder_that_holds_other_files_is_found_before_the_first_is_trained(write_comparison, tmp_path):
+    (tmp_path / "out" / "b").mkdir(parents=True)
+    (tmp_path / "out" / "b" / "thesis.tex").write_text("years of work")
+    assert "The run b of the comparison: --output_dir" in refusal(write_comparison({"a": {}, "b": {}}))
+
+
+def test_other_folds_classes_in_another_order_and_copies_are_no_mistake(write_comparison, sample, tmp_path):
+    """Data are prepared once: what is to be overwritten was, while it was checked."""
+    (sample / "data" / "0_t1.txt").write_text("a day as bad")
+    (sample / "data" / "0_t1.jpg").write_bytes((sample / "data" / "0.jpg").read_bytes())
+    (sample / "more.txt").write_text((sample / "train.txt").read_text() + "0_t1,negative\n")
+    runs = {"a": {"train_file": "more.txt"}, "b": {"folds": 3, "seed": 7, "labels": LABELS[::-1]}, "c": None}
+    recipe = json.loads(json.dumps(runs))  # lists, as YAML has them
+    checked = check_comparison(read_comparison(["--compare", write_comparison(recipe, overwrite_cache=True)]))
+    assert {name: (args.folds, args.seed) for name, (_, _, args) in checked.items()} == {
+        "a": (2, 42),
+        "b": (3, 7),
+        "c": (2, 42),
+    }
+    assert {args.resume_from_checkpoint for _, _, args in checked.values()} == {"latest"}
+    assert {data.overwrite_cache for _, data, _ in checked.values()} == {False}
+    assert {args.output_dir for _, _, args in checked.values()} == {str(tmp_path / "out" / name) for name in "abc"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        ("folds: 3\n" + SWEEP, [], "Got folds, which a sweep takes in its section sweep: write `folds: 5` there"),
+        ("seeds: 3\n" + SWEEP, [], r"write `seed: \[42, 43, 44\]` there"),
+        (SWEEP, ["--folds", "3"], "Got folds, which a sweep takes in its section"),
+        (SWEEP, ["--seeds=3"], "Got seeds, which a sweep takes in its section"),
+        ("sweep: {folds: -2}\n", [], "Got folds: -2 in .* at least 2"),
+        ("sweep: {folds: 0}\n", [], "at least 2"),
+        ("sweep: {folds: 1}\n", [], "at least 2"),
+        ("sweep: {folds: true}\n", [], "at least 2"),
+        ("sweep: {seed: [0, 0.0]}\n", [], "each of them once"),
+        ("sweep: {head_learning_rate: [0.001, 1e-3]}\n", [], "each of them once"),
+    ],
+)
+def test_what_a_sweep_would_ignore_or_do_twice_is_refused(write, text, words, message):
+    with pytest.raises(InputError, match=message):
+        read_sweep(["--sweep", write(text), "--data_dir", "x", *words])
