@@ -65,12 +65,6 @@ def find_files(folder: Path, record: Record) -> PairFiles:
     return PairFiles(record.guid, file_state(os.path.join(folder, f"{record.guid}.txt")), picture)
 
 
-def has_files(folder: Path, record: Record) -> bool:
-    """Whether the folder has a text or a picture of the record."""
-    files = find_files(folder, record)
-    return files.text != ABSENT or files.picture != ABSENT
-
-
 def load_picture_row(row: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """Decode the picture of one row {guid, path, kind} in a worker process; faults become reason and detail."""
     name = os.path.basename(row["path"])

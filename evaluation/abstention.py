@@ -187,7 +187,8 @@ def format_abstention(found: dict[str, Any]) -> str:
     chosen, expected = found["chosen"], found["cross_fitted"]
     lines = [
         f"abstaining for an accuracy of {found['wanted_accuracy']:.3f}: answer where the confidence is at least "
-        f"{chosen['threshold']:.4f}"
+        f"{chosen['threshold']:.6f}; it is a row's largest probability after a further scaling by the temperature "
+        f"{found['temperature']:.4f}, which was fitted on the same rows as the threshold"
     ]
     if expected["accuracy"] is not None:
         lines.append(

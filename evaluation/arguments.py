@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from data_utils.errors import InputError
@@ -39,6 +41,10 @@ class EvaluationArguments:
             raise InputError(f"Got --predict {self.predict} without --output; add --output FILE for the predictions.")
         if self.output is not None and self.predict is None:
             raise InputError(f"Got --output {self.output} without --predict; add --predict FILE, the list to predict.")
+        if self.output is not None and (Path(self.output).name in ("", "..") or self.output.endswith(os.sep)):
+            raise InputError(
+                f"Got --output {self.output!r}, which names no file; name one for the predictions, as predictions.txt."
+            )
         if self.predict is not None and (self.ablation or self.robustness or self.split is not None):
             raise InputError(
                 "Got --predict together with --split, --ablation or --robustness; run evaluate.py once for each."
@@ -116,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="ACCURACY",
         help="the confidence from which on answers are right this often, learned from rows held out in training; with "
-        "--predict a column says which rows reach it",
+        "--predict two columns say each row's confidence and whether it is answered",
     )
     prediction = parser.add_argument_group("prediction")
     prediction.add_argument(

@@ -9,6 +9,7 @@ from typing import Any
 
 from data_utils.files import write_csv, write_text
 from evaluation.compare_models import Majority, ModelFigures, describe_models
+from evaluation.compare_origins import remark_on_origins
 from evaluation.compare_pairs import TESTS, PairResult, describe_pairs
 from evaluation.compare_runs import ComparedRun
 from evaluation.report import format_markdown, format_table, write_json
@@ -90,6 +91,7 @@ def _remarks_on_rows(runs: Sequence[ComparedRun], num_left_out: int) -> Iterable
         )
     elif {"split", "folds"} <= kinds:
         yield "Some runs are of folds, some of one split: their models were trained on different numbers of rows."
+    yield from remark_on_origins([run.name for run in runs], [run.origin for run in runs], runs[0].table.guids)
     if "folds" in kinds:
         yield "The models of a run of folds share most of their training rows, so its rows are not quite independent."
     chosen = [f"{run.name} ({run.chosen_by})" for run in runs if run.chosen_by]
@@ -115,7 +117,7 @@ def _remarks_on_seeds(runs: Sequence[ComparedRun]) -> Iterable[str]:
         )
     alone = [run.name for run in known if len(run.judged) == 1]
     if alone:
-        yield f"One seed alone, which may be luck: {', '.join(alone)}. train.py --folds K --seeds shows how much."
+        yield f"One seed alone, which may be luck: {', '.join(alone)}. train.py --folds K --seeds S shows how much."
 
 
 def _remarks_on_scores(models: Sequence[ModelFigures], majority: Majority) -> Iterable[str]:

@@ -6,13 +6,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from data_utils.errors import InputError
+from evaluation.compare_origins import Origin, read_origin
 from evaluation.folds_folder import OUT_OF_FOLD_FILE
 from evaluation.predictions_csv import PredictionTable, read_predictions_csv
 from evaluation.run_folder import RunFolder
@@ -43,6 +44,7 @@ class ComparedRun:
         seeds: a table per seed of a folds run, of the same rows in the same order; else empty.
         cost: from metrics.json.
         chosen_by: metric by which the best epoch was chosen on the very rows of `table`, or None.
+        origin: the data and the folds; of a bare file what the folder that it lies in says.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ComparedRun:
     seeds: Mapping[str, PredictionTable]
     cost: Cost
     chosen_by: str | None = None
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def judged(self) -> list[PredictionTable]:
@@ -78,7 +81,8 @@ def load_runs(paths: Sequence[str]) -> list[ComparedRun]:
         same = [other for other in paths[:number] if os.path.realpath(other) == os.path.realpath(path)]
         if same:
             raise InputError(f"Got the run {path!r} twice; pass each run once.")
-    return [load_run(path, name) for path, name in zip(paths, name_runs(paths), strict=True)]
+    named = zip(paths, name_runs(paths), strict=True)
+    return [replace(load_run(path, name), origin=_find_origin(Path(path))) for path, name in named]
 
 
 def name_runs(paths: Sequence[str]) -> list[str]:
@@ -122,6 +126,10 @@ def load_run(path: str, name: str) -> ComparedRun:
     best = _read_metrics(run).get("best") or {}
     table = _read_labelled(run.predictions_file)
     return ComparedRun(name, path, "split", table, {}, _read_cost(run), chosen_by=best.get("metric"))
+
+
+def _find_origin(path: Path) -> Origin:
+    return read_origin(path.parent if path.is_file() else path)
 
 
 def align_runs(runs: Sequence[ComparedRun], *, common_rows: bool = False) -> list[ComparedRun]:

@@ -31,7 +31,7 @@ def predict_list(members: Members, arguments: EvaluationArguments, join: Join) -
     Several models answer with the mean of their probabilities.
     """
     files = PredictionFiles(source=Path(arguments.predict), output=Path(arguments.output))
-    files.prepare_list()
+    files.prepare_list(members.first)
     pair_dir = find_pair_dir(files.source, members.first, data_dir=arguments.data_dir)
     abstention = None if arguments.abstain is None else abstain_out_of_fold(*read_held_out(members), arguments.abstain)
     found = [run.load_rows(files.source, pair_dir=pair_dir, for_prediction=True) for run in members.runs]
@@ -48,22 +48,35 @@ def predict_list(members: Members, arguments: EvaluationArguments, join: Join) -
     probabilities, names = outputs["probabilities"], members.first.label_names
     columns = _list_columns(outputs, abstention, contributions=arguments.contributions)
     metrics = write_predictions(files, parts[0][1], found[0].ledger, probabilities, names, columns=columns)
+    own = members.first.is_trained_in(pair_dir)
+    _warn_of_known_rows(members, parts[0][1]["guid"][:], parts[0][1]["label"][:], own_folder=own)
     if metrics is not None:
-        _warn_of_known_rows(members, parts[0][1]["guid"][:], parts[0][1]["label"][:])
         print(format_metrics(metrics, title=f"labelled rows of {files.source}"), end="\n\n")
     if arguments.contributions:
         summary = summarise_contributions(compute_contributions(outputs), names)
         write_json(files.contributions, summary)
         print(format_contributions(summary, title=files.source.name), end="\n\n")
     if abstention is not None:
-        print(format_abstention(abstention), f"answered here: {np.mean(columns['answered']):.1%}", "", sep="\n")
+        share = f"answered here: {np.mean(columns['answered']):.1%}, see the columns confidence and answered"
+        print(format_abstention(abstention), share, "", sep="\n")
     print(f"{len(probabilities)} predictions are in {files.output}, probabilities in {files.probabilities}.")
 
 
-def _warn_of_known_rows(members: Members, guids: Sequence[str], labels: Sequence[int]) -> None:
-    """Say so where labelled rows have the names of rows that a model was trained on."""
+def _warn_of_known_rows(members: Members, guids: Sequence[str], labels: Sequence[int], *, own_folder: bool) -> None:
+    """Say so where rows have the names of rows that a model was trained on.
+
+    Without labels there are no figures to be flattered, and equal names mean something in the run's own folder alone.
+    """
     trained = {guid for run in members.runs for guid in run.training_guids()}
-    known = sum(guid in trained for guid, label in zip(guids, labels, strict=True) if label != NO_LABEL_ID)
+    labelled = [label != NO_LABEL_ID for label in labels]
+    known = sum(guid in trained for guid, has_label in zip(guids, labelled, strict=True) if has_label)
+    unlabelled = sum(guid in trained for guid, has_label in zip(guids, labelled, strict=True) if not has_label)
+    if unlabelled and own_folder:
+        logger.warning(
+            "%d of the rows without a label are rows that the run was trained on (the same guids and files): its "
+            "answers for them are surer, and more often right, than for new rows.",
+            unlabelled,
+        )
     if known:
         logger.warning(
             "%d of the labelled rows have the guids of rows that the run was trained on: if they are these rows, the "
@@ -82,5 +95,6 @@ def _list_columns(
         columns |= {name: found[name] for name in COLUMNS}
     if abstention is not None:
         confidence = apply_temperature(outputs["probabilities"], abstention["temperature"]).max(axis=1)
+        columns["confidence"] = confidence
         columns["answered"] = confidence >= abstention["chosen"]["threshold"]
     return columns

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +22,13 @@ from data_utils import (
     add_row_index,
     load_pairs,
     load_split,
-    split_indices,
     tokenize_pairs,
 )
+from data_utils.copies import find_members
+from data_utils.ledger import DROPPED
+from data_utils.pairs import pair_folder
 from data_utils.shard_set import find_shards
+from data_utils.split_file import Split
 from data_utils.stream_cache import load_part
 from data_utils.stream_rows import RowPreparer
 from evaluation.run_folder import RunFolder
@@ -88,11 +92,32 @@ class LoadedRun:
         return replace(pairs, dataset=dataset.select_columns([*MODEL_COLUMNS, "text"]))
 
     def training_guids(self) -> tuple[str, ...]:
-        """Of the rows that it was trained on; none where they came from a stream."""
-        return () if self.data.streaming else load_split(self.folder.split_file).train
+        """Of the rows that it was trained on; none where they came from a stream, or the run was copied without."""
+        if self.data.streaming or not self.folder.split_file.is_file():
+            return ()
+        return load_split(self.folder.split_file).train
 
-    def load_split_rows(self, split: str) -> Dataset:
+    def training_dir(self) -> str:
+        """The data folder of the training, wherever the data lie now."""
+        return self.folder.load_arguments()["data"]["data_dir"]
+
+    def list_files(self) -> list[Path]:
+        """The lists that it was made of: its rows and, if a file named it, their split."""
+        split_file = self.data.split_file
+        own = replace(self.data, data_dir=self.training_dir())
+        return [self.data.list_path(), own.list_path(), *([] if split_file is None else [Path(split_file)])]
+
+    def is_trained_in(self, pair_dir: Path) -> bool:
+        """Whether these are the folder's very files that it was trained on, so that equal guids are equal rows."""
+        own = Path(self.training_dir())
+        return own.is_dir() and pair_folder(own) == pair_folder(pair_dir)
+
+    def load_split_rows(self, split: str, *, quiet: bool = False) -> Dataset:
         """The rows of a part of the run's split (val, train, test, or all) with row_index, in the list's order.
+
+        Args:
+            split: the part.
+            quiet: say nothing of data that have changed since the training.
 
         Raises:
             InputError: the part has no rows, or the data aren't those of the split.
@@ -100,19 +125,20 @@ class LoadedRun:
         if self.data.streaming:
             return self._load_streamed_rows(split)
         pairs = self.load_rows(self.data.list_path(), pair_dir=Path(self.data.data_dir))
-        if pairs.fingerprint != self.environment.get("data_fingerprint"):
-            logger.warning(
-                "The data in %s are not quite those of the training (another hash); the figures are of the data as "
-                "they are now.",
-                self.data.data_dir,
-            )
         parts = load_split(self.folder.split_file, known_guids=pairs.known_guids)
-        train, val, test = split_indices(parts, pairs.dataset["guid"][:])
-        rows = {"train": train, "val": val, "test": test, "all": np.sort(np.concatenate([train, val, test]))}[split]
-        if len(rows) == 0:
+        if not quiet:
+            self._warn_of_changes(pairs, parts)
+        members = parts.guids if split == "all" else getattr(parts, split)
+        if not members:
             raise InputError(
                 f"The run {str(self.folder.path)!r} has no {split} rows: its split.json names none for that part (as "
                 "after --val_ratio 0). Take another --split, or score another labelled list with --predict FILE."
+            )
+        rows = np.flatnonzero(find_members(members, pairs.dataset["guid"][:]))
+        if len(rows) == 0:
+            raise InputError(
+                f"None of the {len(members)} {split} rows of the run {str(self.folder.path)!r} can be used: "
+                f"{_describe_faults(pairs, members)}. Mend the data in {self.data.data_dir}, or pass --data_dir."
             )
         return add_row_index(pairs.dataset.select(rows))
 
@@ -127,6 +153,22 @@ class LoadedRun:
             on_bad_pair="mask" if for_prediction else self.data.on_bad_pair,
             for_prediction=for_prediction,
         )
+
+    def _warn_of_changes(self, pairs: Pairs, split: Split) -> None:
+        if pairs.fingerprint != self.environment.get("data_fingerprint"):
+            logger.warning(
+                "The data in %s are not quite those of the training (another hash); the figures are of the data as "
+                "they are now.",
+                self.data.data_dir,
+            )
+        guids = pairs.dataset["guid"][:]
+        gone = set(split.guids).difference(guids)
+        if gone:
+            logger.warning(
+                "%d rows of the run's split can't be used now and are left out: %s.",
+                len(gone),
+                _describe_faults(pairs, gone),
+            )
 
     def _load_streamed_rows(self, split: str) -> Dataset:
         shards = find_shards(self.data.data_dir, "validation") if split == "val" else None
@@ -164,6 +206,15 @@ def load_run(path: str | Path, *, data_dir: str | None = None, cache_dir: str | 
         training=sections["training"],
         environment=sections["environment"],
     )
+
+
+def _describe_faults(pairs: Pairs, guids: Collection[str]) -> str:
+    """What is wrong with rows that were left out: counts by reason, and the first."""
+    wanted = set(guids)
+    entries = [entry for entry in pairs.ledger if entry.guid in wanted and entry.action == DROPPED]
+    counts = Counter(entry.reason for entry in entries)
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    return f"{why}; first {entries[0].guid!r} in row {entries[0].row} ({entries[0].detail})"
 
 
 def _load(load: Callable[..., T], folder: Path) -> T:

@@ -65,8 +65,9 @@ class Members:
         return "out of fold" if self.is_cross_validated else SPLIT_TITLES[split]
 
     def load_rows(self, split: str) -> list[tuple[LoadedRun, Dataset]]:
-        """Each model with its rows of a part (`LoadedRun.load_split_rows`)."""
-        return [(run, run.load_split_rows(split)) for run in self.runs]
+        """Each model with its rows of a part (`LoadedRun.load_split_rows`); the first alone speaks of the data, which
+        are the same for all."""
+        return [(run, run.load_split_rows(split, quiet=number > 0)) for number, run in enumerate(self.runs)]
 
 
 @dataclass(frozen=True)

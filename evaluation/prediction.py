@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import re
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,71 +17,17 @@ from numpy.typing import ArrayLike, NDArray
 from data_utils.errors import InputError
 from data_utils.files import write_csv
 from data_utils.ledger import Ledger
-from data_utils.loading import has_files
+from data_utils.loading import find_files
 from data_utils.pairs import NO_LABEL_ID, pair_folder
-from data_utils.records import read_records
+from data_utils.records import Record, read_records
 from data_utils.text import decode_text
 from evaluation.loaded_run import LoadedRun
+from evaluation.output_files import OutputFiles
 from evaluation.report import write_json
 from evaluation.scoring import score_predictions
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class OutputFiles:
-    """The files that a prediction makes, all beside the output.
-
-    Attributes:
-        output: guid,tag per row.
-    """
-
-    output: Path
-
-    @property
-    def probabilities(self) -> Path:
-        """guid, prediction and a probability per class."""
-        return self._beside("probabilities.csv")
-
-    @property
-    def quarantine(self) -> Path:
-        """What was wrong with which row; written only if something was."""
-        return self._beside("quarantine.csv")
-
-    @property
-    def contributions(self) -> Path:
-        """What text and picture contribute on the whole; written only if asked for."""
-        return self._beside("contributions.json")
-
-    @property
-    def metrics(self) -> Path:
-        """Figures of the rows that have a label; written only if some have."""
-        return self._beside("metrics.json")
-
-    def prepare(self, inputs: Iterable[Path]) -> None:
-        """Make the output's folder.
-
-        Args:
-            inputs: files that are read, which nothing may overwrite.
-
-        Raises:
-            InputError: an output can't be written, or would overwrite an input.
-        """
-        read = {path.resolve() for path in inputs}
-        for path in (self.output, self.probabilities, self.quarantine, self.metrics, self.contributions):
-            if path.resolve() in read:
-                raise InputError(f"--output {self.output} would overwrite {path.resolve()}; give it another name.")
-            if path.exists() and not path.is_file():
-                raise InputError(f"Cannot write {path}, which is not a plain file; give --output another name.")
-        try:
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.output.parent):  # found out now, not after the whole prediction
-                pass
-        except OSError as error:
-            raise InputError(f"Cannot write into {self.output.parent} ({error}); give another --output.") from error
-
-    def _beside(self, ending: str) -> Path:
-        return self.output.with_name(f"{self.output.stem}.{ending}")
+_SHOWN = 60  # characters
 
 
 @dataclass(frozen=True)
@@ -94,14 +40,14 @@ class PredictionFiles(OutputFiles):
 
     source: Path
 
-    def prepare_list(self) -> None:
+    def prepare_list(self, run: LoadedRun) -> None:
         """As `prepare`; also `InputError` for a list that isn't there."""
         if not self.source.is_file():
             raise InputError(
                 f"Got --predict {self.source}, which is not a file; name a list of guid,tag lines, or add --streaming "
                 "for shards."
             )
-        self.prepare([self.source])
+        self.prepare([self.source, *run.list_files()])
 
 
 def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path:
@@ -113,13 +59,21 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
     candidates = [Path(data_dir)] if data_dir is not None else [source.parent, Path(run.data.data_dir)]
     records = read_records(source, labels=run.data.labels, ledger=Ledger(), for_prediction=True)
     for folder in candidates:
-        if folder.is_dir() and any(has_files(pair_folder(folder), record) for record in records):
+        if folder.is_dir() and any(_has_files(pair_folder(folder), record) for record in records):
             return folder
     looked_in = " or ".join(str(folder) for folder in candidates)
     raise InputError(
-        f"Found no text and no picture of the {len(records)} rows of {source} in {looked_in}; pass --data_dir, the "
-        "folder that has data/{guid}.txt and data/{guid}.jpg in it."
+        f"Found no text and no picture of the {len(records)} rows of {source} in {looked_in}. Its first row, line "
+        f"{records[0].row}, was read as the guid {_shorten(records[0].guid)}: if that is a guid, pass --data_dir, the "
+        "folder that has data/{guid}.txt and data/{guid}.jpg in it; if not, write the list as UTF-8 text of lines "
+        "guid,tag, in this order and with a comma between."
     )
+
+
+def _has_files(folder: Path, record: Record) -> bool:
+    """Whether the folder has a text or a picture of the record; of a name too long for a file nobody can say."""
+    files = find_files(folder, record)
+    return "file" in (files.text.kind, files.picture.kind)
 
 
 def write_predictions(
@@ -147,7 +101,7 @@ def write_predictions(
     probabilities, guids, labels = np.asarray(probabilities), dataset["guid"][:], np.asarray(dataset["label"][:])
     predictions = [label_names[index] for index in probabilities.argmax(axis=1)]
     rows: list[Sequence[str]] = list(zip(guids, predictions, strict=True))
-    write_csv(files.output, [("guid", "tag"), *rows] if _has_header(files.source, len(guids)) else rows)
+    write_csv(files.output, [*_read_header(files.source, len(guids)), *rows])
     _write_probabilities(files.probabilities, rows, probabilities, label_names, columns)
     for path in (files.quarantine, files.metrics, files.contributions):
         path.unlink(missing_ok=True)
@@ -178,8 +132,16 @@ def _format(value: float | bool) -> str:
     return ("no", "yes")[int(value)] if isinstance(value, bool | np.bool_) else f"{value:.6f}"
 
 
-def _has_header(source: Path, num_rows: int) -> bool:
-    """Whether the list begins with a header: then it has a line more than rows were read of it."""
+def _read_header(source: Path, num_rows: int) -> list[tuple[str, str]]:
+    """The names of the list's first two columns; nothing if it has a line for each row alone, and so no header."""
     text, _ = decode_text(source.read_bytes())
-    num_lines = sum(1 for line in re.split(r"\r\n|\n|\r", text) if line.strip("\0 \t\ufeff"))
-    return num_lines == num_rows + 1
+    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip("\0 \t\ufeff")]
+    if len(lines) == num_rows:
+        return []
+    first, second, *_ = [*(cell.strip() for cell in next(csv.reader(lines[:1], skipinitialspace=True))), ""]
+    return [(first, second or "tag")]
+
+
+def _shorten(guid: str) -> str:
+    """For a sentence: not all of a line that has no comma."""
+    return repr(guid if len(guid) <= _SHOWN else f"{guid[:_SHOWN]}...")

@@ -14,6 +14,13 @@ from data_utils.errors import InputError
 from data_utils.files import write_text
 
 ARGUMENT_SECTIONS = ("model", "data", "training", "environment")
+# Folders of other work, by a section of their config.yaml, and what can be done with them.
+WITHOUT_MODEL = {
+    "sweep": "the folder of a sweep, whose trials leave no model. Train one with the flags in its trials/NNNN.json and "
+    "pass that run; evaluate.py compare takes the files in its predictions/.",
+    "baselines": "the folder of baselines, which leave no model: their figures are in its metrics.json, and "
+    "evaluate.py compare takes its .csv files beside a run.",
+}
 
 
 class RunFolder:
@@ -37,6 +44,9 @@ class RunFolder:
                 f"Got the folder {str(path)!r}, which has no config.yaml. {contents}: pass its --output_dir."
             )
         if not (run.model_dir / "config.json").is_file():
+            for section, remedy in WITHOUT_MODEL.items():
+                if section in run.load_arguments():
+                    raise InputError(f"Got {str(path)!r}, {remedy}")
             raise InputError(
                 f"The run {str(path)!r} has no model/config.json. {contents}; "
                 "it was stopped before it saved a model: resume it, or pass another run."

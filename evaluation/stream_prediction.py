@@ -31,7 +31,7 @@ from data_utils.streaming import ERROR, FAULTS, StreamLoader
 from evaluation.arguments import EvaluationArguments
 from evaluation.inference import classify, inference_context
 from evaluation.loaded_run import LoadedRun
-from evaluation.prediction import OutputFiles
+from evaluation.output_files import OutputFiles
 
 SHARD, GUIDS = "shard", "guids"
 
@@ -167,7 +167,7 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
         )
     check_columns(shards, labelled=False)
     files = OutputFiles(Path(arguments.output))
-    files.prepare(_files_read(shards))
+    files.prepare([*_files_read(shards), *run.list_files()])
     parts = _PartFiles(files)
     batches = ShardBatches(
         shards,

@@ -381,5 +381,6 @@ def test_no_row_answered_has_no_accuracy():
 def test_text_says_what_to_expect_of_rows_that_chose_nothing():
     found = abstain_out_of_fold(*draw_rows(1000, temperature=2), 0.85)
     text, expected = format_abstention(found), found["cross_fitted"]
-    assert f"confidence is at least {found['chosen']['threshold']:.4f}" in text
+    assert f"confidence is at least {found['chosen']['threshold']:.6f}" in text
+    assert f"scaling by the temperature {found['temperature']:.4f}" in text
     assert f"{expected['coverage']:.1%} of them answered, accuracy {expected['accuracy']:.3f} [" in text

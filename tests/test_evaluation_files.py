@@ -120,6 +120,14 @@ def test_folder_that_is_no_finished_run_is_refused(tmp_path: Path) -> None:
     assert RunFolder.open(tmp_path).path == tmp_path
 
 
+@pytest.mark.parametrize(("section", "remedy"), [("sweep", "trials/NNNN.json"), ("baselines", "metrics.json")])
+def test_folder_that_never_has_a_model_is_not_to_be_resumed(tmp_path: Path, section: str, remedy: str) -> None:
+    RunFolder(tmp_path).save_arguments({"model": {}, "data": {}, "training": {}, "environment": {}, section: {}})
+    with pytest.raises(InputError, match=f"folder of (a )?{section}.*{remedy}") as error:
+        RunFolder.open(tmp_path)
+    assert "resume" not in str(error.value)
+
+
 @pytest.mark.parametrize("content", ["just text", "model: {}\n", "a: [", "model: 1\ndata: {}\n"])
 def test_config_that_is_not_ours_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.yaml").write_text(content)
@@ -135,6 +143,9 @@ def test_config_that_is_not_ours_is_refused(tmp_path: Path, content: str) -> Non
         (["run", "--predict", "list.txt"], "without --output"),
         (["run", "--output", "out.txt"], "without --predict"),
         (["run", "--predict", "a", "--output", "b", "--ablation"], "once for each"),
+        (["run", "--predict", "a", "--output", "."], "'.', which names no file"),
+        (["run", "--predict", "a", "--output", ""], "'', which names no file"),
+        (["run", "--predict", "a", "--output", "new/"], "'new/', which names no file"),
         (["run", "--ablation_input", "blank"], "for --ablation and --contributions; add one"),
         (["run", "--per_device_eval_batch_size", "0"], "1 or more"),
         (["run", "--mixed_precision", "fp8"], "invalid choice"),

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from evaluating import LABELS, NUM_PAIRS, NUM_VAL, save_run, write_pair
 
+from data_utils.errors import InputError
+from evaluation.loaded_run import load_run
+from evaluation.members import Members
 from evaluation.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
@@ -158,3 +161,34 @@ def test_changed_data_are_noticed(
     (other / "data" / "p1.txt").write_text("changed")
     evaluate_main(run.path, "--data_dir", other)
     assert "another hash" in caplog.text
+
+
+def test_models_of_one_run_speak_of_its_data_once(
+    tiny_pairs: Path, tmp_path: Path, fresh_state: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "data").mkdir()
+    for path in tiny_pairs.rglob("*.*"):
+        (tmp_path / path.relative_to(tiny_pairs)).write_bytes(path.read_bytes())
+    save_run(tmp_path / "run", tiny_pairs)
+    run = load_run(tmp_path / "run", data_dir=str(tmp_path))
+    for ending in ("txt", "jpg"):
+        (tmp_path / "data" / f"p2.{ending}").unlink()
+    parts = Members(run.folder, (run, run, run), is_cross_validated=True).load_rows("val")
+    assert [len(rows) for _, rows in parts] == [NUM_VAL - 1] * 3
+    assert caplog.text.count("another hash") == 1
+    assert caplog.text.count("1 rows of the run's split can't be used now") == 1
+    assert "first 'p2' in row 4 (no p2.txt)" in caplog.text
+    assert "quarantine.csv" not in caplog.text
+
+
+def test_part_without_a_usable_row_is_named(tiny_pairs: Path, tmp_path: Path, fresh_state: None) -> None:
+    (tmp_path / "data").mkdir()
+    write_pair(tmp_path / "data", "p1", random.Random(1))
+    (tmp_path / "train.txt").write_bytes((tiny_pairs / "train.txt").read_bytes())
+    save_run(tmp_path / "run", tiny_pairs)
+    run = load_run(tmp_path / "run", data_dir=str(tmp_path))
+    assert len(run.load_split_rows("all")) == 1
+    with pytest.raises(InputError, match=rf"None of the {NUM_PAIRS - NUM_VAL} train rows .* missing_text"):
+        run.load_split_rows("train")
+    with pytest.raises(InputError, match="no test rows: its split"):
+        run.load_split_rows("test")

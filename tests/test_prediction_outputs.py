@@ -1,0 +1,128 @@
+"""Which files a prediction may take the place of: those of an earlier one, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluating import LABELS
+
+from data_utils.errors import InputError
+from data_utils.shard import ShardArguments, write_shards
+from evaluation.loaded_run import load_run
+from evaluation.output_files import OutputFiles
+from evaluation.report import write_json, write_predictions_csv
+from evaluation.run_folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("fresh_state")
+PROBABILITIES = "guid,prediction,prob_a,prob_b\n1,a,0.9,0.1\n2,b,0.2,0.8\n"
+TAGS = "1,a\n2,b\n"
+
+
+def read_tree(*folders: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def expect_refusal(capsys: pytest.CaptureFixture[str], main: Callable[..., None], *words: object) -> None:
+    with pytest.raises(SystemExit) as ending:
+        main(*words)
+    assert ending.value.code == 2
+    stderr = capsys.readouterr().err
+    assert stderr.count("error:") == 1
+    assert "would overwrite" in stderr
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_files_of_the_run_and_of_its_data_are_kept(
+    tiny_run: RunFolder,
+    tiny_pairs: Path,
+    tmp_path: Path,
+    evaluate_main: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    streaming: bool,
+) -> None:
+    write_predictions_csv(tiny_run.predictions_file, ["p1"], [0], np.eye(3)[:1], LABELS)
+    write_json(tiny_run.metrics_file, {})
+    words: list[object] = [tiny_run.path, "--predict"]
+    if streaming:
+        asked, shards = tmp_path / "pairs", tmp_path / "shards"
+        asked.mkdir()
+        (asked / "list.txt").write_text("p1,null\n")
+        (asked / "data").symlink_to(tiny_pairs / "data")
+        write_shards(
+            ShardArguments(data_dir=str(asked), train_file="list.txt", output_dir=str(shards), for_prediction=True)
+        )
+        words += [shards, "--streaming"]
+    else:
+        (tmp_path / "list.txt").write_text("p1,null\n")
+        words += [tmp_path / "list.txt", "--data_dir", tiny_pairs]
+    before = read_tree(tiny_run.path, tiny_pairs)
+    run_files = (tiny_run.config_file, tiny_run.split_file, tiny_run.predictions_file, tiny_run.model_dir / "a.txt")
+    (tiny_run.model_dir / "a.txt").write_text("x,y\n")
+    for output in (*run_files, tiny_pairs / "train.txt", tiny_pairs / "data" / "p1.txt"):
+        expect_refusal(capsys, evaluate_main, *words, "--output", output)
+    (tiny_run.model_dir / "a.txt").unlink()
+    assert read_tree(tiny_run.path, tiny_pairs) == before
+
+
+@pytest.mark.parametrize("header", ["", "guid,tag\n", "id,label\n"])
+def test_earlier_prediction_may_be_replaced(tmp_path: Path, header: str) -> None:
+    (tmp_path / "p.txt").write_text(header + TAGS)
+    (tmp_path / "p.probabilities.csv").write_text(PROBABILITIES)
+    (tmp_path / "p.quarantine.csv").write_text("row,guid,reason,action,detail\n1,1,missing_text,masked,\n")
+    (tmp_path / "p.metrics.json").write_text('{"confusion_matrix": []}')
+    (tmp_path / "p.contributions.json").write_text('{"overall": {}}')
+    OutputFiles(tmp_path / "p.txt").prepare([])
+    with pytest.raises(InputError, match=r"would overwrite .*p\.txt"):
+        OutputFiles(tmp_path / "p.txt").prepare([tmp_path / "p.txt"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.txt", "1,b\n2,b\n"),  # labels of the same rows, beside what was predicted for them
+        ("p.txt", "1,a,x\n2,b,x\n"),
+        ("p.txt", "1,a\n"),
+        ("p.txt", b"\xff\xd8\xff\xe0"),
+        ("p.probabilities.csv", "guid,label,prediction,prob_a,prob_b\n1,a,a,0.9,0.1\n"),
+        ("p.probabilities.csv", "guid,prediction,prob_a,prob_b\n"),
+        ("p.quarantine.csv", "guid,reason\n"),
+        ("p.metrics.json", '{"loss": 1}'),
+        ("p.metrics.json", "notes"),
+        ("p.contributions.json", "[1]"),
+    ],
+)
+def test_foreign_file_is_named_and_kept(tmp_path: Path, name: str, content: str | bytes) -> None:
+    (tmp_path / "p.txt").write_text(TAGS)
+    (tmp_path / "p.probabilities.csv").write_text(PROBABILITIES)
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match="not of an earlier prediction"):
+        OutputFiles(tmp_path / "p.txt").prepare([])
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_prediction_without_its_probabilities_is_not_known_as_one_but_an_empty_file_is_free(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("")
+    OutputFiles(tmp_path / "p.txt").prepare([])
+    (tmp_path / "p.txt").write_text(TAGS)
+    with pytest.raises(InputError, match=r"p\.probabilities\.csv beside them"):
+        OutputFiles(tmp_path / "p.txt").prepare([])
+
+
+def test_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Cannot write into"):
+        OutputFiles(tmp_path / ("x" * 300)).prepare([])
+
+
+def test_predicted_list_that_the_run_was_trained_on_is_kept(tiny_run: RunFolder, tmp_path: Path) -> None:
+    """It looks like a prediction, and is the run's data all the same."""
+    run = load_run(tiny_run.path)
+    run = replace(run, data=replace(run.data, data_dir=str(tmp_path), train_file="p.txt"))
+    (tmp_path / "p.txt").write_text(TAGS)
+    (tmp_path / "p.probabilities.csv").write_text(PROBABILITIES)
+    with pytest.raises(InputError, match="would overwrite"):
+        OutputFiles(tmp_path / "p.txt").prepare(run.list_files())
