@@ -1,9 +1,10 @@
 """Models: configuration, towers, fusion heads, the classifier, and how it is built from flags."""
 
-from modeling.classifier import SentimentClassifier, SentimentOutput
+from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.features import Features
 from modeling.fusion import FUSION_HEADS
+from modeling.output import SentimentOutput
 from modeling.parameters import count_matrix_weights, parameter_table
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +11,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
 from data_utils.errors import InputError
 from modeling.configuration import SentimentConfig, frozen_modalities
 from modeling.features import Features
 from modeling.fusion import TransformerLayer, get_fusion_head
+from modeling.output import SentimentOutput
 from modeling.state import describe_differences
 from modeling.towers import Tower
-
-
-@dataclass
-class SentimentOutput(ModelOutput):
-    """What the model says of B rows.
-
-    Attributes:
-        loss: () or None.
-        logits: (B, C).
-        text_logits, image_logits: (B, C) for the text alone and the picture alone, where they were asked for.
-        text_embeds, image_embeds: (B, D) before fusion, None for an unused tower.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    text_logits: Tensor | None = None
-    image_logits: Tensor | None = None
-    text_embeds: Tensor | None = None
-    image_embeds: Tensor | None = None
 
 
 class SentimentClassifier(PreTrainedModel):
