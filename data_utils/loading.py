@@ -19,6 +19,8 @@ from data_utils.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings,
 from data_utils.records import Record
 from data_utils.text import ENCODINGS, clean_text, decode_text, text_key
 
+# A process is started and ended in the time of some dozen pictures, or of some thousand texts.
+_PICTURES_PER_WORKER, _TEXTS_PER_WORKER = 32, 4096
 PICTURE_FEATURES = Features(
     {
         "image": Value("binary"),
@@ -132,6 +134,7 @@ def load_pictures(files: Sequence[PairFiles], settings: PictureSettings, options
             features=PICTURE_FEATURES,
             options={"settings": settings.to_dict()},
             num_workers=options.num_workers,
+            rows_per_worker=_PICTURES_PER_WORKER,
             description="Decoding pictures",
         )
 
@@ -152,6 +155,7 @@ def load_texts(files: Sequence[PairFiles], mode: str, options: CacheOptions) -> 
             features=TEXT_FEATURES,
             options={"mode": mode},
             num_workers=options.num_workers,
+            rows_per_worker=_TEXTS_PER_WORKER,
             description="Reading texts",
         )
 

@@ -24,8 +24,6 @@ from datasets.utils import tqdm
 from data_utils.errors import InputError
 from data_utils.memory import keep_freed_memory
 
-# Below this many rows per process, starting the process takes longer than its work.
-_ROWS_PER_WORKER = 32
 # Rows per file: at most, and at least. A file takes this share of the rows a process has left; see `_plan_files`.
 _ROWS_PER_FILE, _FEWEST_ROWS_PER_FILE = 4096, 16
 _SHARE = 4
@@ -44,6 +42,7 @@ def map_to_folder(
     features: Features,
     options: dict[str, Any],
     num_workers: int,
+    rows_per_worker: int,
     description: str,
 ) -> None:
     """Apply a plain function to rows with several processes and write the results as *.arrow files into a folder.
@@ -57,6 +56,7 @@ def map_to_folder(
         features: columns of the result.
         options: keyword arguments of the function.
         num_workers: most processes used; few rows use fewer.
+        rows_per_worker: below this many rows for each, starting a process takes longer than its work.
         description: of the progress bar.
 
     Raises:
@@ -64,7 +64,7 @@ def map_to_folder(
         OSError: the folder can't be written to.
     """
     num_rows = len(next(iter(rows.values())))
-    workers = max(1, min(num_workers, num_rows // _ROWS_PER_WORKER))
+    workers = max(1, min(num_workers, num_rows // rows_per_worker))
     spans = _plan_files(num_rows, workers)
     blocks = [{name: values[start:end] for name, values in rows.items()} for start, end in spans]
     paths = [folder / f"part-{start:012}.arrow" for start, _ in spans]

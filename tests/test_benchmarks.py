@@ -139,7 +139,16 @@ def test_mapping_costs_less_than_that_of_datasets(tmp_path):
         Dataset.from_dict(values).map(same, features=types, writer_batch_size=64)
 
     def by_us():
-        map_to_folder(values, same, folder=tmp_path, features=types, options={}, num_workers=1, description="Copying")
+        map_to_folder(
+            values,
+            same,
+            folder=tmp_path,
+            features=types,
+            options={},
+            num_workers=1,
+            rows_per_worker=32,
+            description="Copying",
+        )
 
     assert best_ratio(by_us, by_datasets, turns=3) > 3
 

@@ -51,6 +51,7 @@ def run(folder, function, count, workers, *, features=FEATURES, **options):
         features=features,
         options=options,
         num_workers=workers,
+        rows_per_worker=32,
         description="Squaring",
     )
 
