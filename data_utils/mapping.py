@@ -65,7 +65,9 @@ def map_to_folder(
     """
     num_rows = len(next(iter(rows.values())))
     workers = max(1, min(num_workers, num_rows // rows_per_worker))
-    spans = _plan_files(num_rows, workers)
+    # The same files whatever the rows cost: data sets of the same rows that are joined are cut where either one is cut,
+    # and `datasets` takes time for each piece.
+    spans = _plan_files(num_rows, max(1, min(num_workers, num_rows // _FEWEST_ROWS_PER_FILE)))
     blocks = [{name: values[start:end] for name, values in rows.items()} for start, end in spans]
     paths = [folder / f"part-{start:012}.arrow" for start, _ in spans]
     write = partial(_write_block, function=partial(function, **options), schema=features.arrow_schema)

@@ -43,7 +43,7 @@ def sleep(row):
     time.sleep(60)
 
 
-def run(folder, function, count, workers, *, features=FEATURES, **options):
+def run(folder, function, count, workers, *, features=FEATURES, rows_per_worker=32, **options):
     map_to_folder(
         {"x": list(range(count))},
         function,
@@ -51,9 +51,18 @@ def run(folder, function, count, workers, *, features=FEATURES, **options):
         features=features,
         options=options,
         num_workers=workers,
-        rows_per_worker=32,
+        rows_per_worker=rows_per_worker,
         description="Squaring",
     )
+
+
+def test_files_are_cut_alike_whatever_a_row_costs(tmp_path):
+    for name, rows_per_worker in (("dear", 32), ("cheap", 4096)):
+        (tmp_path / name).mkdir()
+        run(tmp_path / name, square, 300, 2, rows_per_worker=rows_per_worker, offset=0)
+    dear, cheap = (sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("dear", "cheap"))
+    assert len(dear) > 2
+    assert dear == cheap  # what is joined is cut where either is, and each piece costs time at every start
 
 
 @pytest.mark.parametrize(("count", "workers"), [(1, 2), (300, 1), (300, 3)])
