@@ -26,7 +26,7 @@ from data_utils.memory import keep_freed_memory
 
 # Rows per file: at most, and at least. A file takes this share of the rows a process has left; see `_plan_files`.
 _ROWS_PER_FILE, _FEWEST_ROWS_PER_FILE = 4096, 16
-_SHARE = 4
+_SHARE = 2
 # Rows per record batch: few, so that a process holds few decoded pictures at a time, and they stay in the CPU's caches.
 _ROWS_PER_BATCH = 32
 _BYTES_PER_WRITE = 256 << 10
