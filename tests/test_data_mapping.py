@@ -91,7 +91,7 @@ def test_files_cover_all_rows_and_end_small(num_rows, workers):
     assert [row for start, end in spans for row in range(start, end)] == list(range(num_rows))
     sizes = [end - start for start, end in spans]
     assert sizes == sorted(sizes, reverse=True)
-    assert max(sizes) <= max(16, num_rows / (4 * workers))
+    assert max(sizes) <= max(16, num_rows / (2 * workers))
     assert sizes[-1] <= 16
     assert len(sizes) < 10 * workers * math.log2(num_rows + 2)
 
