@@ -7,6 +7,7 @@ batches -> towers -> fusion head -> loss. Every flag: `python train.py --help`.
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from transformers import EarlyStoppingCallback, ProgressCallback, set_seed
@@ -65,8 +66,9 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: SentimentTra
 def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
     """Check the run folder, then train in it while no other job may."""
     if args.dry_run:
-        check_sources(model_args)
-        run_dry(*assemble(model_args, data_args, args))
+        with tempfile.TemporaryDirectory(prefix="dry-run-") as args.output_dir:  # nothing but the data cache stays
+            check_sources(model_args)
+            run_dry(*assemble(model_args, data_args, args))
         return
     run = choose_run(model_args, args)
     args.save_on_each_node = args.save_on_each_node or not shares_files(run.path)

@@ -14,7 +14,7 @@ from datasets import Dataset, Features, Value
 
 from data_utils import ledger as faults
 from data_utils.cache import ABSENT, FileState, build_once, cache_key, file_state
-from data_utils.mapping import map_to_folder
+from data_utils.mapping import Workers, map_to_folder
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture, picture_paths
 from data_utils.records import Record
 from data_utils.text import ENCODINGS, clean_text, decode_text, text_key
@@ -45,7 +45,7 @@ class CacheOptions:
     """Where and how caches are built."""
 
     cache_dir: Path
-    num_workers: int
+    workers: Workers
     overwrite: bool
 
 
@@ -133,7 +133,7 @@ def load_pictures(files: Sequence[PairFiles], settings: PictureSettings, options
             folder=folder,
             features=PICTURE_FEATURES,
             options={"settings": settings.to_dict()},
-            num_workers=options.num_workers,
+            workers=options.workers,
             rows_per_worker=_PICTURES_PER_WORKER,
             description="Decoding pictures",
         )
@@ -154,7 +154,7 @@ def load_texts(files: Sequence[PairFiles], mode: str, options: CacheOptions) -> 
             folder=folder,
             features=TEXT_FEATURES,
             options={"mode": mode},
-            num_workers=options.num_workers,
+            workers=options.workers,
             rows_per_worker=_TEXTS_PER_WORKER,
             description="Reading texts",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import threading
@@ -14,7 +15,7 @@ from itertools import accumulate
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,32 @@ _BYTES_PER_WRITE = 256 << 10
 Row = dict[str, Any]
 
 
+class Workers:
+    """Processes that work for `map_to_folder`: started when it first pays, kept for the next rows, ended on leaving.
+
+    Args:
+        limit: most processes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._pool: ProcessPoolExecutor | None = None
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._held.__exit__(*error)
+
+    def choose_map(self, num_workers: int) -> Callable[..., Iterator[int]]:
+        """The `map` of the processes there are, or of so many new ones; the plain one where one process is enough."""
+        if self._pool is None and num_workers > 1:
+            self._held.enter_context(_quiet_fork())
+            self._pool = self._held.enter_context(ProcessPoolExecutor(num_workers, initializer=_start_worker))
+        return map if self._pool is None else self._pool.map
+
+
 def map_to_folder(
     rows: dict[str, list[Any]],
     function: Callable[..., Row],
@@ -41,7 +68,7 @@ def map_to_folder(
     folder: Path,
     features: Features,
     options: dict[str, Any],
-    num_workers: int,
+    workers: Workers,
     rows_per_worker: int,
     description: str,
 ) -> None:
@@ -55,7 +82,7 @@ def map_to_folder(
         folder: where the files go, a build folder of `build_once`.
         features: columns of the result.
         options: keyword arguments of the function.
-        num_workers: most processes used; few rows use fewer.
+        workers: the processes; few rows start fewer.
         rows_per_worker: below this many rows for each, starting a process takes longer than its work.
         description: of the progress bar.
 
@@ -64,22 +91,21 @@ def map_to_folder(
         OSError: the folder can't be written to.
     """
     num_rows = len(next(iter(rows.values())))
-    workers = max(1, min(num_workers, num_rows // rows_per_worker))
     # The same files whatever the rows cost: data sets of the same rows that are joined are cut where either one is cut,
     # and `datasets` takes time for each piece.
-    spans = _plan_files(num_rows, max(1, min(num_workers, num_rows // _FEWEST_ROWS_PER_FILE)))
+    spans = _plan_files(num_rows, max(1, min(workers.limit, num_rows // _FEWEST_ROWS_PER_FILE)))
     blocks = [{name: values[start:end] for name, values in rows.items()} for start, end in spans]
     paths = [folder / f"part-{start:012}.arrow" for start, _ in spans]
     write = partial(_write_block, function=partial(function, **options), schema=features.arrow_schema)
+    run = workers.choose_map(min(workers.limit, num_rows // rows_per_worker))
     with tqdm(total=num_rows, desc=description, unit=" rows") as progress:
         try:
-            with _start_processes(workers) as run:
-                for count in run(write, paths, blocks):
-                    progress.update(count)
+            for count in run(write, paths, blocks):
+                progress.update(count)
         except BrokenProcessPool as error:
             raise InputError(
                 f"a process was killed while {description.lower()}, most likely because memory ran out; "
-                f"use fewer with --preprocessing_num_workers (now {workers})."
+                f"use fewer with --preprocessing_num_workers (now {workers.limit})."
             ) from error
 
 
@@ -95,16 +121,6 @@ def _plan_files(num_rows: int, workers: int) -> list[tuple[int, int]]:
         spans.append((start, end))
         start = end
     return spans
-
-
-@contextlib.contextmanager
-def _start_processes(workers: int) -> Iterator[Callable[..., Iterator[int]]]:
-    """A `map` over that many processes, or the plain one."""
-    if workers == 1:
-        yield map
-        return
-    with _quiet_fork(), ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
-        yield pool.map
 
 
 @contextlib.contextmanager
@@ -124,6 +140,7 @@ def _quiet_fork() -> Iterator[None]:
 def _start_worker() -> None:
     """Keep the memory of one picture for the next one, and end with the program if that is killed."""
     keep_freed_memory()
+    gc.freeze()  # or each collection walks over all that the program had loaded before it started this process
 
     def watch(parent: int) -> None:
         wait([parent])

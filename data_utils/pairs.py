@@ -20,6 +20,7 @@ from data_utils.arguments import DataArguments
 from data_utils.errors import InputError
 from data_utils.ledger import Entry, Ledger
 from data_utils.loading import CacheOptions, find_files, load_pictures, load_texts
+from data_utils.mapping import Workers
 from data_utils.pictures import PictureSettings
 from data_utils.records import Record, read_records
 
@@ -195,8 +196,10 @@ def load_pairs(
     folder = pair_folder(pair_dir)
     records = read_records(list_file, labels=data.labels, ledger=ledger, for_prediction=for_prediction)
     files = [find_files(folder, record) for record in records]
-    options = CacheOptions(data.cache_path(), data.num_workers(), data.overwrite_cache)
-    texts, pictures = load_texts(files, mode, options), load_pictures(files, picture, options)
+    with Workers(data.num_workers()) as workers:
+        options = CacheOptions(data.cache_path(), workers, data.overwrite_cache)
+        # The pictures first: only they are worth starting processes, which the texts then find running.
+        pictures, texts = load_pictures(files, picture, options), load_texts(files, mode, options)
 
     found = _file_faults(texts, pictures)
     kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, ledger=ledger)

@@ -38,6 +38,12 @@ def draw_photo(seed: str | int = 0, size: tuple[int, int] = (48, 36)) -> Image.I
     return Image.fromarray((smooth + rng.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What started programs leave behind, as torchrun does, goes where pytest removes it at the end."""
+    os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("programs"))
+
+
 @pytest.fixture
 def photo() -> Callable[..., Image.Image]:
     """Factory of pictures: `photo(seed, (width, height))`."""

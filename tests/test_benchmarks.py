@@ -18,7 +18,7 @@ from benchmarks.results import Result
 from benchmarks.setting import Setting
 from data_utils import PairCollator
 from data_utils.batches import BatchReader
-from data_utils.mapping import map_to_folder
+from data_utils.mapping import Workers, map_to_folder
 from evaluation.ablation import run_ablation
 from evaluation.inference import classify, plan_batches, run_inference
 
@@ -145,7 +145,7 @@ def test_mapping_costs_less_than_that_of_datasets(tmp_path):
             folder=tmp_path,
             features=types,
             options={},
-            num_workers=1,
+            workers=Workers(1),
             rows_per_worker=32,
             description="Copying",
         )

@@ -13,7 +13,7 @@ from datasets import Dataset, Features, Value, concatenate_datasets
 from launching import descendants, is_alive, wait_for
 
 from data_utils import InputError, mapping
-from data_utils.mapping import map_to_folder
+from data_utils.mapping import Workers, map_to_folder
 
 FEATURES = Features({"square": Value("int64")})
 WORDS = Features({"word": Value("binary")})
@@ -35,6 +35,10 @@ def die(row):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def name_process(row):
+    return {"square": os.getpid()}
+
+
 def fail(row):
     raise OSError(28, "No space left on device")
 
@@ -44,25 +48,47 @@ def sleep(row):
 
 
 def run(folder, function, count, workers, *, features=FEATURES, rows_per_worker=32, **options):
+    with Workers(workers) as started:
+        run_by(started, folder, function, count, features=features, rows_per_worker=rows_per_worker, **options)
+
+
+def run_by(workers, folder, function, count, *, features=FEATURES, rows_per_worker=32, **options):
+    folder.mkdir(exist_ok=True)
     map_to_folder(
         {"x": list(range(count))},
         function,
         folder=folder,
         features=features,
         options=options,
-        num_workers=workers,
+        workers=workers,
         rows_per_worker=rows_per_worker,
         description="Squaring",
     )
 
 
+def read_all(folder):
+    return concatenate_datasets([Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))])
+
+
 def test_files_are_cut_alike_whatever_a_row_costs(tmp_path):
     for name, rows_per_worker in (("dear", 32), ("cheap", 4096)):
-        (tmp_path / name).mkdir()
         run(tmp_path / name, square, 300, 2, rows_per_worker=rows_per_worker, offset=0)
     dear, cheap = (sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("dear", "cheap"))
     assert len(dear) > 2
     assert dear == cheap  # what is joined is cut where either is, and each piece costs time at every start
+
+
+def test_processes_are_started_where_rows_are_many_and_kept_for_the_next(tmp_path):
+    before, seen, started = set(descendants(os.getpid())), {}, {}
+    with Workers(2) as workers:
+        for name, rows_per_worker in (("few", 4096), ("many", 32), ("next", 4096)):
+            run_by(workers, tmp_path / name, name_process, 300, rows_per_worker=rows_per_worker)
+            seen[name] = set(read_all(tmp_path / name)["square"])
+            started[name] = set(descendants(os.getpid())) - before
+    assert (seen["few"], started["few"]) == ({os.getpid()}, set())
+    assert len(started["many"]) == 2
+    assert started["many"] == started["next"] >= seen["many"] | seen["next"]
+    assert not started["many"] & set(descendants(os.getpid()))
 
 
 @pytest.mark.parametrize(("count", "workers"), [(1, 2), (300, 1), (300, 3)])

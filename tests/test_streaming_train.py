@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import fsspec
@@ -269,8 +270,10 @@ def test_uncounted_tars_from_a_url_train_for_max_steps(shards, run, fails, caplo
     assert "Resuming from" in caplog.text
 
 
-def test_dry_run_over_a_stream(shards, flags, capsys, caplog, tmp_path):
+def test_dry_run_over_a_stream(shards, flags, capsys, caplog, tmp_path, monkeypatch):
     folder = shards()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
     train.main(flags(folder, "--dry_run", "--freeze", "both"))
     assert caplog.text.count("features of a stream aren't kept") == 1
     caplog.clear()
@@ -283,6 +286,7 @@ def test_dry_run_over_a_stream(shards, flags, capsys, caplog, tmp_path):
     assert "6, 6 per epoch" in sheet
     assert "streamed from 6 shards" in sheet
     assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_mistakes_are_one_sentence(shards, fails, tmp_path):

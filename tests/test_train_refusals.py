@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 
 import pytest
 import torch
@@ -82,7 +83,18 @@ def test_name_that_cannot_be_had_offline_gives_one_sentence_with_remedies(run_tr
         assert word in error
 
 
-def test_dry_run_names_all_that_is_missing_offline(sample, capfd, tmp_path):
+def test_refused_training_leaves_no_folder(run_train, capfd, tmp_path):
+    fails(run_train, capfd, "--max_length", "1")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").mkdir()
+    fails(run_train, capfd, "--max_length", "1")
+    assert (tmp_path / "run" / "checkpoints").is_dir()  # not empty, so not its own to remove
+
+
+def test_dry_run_names_all_that_is_missing_offline(sample, capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
     names = ["--text_name", "nobody/text", "--vision_name", "nobody/vision"]
     with pytest.raises(SystemExit) as ending:
         train.main(["--model", "vilbert", *names, "--data_dir", str(sample), "--dry_run"])
@@ -90,6 +102,7 @@ def test_dry_run_names_all_that_is_missing_offline(sample, capfd, tmp_path):
     sentence = capfd.readouterr().err
     assert sentence.count("neither a folder nor in the hub's cache") == 2
     assert sentence.count("Pass a folder that holds the model") == 1
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_planted_leak_is_refused_and_let_through_by_its_flag(run_train, sample, capfd, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,7 +132,6 @@ class SentimentTrainingArguments(TrainingArguments):
             self.report_to, self.disable_tqdm, self.load_best_model_at_end = "none", True, False
             self.eval_on_start = False
             self.early_stopping_patience = 0
-            output_dir = tempfile.mkdtemp(prefix="dry-run-")
         self._match_strategies()
         check_flags(self)
         if self.greater_is_better is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import time
 from collections import Counter
@@ -69,7 +68,7 @@ class OneUpdate(TrainerCallback):
 
 
 def run_dry(trainer: SentimentTrainer, prepared: TrainingData | StreamedData, plan: ModelPlan) -> None:
-    """Make one update and print the sheet on the main rank; every rank calls it. Nothing but the data cache stays."""
+    """Make one update and print the sheet on the main rank; every rank calls it."""
     one = OneUpdate(trainer)
     trainer.add_callback(one)
     trainer.remove_callback(PrinterCallback)
@@ -95,4 +94,3 @@ def run_dry(trainer: SentimentTrainer, prepared: TrainingData | StreamedData, pl
         width = max(len(name) for name, _ in rows)
         print("Dry run: one update was made and thrown away.")
         print(*(f"{name:{width}}  {fact}" for name, fact in rows), sep="\n", flush=True)
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -98,6 +98,8 @@ def lock_run(run: RunFolder) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):
+            run.path.rmdir()  # still empty: the training was refused
         lock.release()
 
 
