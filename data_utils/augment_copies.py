@@ -135,7 +135,8 @@ class CopyMaker:
             yield number
 
     def _is_taken(self, guid: str) -> bool:
-        paths = (os.path.join(self.folder, f"{guid}.txt"), *picture_paths(self.folder, guid))
+        stem = os.path.join(self.folder, guid)
+        paths = (f"{stem}.txt", *picture_paths(stem))
         return guid in self.taken or any(map(os.path.lexists, paths))
 
     def _stage(

@@ -11,14 +11,14 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset
-from datasets.table import MemoryMappedTable, Table, concat_tables
+from datasets.table import MemoryMappedTable, concat_tables
 from filelock import FileLock, Timeout
 
 from data_utils.errors import InputError
@@ -84,24 +84,16 @@ def _open(folder: Path) -> Dataset:
                 raise _DamagedError(f"{name} has another size than it was written with")
         # One data set of all tables, not one per file: describing and hashing each takes longer than mapping its file.
         # The folder's name holds the cache key, so nothing needs to be hashed at all.
-        dataset = Dataset(concat_tables(_map_files(folder, meta["files"])), fingerprint=folder.name)
-        if len(dataset) != meta["rows"]:
-            raise _DamagedError(f"{len(dataset)} rows instead of {meta['rows']}")
+        tables = [MemoryMappedTable.from_file(str(folder / name)) for name in sorted(meta["files"])]
+        return Dataset(concat_tables(tables), fingerprint=folder.name)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
         raise _DamagedError(f"{type(error).__name__}: {error}") from error
-    return dataset
-
-
-def _map_files(folder: Path, names: Iterable[str]) -> list[Table]:
-    """Memory-map Arrow files in the order of their names."""
-    return [MemoryMappedTable.from_file(str(folder / name)) for name in sorted(names)]
 
 
 def _finish(folder: Path, destination: Path) -> None:
     """Seal a built folder and move it into place in one step."""
     files = {path.name: path.stat().st_size for path in sorted(folder.glob("*.arrow"))}
-    rows = sum(map(len, _map_files(folder, files)))
-    meta = {"rows": rows, "files": files, "finished": time.time()}
+    meta = {"files": files, "finished": time.time()}
     (folder / _META).write_text(json.dumps(meta), encoding="utf-8")
     if destination.exists():
         discarded = destination.with_name(f"{destination.name}{_TEMPORARY}{uuid.uuid4().hex}")

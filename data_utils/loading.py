@@ -62,9 +62,10 @@ def find_files(folder: Path, record: Record) -> PairFiles:
     """Look up the text and the picture of a record; for a guid that is not valid no file is looked at."""
     if not record.valid:
         return PairFiles(record.guid, ABSENT, ABSENT)
-    states = map(file_state, picture_paths(folder, record.guid))
+    stem = os.path.join(folder, record.guid)
+    states = map(file_state, picture_paths(stem))
     picture = next((state for state in states if state != ABSENT), ABSENT)
-    return PairFiles(record.guid, file_state(os.path.join(folder, f"{record.guid}.txt")), picture)
+    return PairFiles(record.guid, file_state(f"{stem}.txt"), picture)
 
 
 def load_picture_row(row: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def load_text_row(row: dict[str, Any], mode: str) -> dict[str, Any]:
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
         return file.read()
 
 

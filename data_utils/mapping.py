@@ -45,19 +45,23 @@ class Workers:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._pool: ProcessPoolExecutor | None = None
-        self._held = contextlib.ExitStack()
+        self._environment = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._held.__exit__(*error)
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if self._pool is not None:
+            # Without work they end by themselves, while the caller goes on; after an error the caller may remove what
+            # they still write.
+            self._pool.shutdown(wait=kind is not None)
+        self._environment.close()
 
     def choose_map(self, num_workers: int) -> Callable[..., Iterator[int]]:
         """The `map` of the processes there are, or of so many new ones; the plain one where one process is enough."""
         if self._pool is None and num_workers > 1:
-            self._held.enter_context(_quiet_fork())
-            self._pool = self._held.enter_context(ProcessPoolExecutor(num_workers, initializer=_start_worker))
+            self._environment.enter_context(_quiet_fork())
+            self._pool = ProcessPoolExecutor(num_workers, initializer=_start_worker)
         return map if self._pool is None else self._pool.map
 
 

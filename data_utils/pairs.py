@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 
 from data_utils import ledger as faults
 from data_utils.arguments import DataArguments
@@ -128,14 +128,14 @@ def _refuse_empty(folder: Path, ledger: Ledger) -> None:
 
 def _row_table(records: Sequence[Record], found: _Faults, labels: Sequence[str]) -> Dataset:
     numbers = {label: number for number, label in enumerate(labels)}
+    label_ids = [NO_LABEL_ID if record.label is None else numbers[record.label] for record in records]
     columns = {
-        "guid": [record.guid for record in records],
-        "label": [NO_LABEL_ID if record.label is None else numbers[record.label] for record in records],
-        "text_present": [fault is None for fault in found.text],
-        "image_present": [fault is None for fault in found.image],
+        "guid": pa.array([record.guid for record in records], pa.string()),
+        "label": pa.array(label_ids, pa.int64()),
+        "text_present": pa.array([fault is None for fault in found.text]),
+        "image_present": pa.array([fault is None for fault in found.image]),
     }
-    types = {"guid": "string", "label": "int64", "text_present": "bool", "image_present": "bool"}
-    return Dataset.from_dict(columns, features=Features({name: Value(kind) for name, kind in types.items()}))
+    return Dataset(pa.table(columns))
 
 
 def _fingerprint(dataset: Dataset, settings: dict[str, Any]) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,10 +76,9 @@ class PictureSettings:
         return cls(**values)
 
 
-def picture_paths(folder: Path, guid: str) -> list[str]:
-    """The places where the picture of a (valid) guid may lie, in the order in which they are tried."""
-    stem = os.path.join(folder, guid)
-    return [stem + suffix for suffix in PICTURE_SUFFIXES]
+def picture_paths(stem: str) -> Iterator[str]:
+    """The places where the picture of the pair `folder/guid` may lie, in the order in which they are tried."""
+    return (stem + suffix for suffix in PICTURE_SUFFIXES)
 
 
 def _turning(image: Image.Image) -> Image.Transpose | None:

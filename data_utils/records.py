@@ -19,6 +19,7 @@ from data_utils.text import decode_text
 _HEADER_GUID = ("guid", "id")
 _HEADER_TAG = ("tag", "label", "sentiment")
 _LINE_END = re.compile(r"\r\n|\n|\r")
+_PATH_MARK = re.compile(r"[/\\\0]")
 _SHOWN = 5
 
 
@@ -56,9 +57,7 @@ class _Reading:
 
 def is_valid_guid(guid: str) -> bool:
     """Whether the guid is a plain file name stem: no path, no `..`, no NUL."""
-    return (
-        guid not in ("", ".", "..") and not any(mark in guid for mark in ("/", "\\", "\0")) and Path(guid).name == guid
-    )
+    return guid not in ("", ".", "..") and not _PATH_MARK.search(guid)
 
 
 def _cells(line: str) -> list[str]:

@@ -70,6 +70,13 @@ def read_all(folder):
     return concatenate_datasets([Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))])
 
 
+def wait_for_end(pids):
+    limit = time.monotonic() + 30
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < limit, "a process outlived its work"
+        time.sleep(0.01)
+
+
 def test_files_are_cut_alike_whatever_a_row_costs(tmp_path):
     for name, rows_per_worker in (("dear", 32), ("cheap", 4096)):
         run(tmp_path / name, square, 300, 2, rows_per_worker=rows_per_worker, offset=0)
@@ -88,7 +95,7 @@ def test_processes_are_started_where_rows_are_many_and_kept_for_the_next(tmp_pat
     assert (seen["few"], started["few"]) == ({os.getpid()}, set())
     assert len(started["many"]) == 2
     assert started["many"] == started["next"] >= seen["many"] | seen["next"]
-    assert not started["many"] & set(descendants(os.getpid()))
+    wait_for_end(started["many"])
 
 
 @pytest.mark.parametrize(("count", "workers"), [(1, 2), (300, 1), (300, 3)])
@@ -134,9 +141,11 @@ def test_killed_process_is_an_input_error(tmp_path):
         run(tmp_path, die, 100, 2)
 
 
-def test_error_of_a_process_is_raised(tmp_path):
+def test_error_of_a_process_is_raised_when_none_writes_any_more(tmp_path):
+    before = set(descendants(os.getpid()))
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path, fail, 100, 2)
+    assert not set(descendants(os.getpid())) - before
 
 
 def test_processes_end_with_the_program(tmp_path):
@@ -147,7 +156,4 @@ def test_processes_end_with_the_program(tmp_path):
     workers = descendants(program.pid)
     program.kill()
     program.wait()
-    limit = time.monotonic() + 30
-    while any(is_alive(pid) for pid in workers):
-        assert time.monotonic() < limit, "a worker outlived the program"
-        time.sleep(0.01)
+    wait_for_end(workers)
