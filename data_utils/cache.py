@@ -12,9 +12,8 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from datasets import Dataset
@@ -31,9 +30,8 @@ _META = "meta.json"
 _TEMPORARY = ".building-"
 
 
-@dataclass(frozen=True)
-class FileState:
-    """What the cache key knows of a file.
+class FileState(NamedTuple):
+    """What the cache key knows of a file; a tuple, since it is made for every file of a list.
 
     Attributes:
         path: resolved path; "" when the file is absent.
@@ -67,7 +65,7 @@ def cache_key(settings: dict[str, Any], rows: list[tuple[str, FileState]]) -> st
     """Hash of the settings and of every row's guid and file state (path, kind, size, time of change)."""
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, settings], sort_keys=True).encode())
     for guid, state in rows:
-        digest.update(json.dumps([guid, state.path, state.kind, state.size, state.mtime_ns]).encode())
+        digest.update(json.dumps([guid, *state]).encode())
     return digest.hexdigest()
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import PIL
 from datasets import Dataset, Features, Value
@@ -49,8 +49,7 @@ class CacheOptions:
     overwrite: bool
 
 
-@dataclass(frozen=True)
-class PairFiles:
+class PairFiles(NamedTuple):
     """The two files of one record; both absent when the guid is not valid."""
 
     guid: str
@@ -84,7 +83,7 @@ def load_picture_row(row: dict[str, Any], settings: dict[str, Any]) -> dict[str,
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return {**faulty, "image_detail": f"{name}: {reason}"}
     key = hashlib.sha256(source).hexdigest()
-    return {"image": array.tobytes(), "image_key": key, "image_reason": None, "image_detail": None}
+    return {"image": memoryview(array).cast("B"), "image_key": key, "image_reason": None, "image_detail": None}
 
 
 def load_text_row(row: dict[str, Any], mode: str) -> dict[str, Any]:

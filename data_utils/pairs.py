@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
+from datasets.table import InMemoryTable, concat_tables
 
 from data_utils import ledger as faults
 from data_utils.arguments import DataArguments
@@ -25,7 +26,7 @@ from data_utils.pictures import PictureSettings
 from data_utils.records import Record, read_records
 
 NO_LABEL_ID = -100
-_COLUMNS = ["guid", "label", "text", "text_present", "image", "image_present", "text_key", "image_key"]
+_HASHED = ["guid", "label", "text", "text_present", "image_present", "image_key"]
 _SHOWN = 3
 
 
@@ -126,7 +127,7 @@ def _refuse_empty(folder: Path, ledger: Ledger) -> None:
     )
 
 
-def _row_table(records: Sequence[Record], found: _Faults, labels: Sequence[str]) -> Dataset:
+def _row_columns(records: Sequence[Record], found: _Faults, labels: Sequence[str]) -> InMemoryTable:
     numbers = {label: number for number, label in enumerate(labels)}
     label_ids = [NO_LABEL_ID if record.label is None else numbers[record.label] for record in records]
     columns = {
@@ -135,16 +136,17 @@ def _row_table(records: Sequence[Record], found: _Faults, labels: Sequence[str])
         "text_present": pa.array([fault is None for fault in found.text]),
         "image_present": pa.array([fault is None for fault in found.image]),
     }
-    return Dataset(pa.table(columns))
+    return InMemoryTable(pa.table(columns))
 
 
-def _fingerprint(dataset: Dataset, settings: dict[str, Any]) -> str:
+def _fingerprint(table: pa.Table, kept: np.ndarray, settings: dict[str, Any]) -> str:
+    """Hash of the settings and of the rows that are kept; a picture's key stands for its pixels."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    names = [name for name in _COLUMNS if name not in ("image", "text_key")]
-    rows = dataset.select_columns(names).with_format(None)
+    columns, rows = table.select(_HASHED), np.flatnonzero(kept)
     for start in range(0, len(rows), 1000):
-        batch = rows[start : start + 1000]
-        digest.update(json.dumps([batch[name] for name in names]).encode())
+        first, last = rows[start], rows[start : start + 1000][-1]
+        batch = columns.slice(first, last + 1 - first).filter(pa.array(kept[first : last + 1]))
+        digest.update(json.dumps(list(batch.to_pydict().values())).encode())
     return digest.hexdigest()
 
 
@@ -209,12 +211,15 @@ def load_pairs(
         _refuse_empty(folder, ledger)
     _note_encodings(texts, ledger)
 
-    table = concatenate_datasets([_row_table(records, found, data.labels), texts, pictures], axis=1)
-    dataset = table.select_columns(_COLUMNS)
+    # Joined as tables: a data set describes and hashes each piece anew at every step.
+    columns = [texts.data.select(["text", "text_key"]), pictures.data.select(["image", "image_key"])]
+    table = concat_tables([_row_columns(records, found, data.labels), *columns], axis=1)
+    settings = {"labels": data.labels, "text_cleaning": mode, "picture": picture.to_dict()}
+    fingerprint = _fingerprint(table.table, np.array(kept), settings)
+    dataset = Dataset(table, fingerprint=fingerprint)
     if not all(kept):
         dataset = dataset.select(np.flatnonzero(kept))
-    settings = {"labels": data.labels, "text_cleaning": mode, "picture": picture.to_dict()}
-    return Pairs(dataset=dataset, ledger=ledger, fingerprint=_fingerprint(dataset, settings))
+    return Pairs(dataset=dataset, ledger=ledger, fingerprint=fingerprint)
 
 
 def join_columns(dataset: Dataset, columns: Dataset) -> Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import re
+from functools import lru_cache
 
 CLEANING_MODES = ("report", "tweet", "none")
 ENCODINGS = ("utf-16", "utf-8", "gb18030", "latin-1")
@@ -39,8 +40,9 @@ def _squeeze(text: str) -> str:
     return " ".join(text.replace("\0", " ").split())
 
 
+@lru_cache(maxsize=1)
 def clean_text(text: str, mode: str) -> str:
-    """Clean one text.
+    """Clean one text; the last result is kept, since a text's key asks for the cleaning that it mostly gets itself.
 
     Args:
         text: the decoded text.
@@ -66,6 +68,6 @@ def text_key(text: str) -> str | None:
     It is the hash of the `report` cleaning without regard to case. Texts of nothing but URLs and @names are equal (all
     are empty after cleaning); a blank text has no key, like a missing one.
     """
-    if not clean_text(text, "none"):
+    if not text.strip(_INVISIBLE):
         return None
     return hashlib.sha256(clean_text(text, "report").casefold().encode("utf-8", "surrogatepass")).hexdigest()

@@ -100,13 +100,15 @@ def delete(checkpoint: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def clear_leftovers(folder: Path) -> bool:
-    """Remove what a killed job left behind; True if it was writing a checkpoint."""
-    for doomed in (folder / CONVERTED, *folder.glob(f"{DELETED}*")):
+def is_growing(folder: Path) -> bool:
+    """Whether a checkpoint for `folder` is being written, or was when its job ended."""
+    return bool(list_checkpoints(folder / PARTIAL))  # the folder outlives the checkpoint that moved out by a moment
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed job left behind."""
+    for doomed in (folder / CONVERTED, folder / PARTIAL, *folder.glob(f"{DELETED}*")):
         shutil.rmtree(doomed, ignore_errors=True)
-    was_writing = (folder / PARTIAL).exists()
-    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
-    return was_writing
 
 
 def _files(folder: Path) -> Iterator[Path]:

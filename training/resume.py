@@ -64,7 +64,7 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | N
 
 def _newest(folder: Path) -> Path | None:
     """The newest checkpoint that is whole on every rank's machine."""
-    if (folder / checkpoints.PARTIAL).exists():
+    if checkpoints.is_growing(folder):
         logger.warning("The job ended while it wrote a checkpoint; what there is of it is passed over.")
     whole = []
     for checkpoint in checkpoints.list_checkpoints(folder):
