@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,6 @@ CALLS = 20
 # Batch, heads, tokens, width of a head: CLIP's texts and pictures at batch 8, DINOv2's pictures.
 ATTENTION_SHAPES = {"texts of 24": (8, 8, 24, 64), "50 patches": (8, 12, 50, 64), "257 patches": (8, 6, 257, 64)}
 PATCH_SHAPES = {"32 px, width 768": (32, 768), "14 px, width 384": (14, 384)}
-# glibc's own limits, when its adaption to large blocks has come to its end (mallopt(3)).
-GLIBC_MMAP_THRESHOLD, GLIBC_TRIM_THRESHOLD = 32 * 2**20, 64 * 2**20
 ROWS, WIDTH = 49_408, 512  # CLIP's table of tokens, whose gradient is filled with zeros in each step
 
 
@@ -36,8 +35,9 @@ def measure(setting: Setting) -> list[Result]:
     for name, (size, width) in PATCH_SHAPES.items():
         sides = [patch_steps(kind, size, width, calls) for kind in (PatchConv2d, nn.Conv2d)]
         results.append(compare(f"patches in bfloat16, {name}", "convolution", sides, calls, setting.repeats))
-    sides = [lambda: allocate(memory.keep_freed_memory, calls), lambda: allocate(give_back_freed_memory, calls)]
-    results.append(compare("gradient of 101 MB, memory kept", "given back", sides, calls, setting.repeats))
+    with allocating_process(memory.keep_freed_memory) as kept, allocating_process() as given_back:
+        sides = [lambda: kept(calls), lambda: given_back(calls)]
+        results.append(compare("gradient of 101 MB, memory kept", "given back", sides, calls, setting.repeats))
     return results
 
 
@@ -72,16 +72,14 @@ def patch_steps(kind: type[nn.Conv2d], size: int, width: int, calls: int) -> Cal
     return run
 
 
-def allocate(set_limits: Callable[[], None], calls: int) -> None:
-    """Make and free a large tensor of zeros so many times, under the C library's limits that are set before."""
-    set_limits()
+@contextmanager
+def allocating_process(set_limits: Callable[[], None] | None = None) -> Iterator[Callable[[int], None]]:
+    """`allocate` in a process of its own: what one way leaves free in a process serves the other way, too."""
+    with multiprocessing.get_context("spawn").Pool(1, initializer=set_limits) as pool:
+        yield lambda calls: pool.apply(allocate, (calls,))
+
+
+def allocate(calls: int) -> None:
+    """Make and free a large tensor of zeros so many times."""
     for _ in range(calls):
         torch.zeros(ROWS, WIDTH).add_(1)
-    memory.keep_freed_memory()
-
-
-def give_back_freed_memory() -> None:
-    """The C library's own way, which `keep_freed_memory` ends."""
-    library = ctypes.CDLL(None)
-    library.mallopt(memory.MMAP_THRESHOLD, GLIBC_MMAP_THRESHOLD)
-    library.mallopt(memory.TRIM_THRESHOLD, GLIBC_TRIM_THRESHOLD)

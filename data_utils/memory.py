@@ -8,7 +8,7 @@ import platform
 
 logger = logging.getLogger(__name__)
 # Parameters of mallopt(3).
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGEST = 2**31 - 1
 
 
@@ -21,6 +21,6 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        taken = [library.mallopt(option, _LARGEST) for option in (MMAP_THRESHOLD, TRIM_THRESHOLD)]
+        taken = [library.mallopt(option, _LARGEST) for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)]
         if not all(taken):
             logger.info("This C library gives the memory of large tensors back: a step takes longer than need be.")
