@@ -83,15 +83,24 @@ def _open(folder: Path) -> Dataset:
         # One data set of all tables, not one per file: describing and hashing each takes longer than mapping its file.
         # The folder's name holds the cache key, so nothing needs to be hashed at all.
         tables = [MemoryMappedTable.from_file(str(folder / name)) for name in sorted(meta["files"])]
-        return Dataset(concat_tables(tables), fingerprint=folder.name)
+        dataset = Dataset(concat_tables(tables), fingerprint=folder.name)
+        if len(dataset) != meta["rows"]:  # to Arrow a file ends where zeros begin, as a machine that dies leaves them
+            raise _DamagedError(f"{len(dataset)} rows instead of {meta['rows']}")
+        return dataset
     except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
         raise _DamagedError(f"{type(error).__name__}: {error}") from error
+
+
+def _count_rows(path: Path) -> int:
+    with pa.memory_map(str(path)) as source:
+        return sum(batch.num_rows for batch in pa.ipc.open_stream(source))
 
 
 def _finish(folder: Path, destination: Path) -> None:
     """Seal a built folder and move it into place in one step."""
     files = {path.name: path.stat().st_size for path in sorted(folder.glob("*.arrow"))}
-    meta = {"files": files, "finished": time.time()}
+    rows = sum(_count_rows(folder / name) for name in files)
+    meta = {"rows": rows, "files": files, "finished": time.time()}
     (folder / _META).write_text(json.dumps(meta), encoding="utf-8")
     if destination.exists():
         discarded = destination.with_name(f"{destination.name}{_TEMPORARY}{uuid.uuid4().hex}")

@@ -51,11 +51,10 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if self._pool is not None:
-            # Without work they end by themselves, while the caller goes on; after an error the caller may remove what
-            # they still write.
-            self._pool.shutdown(wait=kind is not None)
-        self._environment.close()
+        with self._environment:
+            if self._pool is not None:
+                # Without work they end by themselves, while the caller goes on; after an error none outlives the call.
+                self._pool.shutdown(wait=kind is not None)
 
     def choose_map(self, num_workers: int) -> Callable[..., Iterator[int]]:
         """The `map` of the processes there are, or of so many new ones; the plain one where one process is enough."""

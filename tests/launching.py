@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import os
 import shutil
@@ -106,7 +108,8 @@ def kill(process: subprocess.Popen) -> None:
     """
     group = [process.pid, *descendants(process.pid)]
     for pid in group:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # ended by itself
+            os.kill(pid, signal.SIGKILL)
     process.wait()
     limit = time.monotonic() + 10
     while any(is_alive(pid) for pid in group):
@@ -115,11 +118,12 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes below `pid`."""
+    """The processes below `pid`; of those that end meanwhile, perhaps not all."""
     found = []
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, thread.read_text().split()):
-            found += [child, *descendants(child)]
+    for thread in glob.glob(f"/proc/{pid}/task/*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for child in map(int, Path(thread).read_text().split()):
+                found += [child, *descendants(child)]
     return found
 
 

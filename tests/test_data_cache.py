@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 
@@ -110,7 +111,7 @@ def test_several_processes_give_the_same_rows(make_pairs, load, numbered_rows, t
     assert "TOKENIZERS_PARALLELISM" not in os.environ or os.environ["TOKENIZERS_PARALLELISM"] != "false"
 
 
-@pytest.mark.parametrize("damage", ["truncated", "gone", "meta", "garbage"])
+@pytest.mark.parametrize("damage", ["truncated", "gone", "meta", "garbage", "zeros"])
 def test_damaged_cache_is_built_again_with_a_notice(make_pairs, load, numbered_rows, tmp_path, caplog, damage):
     folder = make_pairs(numbered_rows(3))
     before, _ = load(folder)
@@ -123,6 +124,11 @@ def test_damaged_cache_is_built_again_with_a_notice(make_pairs, load, numbered_r
         part.unlink()
     elif damage == "meta":
         meta.write_text("[]")
+    elif damage == "zeros":  # behind the schema
+        with pa.memory_map(str(part)) as source:
+            pa.ipc.open_stream(source)
+            start = source.tell()
+        part.write_bytes(part.read_bytes()[:start].ljust(part.stat().st_size, b"\0"))
     else:
         part.write_bytes(b"x" * part.stat().st_size)
     after, work = load(folder)

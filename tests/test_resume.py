@@ -182,6 +182,7 @@ def test_twenty_kills_at_random_moments_change_nothing(config, ranks, sample, tm
             log=tmp_path / "log",
         )
         if number % 2:
+            assert wait_for(lambda: not is_writing(cut), job)  # what the last kill left is cleared by the new job
             assert wait_for(lambda: is_writing(cut), job), (tmp_path / "log").read_text()[-2000:]
             time.sleep(chance.uniform(0, 0.01))
         else:
