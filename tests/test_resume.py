@@ -171,7 +171,7 @@ def test_damaged_checkpoint_is_passed_over(sample, tmp_path):
 def test_twenty_kills_at_random_moments_change_nothing(config, ranks, sample, tmp_path):
     """Half of them while a checkpoint is written, half at any moment between two."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    long = ["--num_train_epochs", "8"]  # on a busy machine a job gets further before it's killed
+    long = ["--num_train_epochs", "16"]  # on a busy machine a job gets further before it's killed
     launch(launcher(config, ranks), *flags(sample, whole, *long))
     chance, while_writing = random.Random(0), 0
     for number in range(20):
