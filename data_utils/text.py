@@ -40,9 +40,9 @@ def _squeeze(text: str) -> str:
     return " ".join(text.replace("\0", " ").split())
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def clean_text(text: str, mode: str) -> str:
-    """Clean one text; the last result is kept, since a text's key asks for the cleaning that it mostly gets itself.
+    """Clean one text; the last two results are kept: a text's key asks for the cleaning that it mostly gets itself.
 
     Args:
         text: the decoded text.
@@ -68,6 +68,6 @@ def text_key(text: str) -> str | None:
     It is the hash of the `report` cleaning without regard to case. Texts of nothing but URLs and @names are equal (all
     are empty after cleaning); a blank text has no key, like a missing one.
     """
-    if not text.strip(_INVISIBLE):
+    if not clean_text(text, "none"):
         return None
     return hashlib.sha256(clean_text(text, "report").casefold().encode("utf-8", "surrogatepass")).hexdigest()
