@@ -14,13 +14,14 @@ from pathlib import Path
 
 from benchmarks.inputs import draw_pairs, write_clip
 from benchmarks.preparation import read_guids
-from benchmarks.report import describe_machine, format_report
+from benchmarks.report import Record, describe_machine, format_report
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from training.console import set_up_logging
 
 logger = logging.getLogger("benchmarks")
 ROOT = Path(__file__).resolve().parent.parent
+MACHINES = ROOT / "benchmarks" / "machines"
 # Modules of this package that have a function `measure`, in the order of the table.
 MEASUREMENTS = (
     *("step", "naive", "kernels", "loader", "preparation", "start"),
@@ -43,15 +44,12 @@ def main() -> None:
     found = {name: results for name in asked if (results := _run(name, setting))}
     num_pairs = len(read_guids(setting.data_dir / "train.txt")) - 1
     data = f"{num_pairs:,} pairs, " + ("given by --data_dir" if options.data_dir else "drawn, JPEG of 400 px")
-    machine = describe_machine()
-    report = format_report(machine, data, found)
-    print(report)
+    record = Record(describe_machine(), data, found)
+    print(format_report([record]))
     if not options.names and not options.quick:
-        (ROOT / "docs").mkdir(exist_ok=True)
-        (ROOT / "docs" / "performance.md").write_text(report, encoding="utf-8")
-        content = {name: [result.to_dict() for result in results] for name, results in found.items()}
-        text = json.dumps({"machine": machine, "data": data, "results": content}, indent=1)
-        (ROOT / "benchmarks" / "results.json").write_text(text + "\n", encoding="utf-8")
+        record.save(MACHINES)
+        records = [Record.load(path) for path in sorted(MACHINES.glob("*.json"))]
+        (ROOT / "docs" / "performance.md").write_text(format_report(records), encoding="utf-8")
     if len(found) < len(asked):
         raise SystemExit(f"Failed: {', '.join(name for name in asked if name not in found)}.")
 

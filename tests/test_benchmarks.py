@@ -13,7 +13,7 @@ from tiny import IMAGE_SIZE, TOKENIZER, tiny_model
 
 from benchmarks import evaluation, features, naive, options, step
 from benchmarks.inputs import draw_pairs, write_clip
-from benchmarks.report import describe_machine, format_report
+from benchmarks.report import Record, describe_machine, format_report
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from data_utils import PairCollator
@@ -69,7 +69,8 @@ def best_ratio(side, other, turns=5):
 @pytest.mark.parametrize("module", [step, naive, evaluation, features, options])
 def test_quick_measurement_gives_figures_and_a_table(setting, module):
     results = module.measure(setting)
-    report = format_report(describe_machine(), "drawn", {"name": results})
+    record = Record(describe_machine(), "drawn", {"name": results})
+    report = format_report([record])
     for result in results:
         assert len(result.values) == len(result.against_values) == setting.repeats
         assert min(result.values + result.against_values) > 0
@@ -82,6 +83,19 @@ def test_target_is_judged_by_the_median_ratio():
     assert (met.judged, met.is_met) == (1.0, True)
     assert not Result("a", [4.0, 2.0, 9.0], "s", target=3.0, at_least=False).is_met
     assert Result("a", [1.0], "s").is_met is None
+
+
+def test_each_machine_keeps_its_figures_and_the_report_sets_them_side_by_side(tmp_path):
+    def record(cpu, rate, **facts):
+        result = Result("training", [rate], "rows/s", "bare steps", [10.0], target=0.95)
+        return Record(describe_machine() | {"cpu": cpu, "cores": 2, "gpus": []} | facts, "drawn", {"step": [result]})
+
+    for machine in [record("A (R) 1", 1.0), record("B", 9.0), record("A (R) 1", 9.6), record("A", 9.9, gpus=["H 100"])]:
+        machine.save(tmp_path)
+    records = [Record.load(path) for path in sorted(tmp_path.glob("*.json"))]
+    assert len(records) == 3
+    assert records[0] == record("A", 9.9, gpus=["H 100"])
+    assert "| step | training | at least 0.95 | 0.99 | 0.96 | **0.9** |" in format_report(records)
 
 
 def test_turns_take_batches_from_all_over_the_epoch():
