@@ -14,7 +14,8 @@ from pathlib import Path
 
 from benchmarks.inputs import draw_pairs, write_clip
 from benchmarks.preparation import read_guids
-from benchmarks.report import Record, describe_machine, format_report
+from benchmarks.record import Record, describe_machine
+from benchmarks.report import format_report
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from training.console import set_up_logging

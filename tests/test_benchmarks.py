@@ -13,7 +13,8 @@ from tiny import IMAGE_SIZE, TOKENIZER, tiny_model
 
 from benchmarks import evaluation, features, naive, options, step
 from benchmarks.inputs import draw_pairs, write_clip
-from benchmarks.report import Record, describe_machine, format_report
+from benchmarks.record import Record, describe_machine
+from benchmarks.report import format_report
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from data_utils import PairCollator
