@@ -11,6 +11,13 @@ from data_utils.text import CLEANING_MODES
 
 BAD_PAIR_MODES = ("mask", "drop", "error")
 RESIZE_MODES = ("shortest", "squash")
+# Flags that a stream has no use for, and what to do instead.
+UNSTREAMED = {
+    "max_train_samples": "take --max_steps for a quick trial",
+    "split_file": "pass it to python -m data_utils.shard, which splits",
+    "allow_leaky_split": "pass it to python -m data_utils.shard, which splits",
+    "train_file": "name the shards by --data_dir, which takes a glob",
+}
 DEFAULT_LABELS = ("negative", "neutral", "positive")
 
 
@@ -125,12 +132,18 @@ class DataArguments:
             _check_positive(name, getattr(self, name))
         if self.streaming:
             self._check_streaming()
+        elif self.shuffle_buffer_size != type(self).shuffle_buffer_size:
+            raise InputError("Got --shuffle_buffer_size, which belongs to --streaming; leave it out.")
 
     def _check_streaming(self) -> None:
-        if self.max_train_samples is not None:
-            raise InputError("Got --max_train_samples with --streaming; take --max_steps for a quick trial.")
-        if self.split_file is not None:
-            raise InputError("Got --split_file with --streaming; pass it to python -m data_utils.shard, which splits.")
+        for name, remedy in UNSTREAMED.items():
+            if getattr(self, name) != getattr(type(self), name):
+                raise InputError(f"Got --{name} with --streaming; {remedy}.")
+        if self.val_ratio not in (0, type(self).val_ratio):
+            raise InputError(
+                f"Got --val_ratio {self.val_ratio} with --streaming, where the shards hold the split: leave it out for "
+                "the validation shards, or take 0 for none."
+            )
 
     def _check_labels(self) -> None:
         labels = self.labels

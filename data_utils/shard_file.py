@@ -27,7 +27,7 @@ class ShardRow:
     guid: str
     text: str | None
     image: bytes | None
-    label: str | int | None
+    label: str | float | None
 
 
 Row = tuple[int, Callable[[], ShardRow]]

@@ -13,7 +13,8 @@ from data_utils.shard_set import Shard, ShardSet
 _FORMATS = {"parquet": shard_parquet, "webdataset": shard_tar}
 _NEEDED = {
     "parquet": "the columns image (struct of bytes and path, or bytes), text and label (a name or a class number)",
-    "webdataset": "of each row a .jpg (or .png, .webp), a .txt, and a .cls or a .json with label in it",
+    "webdataset": "of each row, which is files of one name up to the first dot, a .jpg (or .png, .webp), a .txt, and a "
+    ".cls or a .json with label in it",
 }
 
 
@@ -36,14 +37,14 @@ def iterate_shard(shard: Shard, kind: str, *, start: int = 0, stop: int | None =
 
 
 def check_columns(shards: ShardSet, *, labelled: bool) -> None:
-    """Refuse shards that lack a column, by a look at the first one's first rows.
+    """Refuse shards that lack a column, by a look at the first rows that there are.
 
     Raises:
         InputError: it names what there is and what is needed.
     """
-    shard = shards.shards[0]
     try:
-        found = _FORMATS[shards.kind].find_columns(shard)
+        looks = ((shard, _FORMATS[shards.kind].find_columns(shard)) for shard in shards.shards)
+        shard, found = next((look for look in looks if look[1]), (shards.shards[0], {}))
     except ShardError as error:
         raise InputError(str(error)) from error
     if not {"image", "text"} <= found.keys() or (labelled and "label" not in found):

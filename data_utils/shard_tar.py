@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import PurePosixPath
+from typing import Any
 
 from data_utils.pictures import PICTURE_SUFFIXES
 from data_utils.shard_file import GUID_COLUMNS, Row, ShardRow, opened
@@ -15,6 +16,7 @@ from data_utils.text import decode_text
 
 _COLUMN_OF = {"txt": "text", "cls": "label", **{suffix.removeprefix("."): "image" for suffix in PICTURE_SUFFIXES}}
 _LOOKED_AT = 16
+_SHOWN = 40
 Members = dict[str, tarfile.TarInfo]
 
 
@@ -41,7 +43,7 @@ def find_columns(shard: Shard) -> dict[str, set[str]]:
         for _, members in islice(_iterate_members(archive), _LOOKED_AT):
             for ending in members:
                 found.setdefault(_COLUMN_OF.get(ending, ending), set()).add(f".{ending}")
-            if "json" in members and "label" in json.loads(archive.extractfile(members["json"]).read()):
+            if _read_details(archive, members).get("label") is not None:
                 found.setdefault("label", set()).add(".json with label")
     return found
 
@@ -63,14 +65,33 @@ def _iterate_members(archive: tarfile.TarFile) -> Iterator[tuple[str, Members]]:
         members[ending.lower()] = member
     if members:
         yield current, members
+    _check_end(archive)
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Refuse an archive without the empty block at its end, at whose cut or damage tarfile would just stop."""
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"after {archive.offset} bytes comes neither a file nor the archive's end")
+
+
+def _read_details(archive: tarfile.TarFile, members: Members) -> dict[str, Any]:
+    """Fields of the row's .json; of one that can't be read its content as the label, which nobody knows then."""
+    if "json" not in members:
+        return {}
+    content = decode_text(archive.extractfile(members["json"]).read())[0]
+    try:
+        details = json.loads(content)
+    except ValueError:
+        return {"label": f"{content[:_SHOWN]} (no JSON)"}
+    return details if isinstance(details, dict) else {}
 
 
 def _read_members(archive: tarfile.TarFile, key: str, members: Members) -> ShardRow:
     def read(ending: str) -> bytes | None:
         return archive.extractfile(members[ending]).read() if ending in members else None
 
-    details = json.loads(read("json") or b"{}")
-    details = details if isinstance(details, dict) else {}
+    details = _read_details(archive, members)
     text, number = read("txt"), read("cls")
     return ShardRow(
         guid=str(next((details[name] for name in GUID_COLUMNS if details.get(name) is not None), key)),

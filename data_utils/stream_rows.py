@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from data_utils.text import clean_text
 from data_utils.tokens import tokenize_batch
 
 Fault = tuple[str, str]
+_PASS_STRIDE = 998_244_353
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,21 @@ class NumberedRow:
     """A row of a shard.
 
     Attributes:
-        row_index: its number in the whole part.
+        place: its number in the whole part, by which the ledger knows it.
         shard: the shard's name, for messages.
         row: what the shard holds.
-        is_known: it was met in an earlier epoch or pass, so what is wrong with it stands in the ledger already.
+        turn: passes over an endless stream before this one.
     """
 
-    row_index: int
+    place: int
     shard: str
     row: ShardRow
-    is_known: bool = False
+    turn: int = 0
+
+    @property
+    def row_index(self) -> int:
+        """The place, and another number in each pass, as an endless stream is one epoch to what draws by both."""
+        return self.place + self.turn * _PASS_STRIDE
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class RowPreparer:
 
     def __call__(self, rows: Sequence[NumberedRow]) -> tuple[list[dict[str, Any]], list[Entry]]:
         """Rows with guid, text (cleaned), text_present, image (uint8 bytes of (3, H, W) or None), image_present, label,
-        row_index and input_ids; and what was wrong with those that aren't known."""
+        row_index and input_ids; and what was wrong with them."""
         entries: list[Entry] = []
         prepared = [self._prepare(row, entries) for row in rows]
         tokens = tokenize_batch([row["text"] for row in prepared], self.tokenizer, self.max_length)["input_ids"]
@@ -78,9 +85,7 @@ class RowPreparer:
         row, found = numbered.row, _absent(numbered)
 
         def note(fault: Fault, action: str) -> None:
-            if not numbered.is_known:
-                detail = f"{numbered.shard}: {fault[1]}"
-                entries.append(Entry(numbered.row_index + 1, row.guid, fault[0], action, detail))
+            entries.append(Entry(numbered.place + 1, row.guid, fault[0], action, f"{numbered.shard}: {fault[1]}"))
 
         label, fault = read_label(row.label, self.labels)
         if fault and not (self.for_prediction and fault[0] == faults.NO_LABEL):
@@ -109,7 +114,7 @@ class RowPreparer:
 
     def _read_image(self, source: bytes | None) -> tuple[bytes | None, Fault | None]:
         if source is None:
-            return None, (faults.MISSING_IMAGE, "the row has no picture")
+            return None, (faults.MISSING_IMAGE, "the row has no picture's bytes")
         try:
             return decode_picture(source, self.picture).tobytes(), None
         except PictureError as error:
@@ -121,12 +126,18 @@ def _absent(row: NumberedRow) -> dict[str, Any]:
     return {"guid": row.row.guid, "row_index": row.row_index, **nothing}
 
 
-def read_label(label: str | int | None, labels: Sequence[str]) -> tuple[int, Fault | None]:
-    """Class number of a label: by its name (of digits too), else it is the number; -100 with a fault for others."""
-    if label is None or str(label).casefold() in ("", "null"):
+def read_label(label: str | float | None, labels: Sequence[str]) -> tuple[int, Fault | None]:
+    """Class number of a label: by its name (of digits too), else it is the number; -100 with a fault for others.
+
+    Numbers may be floats: a column of integers becomes one as soon as one of them is missing (then nan) in pandas.
+    """
+    if isinstance(label, float) and (label.is_integer() or math.isnan(label)):
+        label = None if math.isnan(label) else int(label)
+    name = "" if label is None else str(label).strip()
+    if name.casefold() in ("", "null"):
         return NO_LABEL_ID, (faults.NO_LABEL, "a training row needs a label")
-    if str(label) in labels:
-        return labels.index(str(label)), None
-    if str(label).isdecimal() and int(label) < len(labels):
-        return int(label), None
+    if name in labels:
+        return labels.index(name), None
+    if name.isdecimal() and int(name) < len(labels):
+        return int(name), None
     return NO_LABEL_ID, (faults.UNKNOWN_LABEL, f"got {label!r}; allowed: {', '.join(labels)}, or their numbers from 0")

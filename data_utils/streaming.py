@@ -24,8 +24,6 @@ from data_utils.stream_rows import NumberedRow, RowPreparer
 
 # Beside the tensors of a batch: what was wrong with its rows, and the error that ended the stream.
 FAULTS, ERROR = "faults", "error"
-# Modality dropout draws by row and epoch; an endless stream is one epoch, so its passes count into the row's number.
-_PASS_STRIDE = 998_244_353
 
 
 class PairStream(IterableDataset):
@@ -137,18 +135,18 @@ class PairStream(IterableDataset):
         """Position and content of the wanted rows, none of which lies before position `first`."""
         starts = self.shards.starts
         position = 0
-        for number, pieces in enumerate(passes):
-            before, is_known = position, self._epoch > 0 or number > 0
+        for turn, pieces in enumerate(passes):
+            before = position
             for piece in pieces:
                 shard = self.shards.shards[piece.shard]
                 if piece.stop is not None and position + piece.stop - piece.start <= first:
                     position += piece.stop - piece.start
                     continue
-                base = (piece.shard << 32) + number * _PASS_STRIDE if starts is None else int(starts[piece.shard])
+                base = piece.shard << 32 if starts is None else int(starts[piece.shard])
                 for row, read in iterate_shard(shard, self.shards.kind, start=piece.start, stop=piece.stop):
                     if row % piece.stride == piece.turn:
                         if is_wanted(position):
-                            yield position, NumberedRow(base + row, shard.name, read(), is_known)
+                            yield position, NumberedRow(base + row, shard.name, read(), turn)
                         position += 1
             if position == before:
                 raise ShardError("A worker has no row to read; use fewer --dataloader_num_workers, or processes.")

@@ -6,7 +6,7 @@ import csv
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
 from itertools import groupby
 from operator import itemgetter
@@ -138,15 +138,24 @@ class _PartFiles:
                         with self.path(kind, shard).open("rb") as part:
                             shutil.copyfileobj(part, whole)
                 os.replace(temporary, target)
-        for kind in self.KINDS:
-            for shard in range(num_shards):
-                self.path(kind, shard).unlink()
+        self._remove(range(num_shards))
 
-    def begin(self, shards: Sequence[int]) -> None:
-        """Empty files, whatever a prediction that was killed has left."""
+    @contextmanager
+    def begin(self, shards: Sequence[int]) -> Iterator[None]:
+        """Empty files, whatever a prediction that was killed has left; an error removes them."""
+        try:
+            for kind in self.KINDS:
+                for shard in shards:
+                    self.path(kind, shard).write_bytes(b"")
+            yield
+        except BaseException:
+            self._remove(shards)
+            raise
+
+    def _remove(self, shards: Sequence[int]) -> None:
         for kind in self.KINDS:
             for shard in shards:
-                self.path(kind, shard).write_bytes(b"")
+                self.path(kind, shard).unlink(missing_ok=True)
 
 
 def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: Accelerator) -> None:
@@ -178,11 +187,11 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
         world_size=accelerator.num_processes,
     )
     try:
-        parts.begin([number for number, _ in batches.own])
-        count = _answer(run, batches, parts, accelerator, num_workers=arguments.dataloader_num_workers)
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            parts.merge(len(shards.shards), run.label_names)
+        with parts.begin([number for number, _ in batches.own]):
+            count = _answer(run, batches, parts, accelerator, num_workers=arguments.dataloader_num_workers)
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                parts.merge(len(shards.shards), run.label_names)
     except OSError as error:
         raise RankError(f"Cannot write beside {files.output} ({error}); all ranks need one --output folder.") from error
     total = int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))

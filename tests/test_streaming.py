@@ -207,10 +207,10 @@ def test_faulty_rows_keep_their_place_but_not_their_label(shards, prepare, mode,
     assert len(entries) == 3
 
 
-def test_fault_is_reported_once_and_a_broken_shard_ends_the_stream(shards, stream):
+def test_fault_is_reported_by_its_row_and_a_broken_shard_ends_the_stream(shards, stream):
     found = shards(rows=[(str(number), "positive", "@you") for number in range(10)])
     faults = [read(stream(found), epoch=epoch) for epoch in (0, 1)]
-    assert [sum(len(batch[FAULTS]) for batch in batches) for batches in faults] == [10, 0]
+    assert [{entry.row for batch in batches for entry in batch[FAULTS]} for batches in faults] == [{*range(1, 11)}] * 2
     path = found.shards[1].url.removeprefix("file://")
     with open(path, "r+b") as file:
         file.truncate(50)
@@ -219,16 +219,20 @@ def test_fault_is_reported_once_and_a_broken_shard_ends_the_stream(shards, strea
         assert any("can't be read" in batch.get(ERROR, "") for batch in batches)
 
 
-def test_fault_is_reported_on_the_first_of_many_passes_alone(shards, stream):
+def test_faults_of_all_passes_name_the_same_rows_while_their_numbers_differ(shards, stream):
     rows = [(str(number), "positive", "@you" if number % 2 else "words") for number in range(10)]
     found = shards(kind="webdataset", manifest=False, rows=rows)
     batches = read(stream(found, num_batches=20), 2)  # 80 rows: 8 passes
-    assert sorted(entry.guid for batch in batches for entry in batch[FAULTS]) == ["1", "3", "5", "7", "9"]
+    assert len({(entry.row, entry.guid) for batch in batches for entry in batch[FAULTS]}) == 5
+    assert len({row for batch in batches for row in batch["row_index"].tolist()}) == 80
 
 
 @pytest.mark.parametrize(
     ("label", "number"),
-    [("neutral", 1), (2, 2), ("0", 0), (3, NO_LABEL_ID), (None, NO_LABEL_ID), ("Glad", NO_LABEL_ID)],
+    [
+        *[("neutral", 1), (" neutral ", 1), (2, 2), ("0", 0), (2.0, 2), (3, NO_LABEL_ID), (None, NO_LABEL_ID)],
+        *[("Glad", NO_LABEL_ID), (1.5, NO_LABEL_ID), (float("nan"), NO_LABEL_ID), (float("inf"), NO_LABEL_ID)],
+    ],
 )
 def test_label_is_a_name_or_a_number(label, number):
     found, fault = read_label(label, LABELS)

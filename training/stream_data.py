@@ -167,7 +167,7 @@ def _check_counts(shards: ShardSet, data: DataArguments, args: SentimentTraining
 
 def _settings(shards: ShardSet, data: DataArguments, args: SentimentTrainingArguments) -> StreamSettings:
     return StreamSettings(
-        seed=args.seed,
+        seed=args.seed if args.data_seed is None else args.data_seed,
         batch_size=args.per_device_train_batch_size,
         world_size=args.world_size,
         rank=args.process_index,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
@@ -16,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from data_utils.errors import InputError
 from data_utils.files import write_csv
 from data_utils.ledger import COLUMNS, Entry
 from data_utils.shard_file import ShardError
@@ -24,6 +26,8 @@ from training.losses import ClassBalance
 from training.trainer import SentimentTrainer
 
 logger = logging.getLogger(__name__)
+# A run stops when so many rows have passed, from its first on, of which none can be trained on.
+USELESS_ROWS = 1000
 
 
 class FaultLog:
@@ -37,10 +41,10 @@ class FaultLog:
     def __init__(self, path: Path | None, rank: int) -> None:
         self._is_main = rank == 0
         self._own = None if path is None else path if rank == 0 else path.with_name(f".{path.name}.rank{rank}")
-        self._known: set[tuple[str, str, str]] | None = None
+        self._known: set[tuple[str, str]] | None = None
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Enter faults; those that a resumed run meets a second time stand there already."""
+        """Enter faults that don't stand there already, from an earlier epoch or from before the run was resumed."""
         if entries and self._own is not None:
             self._enter([tuple(map(str, astuple(entry))) for entry in entries])
 
@@ -63,12 +67,18 @@ class FaultLog:
 
     def _enter(self, rows: Sequence[Sequence[str]]) -> None:
         if self._known is None:
-            self._known = {tuple(row[:3]) for row in _read_rows(self._own)}
-        new = [row for row in rows if tuple(row[:3]) not in self._known]
+            self._known = {_key(row) for row in _read_rows(self._own)}
+        new = {key: row for row in rows if (key := _key(row)) not in self._known}
+        self._known.update(new)
         if not self._own.exists():
             write_csv(self._own, [COLUMNS])
         with self._own.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(new)
+            csv.writer(file, lineterminator="\n").writerows(new.values())
+
+
+def _key(row: Sequence[str]) -> tuple[str, str]:
+    """Number of the row and reason: a row has several faults, each of which is entered once."""
+    return row[0], sys.intern(row[2])
 
 
 def _read_rows(path: Path) -> Iterator[list[str]]:
@@ -84,17 +94,22 @@ class StreamTrainer(SentimentTrainer):
 
     Raises (while training):
         ShardError: a shard can't be read, or a row has a fault under --on_bad_pair error.
+        InputError: no row can be trained on.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         path = None if self.args.dry_run else Path(self.args.output_dir).parent / "quarantine.csv"
         self._faults = FaultLog(path, self.args.process_index)
+        self._useless_updates: int | None = None  # made before the first one that learns from a row; then None
+        self._last_fault: Entry | None = None
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """As in Trainer; then the main rank's quarantine.csv holds the entries of all."""
-        result = super().train(*args, **kwargs)
+        self._useless_updates = 0 if resume_from_checkpoint is None else None
+        result = super().train(resume_from_checkpoint, **kwargs)
         self._faults.finish()
+        self._refuse_useless_rows()
         return result
 
     def get_train_dataloader(self) -> DataLoader:
@@ -113,7 +128,23 @@ class StreamTrainer(SentimentTrainer):
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """As in `SentimentTrainer`, after the batches' faults were entered."""
         batches, weight_sum = super().get_batch_samples(map(self._take_faults, epoch_iterator), num_batches, device)
+        if weight_sum > 0:
+            self._useless_updates = None
+        elif self._useless_updates is not None:
+            self._useless_updates += 1
+            if self._useless_updates * self.args.global_batch_size >= USELESS_ROWS:
+                self._refuse_useless_rows()
         return batches, weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # 0 where no row of an update counts
+
+    def _refuse_useless_rows(self) -> None:
+        """Stop a run that has learnt from no row yet, on all ranks at once, as all know the rows' sum of weights."""
+        if self._useless_updates:
+            entry = self._last_fault
+            last = f" (the last one: {entry.reason}, {entry.detail})" if entry else ""
+            raise InputError(
+                f"No row of the first {self._useless_updates} updates can be trained on{last}; quarantine.csv names "
+                "them. If their labels are right, name them with --labels."
+            )
 
     def _balance_classes(self) -> ClassBalance:
         counts = self.train_dataset.shards.label_counts
@@ -136,5 +167,6 @@ class StreamTrainer(SentimentTrainer):
         if entries and self.train_dataset.refuses_faults:
             first = entries[0]
             raise ShardError(f"Row {first.guid!r} has {first.reason} ({first.detail}) and --on_bad_pair is error.")
+        self._last_fault = entries[-1] if entries else self._last_fault
         self._faults.add(entries)
         return batch
