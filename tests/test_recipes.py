@@ -250,6 +250,8 @@ def test_other_folds_classes_in_another_order_and_copies_are_no_mistake(write_co
         ("seeds: 3\n" + SWEEP, [], r"write `seed: \[42, 43, 44\]` there"),
         (SWEEP, ["--folds", "3"], "Got folds, which a sweep takes in its section"),
         (SWEEP, ["--seeds=3"], "Got seeds, which a sweep takes in its section"),
+        ("sweep: {learning_rate: [1e-2, 1e-5]}\n", ["--head_learning_rate", "1e-3"], "only frozen towers would have"),
+        ("sweep: {learning_rate: [1e-2, 1e-5]}\n", ["--head-learning-rate=1e-3"], "only frozen towers would have"),
         ("sweep: {folds: -2}\n", [], "Got folds: -2 in .* at least 2"),
         ("sweep: {folds: 0}\n", [], "at least 2"),
         ("sweep: {folds: 1}\n", [], "at least 2"),
@@ -261,3 +263,11 @@ def test_other_folds_classes_in_another_order_and_copies_are_no_mistake(write_co
 def test_what_a_sweep_would_ignore_or_do_twice_is_refused(write, text, words, message):
     with pytest.raises(InputError, match=message):
         read_sweep(["--sweep", write(text), "--data_dir", "x", *words])
+
+
+def test_rate_of_the_command_line_takes_the_place_of_a_swept_one(write):
+    recipe = write("head_learning_rate: 0.01\nsweep: {learning_rate: [0.1, 0.2], seed: [1, 2]}\n")
+    sweep = read_sweep(["--sweep", recipe, "--data_dir", "x", "--model", "clip", "--learning_rate", "0.3"])
+    assert [trial.values for trial in sweep.trials] == [{"seed": "1"}, {"seed": "2"}]
+    assert {trial.training.learning_rate for trial in sweep.trials} == {0.3}
+    assert {trial.training.head_learning_rate for trial in sweep.trials} == {0.01}

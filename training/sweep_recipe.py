@@ -111,6 +111,7 @@ def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
     _check_said_once(path, axes, values)
     _check_folds_and_seeds(given | values.keys())
     axes = {name: choices for name, choices in axes.items() if name not in given}
+    _check_rates(path, axes, given | values.keys())
     base = ["--freeze", "both", *to_flags(values), *rest]
     trials, data = _make_trials(base, axes, num_folds)
     _check_data(data, num_folds, given | values.keys())
@@ -166,10 +167,14 @@ def _check_said_once(path: Path, axes: Mapping[str, Any], values: Mapping[str, A
     twice = sorted(axes.keys() & values.keys())
     if twice:
         raise InputError(f"{twice[0]} stands twice in {path}, also in its section {SECTION}; leave one of them out.")
-    if "learning_rate" in axes and (axes | values).get("head_learning_rate") is not None:
+
+
+def _check_rates(path: Path, axes: Mapping[str, Any], named: set[str]) -> None:
+    """Heads train with a tenfold --learning_rate only where nothing gives them a rate of their own."""
+    if "learning_rate" in axes and "head_learning_rate" in axes.keys() | named:
         raise InputError(
-            f"{path} sweeps learning_rate, which only frozen towers would have, and names head_learning_rate, which "
-            "all trials would train with; leave one of them out."
+            f"{path} sweeps learning_rate, which only frozen towers would have: all heads would train with the "
+            "--head_learning_rate that is given too; leave one of them out."
         )
 
 
