@@ -252,6 +252,8 @@ def test_other_folds_classes_in_another_order_and_copies_are_no_mistake(write_co
         (SWEEP, ["--seeds=3"], "Got seeds, which a sweep takes in its section"),
         ("sweep: {learning_rate: [1e-2, 1e-5]}\n", ["--head_learning_rate", "1e-3"], "only frozen towers would have"),
         ("sweep: {learning_rate: [1e-2, 1e-5]}\n", ["--head-learning-rate=1e-3"], "only frozen towers would have"),
+        ("sweep: {weight-decay: [0.1], weight_decay: [0.2]}\n", [], "weight_decay stands twice .* in two spellings"),
+        ("weight_decay: 0.1\nsweep: {weight-decay: [0.2]}\n", [], "weight_decay stands twice .* section sweep"),
         ("sweep: {folds: -2}\n", [], "Got folds: -2 in .* at least 2"),
         ("sweep: {folds: 0}\n", [], "at least 2"),
         ("sweep: {folds: 1}\n", [], "at least 2"),
@@ -271,3 +273,10 @@ def test_rate_of_the_command_line_takes_the_place_of_a_swept_one(write):
     assert [trial.values for trial in sweep.trials] == [{"seed": "1"}, {"seed": "2"}]
     assert {trial.training.learning_rate for trial in sweep.trials} == {0.3}
     assert {trial.training.head_learning_rate for trial in sweep.trials} == {0.01}
+
+
+def test_swept_flags_may_be_written_with_dashes(write):
+    recipe = write("sweep: {head-learning-rate: [0.1, 0.2]}\n")
+    sweep = read_sweep(["--sweep", recipe, "--data_dir", "x", "--model", "clip"])
+    assert [trial.values for trial in sweep.trials] == [{"head_learning_rate": "0.1"}, {"head_learning_rate": "0.2"}]
+    assert [trial.training.head_learning_rate for trial in sweep.trials] == [0.1, 0.2]

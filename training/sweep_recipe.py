@@ -15,7 +15,7 @@ from modeling.arguments import ModelArguments
 from training.arguments import LATEST, SentimentTrainingArguments
 from training.console import quiet
 from training.launch import uses_deepspeed, uses_fsdp
-from training.parsing import find_recipe, parse_arguments, read_recipe, to_flags
+from training.parsing import find_recipe, parse_arguments, read_recipe, spell_flags, to_flags
 
 SECTION, FOLDS = "sweep", "folds"
 # Flags that change neither the towers nor the rows.
@@ -126,7 +126,7 @@ def _read_section(path: Path, section: object) -> tuple[dict[str, tuple[str, ...
             "`fusion: [early, late]`, or train it once with --config."
         )
     axes, num_folds = {}, None
-    for name, choices in section.items():
+    for name, choices in spell_flags(path, section).items():
         check_choice(f"in the section {SECTION} of {path} the key", name, (*SWEPT, FOLDS))
         if name == FOLDS:
             if type(choices) is not int or choices < 2:
