@@ -55,6 +55,10 @@ def fails(run_train, capfd, *flags, code=2, **options):
         (["--labels", "bad", "good"], "--labels"),
         (["--metric_for_best_model", "acuracy"], "accuracy"),
         (["--per_device_train_batch_size", "0"], "more than 0"),
+        (["--lr_scheduler_type", "warmup_stable_decay"], "takes JSON with num_decay_steps, num_stable_steps"),
+        (["--lr_scheduler_type", "cosine_with_min_lr"], "takes JSON with num_cycles, min_lr, min_lr_rate"),
+        (["--lr_scheduler_kwargs", '{"num_cycle": 1}'], "takes JSON with num_cycles."),
+        (["--lr_scheduler_type", "greedy", "--lr_scheduler_kwargs", '{"factor": 2}'], "Factor should be < 1.0"),
         pytest.param(
             *(["--fp16"], "use --bf16"),
             marks=pytest.mark.skipif(torch.accelerator.is_available(), reason="has float16"),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import TYPE_CHECKING
+
+import torch
+from transformers import get_scheduler
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from data_utils.errors import InputError, check_choice
 from training.losses import CLASS_WEIGHTS
@@ -13,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**32 - 1  # numpy's
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "ece", "loss")
+# Of a schedule's arguments those that --lr_scheduler_kwargs doesn't give.
+_GIVEN_TO_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs")
 
 
 def check_flags(args: SentimentTrainingArguments) -> None:
@@ -31,6 +38,25 @@ def check_flags(args: SentimentTrainingArguments) -> None:
     check_choice("--class_weights", args.class_weights, CLASS_WEIGHTS)
     _check_best_model(args)
     _check_numbers(args)
+
+
+def check_schedule(args: SentimentTrainingArguments) -> None:
+    """Refuse a schedule that can't be made, by making it for a weight of no model.
+
+    Args:
+        args: with the parsed --lr_scheduler_kwargs.
+    """
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
+    kind, options = args.lr_scheduler_type, args.lr_scheduler_kwargs
+    try:
+        get_scheduler(kind, optimizer, num_warmup_steps=0, num_training_steps=1, scheduler_specific_kwargs=options)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        names = inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[kind]).parameters
+        allowed = ", ".join(name for name in names if name not in _GIVEN_TO_SCHEDULES)
+        raise InputError(
+            f"Got --lr_scheduler_type {kind.value} and --lr_scheduler_kwargs {options}, of which no schedule can be "
+            f"made ({error}); --lr_scheduler_kwargs takes JSON with {allowed or 'what transformers documents for it'}."
+        ) from error
 
 
 def _check_best_model(args: SentimentTrainingArguments) -> None:
