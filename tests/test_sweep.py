@@ -304,6 +304,7 @@ def test_precision_is_that_of_the_largest_model_wherever_it_stands(run_sweep, mo
         ({"seed": [1]}, {"full_determinism": True}, "--full_determinism True"),
         ({"num_train_epochs": [1.5]}, {"num_train_epochs": None}, "whole ones"),
         ({"seed": [1]}, {"resume_from_checkpoint": "x"}, "by itself"),
+        ({"seed": [1]}, {"optim": "galore_adamw"}, "two learning rates"),
         ({"lr_scheduler_type": ["reduce_lr_on_plateau"]}, {}, "can't do"),
         ({"lr_scheduler_type": ["cosine", "warmup_stable_decay"]}, {}, "takes JSON with num_decay_steps"),
         ({}, {}, "no section `sweep`"),

@@ -55,6 +55,8 @@ def fails(run_train, capfd, *flags, code=2, **options):
         (["--labels", "bad", "good"], "--labels"),
         (["--metric_for_best_model", "acuracy"], "accuracy"),
         (["--per_device_train_batch_size", "0"], "more than 0"),
+        (["--optim", "galore_adamw"], "--optim galore_adamw, which lacks the two learning rates"),
+        (["--optim", "sgd", "--optim_args", "momentum=much"], "--optim sgd and --optim_args momentum=much"),
         (["--lr_scheduler_type", "warmup_stable_decay"], "takes JSON with num_decay_steps, num_stable_steps"),
         (["--lr_scheduler_type", "cosine_with_min_lr"], "takes JSON with num_cycles, min_lr, min_lr_rate"),
         (["--lr_scheduler_kwargs", '{"num_cycle": 1}'], "takes JSON with num_cycles."),
@@ -67,6 +69,12 @@ def fails(run_train, capfd, *flags, code=2, **options):
 )
 def test_mistakes_end_with_one_clear_sentence(run_train, capfd, flags, expected):
     assert expected in fails(run_train, capfd, *flags)
+
+
+def test_optimizer_without_its_package_is_refused_with_its_name(run_train, capfd, monkeypatch):
+    monkeypatch.setattr("transformers.trainer_optimizer.is_torch_optimi_available", lambda: False)
+    sentence = fails(run_train, capfd, "--optim", "stable_adamw")
+    assert "Got --optim stable_adamw, which can't be had here (You need to install `torch-optimi`" in sentence
 
 
 def test_ctrl_c_ends_with_one_sentence(capsys):

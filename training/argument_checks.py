@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import get_scheduler
+from transformers import Trainer, get_scheduler
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from data_utils.errors import InputError, check_choice
@@ -20,6 +20,8 @@ MAX_SEED = 2**32 - 1  # numpy's
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "ece", "loss")
 # Of a schedule's arguments those that --lr_scheduler_kwargs doesn't give.
 _GIVEN_TO_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs")
+# Words in the names of optimizers that group a model's weights by themselves.
+_GROUP_BY_THEMSELVES = ("galore", "apollo", "lomo")
 
 
 def check_flags(args: SentimentTrainingArguments) -> None:
@@ -38,6 +40,27 @@ def check_flags(args: SentimentTrainingArguments) -> None:
     check_choice("--class_weights", args.class_weights, CLASS_WEIGHTS)
     _check_best_model(args)
     _check_numbers(args)
+
+
+def check_optimizer(args: SentimentTrainingArguments) -> None:
+    """Refuse an optimizer that can't be had, mostly for want of a package, before the data are prepared.
+
+    Args:
+        args: with the parsed --optim.
+    """
+    name = args.optim.value
+    if any(word in name for word in _GROUP_BY_THEMSELVES):
+        raise InputError(
+            f"Got --optim {name}, which lacks the two learning rates of towers and head, as it groups the weights by "
+            "itself; leave --optim out, or take one that keeps our groups, such as adafactor."
+        )
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(args)
+    except (ImportError, ValueError) as error:
+        options = f" and --optim_args {args.optim_args}" if args.optim_args else ""
+        raise InputError(
+            f"Got --optim {name}{options}, which can't be had here ({error}); mend that, or leave --optim out."
+        ) from error
 
 
 def check_schedule(args: SentimentTrainingArguments) -> None:

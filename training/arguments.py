@@ -15,7 +15,7 @@ from data_utils.errors import InputError
 from data_utils.memory import keep_freed_memory
 from modeling import SentimentClassifier, count_matrix_weights
 from training import launch
-from training.argument_checks import METRICS, check_flags, check_schedule
+from training.argument_checks import METRICS, check_flags, check_optimizer, check_schedule
 from training.losses import CLASS_WEIGHTS, ClassBalance
 
 logger = logging.getLogger(__name__)
@@ -144,6 +144,7 @@ class SentimentTrainingArguments(TrainingArguments):
         super().__post_init__()
         self.output_dir = output_dir  # Trainer's own default isn't ours, which depends on the model
         self._check_launch()
+        check_optimizer(self)
         check_schedule(self)
 
     def _choose_device(self) -> None:
