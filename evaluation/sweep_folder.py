@@ -42,11 +42,22 @@ class SweepFolder(RunFolder):
 
     def read_records(self) -> list[TrialRecord]:
         """The finished trials, by number."""
-        return [TrialRecord(**json.loads(path.read_text(encoding="utf-8"))) for path in self._list_records()]
+        return [_read_record(path) for path in self._list_records()]
 
     def finished(self) -> set[int]:
         """Numbers of the finished trials."""
         return {int(path.stem) for path in self._list_records()}
+
+    def drop_damaged(self) -> list[int]:
+        """Delete the records of trials whose files were damaged or deleted, which makes them unfinished.
+
+        Returns:
+            Their numbers.
+        """
+        damaged = [path for path in self._list_records() if not self._is_whole(path)]
+        for path in damaged:
+            path.unlink()
+        return [int(path.stem) for path in damaged]
 
     def write_trial(self, record: TrialRecord, predictions: Predictions | None) -> None:
         """Write a trial's predictions, if it has any, and then its record, which makes it a finished one."""
@@ -88,8 +99,22 @@ class SweepFolder(RunFolder):
                     path = self.path / "predictions" / f"out_of_fold_{names[0]:04d}-{names[1]:04d}.csv"
                     write_predictions_csv(path, joined.guids, joined.labels, joined.best, self.label_names)
 
+    def _is_whole(self, path: Path) -> bool:
+        """Whether a record and the predictions that go with it can be read."""
+        try:
+            record = _read_record(path)
+            if record.error is None:
+                self.read_predictions(record)
+        except (ValueError, TypeError):  # no JSON, or other keys; an InputError is a ValueError
+            return False
+        return True
+
     def _list_records(self) -> list[Path]:
         return sorted((self.path / "trials").glob("[0-9]*.json"))
 
     def _predictions_file(self, number: int, suffix: str) -> Path:
         return self.path / "predictions" / f"{number:04d}{suffix}.csv"
+
+
+def _read_record(path: Path) -> TrialRecord:
+    return TrialRecord(**json.loads(path.read_text(encoding="utf-8")))

@@ -198,6 +198,34 @@ def test_killed_sweep_goes_on_and_another_moves_it_aside(run_sweep, tmp_path, ca
     assert yaml.safe_load((sweep / "config.yaml").read_text())["training"]["weight_decay"] == 0.5
 
 
+def test_trials_with_damaged_files_are_trained_again(run_sweep, caplog):
+    choices = {"seed": [1, 2, 3, 4, 5, 6], "head_learning_rate": [0.01]}
+    flags = {"head_learning_rate": None, "num_train_epochs": 1}
+    sweep = run_sweep(choices, **flags)
+    files = sorted((sweep / "predictions").iterdir())
+    before = {path: path.read_text() for path in files}
+    (sweep / "trials" / "0000.json").write_text("")
+    (sweep / "trials" / "0001.json").write_text('{"number": 1, "values"')
+    (sweep / "trials" / "0002.json").write_text("[]")
+    (sweep / "predictions" / "0003.csv").unlink()
+    (sweep / "predictions" / "0004_last.csv").write_text("guid,label")
+    whole = (sweep / "trials" / "0005.json").stat().st_mtime_ns
+    caplog.clear()
+    run_sweep(choices, **flags)
+    assert "Trained again, since files of theirs are damaged or gone: trials 0, 1, 2, 3, 4." in caplog.text
+    assert "1 trials are there" in caplog.text
+    assert {path: path.read_text() for path in files} == before
+    assert [read_record(sweep, number)["values"]["seed"] for number in range(6)] == list("123456")
+    assert (sweep / "trials" / "0005.json").stat().st_mtime_ns == whole
+
+
+def test_trial_that_diverged_is_whole_without_predictions(tmp_path):
+    folder = SweepFolder(tmp_path, LABELS)
+    folder.write_trial(TrialRecord(0, {"seed": "1"}, [], 0.5, error="diverged"), None)
+    assert folder.drop_damaged() == []
+    assert folder.finished() == {0}
+
+
 def strip_seconds(table):
     return [line.rsplit(",", 1)[0] for line in table.splitlines()]
 

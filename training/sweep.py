@@ -80,6 +80,9 @@ def open_sweep(folder: SweepFolder, recipe: SweepRecipe, data: SweepData) -> Non
     sections["environment"]["sweep_sha256"] = _hash_sweep(sections, data)
     if folder.config_file.exists():
         if folder.load_arguments()["environment"].get("sweep_sha256") == sections["environment"]["sweep_sha256"]:
+            if damaged := folder.drop_damaged():
+                numbers = ", ".join(map(str, damaged))
+                logger.warning("Trained again, since files of theirs are damaged or gone: trials %s.", numbers)
             logger.info("Going on with the sweep in %s: %d trials are there.", folder.path, len(folder.finished()))
             return
         move_aside(folder.path)
