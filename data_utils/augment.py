@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser
 
 from data_utils.arguments import DataArguments
 from data_utils.augment_copies import KINDS, Copy, CopyMaker, read_text_keys
@@ -35,6 +34,7 @@ from data_utils.augment_manifest import (
     undo,
 )
 from data_utils.augment_predictions import check_rows, choose_rows, find_predictions, read_predictions
+from data_utils.command_line import FlagParser
 from data_utils.errors import InputError, check_choice
 from data_utils.ledger import Ledger
 from data_utils.pairs import pair_folder
@@ -174,9 +174,9 @@ def _report(manifest: dict[str, Any], args: AugmentArguments) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code (2 after a mistake of the user)."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
-    parser = HfArgumentParser(AugmentArguments, description="Add changed copies of the rows that a model misjudges.")
+    parser = FlagParser(AugmentArguments, description="Add changed copies of the rows that a model misjudges.")
     try:
-        (args,) = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        (args,) = parser.parse(argv)
         if args.undo:
             removed, kept = undo(Path(args.data_dir))
             print(f"Deleted {removed} files and {MANIFEST}.")

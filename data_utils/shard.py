@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser
 
 from data_utils.arguments import DEFAULT_LABELS, DataArguments
+from data_utils.command_line import FlagParser
 from data_utils.errors import InputError, check_choice
 from data_utils.files import write_text
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
@@ -218,9 +218,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code (2 after a mistake of the user)."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     logging.getLogger("data_utils").setLevel(logging.INFO)
-    parser = HfArgumentParser(ShardArguments, description="Write shards with the pictures inside, for --streaming.")
+    parser = FlagParser(ShardArguments, description="Write shards with the pictures inside, for --streaming.")
     try:
-        (args,) = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        (args,) = parser.parse(argv)
         manifest = write_shards(args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

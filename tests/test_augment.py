@@ -312,6 +312,14 @@ def test_flags_that_cannot_be_used_are_refused(folder, predict, capsys, words, n
     assert digest(folder) == before
 
 
+def test_unknown_flag_is_one_sentence(folder, predict, capsys):
+    assert run(folder, "--predictoins", "x", predictions=predict()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: Got '--predictoins x', which is no flag of ")
+    assert "Did you mean --predictions?" in error
+    assert error.count("\n") == 1
+
+
 def test_missing_predictions_are_asked_for(folder, capsys):
     assert run(folder) == 2
     assert "--folds 5" in capsys.readouterr().err

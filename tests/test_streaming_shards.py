@@ -100,6 +100,21 @@ def test_list_that_is_not_parted_by_commas_is_refused(write, numbered_rows, tmp_
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data_dir", "D", "--output_dir", "S", "--unknown"], "error: Got '--unknown', which is no flag of "),
+        (["--output_dir", "S"], "error: The following arguments are required: --data_dir"),
+        (["--data_dir", "D", "--output_dir", "S", "--seed", "x"], "error: Argument --seed: invalid int value: 'x'"),
+    ],
+)
+def test_flags_that_cannot_be_parsed_are_one_sentence(capsys, words, message):
+    assert shard.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
 def test_command_counts_the_faults_on_the_screen(make_pairs, numbered_rows, tmp_path, monkeypatch, caplog):
     folder = make_pairs([*numbered_rows(9), ("bare", "positive", "x", None)])
     words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / "out"), "--cache_dir", str(tmp_path / "cache")]

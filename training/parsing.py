@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
-from transformers import HfArgumentParser
 
 from data_utils.arguments import DataArguments
+from data_utils.command_line import FlagParser
 from data_utils.errors import InputError
 from modeling.arguments import ModelArguments
 from training.arguments import SentimentTrainingArguments
@@ -21,11 +20,6 @@ from training.arguments import SentimentTrainingArguments
 SECTIONS = {"sweep": "--sweep", "runs": "--compare"}
 _RECIPE_FLAGS = ("--config", "--sweep", "--compare")
 _GROUPS = (ModelArguments, DataArguments, SentimentTrainingArguments)
-
-
-class _Parser(HfArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message[:1].upper()}{message[1:]}. See --help for all flags.")
 
 
 class _Loader(yaml.SafeLoader):
@@ -58,7 +52,7 @@ def parse_arguments(
     Raises:
         InputError: an unknown flag (with the nearest known one), or a value that isn't allowed.
     """
-    parser = _Parser(_GROUPS, description=description, allow_abbrev=False)
+    parser = FlagParser(_GROUPS, description=description, allow_abbrev=False)
     parser.add_argument("--config", help="YAML file of flags (a recipe); flags on the command line win over it.")
     parser.add_argument(
         "--sweep",
@@ -72,11 +66,8 @@ def parse_arguments(
         flags = [*to_flags(read_recipe(path)), *flags]
     elif starter is not None:
         raise InputError(f"Got {starter} {path}, which train.py takes; here the flags are those of one training.")
-    _, unknown = parser.parse_known_args(flags)
-    if unknown:
-        raise InputError(_explain_unknown(unknown, list(parser._option_string_actions)))
     try:
-        model, data, training, _ = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
+        model, data, training, _ = parser.parse(flags)
     except InputError:
         raise
     except ValueError as error:  # TrainingArguments' own checks
@@ -96,7 +87,7 @@ def find_recipe(argv: Sequence[str]) -> tuple[str | None, Path | None, list[str]
     Raises:
         InputError: it names more than one.
     """
-    finder = _Parser((), add_help=False, allow_abbrev=False)
+    finder = FlagParser((), add_help=False, allow_abbrev=False)
     for flag in _RECIPE_FLAGS:
         finder.add_argument(flag, action="append", default=[])
     known, rest = finder.parse_known_args(argv)
@@ -195,10 +186,3 @@ def _flags_of_words() -> frozenset[str]:
     """The flags that are not true or false."""
     types = {name: kind for group in _GROUPS for name, kind in get_type_hints(group).items()}
     return frozenset(name for name, kind in types.items() if kind is not bool and bool not in get_args(kind))
-
-
-def _explain_unknown(unknown: list[str], flags: list[str]) -> str:
-    first = next((word for word in unknown if word.startswith("--")), unknown[0]).split("=")[0]
-    near = difflib.get_close_matches(first, flags, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"Got {' '.join(unknown)!r}, which is no flag of train.py.{hint} See --help for all flags."
