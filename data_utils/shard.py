@@ -155,7 +155,7 @@ def _claim_folder(output: Path, manifest: dict[str, Any]) -> None:
     earlier = read_manifest(output)
     if earlier is None and output.is_dir() and any(output.iterdir()):
         raise InputError(f"--output_dir {output} holds other files; choose a folder of its own.")
-    if earlier is not None and earlier["sha256"] != manifest["sha256"]:
+    if earlier is not None and earlier.get("sha256") != manifest["sha256"]:
         raise InputError(
             f"{output} holds shards of other data or settings (see {output / MANIFEST}); choose another --output_dir, "
             "or delete that folder first."

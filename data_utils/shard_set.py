@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +25,9 @@ MANIFEST = "shards.json"
 VERSION = 1
 SUFFIXES = {"parquet": ".parquet", "webdataset": ".tar"}
 PARTS = ("train", "validation", "test")
+# What readers need of a manifest, and of its entry of a shard.
+_FIELDS = {"format": str, "complete": bool, "parts": dict}
+_ENTRY_FIELDS = {"file": str, "rows": int, "bytes": int, "labels": dict}
 _GLOB_MARKS = frozenset("*?[")
 _FOOTER_THREADS = 16
 
@@ -151,7 +155,27 @@ def _parse_manifest(source: bytes, name: str) -> dict[str, Any]:
         raise InputError(f"{name} is no manifest of shards; copy it again, or write the shards anew.") from error
     if version != VERSION:
         raise InputError(f"{name} is of version {version}, this program reads {VERSION}; write the shards anew.")
+    _check_fields(manifest, _FIELDS, name)
+    if manifest["format"] not in SUFFIXES:
+        raise InputError(
+            f"{name} names the format {manifest['format']!r}, this program reads {' and '.join(SUFFIXES)}; copy it "
+            "again, or write the shards anew into another folder."
+        )
+    _check_fields(manifest["parts"], dict.fromkeys(manifest["parts"], list), name)
+    for entry in chain.from_iterable(manifest["parts"].values()):
+        _check_fields(entry, _ENTRY_FIELDS, name)
+        _check_fields(entry["labels"], dict.fromkeys(entry["labels"], int), name)
     return manifest
+
+
+def _check_fields(found: object, kinds: Mapping[str, type], name: str) -> None:
+    """Refuse a piece of the manifest `name` in which a field is missing, or of another kind than its readers need."""
+    for field, kind in kinds.items():
+        if not isinstance(found, dict) or not isinstance(found.get(field), kind):
+            raise InputError(
+                f"{name} is damaged: {field!r} is missing, or no {kind.__name__}; copy it again, or write the shards "
+                "anew into another folder."
+            )
 
 
 def _listed(files: AbstractFileSystem, path: str, entry: Mapping[str, Any]) -> Shard:

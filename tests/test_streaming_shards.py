@@ -263,3 +263,38 @@ def test_manifest_of_another_version_is_refused(write, numbered_rows):
     (folder / MANIFEST).write_text(json.dumps(content | {"version": 99}))
     with pytest.raises(InputError, match="version 99"):
         find_shards(str(folder), "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest.pop("complete"), "'complete' is missing, or no bool"),
+        (lambda manifest: manifest.pop("parts"), "'parts' is missing, or no dict"),
+        (lambda manifest: manifest["parts"].update(train="x"), "'train' is missing, or no list"),
+        (lambda manifest: manifest["parts"]["train"].append("x"), "'file' is missing, or no str"),
+        (lambda manifest: manifest["parts"]["train"][1].pop("bytes"), "'bytes' is missing, or no int"),
+        (lambda manifest: manifest["parts"]["train"][1]["labels"].update(glad="x"), "'glad' is missing, or no int"),
+        (lambda manifest: manifest.update(format="zip"), "the format 'zip', this program reads parquet and webdataset"),
+    ],
+)
+def test_manifest_that_lacks_something_is_refused(write, numbered_rows, capsys, change, message):
+    rows = numbered_rows(20)
+    folder = write(rows)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    change(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=message):
+        find_shards(str(folder), "train")
+    write(rows, code=2)
+    assert message in capsys.readouterr().err
+
+
+def test_manifest_of_other_origin_is_not_gone_on_with(write, numbered_rows, capsys):
+    rows = numbered_rows(20)
+    folder = write(rows)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["sha256"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert find_shards(str(folder), "train") is not None
+    write(rows, code=2)
+    assert "holds shards of other data or settings" in capsys.readouterr().err
