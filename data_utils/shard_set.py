@@ -137,7 +137,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def _read_manifest(files: AbstractFileSystem, path: str) -> dict[str, Any] | None:
     name = f"{path}/{MANIFEST}"
-    if _GLOB_MARKS & set(path) or path.endswith(tuple(SUFFIXES.values())) or not files.isfile(name):
+    may_be_files = _GLOB_MARKS & set(path) or path.endswith(tuple(SUFFIXES.values()))
+    if (may_be_files and not files.isdir(path)) or not files.isfile(name):
         return None
     manifest = _parse_manifest(files.cat_file(name), name)
     if not manifest["complete"]:
@@ -184,10 +185,10 @@ def _listed(files: AbstractFileSystem, path: str, entry: Mapping[str, Any]) -> S
 
 def _list_files(files: AbstractFileSystem, path: str) -> dict[str, int]:
     """Path and bytes of every file that a shard may be, sorted."""
-    if _GLOB_MARKS & set(path):
-        found = files.glob(path, detail=True)
-    elif files.isdir(path):
+    if files.isdir(path):  # before globbing, since a folder's own name may hold marks of a glob
         found = {info["name"]: info for info in files.ls(path, detail=True)}
+    elif _GLOB_MARKS & set(path):
+        found = files.glob(path, detail=True)
     else:
         found = {path: files.info(path)}
     ends = tuple(SUFFIXES.values())

@@ -298,3 +298,12 @@ def test_manifest_of_other_origin_is_not_gone_on_with(write, numbered_rows, caps
     assert find_shards(str(folder), "train") is not None
     write(rows, code=2)
     assert "holds shards of other data or settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x_9.tar", "x.parquet", "x_[1]", "x*"])
+def test_folder_may_be_named_like_a_file_or_a_glob(write, numbered_rows, name):
+    folder = write(numbered_rows(20), "--shard_format", "webdataset", name=name)
+    shards = find_shards(str(folder), "train")
+    assert shards.num_rows == len(read_all(folder, "train")), "counted by its shards.json"
+    (folder / MANIFEST).unlink()
+    assert [shard.name for shard in find_shards(str(folder), "train").shards] == [s.name for s in shards.shards]
