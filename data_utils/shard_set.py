@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
@@ -123,9 +122,13 @@ def find_shards(location: str, part: str) -> ShardSet | None:
         # A glob or a file says itself what is to be predicted, whatever it is called.
         chosen = found if part == "test" and not files.isdir(path) else _choose_part(found, part)
         return _open_foreign(files, chosen, location) if chosen else None
-    except (OSError, ImportError, pa.ArrowException) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a file system raises what the library behind it does, which need be no OSError
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
-            f"The shards in {location} can't be read ({error}); check --data_dir (or --predict)."
+            f"The shards in {location} can't be read ({reason}); check --data_dir (or --predict), which takes a "
+            "folder, glob or file, on disk or as a URL of fsspec whose package is installed."
         ) from error
 
 

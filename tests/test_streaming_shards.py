@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Features, Image, Value, load_dataset
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import known_implementations
 
 from data_utils import shard, shard_write
 from data_utils.errors import InputError
@@ -307,3 +309,25 @@ def test_folder_may_be_named_like_a_file_or_a_glob(write, numbered_rows, name):
     assert shards.num_rows == len(read_all(folder, "train")), "counted by its shards.json"
     (folder / MANIFEST).unlink()
     assert [shard.name for shard in find_shards(str(folder), "train").shards] == [s.name for s in shards.shards]
+
+
+def test_url_that_cannot_be_opened_is_one_sentence(monkeypatch):
+    class LostFileSystem(MemoryFileSystem):
+        """Its errors are no OSErrors, as those of hf:// without a network."""
+
+        protocol = "lost"
+
+        def isfile(self, path):
+            raise RuntimeError("no\nnetwork")
+
+    fsspec.register_implementation("lost", LostFileSystem, clobber=True)
+    monkeypatch.setitem(
+        known_implementations, "uninstalled", {"class": "no_such_package.FileSystem", "err": "Install x"}
+    )
+    for url, message in (
+        ("foo://bar/x", "ValueError: Protocol not known: foo"),
+        ("uninstalled://bar/x", "ImportError: Install x"),
+        ("lost://bar/x", "RuntimeError: no network"),
+    ):
+        with pytest.raises(InputError, match=f"The shards in {url} can't be read \\({message}\\); check --data_dir"):
+            find_shards(url, "train")
