@@ -46,10 +46,16 @@ class ShardArguments:
     shard_format: str = field(default="parquet", metadata={"help": "parquet or webdataset (tar)."})
     rows_per_shard: int = field(default=1000, metadata={"help": "Rows in each shard but the last of a part."})
     labels: list[str] = field(default_factory=lambda: list(DEFAULT_LABELS), metadata={"help": "Allowed labels."})
-    val_ratio: float = field(default=0.1, metadata={"help": "Share of the pairs for validation, in [0, 1)."})
-    seed: int = field(default=42, metadata={"help": "Of the split and of the rows' order in the shards."})
+    val_ratio: float | None = field(
+        default=None, metadata={"help": "Share of the pairs for validation, in [0, 1). Default: 0.1."}
+    )
+    seed: int | None = field(
+        default=None, metadata={"help": "Of the split and of the rows' order in the shards. Default: 42."}
+    )
     split_file: str | None = field(default=None, metadata={"help": "A split.json of an earlier run, to use again."})
-    on_bad_pair: str = field(default="mask", metadata={"help": "A pair with one usable side: mask, drop or error."})
+    on_bad_pair: str | None = field(
+        default=None, metadata={"help": "A pair with one usable side: mask, drop or error. Default: mask."}
+    )
     cache_dir: str | None = field(default=None, metadata={"help": "Folder for what is found out about the files."})
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes. Default: all cores."})
 
@@ -57,6 +63,11 @@ class ShardArguments:
         check_choice("--shard_format", self.shard_format, SUFFIXES)
         if self.rows_per_shard < 1:
             raise InputError(f"Got --rows_per_shard {self.rows_per_shard}; it must be 1 or more.")
+        if self.for_prediction:
+            self._refuse_unused()
+        defaults = {"val_ratio": 0.1, "seed": 42, "on_bad_pair": "mask"}
+        for name in (name for name in defaults if getattr(self, name) is None):
+            setattr(self, name, defaults[name])
         if self.seed < 0:
             raise InputError(f"Got --seed {self.seed}; it must be 0 or more.")
         self.data = DataArguments(
@@ -65,10 +76,19 @@ class ShardArguments:
             labels=self.labels,
             val_ratio=self.val_ratio,
             split_file=self.split_file,
-            on_bad_pair="mask" if self.for_prediction else self.on_bad_pair,
+            on_bad_pair=self.on_bad_pair,
             cache_dir=self.cache_dir,
             preprocessing_num_workers=self.preprocessing_num_workers,
         )
+
+    def _refuse_unused(self) -> None:
+        """Refuse flags that say which rows are left out, in what order, where all of them are written as listed."""
+        for name in ("split_file", "val_ratio", "seed", "on_bad_pair"):
+            if getattr(self, name) is not None:
+                raise InputError(
+                    f"Got --{name} {getattr(self, name)} with --for_prediction, which writes every row of the list in "
+                    "its order; leave one of the two out."
+                )
 
 
 def write_shards(args: ShardArguments) -> dict[str, Any]:

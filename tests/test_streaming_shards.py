@@ -93,6 +93,15 @@ def test_list_for_prediction_keeps_every_row_in_order(write, kind):
     assert find_shards(str(folder), "train") is None
 
 
+@pytest.mark.parametrize(
+    "flag", [("--split_file", "x.json"), ("--val_ratio", "0.1"), ("--seed", "42"), ("--on_bad_pair", "drop")]
+)
+def test_list_for_prediction_is_neither_split_nor_mixed_nor_cut(write, numbered_rows, capsys, flag):
+    folder = write(numbered_rows(9), "--for_prediction", *flag, code=2)
+    assert f"Got {' '.join(flag)} with --for_prediction, which writes every row" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 def test_list_that_is_not_parted_by_commas_is_refused(write, numbered_rows, tmp_path, capsys):
     write(numbered_rows(9), name="first")
     (tmp_path / "pairs" / "list.txt").write_text("guid;tag\n1;null\n2;null\n")

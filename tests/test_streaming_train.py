@@ -37,7 +37,8 @@ def shards(make_pairs, tmp_path):
         rows = rows or [(str(n), labels[n % 3], f"{TEXTS[labels[n % 3]]} {n}") for n in range(60)]
         folder = make_pairs(rows, list_name=list_name)
         words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / name), "--train_file", list_name]
-        words += ["--rows_per_shard", "8", "--val_ratio", "0.25", "--cache_dir", str(tmp_path / "cache")]
+        words += ["--rows_per_shard", "8", "--cache_dir", str(tmp_path / "cache")]
+        words += [] if "--for_prediction" in flags else ["--val_ratio", "0.25"]
         assert shard.main([*words, "--preprocessing_num_workers", "1", *flags]) == 0
         return tmp_path / name
 
