@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         InputError: it can't be written.
     """
     path = path.resolve()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
@@ -35,6 +36,28 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):  # it was moved, or never made
             temporary.unlink()
+
+
+def temporary_path(path: Path) -> Path:
+    """Where this process writes a file before it is renamed to `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the files at a `temporary_path` of processes that were killed; one that runs on this machine keeps its."""
+    for path in folder.glob(".*.tmp"):
+        match = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        # Where each container counts its processes anew, this one may have the number of the one that was killed.
+        if match and (int(match[1]) == os.getpid() or not _is_running(int(match[1]))):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:  # another user's process may not be signalled, but runs
+        return not isinstance(error, ProcessLookupError)
+    return True
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:

@@ -144,6 +144,11 @@ def _start_worker() -> None:
     """Keep the memory of one picture for the next one, and end with the program if that is killed."""
     keep_freed_memory()
     gc.freeze()  # or each collection walks over all that the program had loaded before it started this process
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let this process of a pool end with its program, even if that is killed: else it would wait for ever."""
 
     def watch(parent: int) -> None:
         wait([parent])

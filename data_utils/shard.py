@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from data_utils.arguments import DEFAULT_LABELS, DataArguments
 from data_utils.command_line import FlagParser
 from data_utils.errors import InputError, check_choice
-from data_utils.files import write_text
+from data_utils.files import remove_leftovers, write_text
+from data_utils.mapping import end_with_parent
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
 from data_utils.pictures import PictureSettings
 from data_utils.shard_set import MANIFEST, SUFFIXES, VERSION, read_manifest
@@ -181,6 +182,7 @@ def _claim_folder(output: Path, manifest: dict[str, Any]) -> None:
             "or delete that folder first."
         )
     _write_manifest(output, manifest)
+    remove_leftovers(output)
 
 
 def _write_manifest(output: Path, manifest: dict[str, Any]) -> None:
@@ -220,7 +222,8 @@ def _write_all(plans: Sequence[PlannedShard], *, num_workers: int) -> None:
             progress.update()
         return
     # Not forked: threads of this process may hold locks, which a copy of it would wait for.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool:
         try:
             for done in as_completed([pool.submit(write_shard, plan) for plan in missing]):
                 done.result()

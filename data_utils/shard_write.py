@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from datasets import Features, Image, Value
 
 from data_utils.errors import InputError
+from data_utils.files import temporary_path
 from data_utils.loading import find_files
 from data_utils.records import Record
 
@@ -61,7 +62,7 @@ def write_shard(plan: PlannedShard) -> None:
     Raises:
         InputError: a picture changed since it was looked at, or the shard can't be written.
     """
-    temporary = plan.path.with_name(f".{plan.path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(plan.path)
     try:
         _WRITERS[plan.kind](temporary, ((row, *_read_picture(plan.folder, row)) for row in plan.rows))
         os.replace(temporary, plan.path)

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from data_utils.collator import PairCollator
 from data_utils.errors import InputError, RankError
+from data_utils.files import temporary_path
 from data_utils.ledger import COLUMNS, Entry
 from data_utils.shard_file import ShardError, ShardRow
 from data_utils.shard_read import check_columns, iterate_shard
@@ -129,7 +130,7 @@ class _PartFiles:
             if kind == "quarantine" and not any(self.path(kind, shard).stat().st_size for shard in range(num_shards)):
                 target.unlink(missing_ok=True)
                 continue
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            temporary = temporary_path(target)
             with ExitStack() as stack:
                 stack.callback(temporary.unlink, missing_ok=True)
                 with temporary.open("wb") as whole:

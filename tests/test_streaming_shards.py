@@ -3,17 +3,22 @@
 import csv
 import io
 import json
+import os
 import runpy
+import subprocess
 import sys
 import tarfile
+import time
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
 from datasets import ClassLabel, Features, Image, Value, load_dataset
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
+from launching import descendants, is_alive, wait_for
 
 from data_utils import shard, shard_write
 from data_utils.errors import InputError
@@ -178,6 +183,36 @@ def test_killed_job_goes_on_and_gives_the_same_bytes(write, numbered_rows, monke
     write(rows, "--shard_format", kind, name="cut")
     assert {path.name: path.read_bytes() for path in cut.iterdir()} == expected
     assert [path.stat().st_mtime_ns for path in first] == times, "what was there is not written again"
+
+
+def test_no_process_outlives_a_killed_job(make_pairs, numbered_rows, tmp_path):
+    output = tmp_path / "cut"
+    words = ["--data_dir", str(make_pairs(numbered_rows(200))), "--output_dir", str(output), "--rows_per_shard", "1"]
+    words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "2"]
+    job = subprocess.Popen([sys.executable, "-m", "data_utils.shard", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+    assert wait_for(lambda: any(output.glob("train-*")), job)
+    workers = descendants(job.pid)
+    job.kill()
+    job.wait()
+    limit = time.monotonic() + 30
+    while any(is_alive(pid) for pid in workers):
+        assert time.monotonic() < limit, "a process outlived the job"
+        time.sleep(0.01)
+
+
+def test_half_written_file_of_a_killed_job_is_removed(write, numbered_rows):
+    rows = numbered_rows(20)
+    folder = write(rows)
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    left = [folder / f".{name}.{killed.pid}.tmp" for name in ("train-00001-of-00003.parquet", MANIFEST)]
+    left.append(folder / f".train-00000-of-00003.parquet.{os.getpid()}.tmp")
+    running = folder / f".train-00002-of-00003.parquet.{os.getppid()}.tmp"
+    for path in (*left, running):
+        path.write_bytes(b"half")
+    write(rows)
+    assert not any(path.exists() for path in left)
+    assert running.exists()
 
 
 def test_other_settings_or_data_are_refused(write, numbered_rows, capsys):
