@@ -7,10 +7,11 @@ import json
 import logging
 import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from data_utils.mapping import end_with_parent
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
 from data_utils.pictures import PictureSettings
 from data_utils.shard_set import MANIFEST, SUFFIXES, VERSION, read_manifest
-from data_utils.shard_write import PlannedRow, PlannedShard, describe_shard, write_shard
+from data_utils.shard_write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
 from data_utils.split_file import Split, save_split
 from data_utils.splits import split_pairs
 
@@ -93,7 +94,7 @@ class ShardArguments:
 
 
 def write_shards(args: ShardArguments) -> dict[str, Any]:
-    """Write all shards that aren't there yet, then the manifest; a job that was killed goes on where it was.
+    """Write all shards that aren't there whole, then the manifest; a job that was killed goes on where it was.
 
     Validation is split off by group as in training. Rows of training and validation are in an order drawn from --seed,
     since a shuffle buffer couldn't mix a sorted list; rows for prediction stay in the list's order.
@@ -104,8 +105,36 @@ def write_shards(args: ShardArguments) -> dict[str, Any]:
     Raises:
         InputError: the data can't be used, or the folder holds shards of other data or settings.
     """
-    output, data = Path(args.output_dir), args.data
-    folder = pair_folder(Path(args.data_dir))
+    output, folder = Path(args.output_dir), pair_folder(Path(args.data_dir))
+    pairs = _load_rows(args, folder)
+    split, parts = _part_rows(pairs, args)
+    settings = {"format": args.shard_format, "rows_per_shard": args.rows_per_shard, "seed": args.seed}
+    manifest = {
+        "version": VERSION,
+        **settings,
+        "labels": args.labels,
+        "sha256": _hash_plan(pairs, parts, settings),
+        "complete": False,
+        "parts": {},
+    }
+    sizes = _claim_folder(output, manifest)
+    pairs.ledger.write_csv(output / "quarantine.csv")
+    if pairs.ledger.summary():
+        logger.info("%s\nEach is a row of %s.", pairs.ledger.summary(), output / "quarantine.csv")
+    if split is not None:
+        save_split(split, output / "split.json")
+    plans = {part: list(_plan_part(part, pairs, rows, args, folder)) for part, rows in parts.items()}
+    _write_all(list(chain.from_iterable(plans.values())), sizes, num_workers=args.data.num_workers())
+    manifest |= {
+        "complete": True,
+        "parts": {part: [describe_shard(plan) for plan in found] for part, found in plans.items() if found},
+    }
+    _write_manifest(output, manifest)
+    return manifest
+
+
+def _load_rows(args: ShardArguments, folder: Path) -> Pairs:
+    data = args.data
     pairs = load_pairs(
         data.list_path(),
         pair_dir=Path(args.data_dir),
@@ -120,30 +149,7 @@ def write_shards(args: ShardArguments) -> dict[str, Any]:
             f"first row is read as the guid {pairs.dataset[0]['guid']!r}. Check --data_dir, and that the list holds "
             "lines of guid,tag, parted by commas."
         )
-    split, parts = _part_rows(pairs, args)
-    settings = {"format": args.shard_format, "rows_per_shard": args.rows_per_shard, "seed": args.seed}
-    manifest = {
-        "version": VERSION,
-        **settings,
-        "labels": args.labels,
-        "sha256": _hash_plan(pairs, parts, settings),
-        "complete": False,
-        "parts": {},
-    }
-    _claim_folder(output, manifest)
-    pairs.ledger.write_csv(output / "quarantine.csv")
-    if pairs.ledger.summary():
-        logger.info("%s\nEach is a row of %s.", pairs.ledger.summary(), output / "quarantine.csv")
-    if split is not None:
-        save_split(split, output / "split.json")
-    plans = {part: list(_plan_part(part, pairs, rows, args, folder)) for part, rows in parts.items()}
-    _write_all([plan for part in plans.values() for plan in part], num_workers=data.num_workers())
-    manifest |= {
-        "complete": True,
-        "parts": {part: [describe_shard(plan) for plan in found] for part, found in plans.items() if found},
-    }
-    _write_manifest(output, manifest)
-    return manifest
+    return pairs
 
 
 def _has_any_file(pairs: Pairs) -> bool:
@@ -167,8 +173,11 @@ def _hash_plan(pairs: Pairs, parts: dict[str, np.ndarray], settings: dict[str, A
     return hashlib.sha256(json.dumps([VERSION, settings, pairs.fingerprint, order]).encode()).hexdigest()
 
 
-def _claim_folder(output: Path, manifest: dict[str, Any]) -> None:
+def _claim_folder(output: Path, manifest: dict[str, Any]) -> dict[str, int]:
     """Begin, or go on with the same shards; others are never mixed with them.
+
+    Returns:
+        Bytes of each shard by its file's name, as an earlier job that finished noted them.
 
     Raises:
         InputError: the folder holds something else.
@@ -181,8 +190,10 @@ def _claim_folder(output: Path, manifest: dict[str, Any]) -> None:
             f"{output} holds shards of other data or settings (see {output / MANIFEST}); choose another --output_dir, "
             "or delete that folder first."
         )
-    _write_manifest(output, manifest)
+    parts = {} if earlier is None else earlier["parts"]
+    _write_manifest(output, manifest | {"parts": parts})
     remove_leftovers(output)
+    return {entry["file"]: entry["bytes"] for entry in chain.from_iterable(parts.values())}
 
 
 def _write_manifest(output: Path, manifest: dict[str, Any]) -> None:
@@ -210,8 +221,17 @@ def _plan_part(part: str, pairs: Pairs, rows: np.ndarray, args: ShardArguments, 
         yield PlannedShard(output / name, args.shard_format, folder, planned)
 
 
-def _write_all(plans: Sequence[PlannedShard], *, num_workers: int) -> None:
-    missing = [plan for plan in plans if not plan.path.exists()]
+def _is_written(plan: PlannedShard, size: int | None) -> bool:
+    """Whether a shard is there already; of a damaged one it is said that it isn't."""
+    damage = find_damage(plan, size) if plan.path.exists() else None
+    if damage is not None:
+        logger.warning("%s is damaged (%s) and is written again.", plan.path, damage)
+    return plan.path.exists() and damage is None
+
+
+def _write_all(plans: Sequence[PlannedShard], sizes: Mapping[str, int], *, num_workers: int) -> None:
+    """Write the shards that aren't there; `sizes` is of `_claim_folder`."""
+    missing = [plan for plan in plans if not _is_written(plan, sizes.get(plan.path.name))]
     if len(missing) < len(plans):
         logger.info("%d of %d shards are there already.", len(plans) - len(missing), len(plans))
     progress = tqdm(total=len(missing), desc="Writing shards", unit="shard", leave=False)

@@ -25,6 +25,8 @@ from data_utils.records import Record
 FEATURES = Features({"guid": Value("string"), "text": Value("string"), "label": Value("string"), "image": Image()})
 # Rows that a reader has to take in together, with their pictures.
 _ROWS_PER_GROUP = 64
+# Ending of the last file of each row in a tar.
+_TAR_DETAILS = ".json"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,39 @@ def describe_shard(plan: PlannedShard) -> dict[str, Any]:
     }
 
 
+def find_damage(plan: PlannedShard, size: int | None) -> str | None:
+    """What is wrong with a shard that is on the disk; its rows are counted, but not read.
+
+    Args:
+        plan: of the shard.
+        size: bytes that it had when it was written; None where nobody noted them.
+
+    Returns:
+        None for a sound one.
+    """
+    try:
+        found, rows = plan.path.stat().st_size, _COUNTERS[plan.kind](plan.path)
+    except (OSError, tarfile.TarError, pa.ArrowException) as error:
+        return f"{type(error).__name__}: {error}"
+    if size not in (None, found):
+        return f"{found} bytes instead of {size}"
+    return None if rows == len(plan.rows) else f"{rows} rows instead of {len(plan.rows)}"
+
+
+def _count_parquet(path: Path) -> int:
+    return pq.read_metadata(path).num_rows
+
+
+def _count_tar(path: Path) -> int:
+    """Rows whose last file is there, if the archive ends as it was closed: to `tarfile` it may end anywhere."""
+    with tarfile.open(path, "r:") as archive:
+        rows = sum(member.name.endswith(_TAR_DETAILS) for member in archive)
+        archive.fileobj.seek(-2 * tarfile.BLOCKSIZE, os.SEEK_END)
+        if any(archive.fileobj.read()) or archive.fileobj.tell() % tarfile.RECORDSIZE:
+            raise tarfile.ReadError("the end of the archive is missing")
+    return rows
+
+
 def _read_picture(folder: Path, row: PlannedRow) -> tuple[bytes | None, str]:
     """The picture file's bytes and the ending of its name."""
     if row.image_key is None:
@@ -131,7 +166,7 @@ def _write_tar(path: Path, rows: Iterable[WrittenRow]) -> None:
             if row.text is not None:
                 _add(archive, f"{key}.txt", row.text.encode("utf-8", "surrogatepass"))
             details = json.dumps({"guid": row.guid, "label": row.label}, ensure_ascii=False)
-            _add(archive, f"{key}.json", details.encode("utf-8", "surrogatepass"))
+            _add(archive, f"{key}{_TAR_DETAILS}", details.encode("utf-8", "surrogatepass"))
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -141,3 +176,4 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 _WRITERS = {"parquet": _write_parquet, "webdataset": _write_tar}
+_COUNTERS = {"parquet": _count_parquet, "webdataset": _count_tar}

@@ -215,6 +215,77 @@ def test_half_written_file_of_a_killed_job_is_removed(write, numbered_rows):
     assert running.exists()
 
 
+def cut_at(size):
+    return lambda path: os.truncate(path, size)
+
+
+def cut_end(path):
+    """Behind the last row: to `tarfile` nothing is missing."""
+    with tarfile.open(path) as archive:
+        last = archive.getmembers()[-1]
+    os.truncate(path, last.offset_data + tarfile.BLOCKSIZE)
+
+
+def cut_details(path):
+    """Behind the text of the last row; the rest is filled up with zeros, as a machine that dies may leave it."""
+    size = path.stat().st_size
+    with tarfile.open(path) as archive:
+        start = archive.getmembers()[-1].offset
+    os.truncate(path, start)
+    os.truncate(path, size)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "damage", "reason"),
+    [
+        ("parquet", cut_at(1000), "ArrowInvalid"),
+        ("parquet", cut_at(0), "ArrowInvalid"),
+        ("webdataset", cut_at(1000), "unexpected end of data"),
+        ("webdataset", cut_at(0), "ReadError: empty file"),
+        ("webdataset", cut_end, "the end of the archive is missing"),
+        ("webdataset", cut_details, "6 rows instead of 7"),
+    ],
+)
+def test_damaged_shard_is_written_again(write, numbered_rows, caplog, kind, damage, reason, finished):
+    rows = numbered_rows(40)
+    folder = write(rows, "--shard_format", kind)
+    expected = {path.name: path.read_bytes() for path in folder.iterdir()}
+    path = sorted(folder.glob("train-*"))[1]
+    damage(path)
+    if not finished:
+        cut = json.loads(expected[MANIFEST]) | {"complete": False, "parts": {}}
+        (folder / MANIFEST).write_text(json.dumps(cut))
+    with caplog.at_level("INFO", logger="data_utils.shard"):
+        write(rows, "--shard_format", kind)
+    assert f"{path} is damaged (" in caplog.text
+    assert reason in caplog.text
+    assert f"{len(expected) - 4} of {len(expected) - 3} shards are there already" in caplog.text
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
+
+
+def test_shard_of_another_size_than_noted_is_written_again(write, numbered_rows, caplog, monkeypatch):
+    """Also if the job that noticed it is killed before it was written again."""
+    rows = numbered_rows(40)
+    folder = write(rows)
+    path, other = sorted(folder.glob("train-*"))[:2]
+    expected = path.read_bytes()
+    path.write_bytes(other.read_bytes())  # it opens, and has as many rows
+    assert len(expected) != path.stat().st_size
+
+    def stop(plan):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shard, "write_shard", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write(rows)
+    monkeypatch.undo()
+    caplog.clear()
+    write(rows)
+    assert f"bytes instead of {len(expected)}) and is written again" in caplog.text
+    assert path.read_bytes() == expected
+
+
 def test_other_settings_or_data_are_refused(write, numbered_rows, capsys):
     rows = numbered_rows(30)
     folder = write(rows)
