@@ -105,8 +105,15 @@ def _finish(folder: Path, destination: Path) -> None:
     if destination.exists():
         discarded = destination.with_name(f"{destination.name}{_TEMPORARY}{uuid.uuid4().hex}")
         os.rename(destination, discarded)
-        shutil.rmtree(discarded, ignore_errors=True)
+        _remove(discarded)
     os.rename(folder, destination)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a file that stands in the place of one; what can't be removed stays."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # it was a folder
+        path.unlink()
 
 
 def _remove_leftovers(destination: Path) -> None:
@@ -114,10 +121,10 @@ def _remove_leftovers(destination: Path) -> None:
     for folder in destination.parent.glob(f"*{_TEMPORARY}*"):
         owner = destination.with_name(folder.name.split(_TEMPORARY)[0])
         if owner == destination:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         else:
             with contextlib.suppress(Timeout), FileLock(_lock_path(owner)).acquire(timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
 
 
 def _lock_path(destination: Path) -> Path:

@@ -172,6 +172,14 @@ def test_leftovers_of_another_dead_build_are_removed(tmp_path):
     assert not dead.exists()
 
 
+def test_file_in_the_place_of_a_cache_or_of_a_leftover_is_removed(tmp_path):
+    (tmp_path / "rows-k").write_text("no folder")
+    (tmp_path / "rows-other.building-1234").write_text("no folder")
+    assert build_once(tmp_path, "rows", "k", lambda folder: write_rows(folder, [3]))["x"][:] == [3]
+    assert (tmp_path / "rows-k").is_dir()
+    assert not list(tmp_path.glob("*building*"))
+
+
 def test_unwritable_or_full_cache_folder_is_an_input_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="--cache_dir"):
