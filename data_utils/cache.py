@@ -204,9 +204,8 @@ def build_once(
     asked = time.time()
     destination = cache_folder(cache_dir, name, key)
     if not overwrite:
-        dataset = _try_open(destination)
-        if dataset is not None:
-            return dataset
+        with contextlib.suppress(_DamagedError):  # looked at again, and said, under the lock
+            return _open(destination)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _locked(destination):
