@@ -160,4 +160,4 @@ def load_texts(files: Sequence[PairFiles], mode: str, options: CacheOptions) -> 
         )
 
     key = cache_key({"text_cleaning": mode, "encodings": ENCODINGS}, list(zip(guids, states, strict=True)))
-    return build_once(options.cache_dir, "texts", key, build, overwrite=options.overwrite)
+    return build_once(options.cache_dir, "texts", key, build, overwrite=options.overwrite, checked=True)

@@ -113,7 +113,7 @@ def tokenize_pairs(
             desc="Tokenizing texts",
         )
 
-    tokens = build_once(Path(cache_dir), "tokens", key, build, overwrite=overwrite)
+    tokens = build_once(Path(cache_dir), "tokens", key, build, overwrite=overwrite, checked=True)
     joined = join_columns(dataset, tokens)
     cut = sum(joined.select_columns(["text_cut"]).with_format(None)[:]["text_cut"])
     return joined.remove_columns(["text_cut"]), cut

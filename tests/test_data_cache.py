@@ -10,9 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from datasets import Dataset
+from tiny import TOKENIZER
 
 from data_utils import InputError, PictureSettings, load_pairs, loading
 from data_utils.cache import build_once
+from data_utils.tokens import tokenize_pairs
 
 
 @pytest.fixture
@@ -136,6 +138,28 @@ def test_damaged_cache_is_built_again_with_a_notice(make_pairs, load, numbered_r
     assert after[:] == before
     assert caplog.text.count("is damaged") == 1
     assert load(folder)[1] == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["texts", "tokens"])
+def test_other_bytes_in_the_middle_of_a_file_are_noticed(make_pairs, load, numbered_rows, tmp_path, caplog, name):
+    folder = make_pairs(numbered_rows(30))
+
+    def read():
+        rows, _ = tokenize_pairs(load(folder)[0], TOKENIZER, max_length=8, cache_dir=tmp_path / "cache")
+        return rows[:]
+
+    before = read()
+    (cache,) = cache_folders(tmp_path, name)
+    part = sorted(cache.glob("*.arrow"))[0]
+    content = part.read_bytes()
+    third = len(content) // 3
+    part.write_bytes(content[:third] + bytes(third) + content[2 * third :])
+    assert read() == before
+    assert caplog.text.count(f"{part.name} holds other bytes than were written); building it again") == 1
+    assert part.read_bytes() == content
+    caplog.clear()
+    assert read() == before
+    assert not caplog.text
 
 
 def test_killed_build_leaves_nothing_that_is_used(tmp_path):

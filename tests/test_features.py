@@ -148,6 +148,20 @@ def test_second_call_computes_nothing_and_heads_share_what_they_both_need(cache)
     assert [column.name for column in first.collator.features] == ["text_vector", "image_vector", "image_tokens"]
 
 
+@pytest.mark.parametrize("filling", ["zeros", "noise"])
+def test_damaged_features_are_computed_again(cache, tmp_path, caplog, filling):
+    """Their file's size, its schema and its number of rows are as they were."""
+    model = tiny_model("clip", "attn", freeze="both")
+    expected = logits_of(model, cache(model)[0])
+    for part in tmp_path.glob("features-*/part.arrow"):
+        content = part.read_bytes()
+        third = len(content) // 3
+        middle = bytes(third) if filling == "zeros" else np.random.default_rng(0).bytes(third)
+        part.write_bytes(content[:third] + middle + content[2 * third :])
+    assert torch.equal(logits_of(model, cache(model)[0]), expected)
+    assert caplog.text.count("holds other bytes than were written); building it again") == 2
+
+
 def test_key_knows_weights_content_and_precision_of_each_tower_apart(cache):
     model = tiny_model("clip", "attn", freeze="both")
     assert cache(model)[1] == 2
