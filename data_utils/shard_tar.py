@@ -79,11 +79,15 @@ def _read_details(archive: tarfile.TarFile, members: Members) -> dict[str, Any]:
     """Fields of the row's .json; of one that can't be read its content as the label, which nobody knows then."""
     if "json" not in members:
         return {}
-    content = decode_text(archive.extractfile(members["json"]).read())[0]
+    content = archive.extractfile(members["json"]).read()
     try:
-        details = json.loads(content)
+        text = content.decode("utf-8", "surrogatepass")  # as data_utils.shard writes it
+    except UnicodeDecodeError:
+        text = decode_text(content)[0]
+    try:
+        details = json.loads(text.removeprefix("\ufeff"))
     except ValueError:
-        return {"label": f"{content[:_SHOWN]} (no JSON)"}
+        return {"label": f"{text[:_SHOWN]} (no JSON)"}
     return details if isinstance(details, dict) else {}
 
 
