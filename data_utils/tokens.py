@@ -20,6 +20,7 @@ from data_utils.pairs import join_columns
 _FEATURES = Features({"input_ids": List(Value("int32")), "text_cut": Value("bool")})
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CONTINUED = "##"
+_LONGEST_WORD = 100  # letters; WordPiece makes one [UNK] of a longer word, whatever the vocabulary holds
 
 
 def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -119,19 +120,29 @@ def tokenize_pairs(
     return joined.remove_columns(["text_cut"]), cut
 
 
+def _keep_words(text: str, tokenizer: Tokenizer) -> str:
+    """The words of a text that a vocabulary is of use for: over one of 300,000 letters the trainer takes a minute."""
+    words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    return " ".join(word for word, _ in words if len(word) <= _LONGEST_WORD)
+
+
 def _train_vocabulary(texts: list[str], vocab_size: int) -> dict[str, int]:
     """WordPiece vocabulary that depends on the texts alone.
 
     The trainer numbers the letters inside of words in the order in which it meets them in a randomly seeded hash table,
     and breaks ties between merges by these numbers. Given as special tokens, the letters are numbered beforehand.
+
+    Raises:
+        InputError: there is no word to learn from.
     """
     tokenizer = _assemble({token: number for number, token in enumerate(_SPECIALS)})
-    words = (
-        word
-        for text in texts
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
-    )
-    letters = sorted({letter for word in words for letter in word})
+    kept = [_keep_words(text, tokenizer) for text in texts]
+    letters = sorted({letter for text in kept for letter in text if letter != " "})
+    if not letters:
+        raise InputError(
+            f"a tokenizer cannot be trained: no text of the training part holds a word (of up to {_LONGEST_WORD} "
+            "letters); check the texts."
+        )
     continued = [f"{_CONTINUED}{letter}" for letter in letters]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
@@ -141,12 +152,19 @@ def _train_vocabulary(texts: list[str], vocab_size: int) -> dict[str, int]:
         limit_alphabet=len(letters),
         continuing_subword_prefix=_CONTINUED,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(kept, trainer)
     return tokenizer.get_vocab()
 
 
 def _assemble(vocabulary: dict[str, int]) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]", continuing_subword_prefix=_CONTINUED))
+    tokenizer = Tokenizer(
+        models.WordPiece(
+            vocab=vocabulary,
+            unk_token="[UNK]",
+            continuing_subword_prefix=_CONTINUED,
+            max_input_chars_per_word=_LONGEST_WORD,
+        )
+    )
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUED)
@@ -165,16 +183,13 @@ def train_wordpiece(texts: Iterable[str], *, vocab_size: int, max_length: int) -
 
     Args:
         texts: of the training part only.
-        vocab_size: most entries; few texts give fewer. All letters of the texts are kept, even beyond it.
+        vocab_size: most entries; few texts give fewer. All letters of the words are kept, even beyond it.
         max_length: most tokens per text, stored in the tokenizer.
 
     Raises:
         InputError: there is no text with a word in it.
     """
-    found = sorted(texts)
-    if not any(text.strip() for text in found):
-        raise InputError("a tokenizer cannot be trained: no text of the training part holds a word; check the texts.")
-    vocabulary = _train_vocabulary(found, vocab_size)
+    vocabulary = _train_vocabulary(sorted(texts), vocab_size)
     return PreTrainedTokenizerFast(
         tokenizer_object=_assemble(vocabulary),
         unk_token="[UNK]",

@@ -118,9 +118,18 @@ def test_vocabulary_size_is_a_limit():
     assert len(train_wordpiece(texts, vocab_size=100, max_length=8)) == 100
 
 
-def test_text_without_words_is_refused():
+def test_word_too_long_for_wordpiece_has_no_part_in_the_vocabulary(tokenizer):
+    longest, longer = "good" * 25, "z" * 20_000
+    assert train_wordpiece([*TEXTS, longest], vocab_size=200, max_length=32).tokenize(longest) == [longest]
+    trained = train_wordpiece([*TEXTS, longer, f"a {longer}"], vocab_size=200, max_length=32)
+    assert trained.get_vocab() == tokenizer.get_vocab()
+    assert trained.tokenize(f"good {longer}") == ["good", "[UNK]"]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\u200b", "a" * 101])
+def test_text_without_words_is_refused(text):
     with pytest.raises(InputError, match="no text"):
-        train_wordpiece(["", " "], vocab_size=100, max_length=8)
+        train_wordpiece([text], vocab_size=100, max_length=8)
 
 
 def test_training_is_the_same_in_every_process_and_order():
