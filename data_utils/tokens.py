@@ -126,22 +126,22 @@ def _keep_words(text: str, tokenizer: Tokenizer) -> str:
     return " ".join(word for word, _ in words if len(word) <= _LONGEST_WORD)
 
 
-def _train_vocabulary(texts: list[str], vocab_size: int) -> dict[str, int]:
-    """WordPiece vocabulary that depends on the texts alone.
+def _train_vocabulary(texts: list[str], vocab_size: int, *, needs_words: bool) -> dict[str, int]:
+    """WordPiece vocabulary that depends on the texts alone; without a word in them it has the special tokens alone.
 
     The trainer numbers the letters inside of words in the order in which it meets them in a randomly seeded hash table,
     and breaks ties between merges by these numbers. Given as special tokens, the letters are numbered beforehand.
 
     Raises:
-        InputError: there is no word to learn from.
+        InputError: there is no word to learn from, though it `needs_words`.
     """
     tokenizer = _assemble({token: number for number, token in enumerate(_SPECIALS)})
     kept = [_keep_words(text, tokenizer) for text in texts]
     letters = sorted({letter for text in kept for letter in text if letter != " "})
-    if not letters:
+    if needs_words and not letters:
         raise InputError(
             f"a tokenizer cannot be trained: no text of the training part holds a word (of up to {_LONGEST_WORD} "
-            "letters); check the texts."
+            "letters); check the texts, or read the pictures alone with --fusion image_only."
         )
     continued = [f"{_CONTINUED}{letter}" for letter in letters]
     trainer = trainers.WordPieceTrainer(
@@ -176,7 +176,9 @@ def _assemble(vocabulary: dict[str, int]) -> Tokenizer:
     return tokenizer
 
 
-def train_wordpiece(texts: Iterable[str], *, vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+def train_wordpiece(
+    texts: Iterable[str], *, vocab_size: int, max_length: int, needs_words: bool = True
+) -> PreTrainedTokenizerFast:
     """Train a lower-casing WordPiece tokenizer (Devlin et al. 2019) for a text tower from scratch.
 
     The same texts give the same tokenizer, byte for byte, in any order.
@@ -185,11 +187,12 @@ def train_wordpiece(texts: Iterable[str], *, vocab_size: int, max_length: int) -
         texts: of the training part only.
         vocab_size: most entries; few texts give fewer. All letters of the words are kept, even beyond it.
         max_length: most tokens per text, stored in the tokenizer.
+        needs_words: False where no text is read, so that special tokens are vocabulary enough.
 
     Raises:
-        InputError: there is no text with a word in it.
+        InputError: there is no text with a word in it, though it `needs_words`.
     """
-    vocabulary = _train_vocabulary(sorted(texts), vocab_size)
+    vocabulary = _train_vocabulary(sorted(texts), vocab_size, needs_words=needs_words)
     return PreTrainedTokenizerFast(
         tokenizer_object=_assemble(vocabulary),
         unk_token="[UNK]",

@@ -28,6 +28,7 @@ class ModelPlan:
 
     Attributes:
         tokenizer: None: it is to be trained on the training split.
+        reads_text: whether the fusion head uses the text tower.
         max_length: limit of tokens; None: from the tokenizer trained later.
         align_dim: see `SentimentConfig`.
     """
@@ -35,6 +36,7 @@ class ModelPlan:
     text: TowerPlan
     vision: TowerPlan
     tokenizer: PreTrainedTokenizerBase | None
+    reads_text: bool
     picture: PictureSettings
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
@@ -79,6 +81,7 @@ def plan_model(
         text=text,
         vision=vision,
         tokenizer=tokenizer,
+        reads_text=get_fusion_head(args.fusion).uses_text,
         picture=picture,
         image_mean=tuple(mean),
         image_std=tuple(std),

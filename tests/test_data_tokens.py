@@ -130,6 +130,7 @@ def test_word_too_long_for_wordpiece_has_no_part_in_the_vocabulary(tokenizer):
 def test_text_without_words_is_refused(text):
     with pytest.raises(InputError, match="no text"):
         train_wordpiece([text], vocab_size=100, max_length=8)
+    assert len(train_wordpiece([text], vocab_size=100, max_length=8, needs_words=False)) == 5
 
 
 def test_training_is_the_same_in_every_process_and_order():

@@ -155,6 +155,18 @@ def test_training_without_validation_part(run_train):
     SentimentClassifier.from_pretrained(run / "model")
 
 
+@pytest.mark.parametrize("blank", [False, True])
+@pytest.mark.parametrize(("kept", "fusion"), [("jpg", "image_only"), ("txt", "text_only")])
+def test_one_modality_is_trained_on_where_the_other_is_absent(run_train, sample, evaluate_main, kept, fusion, blank):
+    for path in (sample / "data").iterdir():
+        if path.suffix != f".{kept}":
+            path.write_bytes(b"") if blank else path.unlink()
+    run, _ = run_train("--fusion", fusion, "--max_steps", "2")
+    evaluate_main(run)
+    evaluate_main(run, "--predict", sample / "train.txt", "--output", run / "predicted.csv")
+    assert len(read_csv(run / "predicted.csv")) == 60
+
+
 def test_recipe_gives_flags_and_the_command_line_wins(run_train, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: vilbert\nfusion: late\nmax_steps: 1\nseed: 7\nlabel_smoothing_factor: 0.1\n")

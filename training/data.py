@@ -129,7 +129,9 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
     tokenizer = plan.tokenizer
     if tokenizer is None:
         texts = dataset.select_columns("text").select(train_rows)["text"]
-        tokenizer = train_wordpiece(texts, vocab_size=vocab_size, max_length=plan.max_length)
+        tokenizer = train_wordpiece(
+            texts, vocab_size=vocab_size, max_length=plan.max_length, needs_words=plan.reads_text
+        )
     dataset, num_cut = tokenize_pairs(
         dataset,
         tokenizer,
