@@ -43,10 +43,11 @@ def make_folds(
     names = np.array(guids, dtype=object)[order]
     classes, numbers = np.asarray(labels)[order], np.asarray(groups)[order]
     num_groups, smallest, largest = len(np.unique(numbers)), *_class_sizes(classes)
-    if not 2 <= num_folds <= min(num_groups, largest):
+    most = min(num_groups, largest)
+    if not 2 <= num_folds <= most:
         raise InputError(
             f"Got {num_folds} folds for {len(names)} pairs in {num_groups} groups of equal texts, equal pictures and "
-            f"copies; allowed are 2 to {min(num_groups, largest)}."
+            f"copies, at most {largest} of one class; {_allowed_folds(most)}."
         )
     if smallest < num_folds:
         logger.warning("The rarest class has %d rows: some of the %d folds judge none of it.", smallest, num_folds)
@@ -83,6 +84,12 @@ def hold_out(
     rows = [row for row in zip(guids, labels, groups, strict=True) if row[0] in others]
     inner = make_split(*zip(*rows, strict=True), val_ratio=val_ratio, seed=seed)
     return Split(inner.train, inner.val, seed=seed, val_ratio=val_ratio, test=fold.val)
+
+
+def _allowed_folds(most: int) -> str:
+    if most < 2:
+        return "no folds can be made, since even 2 take 2 groups and 2 pairs of one class: give more pairs"
+    return f"allowed are 2 to {most}"
 
 
 def _class_sizes(classes: np.ndarray) -> tuple[int, int]:

@@ -64,6 +64,12 @@ def test_impossible_numbers_are_refused(num_folds):
         make_folds(list("abcdef"), [0, 1, 0, 1, 0, 1], [0, 0, 1, 1, 2, 2], num_folds=num_folds, seed=0)
 
 
+@pytest.mark.parametrize(("labels", "groups"), [([0, 1, 2], [0, 1, 2]), ([0, 0, 1], [0, 0, 0])])
+def test_rows_that_allow_no_folds_are_refused_with_the_reason(labels, groups):
+    with pytest.raises(InputError, match=r"no folds can be made, since even 2 take 2 groups and 2 pairs of one class"):
+        make_folds(list("abc"), labels, groups, num_folds=2, seed=0)
+
+
 def test_rare_class_is_noticed(caplog):
     make_folds(list("abcdef"), [0, 0, 0, 0, 0, 1], range(6), num_folds=3, seed=0)
     assert "rarest class has 1 rows" in caplog.text
