@@ -167,6 +167,16 @@ def test_one_modality_is_trained_on_where_the_other_is_absent(run_train, sample,
     assert len(read_csv(run / "predicted.csv")) == 60
 
 
+@pytest.mark.parametrize("flags", [[], ["--folds", "2"]])
+def test_class_without_a_training_row_is_named_once(run_train, sample, flags):
+    path = sample / "train.txt"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.endswith(",neutral\n")))
+    _, screen = run_train("--max_steps", "1", *flags)
+    assert screen.count("No row for training is labelled neutral: ") == 1
+    _, screen = run_train("--max_steps", "1", "--labels", "negative", "positive", name="two_classes")
+    assert "No row for training" not in screen
+
+
 def test_recipe_gives_flags_and_the_command_line_wins(run_train, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: vilbert\nfusion: late\nmax_steps: 1\nseed: 7\nlabel_smoothing_factor: 0.1\n")

@@ -149,6 +149,7 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
     dataset = dataset.select_columns([*MODEL_COLUMNS, "text_key", "image_key"])
     train_rows = _limit(train_rows, data.max_train_samples, seed=seed)
     val_rows = _limit(val_rows, data.max_eval_samples, seed=seed)
+    _note_absent_classes(dataset.select_columns("label").select(train_rows)["label"][:], data.labels)
     return TrainingData(
         train=add_row_index(dataset.select(train_rows)),
         val=_select(dataset, val_rows),
@@ -164,6 +165,18 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
         fingerprint=pairs.fingerprint,
         seed=seed,
     )
+
+
+def _note_absent_classes(numbers: Sequence[int], labels: Sequence[str]) -> None:
+    """Say which classes no training row has: nothing else would tell why macro-F1 is low."""
+    present = set(numbers)
+    absent = [label for number, label in enumerate(labels) if number not in present]
+    if absent:
+        logger.warning(
+            "No row for training is labelled %s: no model can learn that, and macro-F1 counts it as 0. If the data "
+            "have no such class, name those they have with --labels.",
+            " or ".join(absent),
+        )
 
 
 def _select(rows: Dataset, numbers: np.ndarray) -> Dataset | None:
