@@ -15,8 +15,8 @@ from data_utils.augment_picture import change_picture
 from data_utils.augment_text import change_text
 from data_utils.cache import FileState
 from data_utils.errors import InputError
-from data_utils.loading import find_files
-from data_utils.pictures import PictureError, picture_paths
+from data_utils.loading import TEXT_SUFFIX, find_files, possible_paths
+from data_utils.pictures import PICTURE_SUFFIXES, PictureError
 from data_utils.records import Record
 from data_utils.text import clean_text, decode_text, text_key
 
@@ -136,7 +136,7 @@ class CopyMaker:
 
     def _is_taken(self, guid: str) -> bool:
         stem = os.path.join(self.folder, guid)
-        paths = (f"{stem}.txt", *picture_paths(stem))
+        paths = possible_paths(stem, TEXT_SUFFIX, *PICTURE_SUFFIXES)
         return guid in self.taken or any(map(os.path.lexists, paths))
 
     def _stage(

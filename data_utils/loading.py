@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +15,11 @@ from datasets import Dataset, Features, Value
 from data_utils import ledger as faults
 from data_utils.cache import ABSENT, FileState, build_once, cache_key, file_state
 from data_utils.mapping import Workers, map_to_folder
-from data_utils.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture, picture_paths
+from data_utils.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture
 from data_utils.records import Record
 from data_utils.text import ENCODINGS, clean_text, decode_text, text_key
 
+TEXT_SUFFIX = ".txt"
 # A process is started and ended in the time of some dozen pictures, or of some thousand texts.
 _PICTURES_PER_WORKER, _TEXTS_PER_WORKER = 32, 4096
 PICTURE_FEATURES = Features(
@@ -62,9 +63,26 @@ def find_files(folder: Path, record: Record) -> PairFiles:
     if not record.valid:
         return PairFiles(record.guid, ABSENT, ABSENT)
     stem = os.path.join(folder, record.guid)
-    states = map(file_state, picture_paths(stem))
-    picture = next((state for state in states if state != ABSENT), ABSENT)
-    return PairFiles(record.guid, file_state(f"{stem}.txt"), picture)
+    return PairFiles(record.guid, _find(stem, TEXT_SUFFIX), _find(stem, *PICTURE_SUFFIXES))
+
+
+def possible_paths(stem: str, *suffixes: str) -> Iterator[str]:
+    """The places where a file of the pair `folder/guid` may lie, in the order in which they are tried.
+
+    Some cameras and systems write the ending in capitals. To try those last costs nothing where a file is found before.
+    """
+    for suffix in suffixes:
+        yield stem + suffix
+    for suffix in suffixes:
+        yield stem + suffix.upper()
+
+
+def _find(stem: str, *suffixes: str) -> FileState:
+    for path in possible_paths(stem, *suffixes):
+        state = file_state(path)
+        if state != ABSENT:
+            return state
+    return ABSENT
 
 
 def load_picture_row(row: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -88,10 +106,10 @@ def load_picture_row(row: dict[str, Any], settings: dict[str, Any]) -> dict[str,
 
 def load_text_row(row: dict[str, Any], mode: str) -> dict[str, Any]:
     """Read and clean the text of one row {guid, path, kind} in a worker process; faults become reason and detail."""
-    name = f"{row['guid']}.txt"
+    name = os.path.basename(row["path"])
     faulty = {"text": "", "text_key": None, "text_encoding": None, "text_reason": faults.UNREADABLE_TEXT}
     if row["kind"] == "absent":
-        return {**faulty, "text_reason": faults.MISSING_TEXT, "text_detail": f"no {name}"}
+        return {**faulty, "text_reason": faults.MISSING_TEXT, "text_detail": f"no {row['guid']}{TEXT_SUFFIX}"}
     if row["kind"] != "file":
         return {**faulty, "text_detail": f"{name} is not a file that may be read"}
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,11 +73,6 @@ class PictureSettings:
     def from_dict(cls, values: dict[str, Any]) -> PictureSettings:
         """Inverse of `to_dict`."""
         return cls(**values)
-
-
-def picture_paths(stem: str) -> Iterator[str]:
-    """The places where the picture of the pair `folder/guid` may lie, in the order in which they are tried."""
-    return (stem + suffix for suffix in PICTURE_SUFFIXES)
 
 
 def _turning(image: Image.Image) -> Image.Transpose | None:

@@ -114,6 +114,15 @@ def test_one_side_of_a_copy_is_changed_and_the_other_is_the_parents(folder, pred
             assert pictures[0].read_bytes() != pictures[1].read_bytes()
 
 
+def test_files_with_endings_in_capitals_are_copied_and_never_taken_for_free(folder, predict):
+    for suffix in (".txt", ".jpg"):
+        (folder / "data" / f"2{suffix}").rename(folder / "data" / f"2{suffix.upper()}")
+    (folder / "data" / "2_t1.TXT").write_text("a stray file")
+    assert run(folder, "--kinds", "text", "image", predictions=predict()) == 0
+    files = {copy["guid"]: set(copy["files"]) for copy in read_manifest(folder)["copies"] if copy["parent"] == "2"}
+    assert files == {"2_t2": {"2_t2.txt", "2_t2.JPG"}, "2_i2": {"2_i2.jpg", "2_i2.TXT"}}
+
+
 def test_copies_are_in_their_parents_group(folder, predict, make_arguments, small_picture):
     assert run(folder, "--copies", "2", predictions=predict()) == 0
     data = make_arguments(folder, train_file="train_augmented.txt")

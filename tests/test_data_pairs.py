@@ -85,7 +85,7 @@ def test_columns_and_types(make_pairs, load, small_picture):
     assert row["image"] == expected.tobytes()
 
 
-@pytest.mark.parametrize("suffix", [".jpeg", ".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".jpeg", ".png", ".webp", ".JPG", ".WEBP"])
 def test_other_picture_endings_are_found_after_jpg(make_pairs, load, photo, suffix):
     folder = make_pairs([("1", "positive", "words", None), ("2", "negative")])
     photo(1).save(folder / "data" / f"1{suffix}")
@@ -94,6 +94,15 @@ def test_other_picture_endings_are_found_after_jpg(make_pairs, load, photo, suff
     assert dataset[0]["image_present"]
     same = make_pairs([("2", "negative")], folder="same")
     assert load(same).dataset[0]["image_key"] == dataset[1]["image_key"]
+
+
+def test_text_in_capitals_is_found_after_the_usual_one(make_pairs, load):
+    folder = make_pairs([("1", "positive", None), ("2", "negative", "the usual one"), ("3", "neutral", None)])
+    for guid, text in (("1", "in capitals"), ("2", "another"), ("3", " ")):
+        (folder / "data" / f"{guid}.TXT").write_text(text)
+    pairs = load(folder)
+    assert pairs.dataset["text"][:] == ["in capitals", "the usual one", ""]
+    assert [entry.detail for entry in pairs.ledger] == ["3.TXT is blank"]
 
 
 def test_mask_keeps_a_pair_with_one_modality(faulty, load):
