@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ class FlagParser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for what it can't parse."""
-        raise InputError(f"{message[:1].upper()}{message[1:]}. See --help for all flags.")
+        raise InputError(f"{message[:1].upper()}{message[1:].rstrip('.')}. See --help for all flags.")
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
         """The dataclasses, and a namespace of the flags that were added to theirs.
@@ -29,8 +31,17 @@ class FlagParser(HfArgumentParser):
         """
         _, unknown = self.parse_known_args(argv)
         if unknown:
-            raise InputError(self._explain_unknown(unknown))
+            raise InputError(self._explain_overfull(argv) or self._explain_unknown(unknown))
         return self.parse_args_into_dataclasses(argv, look_for_args_file=False)
+
+    def _explain_overfull(self, argv: Sequence[str] | None) -> str | None:
+        """What is wrong with the first flag of one value that is followed by more; None where there is no such flag."""
+        words, known = sys.argv[1:] if argv is None else argv, self._option_string_actions
+        for number, flag in enumerate(words):
+            values = list(itertools.takewhile(lambda word: not word.startswith("--"), words[number + 1 :]))
+            if flag in known and known[flag].nargs in (None, "?") and len(values) > 1:
+                return f"Got {' '.join(values)!r} for {flag}, which takes one value; leave the others out."
+        return None
 
     def _explain_unknown(self, unknown: Sequence[str]) -> str:
         first = next((word for word in unknown if word.startswith("--")), unknown[0]).split("=")[0]

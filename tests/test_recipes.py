@@ -127,6 +127,8 @@ def test_two_kinds_of_recipes_are_refused(write, capfd, other):
         ("--sweep", f"save_strategy: no\n{SWEEP}", "save_strategy is no switch"),
         ("--compare", "runs: {a: {}, b: {save_strategy: no}}", "save_strategy is no switch"),
         ("--config", "fusoin: true", "Did you mean --fusion"),
+        ("--config", "seed: 1\nfusion: [early, late]", "Got 'early late' for --fusion, which takes one value"),
+        ("--config", "bf16: maybe", "(case insensitive). See --help"),
     ],
 )
 def test_recipe_of_another_kind_or_with_wrong_words_gets_one_sentence(write, capfd, flag, text, message):
