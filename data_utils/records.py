@@ -20,6 +20,8 @@ _HEADER_GUID = ("guid", "id")
 _HEADER_TAG = ("tag", "label", "sentiment")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _PATH_MARK = re.compile(r"[/\\\0]")
+_JSON = re.compile(r'\[?\s*\{\s*"')
+_WRONG_SEPARATORS = {"\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
 _SHOWN = 5
 
 
@@ -104,6 +106,11 @@ def _unknown_label_detail(label: str, labels: Sequence[str]) -> str:
     return f"got '{label}'; allowed: {', '.join(labels)}{hint}"
 
 
+def _malformed_detail(cells: Sequence[str]) -> str:
+    found = [name for sign, name in _WRONG_SEPARATORS.items() if len(cells) == 1 and sign in cells[0]]
+    return f"{found[0]} and no comma" if found else f"{len(cells)} cell{'s' * (len(cells) != 1)}"
+
+
 def _duplicate_detail(tag: str, first: tuple[int, str]) -> str:
     row, first_tag = first
     return f"first in row {row}" + ("" if tag == first_tag else f" with another label ('{first_tag}', here '{tag}')")
@@ -114,7 +121,7 @@ def _read_record(number: int, cells: list[str], reading: _Reading) -> Record | N
     guid, tag = cells[0], cells[1] if len(cells) == 2 else ""
     keep = reading.for_prediction
     if len(cells) > 2 or (len(cells) == 1 and not keep):
-        detail = f"{len(cells)} cells; expected guid,tag"
+        detail = f"{_malformed_detail(cells)}; expected guid,tag"
         reading.fault(number, guid, reason=faults.MALFORMED_ROW, action=faults.UNLABELLED, detail=detail)
         if not keep:
             return None
@@ -145,7 +152,9 @@ def _no_usable_row(list_file: Path, entries: Sequence[Entry], labels: Sequence[s
     counts = Counter(entry.reason for entry in entries)
     why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     text = f"no row of {list_file} can be trained on ({why})."
-    if faults.UNKNOWN_LABEL in counts:
+    if _JSON.match(entries[0].guid):
+        text += " It holds JSON; write a line of guid,tag for each pair."
+    elif faults.UNKNOWN_LABEL in counts:
         details = [entry.detail for entry in entries if entry.reason == faults.UNKNOWN_LABEL]
         got = sorted({detail.split(";")[0].removeprefix("got ") for detail in details})
         more = "" if len(got) <= _SHOWN else f" and {len(got) - _SHOWN} more"
