@@ -18,14 +18,17 @@ def _parent_guids(guid: str) -> Iterator[str]:
 
 
 def root_guid(guid: str) -> str:
-    """The guid an augmented copy was made from: `12` for `12_t1`, `12_i1` and `12_t1_i2`, `12` for itself."""
+    """The guid an augmented copy was made from: `12` for `12_t1`, `12_i1` and `12_t1_i2`, `12` for itself.
+
+    It need not be in the list: copies whose parent was taken out still must not be parted.
+    """
     return [guid, *_parent_guids(guid)][-1]
 
 
 def find_copies(guids: Sequence[str]) -> np.ndarray:
     """Which rows are augmented copies of another row of the list.
 
-    A guid that only looks like a copy, as `12_t1` without `12`, is a row of its own.
+    One without its parent, as `12_t1` without `12`, may judge and be judged like any row, together with its siblings.
 
     Args:
         guids: of all N rows.

@@ -94,7 +94,7 @@ def make_split(
             f"{len(rows)} pairs in {len(found)} groups of equal texts, equal pictures and copies (guids that end in "
             f"_t1 or _i1) cannot be split with --val_ratio {val_ratio}: the "
             f"{'validation' if train else 'training'} part would be empty. Give more pairs, another --val_ratio, or 0 "
-            "to train on all."
+            "to train on all; rename pairs that only look like copies."
         )
     return with_copies(Split(train=train, val=val, seed=seed, val_ratio=val_ratio), guids, groups)
 

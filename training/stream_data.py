@@ -107,7 +107,9 @@ def prepare_stream(
     if tokenizer is None:
         texts = [clean_text(text, data.text_cleaning) for text in read_texts(shards, limit=TOKENIZER_TEXTS)]
         logger.info("The tokenizer is trained on the first %d texts of the stream.", len(texts))
-        tokenizer = train_wordpiece(texts, vocab_size=model.vocab_size, max_length=plan.max_length)
+        tokenizer = train_wordpiece(
+            texts, vocab_size=model.vocab_size, max_length=plan.max_length, needs_words=plan.reads_text
+        )
     check_max_length(tokenizer, plan.max_length)
     prepare = RowPreparer(
         tokenizer=tokenizer,
