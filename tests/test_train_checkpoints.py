@@ -37,6 +37,25 @@ def test_cut_off_checkpoint_is_passed_over(run_train):
     assert f"Resuming from {first}" in screen
 
 
+def test_finished_run_goes_on_for_more_epochs(run_train):
+    flags = ["--head_learning_rate", "1e-3", "--lr_scheduler_kwargs", '{"num_cycles": 0.4}']  # given or not, the same
+    run_train("--num_train_epochs", "1", *flags)
+    run, screen = run_train("--num_train_epochs", "2", *flags[2:], "--resume_from_checkpoint", "latest")
+    assert "Resuming from" in screen
+    assert json.loads((run / "metrics.json").read_text())["training"]["epochs"] == 2
+
+
+def test_checkpoint_that_names_no_flags_goes_on(run_train):
+    """Those of earlier versions."""
+    run, _ = run_train("--max_steps", "1")
+    manifest = next(run.glob("checkpoints/*/checkpoint.json"))
+    content = json.loads(manifest.read_text())
+    del content["update_flags"]
+    manifest.write_text(json.dumps(content))
+    _, screen = run_train("--max_steps", "2", "--weight_decay", "0.3", "--resume_from_checkpoint", "latest")
+    assert "Resuming from" in screen
+
+
 def test_resuming_a_finished_run_changes_nothing(run_train):
     rhythm = ["--max_steps", "3", "--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "no"]
     run, _ = run_train(*rhythm)

@@ -175,6 +175,31 @@ def test_resuming_what_cannot_go_on_is_refused(run_train, capfd, flags, expected
     assert expected in fails(run_train, capfd, *rhythm, "--resume_from_checkpoint", "latest")
 
 
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (
+            ["--learning_rate", "1e-2", "--weight_decay", "0.3"],
+            ["--learning_rate 0.001 (got 0.01)", "--head_learning_rate 0.001 (got 0.01)", "--weight_decay 0.0001 (got"],
+        ),
+        (
+            ["--lr_scheduler_type", "constant", "--adam_beta2", "0.9"],
+            ["_type cosine (got constant)", "0.999 (got 0.9)"],
+        ),
+        (["--optim", "adamw_torch", "--class_weights", "sqrt"], ["--class_weights none (got sqrt)"]),
+        (["--optim", "sgd"], ["--optim adamw_torch (got sgd)"]),
+    ],
+)
+def test_resuming_with_other_flags_of_the_updates_is_refused(run_train, capfd, flags, named):
+    run, _ = run_train("--max_steps", "1", "--optim", "adamw_torch_fused")
+    before = (run / "config.yaml").read_text()
+    sentence = fails(run_train, capfd, "--max_steps", "2", "--resume_from_checkpoint", "latest", *flags)
+    assert [sentence.count(each) for each in named] == [1] * len(named)
+    assert sentence.count("(got ") == len(named)
+    assert "start a new run" in sentence
+    assert (run / "config.yaml").read_text() == before
+
+
 def test_non_finite_loss_stops_before_the_update_and_names_the_step(run_train, capfd, monkeypatch):
     calls = []
 

@@ -36,6 +36,26 @@ NEUTRAL_FLAGS = (
     "ddp_timeout",
     "dataloader_num_workers",
 )
+# Flags that shape every update: of a training that changed them on its way, config.yaml would tell half.
+UPDATE_FLAGS = (
+    "learning_rate",
+    "head_learning_rate",
+    "weight_decay",
+    "optim",
+    "optim_args",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "max_grad_norm",
+    "label_smoothing_factor",
+    "class_weights",
+    "logit_adjustment",
+    "modality_dropout",
+    "unimodal_loss_weight",
+)
 
 
 @dataclass
@@ -234,6 +254,17 @@ class SentimentTrainingArguments(TrainingArguments):
             "--gradient_accumulation_steps %d on %d processes.",
             *(rows, self.per_device_train_batch_size, self.gradient_accumulation_steps, self.world_size),
         )
+
+    @property
+    def optimizer_kind(self) -> str:
+        """What --optim names; fused or not, updates and state are the same."""
+        return self.optim.value.removesuffix("_fused")
+
+    @property
+    def update_flags(self) -> dict[str, Any]:
+        """`UPDATE_FLAGS` with their values, in JSON's own types."""
+        values = self.to_dict() | {"optim": self.optimizer_kind}
+        return {name: values[name] for name in UPDATE_FLAGS}
 
     @property
     def balances_classes(self) -> bool:

@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -30,12 +31,14 @@ class Manifest:
         global_batch_size: rows per update.
         optimizer: how the optimizer's state is laid out, "none" where it wasn't saved.
         files: bytes of each file on this file system, by its path in the folder.
+        update_flags: what shaped the updates, by flag; empty in a checkpoint from before they were written down.
     """
 
     world_size: int
     global_batch_size: int
     optimizer: str
     files: dict[str, int]
+    update_flags: dict[str, Any] = field(default_factory=dict)
 
 
 def checkpoint_name(step: int) -> str:
@@ -53,10 +56,18 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*[0-9]"), key=step_of)
 
 
-def publish(grown: Path, folder: Path, *, world_size: int, global_batch_size: int, optimizer: str) -> None:
+def publish(
+    grown: Path,
+    folder: Path,
+    *,
+    world_size: int,
+    global_batch_size: int,
+    optimizer: str,
+    update_flags: dict[str, Any],
+) -> None:
     """Write the manifest of a finished checkpoint, push all to the disk, and move it into `folder` under its name."""
     files = {str(path.relative_to(grown)): path.stat().st_size for path in _files(grown)}
-    manifest = Manifest(world_size, global_batch_size, optimizer, files)
+    manifest = Manifest(world_size, global_batch_size, optimizer, files, update_flags)
     (grown / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2), encoding="utf-8")
     for path in _files(grown):
         with path.open("rb") as file:

@@ -51,7 +51,7 @@ class ResumableTrainer(Trainer):
     @property
     def optimizer_layout(self) -> str:
         """How the optimizer's state is laid out in this launch's checkpoints; equal ones can be gone on from."""
-        args, kind = self.args, self.args.optim.value.removesuffix("_fused")
+        args, kind = self.args, self.args.optimizer_kind
         if self.is_deepspeed_enabled:
             return f"{kind} under ZeRO-{self.zero_stage}, {args.mixed_precision} precision, {args.world_size} ranks"
         return f"{kind} under FSDP" if self.is_fsdp_enabled else f"{kind}, whole"
@@ -193,6 +193,7 @@ class ResumableTrainer(Trainer):
                 world_size=self.args.world_size,
                 global_batch_size=self.args.global_batch_size,
                 optimizer=checkpoints.NO_OPTIMIZER if self.args.save_only_model else self.optimizer_layout,
+                update_flags=self.args.update_flags,
             )
             checkpoints.rotate(folder, limit=self.args.save_total_limit, keep=best)
         self.accelerator.wait_for_everyone()

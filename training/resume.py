@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from accelerate.utils import gather_object
 
@@ -32,7 +34,8 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | N
     The flags of the batch are set so that an update has as many rows as it had for the job that wrote it.
 
     Raises:
-        InputError: --resume_from_checkpoint names no whole checkpoint, or the batch can't be had on these ranks.
+        InputError: --resume_from_checkpoint names no whole checkpoint, the flags of the updates differ from its own, or
+            the batch can't be had on these ranks.
     """
     wanted = args.resume_from_checkpoint
     if wanted is None:
@@ -52,6 +55,7 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | N
             f"{checkpoint} was written with --save_only_model: there is no optimizer or schedule to go on with. "
             "Start anew, or name a checkpoint that has them."
         )
+    _check_update_flags(checkpoint, manifest.update_flags, args.update_flags)
     args.keep_global_batch_size(manifest.global_batch_size)
     if manifest.world_size != args.world_size:
         logger.warning(
@@ -74,6 +78,17 @@ def _newest(folder: Path) -> Path | None:
             logger.warning("%s is incomplete or damaged and is passed over.", checkpoint)
     everywhere = set.intersection(*map(set, gather_object([whole])))
     return max((folder / name for name in everywhere), key=checkpoints.step_of, default=None)
+
+
+def _check_update_flags(checkpoint: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse other flags of the updates: the optimizer's state brings its own back in, and config.yaml would lie."""
+    differing = [
+        f"--{name} {earlier[name]} (got {value})" for name, value in now.items() if earlier.get(name, value) != value
+    ]
+    if differing:
+        raise InputError(
+            f"{checkpoint} was trained with {', '.join(differing)}; leave these flags as they were, or start a new run."
+        )
 
 
 def check_continues(checkpoint: str, model: SentimentClassifier, prepared: TrainingData | StreamedData) -> None:
