@@ -24,7 +24,7 @@ from launching import (
     wait_for,
 )
 
-from training.checkpoints import MANIFEST, PARTIAL, is_growing, list_checkpoints, read_manifest
+from training.checkpoints import MANIFEST, PARTIAL, is_growing, list_checkpoints
 from training.signals import REQUEUE_CODE
 
 # Dropout is on: the random numbers have to go on too. 19 updates an epoch of 2 x 4 rows: checkpoints mid-epoch.
@@ -155,14 +155,16 @@ def test_another_world_size_goes_on_with_the_same_rows(config, ranks, sample, tm
 
 
 def test_damaged_checkpoint_is_passed_over(sample, tmp_path):
+    """Cut off is what rank 1 wrote, and what rank 0 wrote has lost its content at full length."""
     run = tmp_path / "run"
-    launch(["python"], *flags(sample, run, "--max_steps", "12", "--save_total_limit", "9"))
-    good, damaged = list_checkpoints(run / "checkpoints")[-2:]
-    with (damaged / "model.safetensors").open("r+b") as file:
-        file.truncate(1000)
-    assert read_manifest(good) is not None
-    screen = launch(["python"], *flags(sample, run, "--max_steps", "12", "--resume_from_checkpoint", "latest"))
-    assert f"{damaged} is incomplete or damaged" in screen
+    launch(launcher("multi_gpu", 2), *flags(sample, run, "--max_steps", "12", "--save_total_limit", "9"))
+    good, zeroed, cut = list_checkpoints(run / "checkpoints")
+    optimizer = zeroed / "optimizer.pt"
+    optimizer.write_bytes(bytes(optimizer.stat().st_size))
+    (cut / "rng_state_1.pth").write_bytes(b"")
+    more = ["--max_steps", "12", "--resume_from_checkpoint", "latest"]
+    screen = launch(launcher("multi_gpu", 2), *flags(sample, run, *more))
+    assert [screen.count(f"{damaged} is incomplete or damaged") for damaged in (zeroed, cut)] == [1, 1]
     assert f"Resuming from {good}" in screen
 
 

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling import SentimentClassifier
+from training import checkpoints
 from training.checkpoints import list_checkpoints
 
 
@@ -14,10 +15,10 @@ def test_resumed_run_equals_the_uninterrupted_one(run_train):
     common = ["--model", "clip", "--num_train_epochs", "2", "--save_total_limit", "9"]
     whole, _ = run_train(*common, name="whole")
     part, _ = run_train(*common, "--early_stopping_patience", "0", name="part")
-    checkpoints = sorted(part.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    checkpoints[-1].rename(part / "thrown_away")
+    first_epoch, second_epoch = list_checkpoints(part / "checkpoints")
+    second_epoch.rename(part / "thrown_away")
     resumed, screen = run_train(*common, "--resume_from_checkpoint", "latest", name="part")
-    assert f"Resuming from {checkpoints[0]}" in screen
+    assert f"Resuming from {first_epoch}" in screen
     first, second = (SentimentClassifier.from_pretrained(run / "model").state_dict() for run in (whole, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -35,6 +36,72 @@ def test_cut_off_checkpoint_is_passed_over(run_train):
     _, screen = run_train("--num_train_epochs", "2", "--resume_from_checkpoint", "latest")
     assert f"{second} is incomplete" in screen
     assert f"Resuming from {first}" in screen
+
+
+def zero(file, start=0, length=None):
+    """Overwrite bytes with zeros, by default all, as a machine that lost power leaves them."""
+    content = bytearray(file.read_bytes())
+    end = len(content) if length is None else start + length
+    content[start:end] = bytes(end - start)
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("start", [None, 40_000])
+def test_zeroed_checkpoint_is_passed_over(run_train, start):
+    run, _ = run_train("--num_train_epochs", "2")
+    first, second = list_checkpoints(run / "checkpoints")
+    if start is None:
+        zero(second / "optimizer.pt")
+    else:
+        zero(second / "model.safetensors", start, 4000)
+    _, screen = run_train("--num_train_epochs", "2", "--resume_from_checkpoint", "latest")
+    assert f"{second} is incomplete or damaged" in screen
+    assert f"Resuming from {first}" in screen
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A checkpoint of a short file and of one that counts as long: 100 blocks of 100 bytes, of which 64 are hashed."""
+    grown = tmp_path / checkpoints.PARTIAL / "checkpoint-1"
+    grown.mkdir(parents=True)
+    (grown / "short").write_bytes(b"x" * 900)
+    (grown / "long").write_bytes(b"x" * 10_000)
+    checkpoints.publish(grown, tmp_path, world_size=1, global_batch_size=1, optimizer="any", update_flags={})
+    return tmp_path / "checkpoint-1"
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(checkpoints, "MAX_BYTES_HASHED_WHOLE", 1000)
+    monkeypatch.setattr(checkpoints, "BLOCK_BYTES", 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "length", "intact"),
+    [
+        ("short", 0, 0, True),
+        ("short", 450, 1, False),
+        ("long", 0, 1, False),
+        ("long", 9_999, 1, False),
+        ("long", 5_000, 200, False),
+        ("long", 110, 1, True),  # between the first two blocks: the price of not reading all
+    ],
+)
+def test_digests_tell_damage_at_full_length(small_blocks, published, name, start, length, intact):
+    zero(published / name, start, length)
+    assert checkpoints.read_manifest(published) is not None
+    assert checkpoints.is_intact(published) == intact
+
+
+def test_checkpoint_without_digests_is_judged_by_lengths(published):
+    manifest = published / checkpoints.MANIFEST
+    content = json.loads(manifest.read_text())
+    del content["digests"]
+    manifest.write_text(json.dumps(content))
+    zero(published / "short")
+    assert checkpoints.is_intact(published)
+    (published / "short").write_bytes(b"x")
+    assert not checkpoints.is_intact(published)
 
 
 def test_finished_run_goes_on_for_more_epochs(run_train):

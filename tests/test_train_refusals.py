@@ -175,6 +175,16 @@ def test_resuming_what_cannot_go_on_is_refused(run_train, capfd, flags, expected
     assert expected in fails(run_train, capfd, *rhythm, "--resume_from_checkpoint", "latest")
 
 
+def test_named_checkpoint_that_is_damaged_is_refused(run_train, capfd):
+    run, _ = run_train("--max_steps", "1")
+    checkpoint = next(run.glob("checkpoints/checkpoint-*"))
+    state = checkpoint / "trainer_state.json"
+    state.write_bytes(bytes(state.stat().st_size))
+    sentence = fails(run_train, capfd, "--resume_from_checkpoint", str(checkpoint))
+    assert f"{checkpoint}', which is no folder with" in sentence
+    assert "undamaged" in sentence
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,6 +21,9 @@ MANIFEST = "checkpoint.json"
 PARTIAL, DELETED = ".partial", ".deleted-"
 CONVERTED = ".universal"  # a checkpoint of DeepSpeed's on its way into another layout
 NO_OPTIMIZER = "none"
+# Of a longer file only blocks are hashed: a large model's checkpoint has hundreds of gigabytes.
+MAX_BYTES_HASHED_WHOLE = 64 * 2**20
+NUM_BLOCKS, BLOCK_BYTES = 64, 2**18
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Manifest:
         global_batch_size: rows per update.
         optimizer: how the optimizer's state is laid out, "none" where it wasn't saved.
         files: bytes of each file on this file system, by its path in the folder.
+        digests: `hash_content` of each file; empty in a checkpoint from before they were written down.
         update_flags: what shaped the updates, by flag; empty in a checkpoint from before they were written down.
     """
 
@@ -38,6 +43,7 @@ class Manifest:
     global_batch_size: int
     optimizer: str
     files: dict[str, int]
+    digests: dict[str, str] = field(default_factory=dict)
     update_flags: dict[str, Any] = field(default_factory=dict)
 
 
@@ -67,7 +73,8 @@ def publish(
 ) -> None:
     """Write the manifest of a finished checkpoint, push all to the disk, and move it into `folder` under its name."""
     files = {str(path.relative_to(grown)): path.stat().st_size for path in _files(grown)}
-    manifest = Manifest(world_size, global_batch_size, optimizer, files, update_flags)
+    digests = {name: hash_content(grown / name) for name in files}
+    manifest = Manifest(world_size, global_batch_size, optimizer, files, digests, update_flags)
     (grown / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2), encoding="utf-8")
     for path in _files(grown):
         with path.open("rb") as file:
@@ -87,6 +94,36 @@ def read_manifest(checkpoint: Path) -> Manifest | None:
     except (OSError, ValueError, TypeError, AttributeError):
         return None
     return manifest if whole else None
+
+
+def is_intact(checkpoint: Path) -> bool:
+    """Whether the files are also those that were written, as far as `hash_content` sees.
+
+    A machine that loses power can leave a file in its full length, with zeros in it.
+    """
+    manifest = read_manifest(checkpoint)
+    if manifest is None:
+        return False
+    try:
+        return all(hash_content(checkpoint / name) == digest for name, digest in manifest.digests.items())
+    except OSError:  # a disk that can't read it any more
+        return False
+
+
+def hash_content(path: Path) -> str:
+    """SHA-256 of a file of up to 64 MiB; of a longer one, of 64 blocks of 256 KiB: head, tail, and evenly between.
+
+    So damage of a few bytes can go unnoticed in a long file, but none that reaches from a block to the next.
+    """
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        if size <= MAX_BYTES_HASHED_WHOLE:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        for number in range(NUM_BLOCKS):
+            file.seek(number * (size - BLOCK_BYTES) // (NUM_BLOCKS - 1))
+            digest.update(file.read(BLOCK_BYTES))
+        return digest.hexdigest()
 
 
 def load_weights(checkpoint: Path) -> dict[str, Tensor]:

@@ -40,16 +40,14 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | N
     wanted = args.resume_from_checkpoint
     if wanted is None:
         return None
-    checkpoint = _newest(run.checkpoints_dir) if wanted == LATEST else Path(wanted).expanduser().resolve()
+    if wanted == LATEST:
+        checkpoint = _newest(run.checkpoints_dir, reads_all=args.should_save)
+    else:
+        checkpoint = _named(wanted, reads_all=args.should_save)
     if checkpoint is None:
         logger.warning("No checkpoint in %s yet: starting from the beginning.", run.checkpoints_dir)
         return None
     manifest = checkpoints.read_manifest(checkpoint)
-    if not all(gather_object([manifest is not None])):
-        raise InputError(
-            f"Got --resume_from_checkpoint {wanted!r}, which is no folder with a {checkpoints.MANIFEST} and all files "
-            f"that it names, on every machine; name a whole checkpoint-N folder, or {LATEST}."
-        )
     if manifest.optimizer == checkpoints.NO_OPTIMIZER:
         raise InputError(
             f"{checkpoint} was written with --save_only_model: there is no optimizer or schedule to go on with. "
@@ -66,18 +64,38 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | N
     return str(checkpoint)
 
 
-def _newest(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole on every rank's machine."""
+def _named(wanted: str, *, reads_all: bool) -> Path:
+    """The checkpoint that the flag names; `InputError` where it isn't whole."""
+    checkpoint = Path(wanted).expanduser().resolve()
+    if not _is_whole_everywhere(checkpoint, reads_all=reads_all):
+        raise InputError(
+            f"Got --resume_from_checkpoint {wanted!r}, which is no folder with a {checkpoints.MANIFEST} and all files "
+            f"that it names, undamaged, on every machine; name a whole checkpoint-N folder, or {LATEST}."
+        )
+    return checkpoint
+
+
+def _newest(folder: Path, *, reads_all: bool) -> Path | None:
+    """The newest checkpoint that is whole on every rank's machine; older ones than that aren't read."""
     if checkpoints.is_growing(folder):
         logger.warning("The job ended while it wrote a checkpoint; what there is of it is passed over.")
-    whole = []
-    for checkpoint in checkpoints.list_checkpoints(folder):
-        if checkpoints.read_manifest(checkpoint) is not None:
-            whole.append(checkpoint.name)
-        else:
-            logger.warning("%s is incomplete or damaged and is passed over.", checkpoint)
-    everywhere = set.intersection(*map(set, gather_object([whole])))
-    return max((folder / name for name in everywhere), key=checkpoints.step_of, default=None)
+    names = gather_object([checkpoint.name for checkpoint in checkpoints.list_checkpoints(folder)])
+    for checkpoint in sorted((folder / name for name in set(names)), key=checkpoints.step_of, reverse=True):
+        if _is_whole_everywhere(checkpoint, reads_all=reads_all):
+            return checkpoint
+        logger.warning("%s is incomplete or damaged and is passed over.", checkpoint)
+    return None
+
+
+def _is_whole_everywhere(checkpoint: Path, *, reads_all: bool) -> bool:
+    """Whether a checkpoint is whole on every rank's machine; a collective of all ranks.
+
+    Args:
+        reads_all: on the ranks that also compare the files' content, one for each file system. On the others lengths
+            have to do, or hundreds of ranks would read the same files.
+    """
+    whole = checkpoints.is_intact(checkpoint) if reads_all else checkpoints.read_manifest(checkpoint) is not None
+    return all(gather_object([whole]))
 
 
 def _check_update_flags(checkpoint: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
