@@ -133,11 +133,7 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
             texts, vocab_size=vocab_size, max_length=plan.max_length, needs_words=plan.reads_text
         )
     dataset, num_cut = tokenize_pairs(
-        dataset,
-        tokenizer,
-        max_length=plan.max_length,
-        cache_dir=data.cache_path(),
-        overwrite=data.overwrite_cache,
+        dataset, tokenizer, max_length=plan.max_length, cache_dir=data.cache_path(), overwrite=data.overwrite_cache
     )
     logger.info(
         "%d pairs for training, %d for validation%s (split by group), prepared in %.1f s.",
