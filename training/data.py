@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -145,7 +145,8 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
     dataset = dataset.select_columns([*MODEL_COLUMNS, "text_key", "image_key"])
     train_rows = _limit(train_rows, data.max_train_samples, seed=seed)
     val_rows = _limit(val_rows, data.max_eval_samples, seed=seed)
-    _note_absent_classes(dataset.select_columns("label").select(train_rows)["label"][:], data.labels)
+    numbers = set(dataset.select_columns("label").select(train_rows)["label"][:])
+    note_absent_classes({data.labels[number] for number in numbers}, data.labels)
     return TrainingData(
         train=add_row_index(dataset.select(train_rows)),
         val=_select(dataset, val_rows),
@@ -163,10 +164,9 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
     )
 
 
-def _note_absent_classes(numbers: Sequence[int], labels: Sequence[str]) -> None:
+def note_absent_classes(present: Collection[str], labels: Sequence[str]) -> None:
     """Say which classes no training row has: nothing else would tell why macro-F1 is low."""
-    present = set(numbers)
-    absent = [label for number, label in enumerate(labels) if number not in present]
+    absent = [label for label in labels if label not in present]
     if absent:
         logger.warning(
             "No row for training is labelled %s: no model can learn that, and macro-F1 counts it as 0. If the data "

@@ -26,6 +26,7 @@ from evaluation.run_folder import RunFolder
 from modeling.arguments import ModelArguments
 from modeling.plan import ModelPlan
 from training.arguments import SentimentTrainingArguments
+from training.data import note_absent_classes
 
 logger = logging.getLogger(__name__)
 # The texts, from the first shards on, that a WordPiece tokenizer is trained on.
@@ -165,6 +166,8 @@ def _check_counts(shards: ShardSet, data: DataArguments, args: SentimentTraining
         )
     if counts is not None and not set(counts) & set(data.labels):
         raise InputError(f"The shards hold the labels {', '.join(counts)}; --labels allows {', '.join(data.labels)}.")
+    if counts is not None:
+        note_absent_classes(counts, data.labels)
 
 
 def _settings(shards: ShardSet, data: DataArguments, args: SentimentTrainingArguments) -> StreamSettings:
