@@ -130,12 +130,13 @@ class DataArguments:
             "shuffle_buffer_size",
         ):
             _check_positive(name, getattr(self, name))
-        if self.streaming:
-            self._check_streaming()
-        elif self.shuffle_buffer_size != type(self).shuffle_buffer_size:
-            raise InputError("Got --shuffle_buffer_size, which belongs to --streaming; leave it out.")
 
-    def _check_streaming(self) -> None:
+    def refuse_unused(self) -> None:
+        """`InputError` for a flag of a command line that would have no effect beside the others."""
+        if not self.streaming:
+            if self.shuffle_buffer_size != type(self).shuffle_buffer_size:
+                raise InputError("Got --shuffle_buffer_size, which belongs to --streaming; leave it out.")
+            return
         for name, remedy in UNSTREAMED.items():
             if getattr(self, name) != getattr(type(self), name):
                 raise InputError(f"Got --{name} with --streaming; {remedy}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -11,6 +12,8 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from data_utils.errors import InputError
+
+_FLAG = re.compile("--|-[A-Za-z]")  # -1 is a number
 
 
 class FlagParser(HfArgumentParser):
@@ -38,7 +41,7 @@ class FlagParser(HfArgumentParser):
         """What is wrong with the first flag of one value that is followed by more; None where there is no such flag."""
         words, known = sys.argv[1:] if argv is None else argv, self._option_string_actions
         for number, flag in enumerate(words):
-            values = list(itertools.takewhile(lambda word: not word.startswith("--"), words[number + 1 :]))
+            values = list(itertools.takewhile(lambda word: not _FLAG.match(word), words[number + 1 :]))
             if flag in known and known[flag].nargs in (None, "?") and len(values) > 1:
                 return f"Got {' '.join(values)!r} for {flag}, which takes one value; leave the others out."
         return None

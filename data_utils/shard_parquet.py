@@ -94,12 +94,16 @@ def _holds_pictures(kind: pa.DataType) -> bool:
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind)
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    are_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return are_bytes or pa.types.is_null(kind)
 
 
 def _holds_texts(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _holds_texts(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _holds_texts(kind.storage_type)
     are_strings = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return are_strings or _holds_bytes(kind)
 

@@ -13,11 +13,13 @@ from PIL import Image
 
 import train
 from data_utils.errors import InputError
+from data_utils.ledger import Entry
 from data_utils.shard_file import ShardError
 from data_utils.shard_read import check_columns, iterate_shard, read_texts
 from data_utils.shard_set import find_shards
 from evaluation.arguments import parse_arguments
 from evaluation.session import run_evaluation
+from training.stream_trainer import FaultLog
 
 
 def picture():
@@ -101,6 +103,32 @@ def test_faults_of_rows_that_the_first_epoch_left_out_are_entered_in_a_later_one
         write_table(tmp_path / "rows", f"{shard}.parquet", count=3, label=["positive", "happy", "happy"], guid=guids)
     done = run(tmp_path / "rows", "--dataloader_drop_last", "--num_train_epochs", "6")
     assert read_quarantine(done) == [(str(number), "unknown_label") for number in (1, 2, 4, 5, 7, 8)]
+
+
+def test_faults_of_validation_rows_hide_none_of_training_rows(run, tmp_path):
+    for part in ("train", "validation"):
+        guids = [f"{part}{number}" for number in range(4)]
+        write_table(tmp_path / "rows", f"{part}-0.parquet", count=4, guid=guids, text=["@you", "a", "b", "c"])
+    done = run(tmp_path / "rows", "--num_train_epochs", "2")
+    assert read_quarantine(done) == [("train0", "empty_text"), ("validation0", "empty_text")]
+
+
+def test_line_of_a_fault_that_was_cut_off_is_written_again(tmp_path):
+    path = tmp_path / "quarantine.csv"
+    entries = [Entry(number, f"g{number}", "missing_text", "masked", "a, b") for number in range(3)]
+    FaultLog(path, 0).add(entries[:2])
+    whole = path.read_text()
+    path.write_text(whole[:-9])
+    log = FaultLog(path, 0)
+    log.add(entries[:2])
+    assert path.read_text() == whole
+    log.add([*entries, *entries])
+    assert path.read_text().count("missing_text") == 3
+
+
+def test_dry_run_whose_one_update_meets_unlabelled_rows_alone_is_no_failure(run, tmp_path):
+    write_table(tmp_path / "rows", count=9, label=[None] * 8 + ["positive"])
+    run(tmp_path / "rows", "--dry_run", "--shuffle_buffer_size", "1")
 
 
 @pytest.mark.parametrize("steps", [3, 400])
@@ -211,6 +239,17 @@ def test_shard_that_lacks_a_column_of_the_first_is_named(tmp_path):
     pq.write_table(pa.table({"image": [picture()], "label": ["positive"]}), tmp_path / "rows" / "b.parquet")
     with pytest.raises(ShardError, match=r"b\.parquet has no column text"):
         read_all(tmp_path / "rows")
+
+
+def test_run_of_a_flag_that_is_refused_by_now_still_predicts(run, tmp_path):
+    write_tar(tmp_path / "tars" / "0.tar", tar_rows(range(4)))
+    done = run(tmp_path / "tars", "--max_steps", "1")
+    config = (done / "config.yaml").read_text()
+    assert "val_ratio: 0.1" in config
+    (done / "config.yaml").write_text(config.replace("val_ratio: 0.1", "val_ratio: 0.2"))
+    words = [str(done), "--predict", str(tmp_path / "tars"), "--streaming", "--output", str(tmp_path / "o.csv")]
+    run_evaluation(parse_arguments(words))
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 5
 
 
 def test_prediction_that_fails_leaves_nothing_behind(run, tmp_path):

@@ -192,6 +192,7 @@ def test_no_process_outlives_a_killed_job(make_pairs, numbered_rows, tmp_path):
     job = subprocess.Popen([sys.executable, "-m", "data_utils.shard", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
     assert wait_for(lambda: any(output.glob("train-*")), job)
     workers = descendants(job.pid)
+    assert len(workers) >= 2
     job.kill()
     job.wait()
     limit = time.monotonic() + 30

@@ -291,7 +291,9 @@ def test_dry_run_over_a_stream(shards, flags, capsys, caplog, tmp_path, monkeypa
 
 
 def test_class_that_no_shard_has_is_named(shards, flags, caplog):
-    folder = shards("--val_ratio", "0", rows=[(str(n), ["negative", "positive"][n % 2], f"words {n}") for n in range(20)])
+    folder = shards(
+        "--val_ratio", "0", rows=[(str(n), ["negative", "positive"][n % 2], f"words {n}") for n in range(20)]
+    )
     train.main(flags(folder, "--dry_run"))
     assert caplog.text.count("No row for training is labelled neutral: ") == 1
 

@@ -33,6 +33,7 @@ def fails(run_train, capfd, *flags, code=2, **options):
         (["--text_config", "{"], "no JSON"),
         (["--fusoin", "attn"], "Did you mean --fusion"),
         (["--max_steps", "1", "-1"], "Got '1 -1' for --max_steps, which takes one value"),
+        (["--seed", "1", "-x"], "Got '-x', which is no flag of"),
         (["--learning_rate", "fast"], "learning_rate"),
         (["--class_weights", "inverse"], "none, sqrt, balanced"),
         (["--logit_adjustment", "-1"], "must be 0 (off) or more"),

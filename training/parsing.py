@@ -68,6 +68,7 @@ def parse_arguments(
         raise InputError(f"Got {starter} {path}, which train.py takes; here the flags are those of one training.")
     try:
         model, data, training, _ = parser.parse(flags)
+        data.refuse_unused()
     except InputError:
         raise
     except ValueError as error:  # TrainingArguments' own checks

@@ -24,7 +24,8 @@ FINGERPRINTS = {
     "split_sha256": "The split differs (--seed, --val_ratio or --split_file)",
     "tokens_sha256": "The tokenizer or --max_length differs",
     "rows_sha256": "The rows or their order differ (--seed, --max_train_samples, --max_eval_samples; with --streaming "
-    "also the number of processes, --dataloader_num_workers, --per_device_train_batch_size, --shuffle_buffer_size)",
+    "also --data_seed, the number of processes, --dataloader_num_workers, --per_device_train_batch_size, "
+    "--shuffle_buffer_size)",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-import sys
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
@@ -41,7 +41,7 @@ class FaultLog:
     def __init__(self, path: Path | None, rank: int) -> None:
         self._is_main = rank == 0
         self._own = None if path is None else path if rank == 0 else path.with_name(f".{path.name}.rank{rank}")
-        self._known: set[tuple[str, str]] | None = None
+        self._known: set[tuple[str, ...]] | None = None  # grows with the faulty rows, not with all
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Enter faults that don't stand there already, from an earlier epoch or from before the run was resumed."""
@@ -67,8 +67,11 @@ class FaultLog:
 
     def _enter(self, rows: Sequence[Sequence[str]]) -> None:
         if self._known is None:
-            self._known = {_key(row) for row in _read_rows(self._own)}
-        new = {key: row for row in rows if (key := _key(row)) not in self._known}
+            _cut_half_line(self._own)
+            self._known = {tuple(row[:3]) for row in _read_rows(self._own)}
+        new = {key: row for row in rows if (key := tuple(row[:3])) not in self._known}
+        if not new:
+            return
         self._known.update(new)
         if not self._own.exists():
             write_csv(self._own, [COLUMNS])
@@ -76,9 +79,11 @@ class FaultLog:
             csv.writer(file, lineterminator="\n").writerows(new.values())
 
 
-def _key(row: Sequence[str]) -> tuple[str, str]:
-    """Number of the row and reason: a row has several faults, each of which is entered once."""
-    return row[0], sys.intern(row[2])
+def _cut_half_line(path: Path) -> None:
+    """Take out what a full disk, or the end of a job, left of the last line; its row is met again."""
+    if path.exists():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def _read_rows(path: Path) -> Iterator[list[str]]:
@@ -106,10 +111,11 @@ class StreamTrainer(SentimentTrainer):
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """As in Trainer; then the main rank's quarantine.csv holds the entries of all."""
-        self._useless_updates = 0 if resume_from_checkpoint is None else None
+        self._useless_updates = None if resume_from_checkpoint or self.args.dry_run else 0
         result = super().train(resume_from_checkpoint, **kwargs)
+        if self._useless_updates:
+            self._refuse_useless_rows()
         self._faults.finish()
-        self._refuse_useless_rows()
         return result
 
     def get_train_dataloader(self) -> DataLoader:
@@ -138,13 +144,13 @@ class StreamTrainer(SentimentTrainer):
 
     def _refuse_useless_rows(self) -> None:
         """Stop a run that has learnt from no row yet, on all ranks at once, as all know the rows' sum of weights."""
-        if self._useless_updates:
-            entry = self._last_fault
-            last = f" (the last one: {entry.reason}, {entry.detail})" if entry else ""
-            raise InputError(
-                f"No row of the first {self._useless_updates} updates can be trained on{last}; quarantine.csv names "
-                "them. If their labels are right, name them with --labels."
-            )
+        self._faults.finish()
+        entry = self._last_fault
+        last = f" (the last one: {entry.reason}, {entry.detail})" if entry else ""
+        raise InputError(
+            f"No row of the first {self._useless_updates} updates can be trained on{last}; quarantine.csv names "
+            "them. If their labels are right, name them with --labels."
+        )
 
     def _balance_classes(self) -> ClassBalance:
         counts = self.train_dataset.shards.label_counts
