@@ -223,10 +223,12 @@ def _plan_part(part: str, pairs: Pairs, rows: np.ndarray, args: ShardArguments, 
 
 def _is_written(plan: PlannedShard, size: int | None) -> bool:
     """Whether a shard is there already; of a damaged one it is said that it isn't."""
-    damage = find_damage(plan, size) if plan.path.exists() else None
+    if not plan.path.exists():
+        return False
+    damage = find_damage(plan, size)
     if damage is not None:
         logger.warning("%s is damaged (%s) and is written again.", plan.path, damage)
-    return plan.path.exists() and damage is None
+    return damage is None
 
 
 def _write_all(plans: Sequence[PlannedShard], sizes: Mapping[str, int], *, num_workers: int) -> None:

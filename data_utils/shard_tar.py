@@ -43,7 +43,7 @@ def find_columns(shard: Shard) -> dict[str, set[str]]:
         for _, members in islice(_iterate_members(archive), _LOOKED_AT):
             for ending in members:
                 found.setdefault(_COLUMN_OF.get(ending, ending), set()).add(f".{ending}")
-            if _read_details(archive, members).get("label") is not None:
+            if "label" in _read_details(archive, members):  # null too: other rows may have one
                 found.setdefault("label", set()).add(".json with label")
     return found
 

@@ -196,6 +196,16 @@ def test_spoilt_json_spoils_its_row_alone(tmp_path, run):
     assert read_quarantine(done) == [("2", "unknown_label"), *((str(n), "no_label") for n in (3, 4, 6, 7))]
 
 
+def test_labels_may_begin_behind_rows_without_one(tmp_path):
+    rows = tar_rows(range(40))
+    rows = {
+        name.replace(".cls", ".json"): b'{"label": null}' if ".cls" in name else each for name, each in rows.items()
+    }
+    write_tar(tmp_path / "tars" / "0.tar", rows | {"39.json": b'{"label": "positive"}'})
+    check_columns(find_shards(str(tmp_path / "tars"), "train"), labelled=True)
+    assert [row.label for row in read_all(tmp_path / "tars")][-2:] == [None, "positive"]
+
+
 @pytest.mark.parametrize(
     ("columns", "named"),
     [
