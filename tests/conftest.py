@@ -19,7 +19,7 @@ from PIL import Image
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries below are imported
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors: a second thread only waits, and on a busy machine for long
 
-from data_utils import DataArguments, PictureSettings
+from data_utils import DataArguments, PictureSettings, shard
 
 if TYPE_CHECKING:
     from evaluation.run_folder import RunFolder
@@ -190,3 +190,19 @@ def evaluate_main(fresh_state: None) -> Callable[..., None]:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return lambda *arguments: module.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def write_shards(make_pairs: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Write shards of rows (as for `make_pairs`) with the command's own main; returns the folder."""
+
+    def run(
+        rows: Sequence[tuple], *flags: str, name: str = "shards", list_name: str = "train.txt", code: int = 0
+    ) -> Path:
+        folder = make_pairs(rows, list_name=list_name)
+        words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / name), "--train_file", list_name]
+        words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "1"]
+        assert shard.main([*words, "--rows_per_shard", "7", *flags]) == code
+        return tmp_path / name
+
+    return run

@@ -1,26 +1,21 @@
-"""Shards: what goes in comes out, in both formats, once, whatever is killed or changed on the way."""
+"""Shards: what goes in comes out, in both formats, once; foreign ones are read, spoilt ones refused."""
 
 import csv
 import io
 import json
-import os
 import runpy
-import subprocess
 import sys
 import tarfile
-import time
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
 from datasets import ClassLabel, Features, Image, Value, load_dataset
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
-from launching import descendants, is_alive, wait_for
 
-from data_utils import shard, shard_write
+from data_utils import shard
 from data_utils.errors import InputError
 from data_utils.shard_file import ShardError
 from data_utils.shard_read import check_columns, iterate_shard
@@ -30,29 +25,15 @@ from data_utils.split_file import load_split
 FORMATS = ("parquet", "webdataset")
 
 
-@pytest.fixture
-def write(make_pairs, tmp_path):
-    """Write shards of rows (as for `make_pairs`) with the command's own main; returns the folder."""
-
-    def run(rows, *flags, name="shards", list_name="train.txt", code=0):
-        folder = make_pairs(rows, list_name=list_name)
-        words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / name), "--train_file", list_name]
-        words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "1"]
-        assert shard.main([*words, "--rows_per_shard", "7", *flags]) == code
-        return tmp_path / name
-
-    return run
-
-
 def read_all(location, part):
     shards = find_shards(str(location), part)
     return [read() for each in shards.shards for _, read in iterate_shard(each, shards.kind, stop=each.rows)]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_rows_come_out_as_they_went_in(write, numbered_rows, tmp_path, kind):
+def test_rows_come_out_as_they_went_in(write_shards, numbered_rows, tmp_path, kind):
     rows = [(guid, label, f"TEXT of {guid} http://t.co/x") for guid, label in numbered_rows(40)]
-    folder = write(rows, "--shard_format", kind)
+    folder = write_shards(rows, "--shard_format", kind)
     split = load_split(folder / "split.json")
     for part, guids in (("train", split.train), ("validation", split.val)):
         found = read_all(folder, part)
@@ -69,17 +50,17 @@ def test_rows_come_out_as_they_went_in(write, numbered_rows, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_datasets_reads_the_shards_too(write, numbered_rows, kind):
-    folder = write(numbered_rows(20), "--shard_format", kind)
+def test_datasets_reads_the_shards_too(write_shards, numbered_rows, kind):
+    folder = write_shards(numbered_rows(20), "--shard_format", kind)
     ending = "parquet" if kind == "parquet" else "tar"
     rows = list(load_dataset(kind, data_files=f"{folder}/train-*.{ending}", split="train", streaming=True))
     assert len(rows) == find_shards(str(folder), "train").num_rows
     assert rows[0]["image" if kind == "parquet" else "jpg"].size == (48, 36)
 
 
-def test_twins_stay_in_one_part(write):
+def test_twins_stay_in_one_part(write_shards):
     rows = [(f"{number}{copy}", "positive", f"words {number}") for number in range(30) for copy in ("", "_t1")]
-    folder = write(rows, "--val_ratio", "0.3")
+    folder = write_shards(rows, "--val_ratio", "0.3")
     parts = [{row.guid.split("_")[0] for row in read_all(folder, part)} for part in ("train", "validation")]
     assert parts[0]
     assert parts[1]
@@ -87,10 +68,10 @@ def test_twins_stay_in_one_part(write):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_list_for_prediction_keeps_every_row_in_order(write, kind):
+def test_list_for_prediction_keeps_every_row_in_order(write_shards, kind):
     rows = [("b", "null"), ("../a", "null"), ("c", "null", None), ("b", "null"), ("d", "null", "x", b"no picture")]
     flags = ["--shard_format", kind, "--for_prediction", "--rows_per_shard", "2"]
-    folder = write(rows, *flags, list_name="test_without_label.txt")
+    folder = write_shards(rows, *flags, list_name="test_without_label.txt")
     found = read_all(folder, "test")
     assert [row.guid for row in found] == ["b", "../a", "c", "b", "d"]
     assert [row.text is None for row in found] == [False, True, True, False, False]
@@ -101,14 +82,14 @@ def test_list_for_prediction_keeps_every_row_in_order(write, kind):
 @pytest.mark.parametrize(
     "flag", [("--split_file", "x.json"), ("--val_ratio", "0.1"), ("--seed", "42"), ("--on_bad_pair", "drop")]
 )
-def test_list_for_prediction_is_neither_split_nor_mixed_nor_cut(write, numbered_rows, capsys, flag):
-    folder = write(numbered_rows(9), "--for_prediction", *flag, code=2)
+def test_list_for_prediction_is_neither_split_nor_mixed_nor_cut(write_shards, numbered_rows, capsys, flag):
+    folder = write_shards(numbered_rows(9), "--for_prediction", *flag, code=2)
     assert f"Got {' '.join(flag)} with --for_prediction, which writes every row" in capsys.readouterr().err
     assert not folder.exists()
 
 
-def test_list_that_is_not_parted_by_commas_is_refused(write, numbered_rows, tmp_path, capsys):
-    write(numbered_rows(9), name="first")
+def test_list_that_is_not_parted_by_commas_is_refused(write_shards, numbered_rows, tmp_path, capsys):
+    write_shards(numbered_rows(9), name="first")
     (tmp_path / "pairs" / "list.txt").write_text("guid;tag\n1;null\n2;null\n")
     words = ["--data_dir", str(tmp_path / "pairs"), "--output_dir", str(tmp_path / "none"), "--train_file", "list.txt"]
     assert shard.main([*words, "--cache_dir", str(tmp_path / "cache"), "--for_prediction"]) == 2
@@ -142,9 +123,9 @@ def test_command_counts_the_faults_on_the_screen(make_pairs, numbered_rows, tmp_
     assert "missing_image" in caplog.text
 
 
-def test_faulty_rows_are_in_quarantine(write, photo):
+def test_faulty_rows_are_in_quarantine(write_shards, photo):
     rows = [("1", "positive", "x", b"broken"), ("2", "glad"), ("3", "negative", None), ("4", "neutral", None, None)]
-    folder = write([*rows, *((str(number), "positive") for number in range(10, 20))], "--val_ratio", "0")
+    folder = write_shards([*rows, *((str(number), "positive") for number in range(10, 20))], "--val_ratio", "0")
     with (folder / "quarantine.csv").open() as file:
         entries = {(row["guid"], row["reason"], row["action"]) for row in csv.DictReader(file)}
     assert entries == {
@@ -158,153 +139,9 @@ def test_faulty_rows_are_in_quarantine(write, photo):
     assert find_shards(str(folder), "validation") is None
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_killed_job_goes_on_and_gives_the_same_bytes(write, numbered_rows, monkeypatch, kind):
-    rows = numbered_rows(40)
-    whole = write(rows, "--shard_format", kind)
-    expected = {path.name: path.read_bytes() for path in whole.iterdir()}
-
-    def stop_at_third(plan, original=shard_write.write_shard, done=[]):  # noqa: B006
-        done.append(plan)
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        original(plan)
-
-    monkeypatch.setattr(shard, "write_shard", stop_at_third)
-    with pytest.raises(KeyboardInterrupt):
-        write(rows, "--shard_format", kind, name="cut")
-    cut = whole.with_name("cut")
-    with pytest.raises(InputError, match="aren't finished"):
-        find_shards(str(cut), "train")
-    first = sorted(cut.glob("train-*"))
-    times = [path.stat().st_mtime_ns for path in first]
-    assert len(first) == 2
-    monkeypatch.undo()
-    write(rows, "--shard_format", kind, name="cut")
-    assert {path.name: path.read_bytes() for path in cut.iterdir()} == expected
-    assert [path.stat().st_mtime_ns for path in first] == times, "what was there is not written again"
-
-
-def test_no_process_outlives_a_killed_job(make_pairs, numbered_rows, tmp_path):
-    output = tmp_path / "cut"
-    words = ["--data_dir", str(make_pairs(numbered_rows(200))), "--output_dir", str(output), "--rows_per_shard", "1"]
-    words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "2"]
-    job = subprocess.Popen([sys.executable, "-m", "data_utils.shard", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
-    assert wait_for(lambda: any(output.glob("train-*")), job)
-    workers = descendants(job.pid)
-    assert len(workers) >= 2
-    job.kill()
-    job.wait()
-    limit = time.monotonic() + 30
-    while any(is_alive(pid) for pid in workers):
-        assert time.monotonic() < limit, "a process outlived the job"
-        time.sleep(0.01)
-
-
-def test_half_written_file_of_a_killed_job_is_removed(write, numbered_rows):
-    rows = numbered_rows(20)
-    folder = write(rows)
-    killed = subprocess.Popen([sys.executable, "-c", ""])
-    killed.wait()
-    left = [folder / f".{name}.{killed.pid}.tmp" for name in ("train-00001-of-00003.parquet", MANIFEST)]
-    left.append(folder / f".train-00000-of-00003.parquet.{os.getpid()}.tmp")
-    running = folder / f".train-00002-of-00003.parquet.{os.getppid()}.tmp"
-    for path in (*left, running):
-        path.write_bytes(b"half")
-    write(rows)
-    assert not any(path.exists() for path in left)
-    assert running.exists()
-
-
-def cut_at(size):
-    return lambda path: os.truncate(path, size)
-
-
-def cut_end(path):
-    """Behind the last row: to `tarfile` nothing is missing."""
-    with tarfile.open(path) as archive:
-        last = archive.getmembers()[-1]
-    os.truncate(path, last.offset_data + tarfile.BLOCKSIZE)
-
-
-def cut_details(path):
-    """Behind the text of the last row; the rest is filled up with zeros, as a machine that dies may leave it."""
-    size = path.stat().st_size
-    with tarfile.open(path) as archive:
-        start = archive.getmembers()[-1].offset
-    os.truncate(path, start)
-    os.truncate(path, size)
-
-
-@pytest.mark.parametrize("finished", [True, False])
-@pytest.mark.parametrize(
-    ("kind", "damage", "reason"),
-    [
-        ("parquet", cut_at(1000), "ArrowInvalid"),
-        ("parquet", cut_at(0), "ArrowInvalid"),
-        ("webdataset", cut_at(1000), "unexpected end of data"),
-        ("webdataset", cut_at(0), "ReadError: empty file"),
-        ("webdataset", cut_end, "the end of the archive is missing"),
-        ("webdataset", cut_details, "6 rows instead of 7"),
-    ],
-)
-def test_damaged_shard_is_written_again(write, numbered_rows, caplog, kind, damage, reason, finished):
-    rows = numbered_rows(40)
-    folder = write(rows, "--shard_format", kind)
-    expected = {path.name: path.read_bytes() for path in folder.iterdir()}
-    path = sorted(folder.glob("train-*"))[1]
-    damage(path)
-    if not finished:
-        cut = json.loads(expected[MANIFEST]) | {"complete": False, "parts": {}}
-        (folder / MANIFEST).write_text(json.dumps(cut))
-    with caplog.at_level("INFO", logger="data_utils.shard"):
-        write(rows, "--shard_format", kind)
-    assert f"{path} is damaged (" in caplog.text
-    assert reason in caplog.text
-    assert f"{len(expected) - 4} of {len(expected) - 3} shards are there already" in caplog.text
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
-
-
-def test_shard_of_another_size_than_noted_is_written_again(write, numbered_rows, caplog, monkeypatch):
-    """Also if the job that noticed it is killed before it was written again."""
-    rows = numbered_rows(40)
-    folder = write(rows)
-    path, other = sorted(folder.glob("train-*"))[:2]
-    expected = path.read_bytes()
-    path.write_bytes(other.read_bytes())  # it opens, and has as many rows
-    assert len(expected) != path.stat().st_size
-
-    def stop(plan):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(shard, "write_shard", stop)
-    with pytest.raises(KeyboardInterrupt):
-        write(rows)
-    monkeypatch.undo()
-    caplog.clear()
-    write(rows)
-    assert f"bytes instead of {len(expected)}) and is written again" in caplog.text
-    assert path.read_bytes() == expected
-
-
-def test_other_settings_or_data_are_refused(write, numbered_rows, capsys):
+def test_processes_write_what_one_writes(write_shards, numbered_rows):
     rows = numbered_rows(30)
-    folder = write(rows)
-    for changed in (
-        lambda: write(rows, "--seed", "7", code=2),
-        lambda: write(rows, "--rows_per_shard", "9", code=2),
-        lambda: write([*rows, ("new", "positive")], code=2),
-    ):
-        changed()
-        assert "holds shards of other data or settings" in capsys.readouterr().err
-    (folder / MANIFEST).unlink()
-    write(rows, code=2)
-    assert "holds other files" in capsys.readouterr().err
-
-
-def test_processes_write_what_one_writes(write, numbered_rows):
-    rows = numbered_rows(30)
-    one, two = write(rows), write(rows, "--preprocessing_num_workers", "2", name="two")
+    one, two = write_shards(rows), write_shards(rows, "--preprocessing_num_workers", "2", name="two")
     assert {path.name: path.read_bytes() for path in one.iterdir()} == {
         path.name: path.read_bytes() for path in two.iterdir()
     }
@@ -360,23 +197,23 @@ def test_missing_columns_are_named(tmp_path):
         check_columns(find_shards(str(tmp_path), "train"), labelled=True)
 
 
-def test_damaged_shard_is_named(write, numbered_rows):
-    folder = write(numbered_rows(30))
+def test_damaged_shard_is_named(write_shards, numbered_rows):
+    folder = write_shards(numbered_rows(30))
     path = sorted(folder.glob("train-*"))[1]
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ShardError, match=path.name):
         read_all(folder, "train")
 
 
-def test_shard_with_fewer_rows_than_announced_is_noticed(write, numbered_rows):
-    shards = find_shards(str(write(numbered_rows(20))), "train")
+def test_shard_with_fewer_rows_than_announced_is_noticed(write_shards, numbered_rows):
+    shards = find_shards(str(write_shards(numbered_rows(20))), "train")
     longer = Shard(shards.shards[0].url, 0, rows=9)
     with pytest.raises(ShardError, match="ends after 7 rows, of which 9 were announced"):
         list(iterate_shard(longer, shards.kind, stop=9))
 
 
-def test_manifest_of_another_version_is_refused(write, numbered_rows):
-    folder = write(numbered_rows(20))
+def test_manifest_of_another_version_is_refused(write_shards, numbered_rows):
+    folder = write_shards(numbered_rows(20))
     content = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(content | {"version": 99}))
     with pytest.raises(InputError, match="version 99"):
@@ -395,32 +232,32 @@ def test_manifest_of_another_version_is_refused(write, numbered_rows):
         (lambda manifest: manifest.update(format="zip"), "the format 'zip', this program reads parquet and webdataset"),
     ],
 )
-def test_manifest_that_lacks_something_is_refused(write, numbered_rows, capsys, change, message):
+def test_manifest_that_lacks_something_is_refused(write_shards, numbered_rows, capsys, change, message):
     rows = numbered_rows(20)
-    folder = write(rows)
+    folder = write_shards(rows)
     manifest = json.loads((folder / MANIFEST).read_text())
     change(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=message):
         find_shards(str(folder), "train")
-    write(rows, code=2)
+    write_shards(rows, code=2)
     assert message in capsys.readouterr().err
 
 
-def test_manifest_of_other_origin_is_not_gone_on_with(write, numbered_rows, capsys):
+def test_manifest_of_other_origin_is_not_gone_on_with(write_shards, numbered_rows, capsys):
     rows = numbered_rows(20)
-    folder = write(rows)
+    folder = write_shards(rows)
     manifest = json.loads((folder / MANIFEST).read_text())
     del manifest["sha256"]
     (folder / MANIFEST).write_text(json.dumps(manifest))
     assert find_shards(str(folder), "train") is not None
-    write(rows, code=2)
+    write_shards(rows, code=2)
     assert "holds shards of other data or settings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["x_9.tar", "x.parquet", "x_[1]", "x*"])
-def test_folder_may_be_named_like_a_file_or_a_glob(write, numbered_rows, name):
-    folder = write(numbered_rows(20), "--shard_format", "webdataset", name=name)
+def test_folder_may_be_named_like_a_file_or_a_glob(write_shards, numbered_rows, name):
+    folder = write_shards(numbered_rows(20), "--shard_format", "webdataset", name=name)
     shards = find_shards(str(folder), "train")
     assert shards.num_rows == len(read_all(folder, "train")), "counted by its shards.json"
     (folder / MANIFEST).unlink()

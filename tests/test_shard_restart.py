@@ -1,0 +1,162 @@
+"""python -m data_utils.shard again: after a kill or damage the same shards, of other data or settings none."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+
+import pytest
+from conftest import ROOT
+from launching import descendants, is_alive, wait_for
+
+from data_utils import shard, shard_write
+from data_utils.errors import InputError
+from data_utils.shard_set import MANIFEST, find_shards
+
+FORMATS = ("parquet", "webdataset")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_killed_job_goes_on_and_gives_the_same_bytes(write_shards, numbered_rows, monkeypatch, kind):
+    rows = numbered_rows(40)
+    whole = write_shards(rows, "--shard_format", kind)
+    expected = {path.name: path.read_bytes() for path in whole.iterdir()}
+
+    def stop_at_third(plan, original=shard_write.write_shard, done=[]):  # noqa: B006
+        done.append(plan)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        original(plan)
+
+    monkeypatch.setattr(shard, "write_shard", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(rows, "--shard_format", kind, name="cut")
+    cut = whole.with_name("cut")
+    with pytest.raises(InputError, match="aren't finished"):
+        find_shards(str(cut), "train")
+    first = sorted(cut.glob("train-*"))
+    times = [path.stat().st_mtime_ns for path in first]
+    assert len(first) == 2
+    monkeypatch.undo()
+    write_shards(rows, "--shard_format", kind, name="cut")
+    assert {path.name: path.read_bytes() for path in cut.iterdir()} == expected
+    assert [path.stat().st_mtime_ns for path in first] == times, "what was there is not written again"
+
+
+def test_no_process_outlives_a_killed_job(make_pairs, numbered_rows, tmp_path):
+    output = tmp_path / "cut"
+    words = ["--data_dir", str(make_pairs(numbered_rows(200))), "--output_dir", str(output), "--rows_per_shard", "1"]
+    words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "2"]
+    job = subprocess.Popen([sys.executable, "-m", "data_utils.shard", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+    assert wait_for(lambda: any(output.glob("train-*")), job)
+    workers = descendants(job.pid)
+    assert len(workers) >= 2
+    job.kill()
+    job.wait()
+    limit = time.monotonic() + 30
+    while any(is_alive(pid) for pid in workers):
+        assert time.monotonic() < limit, "a process outlived the job"
+        time.sleep(0.01)
+
+
+def test_half_written_file_of_a_killed_job_is_removed(write_shards, numbered_rows):
+    rows = numbered_rows(20)
+    folder = write_shards(rows)
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    left = [folder / f".{name}.{killed.pid}.tmp" for name in ("train-00001-of-00003.parquet", MANIFEST)]
+    left.append(folder / f".train-00000-of-00003.parquet.{os.getpid()}.tmp")
+    running = folder / f".train-00002-of-00003.parquet.{os.getppid()}.tmp"
+    for path in (*left, running):
+        path.write_bytes(b"half")
+    write_shards(rows)
+    assert not any(path.exists() for path in left)
+    assert running.exists()
+
+
+def cut_at(size):
+    return lambda path: os.truncate(path, size)
+
+
+def cut_end(path):
+    """Behind the last row: to `tarfile` nothing is missing."""
+    with tarfile.open(path) as archive:
+        last = archive.getmembers()[-1]
+    os.truncate(path, last.offset_data + tarfile.BLOCKSIZE)
+
+
+def cut_details(path):
+    """Behind the text of the last row; the rest is filled up with zeros, as a machine that dies may leave it."""
+    size = path.stat().st_size
+    with tarfile.open(path) as archive:
+        start = archive.getmembers()[-1].offset
+    os.truncate(path, start)
+    os.truncate(path, size)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "damage", "reason"),
+    [
+        ("parquet", cut_at(1000), "ArrowInvalid"),
+        ("parquet", cut_at(0), "ArrowInvalid"),
+        ("webdataset", cut_at(1000), "unexpected end of data"),
+        ("webdataset", cut_at(0), "ReadError: empty file"),
+        ("webdataset", cut_end, "the end of the archive is missing"),
+        ("webdataset", cut_details, "6 rows instead of 7"),
+    ],
+)
+def test_damaged_shard_is_written_again(write_shards, numbered_rows, caplog, kind, damage, reason, finished):
+    rows = numbered_rows(40)
+    folder = write_shards(rows, "--shard_format", kind)
+    expected = {path.name: path.read_bytes() for path in folder.iterdir()}
+    path = sorted(folder.glob("train-*"))[1]
+    damage(path)
+    if not finished:
+        cut = json.loads(expected[MANIFEST]) | {"complete": False, "parts": {}}
+        (folder / MANIFEST).write_text(json.dumps(cut))
+    with caplog.at_level("INFO", logger="data_utils.shard"):
+        write_shards(rows, "--shard_format", kind)
+    assert f"{path} is damaged (" in caplog.text
+    assert reason in caplog.text
+    assert f"{len(expected) - 4} of {len(expected) - 3} shards are there already" in caplog.text
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
+
+
+def test_shard_of_another_size_than_noted_is_written_again(write_shards, numbered_rows, caplog, monkeypatch):
+    """Also if the job that noticed it is killed before it was written again."""
+    rows = numbered_rows(40)
+    folder = write_shards(rows)
+    path, other = sorted(folder.glob("train-*"))[:2]
+    expected = path.read_bytes()
+    path.write_bytes(other.read_bytes())  # it opens, and has as many rows
+    assert len(expected) != path.stat().st_size
+
+    def stop(plan):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shard, "write_shard", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(rows)
+    monkeypatch.undo()
+    caplog.clear()
+    write_shards(rows)
+    assert f"bytes instead of {len(expected)}) and is written again" in caplog.text
+    assert path.read_bytes() == expected
+
+
+def test_other_settings_or_data_are_refused(write_shards, numbered_rows, capsys):
+    rows = numbered_rows(30)
+    folder = write_shards(rows)
+    for changed in (
+        lambda: write_shards(rows, "--seed", "7", code=2),
+        lambda: write_shards(rows, "--rows_per_shard", "9", code=2),
+        lambda: write_shards([*rows, ("new", "positive")], code=2),
+    ):
+        changed()
+        assert "holds shards of other data or settings" in capsys.readouterr().err
+    (folder / MANIFEST).unlink()
+    write_shards(rows, code=2)
+    assert "holds other files" in capsys.readouterr().err
