@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,14 +23,17 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: readers never meet half of it. Parent folders are made.
 
+    A link at `path` is replaced, and what it points to stays as it is.
+
     Raises:
         InputError: it can't be written.
     """
-    path = path.resolve()
+    path = path.absolute()
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
+        with temporary.open("xb") as file:
+            file.write(content)
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"Cannot write {path} ({error.strerror}); choose a folder that may be written to.") from error
@@ -39,14 +43,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Where this process writes a file before it is renamed to `path`."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Where this process writes a file before it is renamed to `path`: an unforeseeable name, to be opened with x."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the files at a `temporary_path` of processes that were killed; one that runs on this machine keeps its."""
     for path in folder.glob(".*.tmp"):
-        match = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        match = re.fullmatch(r"\..+\.(\d+)\.[0-9a-f]{16}\.tmp", path.name)
         # Where each container counts its processes anew, this one may have the number of the one that was killed.
         if match and (int(match[1]) == os.getpid() or not _is_running(int(match[1]))):
             path.unlink(missing_ok=True)

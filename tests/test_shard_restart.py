@@ -66,9 +66,11 @@ def test_half_written_file_of_a_killed_job_is_removed(write_shards, numbered_row
     folder = write_shards(rows)
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
-    left = [folder / f".{name}.{killed.pid}.tmp" for name in ("train-00001-of-00003.parquet", MANIFEST)]
-    left.append(folder / f".train-00000-of-00003.parquet.{os.getpid()}.tmp")
-    running = folder / f".train-00002-of-00003.parquet.{os.getppid()}.tmp"
+    left = [
+        folder / f".{name}.{killed.pid}.0123456789abcdef.tmp" for name in ("train-00001-of-00003.parquet", MANIFEST)
+    ]
+    left.append(folder / f".train-00000-of-00003.parquet.{os.getpid()}.0123456789abcdef.tmp")
+    running = folder / f".train-00002-of-00003.parquet.{os.getppid()}.0123456789abcdef.tmp"
     for path in (*left, running):
         path.write_bytes(b"half")
     write_shards(rows)

@@ -8,9 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import yaml
-
 from data_utils.arguments import DataArguments
+from data_utils.bounded import MAX_DOCUMENT, parse_yaml, read_bounded
 from data_utils.command_line import FlagParser
 from data_utils.errors import InputError
 from modeling.arguments import ModelArguments
@@ -20,24 +19,6 @@ from training.arguments import SentimentTrainingArguments
 SECTIONS = {"sweep": "--sweep", "runs": "--compare"}
 _RECIPE_FLAGS = ("--config", "--sweep", "--compare")
 _GROUPS = (ModelArguments, DataArguments, SentimentTrainingArguments)
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, where YAML's own loader keeps the last."""
-
-    # While nodes are composed, as merges (<<) aren't resolved yet: a merged key may stand beside one that replaces it.
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
-            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
-            if name in lines and key.tag != "tag:yaml.org,2002:merge":
-                raise InputError(
-                    f"{key.value} stands twice in the recipe {self.name}, in lines {lines[name]} and {line}; leave one "
-                    "of them out."
-                )
-            lines[name] = line
-        return node
 
 
 def parse_arguments(
@@ -112,10 +93,11 @@ def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
         InputError: it can't be read, a key stands twice, it holds another section, or it names another recipe.
     """
     try:
-        with path.open(encoding="utf-8") as file:
-            values = yaml.load(file, Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"Can't read the recipe {path}: {error}") from error
+        values = parse_yaml(read_bounded(path, MAX_DOCUMENT).decode("utf-8"))
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"Can't read the recipe {path}: {error}.") from error
     if not isinstance(values, dict):
         raise InputError(
             f"The recipe {path} is no mapping; write one `flag: value` a line, without dashes before flag."
