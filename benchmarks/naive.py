@@ -48,9 +48,9 @@ class NaiveClassifier(nn.Module):
 
     def __init__(self, clip_name: str) -> None:
         super().__init__()
-        self.clip = CLIPModel.from_pretrained(clip_name, dtype=torch.float32)
-        self.tokenizer = AutoTokenizer.from_pretrained(clip_name)
-        self.picture_processor = CLIPImageProcessorPil.from_pretrained(clip_name)
+        self.clip = CLIPModel.from_pretrained(clip_name, dtype=torch.float32, trust_remote_code=False)
+        self.tokenizer = AutoTokenizer.from_pretrained(clip_name, trust_remote_code=False)
+        self.picture_processor = CLIPImageProcessorPil.from_pretrained(clip_name, trust_remote_code=False)
         self.head = get_fusion_head("attn")(self.clip.config.projection_dim, 3, dropout=0.1)
 
     def forward(self, texts: Sequence[str], pictures: Sequence[Image.Image]) -> Tensor:

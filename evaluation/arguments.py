@@ -35,6 +35,7 @@ class EvaluationArguments:
     cache_dir: str | None = None
     streaming: bool = False
     dataloader_num_workers: int = 0
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if self.predict is not None and self.output is None:
@@ -146,4 +147,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--mixed_precision", choices=MIXED_PRECISIONS, help="default: the launcher's, else as in training"
     )
     common.add_argument("--cache_dir", metavar="DIR", help="for the prepared data (default: as in training)")
+    common.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="run program code that the run's tokenizer brings along, as after train.py --trust_remote_code",
+    )
     return parser

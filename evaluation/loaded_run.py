@@ -33,6 +33,7 @@ from data_utils.stream_cache import load_part
 from data_utils.stream_rows import RowPreparer
 from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier, SentimentConfig
+from modeling.hub import clear_faults
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -181,8 +182,15 @@ class LoadedRun:
         return load_part(shards, self.row_preparer(), cache_dir=cache_dir, limit=limit)[0]
 
 
-def load_run(path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None) -> LoadedRun:
-    """Read a run folder without its weights; `data_dir` and `cache_dir` take the place of the run's own.
+def load_run(
+    path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None, trust_remote_code: bool = False
+) -> LoadedRun:
+    """Read a run folder without its weights.
+
+    Args:
+        path: of the folder.
+        data_dir, cache_dir: in the place of the run's own.
+        trust_remote_code: whether code that its tokenizer brings along is run.
 
     Raises:
         InputError: it is no finished run, or one of another version of this program.
@@ -201,7 +209,7 @@ def load_run(path: str | Path, *, data_dir: str | None = None, cache_dir: str | 
     return LoadedRun(
         folder=folder,
         config=_load(SentimentConfig.from_pretrained, folder.model_dir),
-        tokenizer=_load(AutoTokenizer.from_pretrained, folder.model_dir),
+        tokenizer=_load(AutoTokenizer.from_pretrained, folder.model_dir, trust_remote_code=trust_remote_code),
         data=data,
         training=sections["training"],
         environment=sections["environment"],
@@ -217,14 +225,7 @@ def _describe_faults(pairs: Pairs, guids: Collection[str]) -> str:
     return f"{why}; first {entries[0].guid!r} in row {entries[0].row} ({entries[0].detail})"
 
 
-def _load(load: Callable[..., T], folder: Path) -> T:
+def _load(load: Callable[..., T], folder: Path, *, trust_remote_code: bool = False) -> T:
     """A `from_pretrained` on the run's model folder; `InputError` for what is missing or damaged in it."""
-    try:
-        return load(folder, local_files_only=True)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"Cannot load {str(folder)!r}: {reason} It is incomplete or damaged; copy it again, or train again."
-        ) from error
+    with clear_faults(folder, "It is incomplete or damaged; copy it again, or train again."):
+        return load(folder, local_files_only=True, trust_remote_code=trust_remote_code)

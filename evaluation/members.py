@@ -84,18 +84,21 @@ class Judged:
     outputs: dict[str, NDArray[np.float64]]
 
 
-def load_members(path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None) -> Members:
+def load_members(
+    path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None, trust_remote_code: bool = False
+) -> Members:
     """The models of a run folder, without their weights; see `load_run`.
 
     Raises:
         InputError: it is no finished run, or one of another version of this program.
     """
+    options = {"data_dir": data_dir, "cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
     folder = FoldsFolder.find(path)
     if folder is None:
-        run = load_run(path, data_dir=data_dir, cache_dir=cache_dir)
+        run = load_run(path, **options)
         return Members(run.folder, (run,), is_cross_validated=False)
     folder.check_complete()
-    runs = tuple(load_run(member.path, data_dir=data_dir, cache_dir=cache_dir) for member in folder.members())
+    runs = tuple(load_run(member.path, **options) for member in folder.members())
     return Members(folder, runs, is_cross_validated=True)
 
 

@@ -31,7 +31,12 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
         InputError: the run, the data or a setting can't be used.
     """
     transformers_logging.disable_progress_bar()  # each rank would show its own
-    members = load_members(arguments.run, data_dir=arguments.data_dir, cache_dir=arguments.cache_dir)
+    members = load_members(
+        arguments.run,
+        data_dir=arguments.data_dir,
+        cache_dir=arguments.cache_dir,
+        trust_remote_code=arguments.trust_remote_code,
+    )
 
     def join() -> Accelerator:
         return join_ranks(choose_precision(members.first, arguments))

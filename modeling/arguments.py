@@ -43,6 +43,13 @@ class ModelArguments:
         default=None,
         metadata={"help": f"Folder or hub name of a picture encoder. vilbert's default: {DEFAULT_VISION_NAME}."},
     )
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={
+            "help": "Run the program code that a named folder or hub name brings along for its settings, its tokenizer "
+            "or its image processor. Read it first: it can do all that you can. Encoders must be of transformers."
+        },
+    )
     from_scratch: bool = field(
         default=False,
         metadata={

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, CLIPImageProcessorPil, PreTrainedTokenizerBase
+from transformers import CLIPImageProcessorPil, PreTrainedTokenizerBase
 from transformers import initialization as init
 
 from data_utils.errors import InputError
@@ -69,12 +69,12 @@ def build_model(
     )
     if any(tower.source is None for tower in plans.values() if tower):
         model = SentimentClassifier(config)
-        _fill_towers(model, plans, towers or {})
+        _fill_towers(model, plans, towers or {}, trust_remote_code=args.trust_remote_code)
     else:
         # Towers that are filled needn't be drawn at random first: of CLIP that takes longer than reading its weights.
         with init.no_init_weights():
             model = SentimentClassifier(config)
-        _fill_towers(model, plans, towers or {})
+        _fill_towers(model, plans, towers or {}, trust_remote_code=args.trust_remote_code)
         model.initialize_weights()
     _check_frozen_blocks(model)
     return model
@@ -102,7 +102,13 @@ def _check_frozen_blocks(model: SentimentClassifier) -> None:
             tower.run_frozen(**inputs[kind])
 
 
-def _fill_towers(model: SentimentClassifier, plans: Mapping[str, TowerPlan | None], given: Mapping[str, Tower]) -> None:
+def _fill_towers(
+    model: SentimentClassifier,
+    plans: Mapping[str, TowerPlan | None],
+    given: Mapping[str, Tower],
+    *,
+    trust_remote_code: bool,
+) -> None:
     """Put in the towers that are given, and copy the weights of the others that have a source.
 
     `initialize_weights` leaves both alone afterwards.
@@ -115,16 +121,16 @@ def _fill_towers(model: SentimentClassifier, plans: Mapping[str, TowerPlan | Non
             setattr(model, f"{kind}_tower", given[kind])
         elif plan.source is not None:
             if plan.source not in donors:
-                donors[plan.source] = _load_donor(plan.source)
+                donors[plan.source] = _load_donor(plan.source, trust_remote_code=trust_remote_code)
             _fill_tower(tower, plan, donors[plan.source])
             for module in tower.modules():
                 module._is_hf_initialized = True  # transformers' own mark
 
 
-def _load_donor(source: str) -> nn.Module:
+def _load_donor(source: str, *, trust_remote_code: bool) -> nn.Module:
     # What a checkpoint leaves out is drawn, and dropped here; the head's weights mustn't depend on that.
     with torch.random.fork_rng(devices=[]):
-        donor, info = hub.from_hub(AutoModel.from_pretrained, source, output_loading_info=True)
+        donor, info = hub.load_model(source, trust_remote_code=trust_remote_code)
     never_saved = {key for key in info["missing_keys"] if not _left_out(key)}
     if never_saved:
         raise InputError(f"The weights of {source!r} are incomplete. {describe_differences(never_saved, (), ())}")

@@ -218,7 +218,7 @@ class SentimentClassifier(PreTrainedModel):
             InputError: keys or sizes differ (it says which), or the weights file is damaged.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        kwargs.setdefault("dtype", torch.float32)
+        kwargs = {"dtype": torch.float32, "trust_remote_code": False} | kwargs
         try:
             model, info = super().from_pretrained(
                 name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs

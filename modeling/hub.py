@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging as transformers_logging
 
 from data_utils.errors import InputError
+from modeling.untrusted import check_sizes, drop_code
 
 T = TypeVar("T")
 REMEDIES = (
@@ -26,23 +35,40 @@ REMEDIES = (
 CONNECT_SECONDS = 10.0
 
 
-def load_config(name: str) -> PreTrainedConfig:
+def load_config(name: str, *, trust_remote_code: bool) -> PreTrainedConfig:
     """The configuration of a folder or hub name. Raises `InputError` if it can't be had."""
-    return from_hub(AutoConfig.from_pretrained, name)
+    config = from_hub(AutoConfig.from_pretrained, name, trust_remote_code=trust_remote_code)
+    with clear_faults(name, REMEDIES):
+        if not trust_remote_code:
+            drop_code(config)
+        check_sizes(config.to_dict(), repr(name))
+    return config
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub name. Raises `InputError` if it can't be had."""
-    return from_hub(AutoTokenizer.from_pretrained, name)
+    return from_hub(AutoTokenizer.from_pretrained, name, trust_remote_code=trust_remote_code)
 
 
-def load_image_processor(name: str) -> BaseImageProcessor:
+def load_image_processor(name: str, *, trust_remote_code: bool) -> BaseImageProcessor:
     """The image processor of a folder or hub name, in its Pillow version. Raises `InputError` if it can't be had."""
-    return from_hub(AutoImageProcessor.from_pretrained, name, backend="pil")
+    return from_hub(AutoImageProcessor.from_pretrained, name, trust_remote_code=trust_remote_code, backend="pil")
+
+
+def load_model(name: str, *, trust_remote_code: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model of a folder or hub name, and which weights it lacks. Raises `InputError` if it can't be had."""
+    config = load_config(name, trust_remote_code=trust_remote_code)
+    options = {"config": config, "output_loading_info": True, "trust_remote_code": trust_remote_code}
+    return from_hub(AutoModel.from_pretrained, name, **options)
 
 
 def from_hub(load: Callable[..., T], name: str, **options: Any) -> T:
     """Call a `from_pretrained` quietly, without the hub's retries where the hub can't be reached.
+
+    Args:
+        load: a `from_pretrained`.
+        name: folder or hub name.
+        options: of `load`; trust_remote_code must be among them.
 
     Raises:
         InputError: the folder or name doesn't exist, lacks what is asked for, or the hub can't be reached.
@@ -53,14 +79,32 @@ def from_hub(load: Callable[..., T], name: str, **options: Any) -> T:
     transformers_logging.set_verbosity_error()  # reports of unused weights, which we check ourselves
     transformers_logging.disable_progress_bar()
     try:
-        return load(name, local_files_only=local, **options)
-    except (OSError, ValueError, KeyError, HFValidationError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"Can't load {name!r}: {reason} {REMEDIES}") from error
+        with clear_faults(name, REMEDIES):
+            return load(name, local_files_only=local, **options)
     finally:
         transformers_logging.set_verbosity(verbosity)
         if shows_bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def clear_faults(name: str | Path, remedy: str) -> Iterator[None]:
+    """Around a `from_pretrained`: whatever is wrong with the files of `name` becomes an `InputError` with the remedy.
+
+    Their parsers raise any class: tokenizers has none but Exception, and a wrong type may come to light anywhere.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if "trust_remote_code=True" in str(error):
+            raise InputError(
+                f"{str(name)!r} brings program code of its own (auto_map in its .json files), which is not run. Take "
+                "another source, or read that code and, if you trust it, add --trust_remote_code."
+            ) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"Can't load {str(name)!r}: {reason}. {remedy}") from error
 
 
 def _must_be_local(name: str) -> bool:

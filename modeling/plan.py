@@ -71,7 +71,7 @@ def plan_model(
     check_readouts(args, text, vision)
     check_blocks(args, {"text": text, "image": vision})
     source = text_name or clip_name
-    tokenizer = None if source is None else hub.load_tokenizer(source)
+    tokenizer = None if source is None else hub.load_tokenizer(source, trust_remote_code=args.trust_remote_code)
     if tokenizer is not None and tokenizer.pad_token_id is None:
         raise InputError(
             f"The tokenizer of {source!r} has no padding token; choose an encoder that was trained in batches."
@@ -99,7 +99,7 @@ def check_sources(args: ModelArguments) -> None:
     faults = []
     for name in filter(None, _names(args)):
         try:
-            hub.load_config(name)
+            hub.load_config(name, trust_remote_code=args.trust_remote_code)
         except InputError as error:
             faults.append(str(error).removesuffix(hub.REMEDIES).strip())
     if faults:
@@ -123,7 +123,7 @@ def _picture(
 ) -> tuple[PictureSettings, Any, Any]:
     """Picture settings, mean and std: the named model's own, else its architecture's."""
     if name is not None:
-        processor = hub.load_image_processor(name)
+        processor = hub.load_image_processor(name, trust_remote_code=args.trust_remote_code)
         size, shortest, resample = _processor_geometry(name, processor)
         mean, std = processor.image_mean, processor.image_std
     elif args.model == "clip":

@@ -71,7 +71,7 @@ def plan_tower(args: ModelArguments, kind: str, name: str | None) -> TowerPlan:
         InputError: the name can't be had, or is no single encoder.
     """
     if name is not None:
-        config = hub.load_config(name)
+        config = hub.load_config(name, trust_remote_code=args.trust_remote_code)
         try:
             encoder_class = AutoModel._model_mapping[type(config)]
         except KeyError as error:
@@ -101,14 +101,14 @@ def plan_dual_towers(args: ModelArguments, name: str) -> tuple[TowerPlan, TowerP
     Raises:
         InputError: the name can't be had, is no dual encoder, or projects to another width than --projection_dim.
     """
-    config = hub.load_config(name)
+    config = hub.load_config(name, trust_remote_code=args.trust_remote_code)
     if not (hasattr(config, "text_config") and hasattr(config, "vision_config")):
         raise InputError(
             f"--clip_name {name!r} is a {config.model_type!r} model, not a dual encoder; "
             "give single encoders as --text_name and --vision_name."
         )
-    with torch.device("meta"):
-        skeleton = AutoModel.from_config(config)
+    with torch.device("meta"), hub.clear_faults(name, hub.REMEDIES):
+        skeleton = AutoModel.from_config(config, trust_remote_code=args.trust_remote_code)
     plans = []
     for part, projection in (("text_model", "text_projection"), ("vision_model", "visual_projection")):
         tower = getattr(skeleton, part, None)

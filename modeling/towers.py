@@ -19,6 +19,7 @@ from data_utils.errors import InputError
 from modeling.attention import ATTENTION
 from modeling.frozen import FrozenBlocks, cut_blocks
 from modeling.patches import embed_patches_linearly
+from modeling.untrusted import check_sizes, drop_code
 
 # SigLIP reads a text from its last position, and was trained on texts padded to one length, without a mask.
 READ_AT_THE_END = ("siglip_text_model", "siglip2_text_model")
@@ -71,8 +72,10 @@ def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
     encoder_class = getattr(transformers, class_name, None)
     if not (inspect.isclass(encoder_class) and issubclass(encoder_class, PreTrainedModel)):
         raise InputError(f"Got the tower class {class_name!r}, which transformers {transformers.__version__} hasn't.")
+    check_sizes(settings, f"The {class_name} of the settings")
     try:
         config = encoder_class.config_class(**settings)
+        drop_code(config)
         options: dict[str, Any] = {"add_pooling_layer": False} if _has_trained_pooler(encoder_class, config) else {}
         if encoder_class._supports_attention_backend:
             options["attn_implementation"] = ATTENTION

@@ -179,7 +179,7 @@ def _write_results(folder: FoldsFolder) -> None:
     temperatures = folder.calibrate()
     for member in folder.members():
         path = RunFolder(member.path).model_dir
-        config = SentimentConfig.from_pretrained(path)
+        config = SentimentConfig.from_pretrained(path, trust_remote_code=False)
         config.temperature = temperatures[member.fold]
         write_text(path / "config.json", config.to_json_string())  # whole or not at all, unlike save_pretrained
     scores = folder.write_out_of_fold(temperatures)

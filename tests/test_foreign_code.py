@@ -1,0 +1,179 @@
+"""Program code that a model or run folder brings along: never run, nor asked about, without --trust_remote_code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from evaluating import save_run
+from tiny import LABELS, SIZES, TOKENIZER
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+from data_utils.errors import InputError
+from modeling.arguments import ModelArguments
+from modeling.build import build_model
+from modeling.plan import plan_model
+
+pytestmark = pytest.mark.usefixtures("fresh_state")
+
+# What libraries look up under these names; each class is of transformers' own, so that trusted code works.
+CODE = """
+from pathlib import Path
+Path({marker!r}).write_text("foreign code ran")
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
+class ForeignConfig(CLIPConfig):
+    model_type = "foreign"
+class ForeignModel(CLIPModel):
+    config_class = ForeignConfig
+class ForeignTokenizer(PreTrainedTokenizerFast):
+    pass
+class ForeignProcessor(CLIPImageProcessorPil):
+    pass
+"""
+MAPS = {
+    "config.json": {"AutoConfig": "code.ForeignConfig", "AutoModel": "code.ForeignModel"},
+    "tokenizer_config.json": {"AutoTokenizer": ["code.ForeignTokenizer", "code.ForeignTokenizer"]},
+    "preprocessor_config.json": {"AutoImageProcessor": "code.ForeignProcessor"},
+}
+
+
+@pytest.fixture(autouse=True)
+def always_yes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """`yes |`: whoever asks is answered, and what was asked is kept; imported code goes into the test's folder."""
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda prompt="": asked.append(prompt) or "yes")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    return asked
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """The folder of a tiny CLIP."""
+    text = SIZES | {"vocab_size": len(TOKENIZER), "eos_token_id": TOKENIZER.sep_token_id}
+    vision = SIZES | {"image_size": 32, "patch_size": 16}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(tmp_path / "clip")
+    TOKENIZER.save_pretrained(tmp_path / "clip")
+    size = {"height": 32, "width": 32}
+    CLIPImageProcessorPil(size=size, crop_size=size).save_pretrained(tmp_path / "clip")
+    return tmp_path / "clip"
+
+
+def change(file: Path, **values: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def plant(folder: Path, *names: str) -> Path:
+    """Put code into a folder, and point to it from its files; the marker is there once the code has run."""
+    marker = folder.parent / "marker"
+    (folder / "code.py").write_text(CODE.format(marker=str(marker)))
+    for name in names:
+        change(folder / name, auto_map=MAPS[name])
+    return marker
+
+
+def build(folder: Path, **options: object) -> None:
+    arguments = ModelArguments(model="clip", clip_name=str(folder), **options)
+    plan = plan_model(arguments, image_size=None, image_resize_mode=None, max_length=16)
+    build_model(plan, arguments, tokenizer=plan.tokenizer, labels=LABELS, text_cleaning="report")
+
+
+def test_folder_whose_classes_transformers_has_is_loaded_without_its_code(clip: Path, always_yes: list[str]) -> None:
+    marker = plant(clip, *MAPS)
+    build(clip)
+    assert not marker.exists()
+    assert not always_yes
+
+
+def test_what_only_foreign_code_can_read_is_refused(clip: Path, always_yes: list[str]) -> None:
+    marker = plant(clip, *MAPS)
+    change(clip / "config.json", model_type="foreign")
+    with pytest.raises(InputError, match=r"code of its own.*--trust_remote_code") as error:
+        build(clip)
+    assert "\n" not in str(error.value)
+    assert not marker.exists()
+    assert not always_yes
+
+
+def test_unknown_class_of_a_tokenizer_is_no_way_in(clip: Path, always_yes: list[str]) -> None:
+    marker = plant(clip, "tokenizer_config.json")
+    change(clip / "tokenizer_config.json", tokenizer_class="ForeignTokenizer")
+    build(clip)  # for a CLIP transformers has a tokenizer of its own
+    assert not marker.exists()
+    assert not always_yes
+
+
+def test_unknown_class_of_an_image_processor_is_refused(clip: Path, always_yes: list[str]) -> None:
+    marker = plant(clip, "preprocessor_config.json")
+    change(clip / "preprocessor_config.json", image_processor_type="ForeignProcessor")
+    with pytest.raises(InputError, match="code of its own"):
+        build(clip)
+    assert not marker.exists()
+    assert not always_yes
+
+
+def test_code_of_a_part_s_settings_is_not_asked_about(clip: Path, always_yes: list[str]) -> None:
+    marker = plant(clip)
+    part = {"model_type": "align_vision_model", "auto_map": {"AutoModel": "code.ForeignModel"}}
+    text = {"model_type": "bert", "auto_map": {"AutoModel": "code.ForeignModel"}}
+    for folder in (clip, str(clip)):
+        part["_name_or_path"] = text["_name_or_path"] = str(folder)
+    config = {"model_type": "vision-text-dual-encoder", "vision_config": part, "text_config": text}
+    (clip / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError):
+        build(clip)
+    assert not marker.exists()
+    assert not always_yes
+
+
+@pytest.mark.parametrize("names", [["config.json"], ["tokenizer_config.json", "preprocessor_config.json"]])
+def test_trusted_code_runs(clip: Path, always_yes: list[str], names: list[str]) -> None:
+    marker = plant(clip, *names)
+    if "config.json" in names:
+        change(clip / "config.json", model_type="foreign")
+    build(clip, trust_remote_code=True)
+    assert marker.read_text() == "foreign code ran"
+    assert not always_yes
+
+
+def test_pickles_are_no_way_in(clip: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+
+    class Evil:
+        def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+            return (Path.touch, (marker,))
+
+    (clip / "model.safetensors").unlink()
+    torch.save(Evil(), clip / "pytorch_model.bin")
+    with pytest.raises(InputError) as error:
+        build(clip)
+    assert "\n" not in str(error.value)
+    assert not marker.exists()
+
+
+def test_run_folder_runs_no_code_of_its_tokenizer(
+    tiny_pairs: Path,
+    tmp_path: Path,
+    evaluate_main: Callable[..., None],
+    always_yes: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = save_run(tmp_path / "run", tiny_pairs)
+    shutil.copytree(run.model_dir, tmp_path / "own")
+    marker = plant(run.model_dir, "config.json", "tokenizer_config.json")
+    evaluate_main(run.path)  # the tokenizer's class is of transformers
+    assert not marker.exists()
+    change(run.model_dir / "tokenizer_config.json", tokenizer_class=None)
+    with pytest.raises(SystemExit) as stop:
+        evaluate_main(run.path)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("error:") == 1
+    assert "code of its own" in message
+    assert not marker.exists()
+    assert not always_yes
+    evaluate_main(run.path, "--trust_remote_code")
+    assert marker.exists()
