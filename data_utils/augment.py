@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -39,6 +38,7 @@ from data_utils.errors import InputError, check_choice
 from data_utils.ledger import Ledger
 from data_utils.pairs import pair_folder
 from data_utils.records import Record, is_valid_guid, read_records
+from data_utils.screen import show, show_error, start_logging
 from data_utils.text import decode_text
 
 
@@ -164,29 +164,29 @@ def _report(manifest: dict[str, Any], args: AugmentArguments) -> None:
     copies, settings = manifest["copies"], manifest["settings"]
     counts = {kind: sum(copy["kind"] == kind for copy in copies) for kind in KINDS}
     what = "misjudged" if settings["min_loss"] is None else f"of a loss of at least {settings['min_loss']}"
-    print(f"{manifest['chosen']} of {manifest['predictions']['rows']} judged rows are {what}.")
-    print(f"Added {counts['text']} copies with another text and {counts['image']} with another picture.")
+    show(f"{manifest['chosen']} of {manifest['predictions']['rows']} judged rows are {what}.")
+    show(f"Added {counts['text']} copies with another text and {counts['image']} with another picture.")
     if manifest["skipped"]:
-        print(f"Not copied: {_describe_skipped(manifest['skipped'])}.")
-    print(f"Train on all with --train_file {args.output_file}; take the copies away with --undo.")
+        show(f"Not copied: {_describe_skipped(manifest['skipped'])}.")
+    show(f"Train on all with --train_file {args.output_file}; take the copies away with --undo.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code (2 after a mistake of the user)."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    start_logging()
     parser = FlagParser(AugmentArguments, description="Add changed copies of the rows that a model misjudges.")
     try:
         (args,) = parser.parse(argv)
         if args.undo:
             removed, kept = undo(Path(args.data_dir))
-            print(f"Deleted {removed} files and {MANIFEST}.")
+            show(f"Deleted {removed} files and {MANIFEST}.")
             if kept:
                 names = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
-                print(f"Kept, since they were changed after they had been made: {names}.", file=sys.stderr)
+                show(f"Kept, since they were changed after they had been made: {names}.", file=sys.stderr)
             return 0
         _report(augment(args), args)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(error)
         return 2
     return 0
 

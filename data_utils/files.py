@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,6 +65,17 @@ def _is_running(pid: int) -> bool:
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write comma-separated rows, the header among them, quoted where needed."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    write_text(path, buffer.getvalue())
+    write_text(path, "".join(format_csv(rows)))
+
+
+def format_csv(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """Each row as a line that ends in \\n."""
+    lines = _Lines()
+    csv.writer(lines).writerows(rows)  # with its own end of a line, or a cell with \\r alone wouldn't be quoted
+    return (f"{line[:-2]}\n" for line in lines)
+
+
+class _Lines(list[str]):
+    """What csv takes for a file: it writes each row at once."""
+
+    write = list.append

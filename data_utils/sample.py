@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import random
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from data_utils.errors import InputError
+from data_utils.screen import show, show_error
 
 Color = tuple[int, int, int]
 
@@ -258,9 +258,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = SampleSettings(num_pairs=options.num_pairs, num_test=options.num_test, seed=options.seed)
         write_sample(options.output_dir, settings=settings)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(error)
         return 2
-    print(f"{settings.num_pairs} labelled and {settings.num_test} unlabelled pairs: {options.output_dir}")
+    show(f"{settings.num_pairs} labelled and {settings.num_test} unlabelled pairs: {options.output_dir}")
     return 0
 
 

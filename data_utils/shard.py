@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +24,7 @@ from data_utils.files import remove_leftovers, write_text
 from data_utils.mapping import end_with_parent
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
 from data_utils.pictures import PictureSettings
+from data_utils.screen import show, show_error, start_logging
 from data_utils.shard_set import MANIFEST, SUFFIXES, VERSION, read_manifest
 from data_utils.shard_write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
 from data_utils.split_file import Split, save_split
@@ -261,18 +261,18 @@ def _write_all(plans: Sequence[PlannedShard], sizes: Mapping[str, int], *, num_w
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code (2 after a mistake of the user)."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    start_logging()
     logging.getLogger("data_utils").setLevel(logging.INFO)
     parser = FlagParser(ShardArguments, description="Write shards with the pictures inside, for --streaming.")
     try:
         (args,) = parser.parse(argv)
         manifest = write_shards(args)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(error)
         return 2
     for part, shards in manifest["parts"].items():
         size = sum(shard["bytes"] for shard in shards)
-        print(f"{part}: {sum(shard['rows'] for shard in shards)} rows in {len(shards)} shards, {size / 1e6:.1f} MB")
+        show(f"{part}: {sum(shard['rows'] for shard in shards)} rows in {len(shards)} shards, {size / 1e6:.1f} MB")
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data_utils.errors import InputError
+from data_utils.screen import show
 from evaluation.compare_models import score_majority, score_model
 from evaluation.compare_pairs import compare_pairs
 from evaluation.compare_plot import plot_comparison
@@ -54,10 +55,10 @@ def run_compare(argv: Sequence[str]) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     comparison = compare_runs(arguments.runs, common_rows=arguments.common_rows)
-    print(format_comparison(comparison))
+    show(format_comparison(comparison))
     if arguments.output is not None:
         write_all(Path(arguments.output), comparison)
-        print(f"\nSaved in {arguments.output}.")
+        show(f"\nSaved in {arguments.output}.")
 
 
 def write_all(folder: Path, comparison: Comparison) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_utils.screen import printable
 from evaluation.compare_models import Majority, ModelFigures
 from evaluation.compare_pairs import TITLES
 from evaluation.report import write_figure
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 WIDTH = 10.0  # inches
 HEIGHT_PER_RUN = 0.45  # inches
-LABEL_LENGTH = 32  # characters in a line
+LABEL_LENGTH, MAX_NAME = 32, 120  # characters in a line, and of a name
 SEED_OFFSET = 0.18  # below the line of the run, as a share of the step to the next one
 RUN_COLOUR, MAJORITY_COLOUR = "#1f5a99", "#b3541e"
 
@@ -36,7 +37,7 @@ def draw_comparison(models: Sequence[ModelFigures], majority: Majority) -> Figur
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # not needed without a picture
     from matplotlib.figure import Figure
 
-    labels = [textwrap.fill(model.name, LABEL_LENGTH) for model in models]
+    labels = [textwrap.fill(printable(model.name, MAX_NAME), LABEL_LENGTH) for model in models]
     num_lines = sum(max(1, 0.5 * (1 + label.count("\n"))) for label in labels)
     figure = Figure(figsize=(WIDTH, 1.6 + HEIGHT_PER_RUN * num_lines), layout="constrained")
     FigureCanvasAgg(figure)
@@ -48,7 +49,7 @@ def draw_comparison(models: Sequence[ModelFigures], majority: Majority) -> Figur
     panels[0].set_yticks(range(len(models)), labels, parse_math=False)
     panels[0].set_ylim(len(models) - 0.5, -0.5)
     handles, names = panels[0].get_legend_handles_labels()
-    names[names.index("majority")] = f"always {majority.label}"
+    names[names.index("majority")] = f"always {printable(majority.label, MAX_NAME)}"
     legend = figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from data_utils import add_row_index
 from data_utils.pairs import NO_LABEL_ID
+from data_utils.screen import show
 from evaluation.abstention import abstain_out_of_fold, format_abstention
 from evaluation.arguments import EvaluationArguments
 from evaluation.calibration import apply_temperature
@@ -51,15 +52,15 @@ def predict_list(members: Members, arguments: EvaluationArguments, join: Join) -
     own = members.first.is_trained_in(pair_dir)
     _warn_of_known_rows(members, parts[0][1]["guid"][:], parts[0][1]["label"][:], own_folder=own)
     if metrics is not None:
-        print(format_metrics(metrics, title=f"labelled rows of {files.source}"), end="\n\n")
+        show(format_metrics(metrics, title=f"labelled rows of {files.source}"), "")
     if arguments.contributions:
         summary = summarise_contributions(compute_contributions(outputs), names)
         write_json(files.contributions, summary)
-        print(format_contributions(summary, title=files.source.name), end="\n\n")
+        show(format_contributions(summary, title=files.source.name), "")
     if abstention is not None:
         share = f"answered here: {np.mean(columns['answered']):.1%}, see the columns confidence and answered"
-        print(format_abstention(abstention), share, "", sep="\n")
-    print(f"{len(probabilities)} predictions are in {files.output}, probabilities in {files.probabilities}.")
+        show(format_abstention(abstention), share, "")
+    show(f"{len(probabilities)} predictions are in {files.output}, probabilities in {files.probabilities}.")
 
 
 def _warn_of_known_rows(members: Members, guids: Sequence[str], labels: Sequence[int], *, own_folder: bool) -> None:

@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data_utils.files import write_bytes, write_csv, write_text
+from data_utils.screen import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+MAX_CELL = 120  # characters shown
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -69,7 +72,8 @@ def format_interval(value: float, interval: Sequence[float]) -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned with spaces: the first to the left, the others to the right."""
+    """Columns aligned with spaces, for the screen: the first to the left, the others to the right."""
+    rows = [[printable(cell, MAX_CELL) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = (
         "  ".join(

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from data_utils.files import write_csv
+from data_utils.screen import show
 from evaluation.ablation import run_ablation, summarise_ablation
 from evaluation.abstention import abstain_out_of_fold, format_abstention
 from evaluation.arguments import ABLATION_INPUTS, EvaluationArguments
@@ -105,10 +106,10 @@ def _score(members: Members, arguments: EvaluationArguments, join: Join, split: 
         metrics = score_predictions(judged.outputs["probabilities"], judged.labels, members.first.label_names)
         file = members.folder.evaluation_file(split)
         write_json(file, _describe(metrics, split, accelerator))
-        print(format_metrics(metrics, title=members.title(split)), f"\nSaved in {file}.", sep="\n")
+        show(format_metrics(metrics, title=members.title(split)), f"\nSaved in {file}.")
         if abstention is not None:
             write_json(members.folder.path / "abstention.json", abstention)
-            print(f"\n{format_abstention(abstention)}")
+            show(f"\n{format_abstention(abstention)}")
 
 
 def _ablate(members: Members, arguments: EvaluationArguments, join: Join, split: str) -> None:
@@ -123,7 +124,7 @@ def _ablate(members: Members, arguments: EvaluationArguments, join: Join, split:
         result = summarise_ablation(judged.outputs, judged.labels, names, ablation_input=ablation_input)
         file = members.folder.ablation_file(split)
         write_json(file, _describe(result, split, accelerator))
-        print(format_ablation(result, title=members.title(split)), f"\nSaved in {file}.", sep="\n")
+        show(format_ablation(result, title=members.title(split)), f"\nSaved in {file}.")
 
 
 def _contribute(members: Members, arguments: EvaluationArguments, join: Join, split: str) -> None:
@@ -137,7 +138,7 @@ def _contribute(members: Members, arguments: EvaluationArguments, join: Join, sp
         file = members.folder.path / f"contributions_{split}.json"
         write_json(file, _describe(summary, split, accelerator))
         _write_columns(file, judged, columns, members)
-        print(format_contributions(summary, title=members.title(split)), f"\nSaved in {file}.", sep="\n")
+        show(format_contributions(summary, title=members.title(split)), f"\nSaved in {file}.")
 
 
 def _write_columns(file: Any, judged: Judged, columns: Mapping[str, Any], members: Members) -> None:
@@ -165,7 +166,7 @@ def _test_robustness(members: Members, arguments: EvaluationArguments, join: Joi
         found = {condition: judged.outputs[condition.name] for condition in CONDITIONS}
         summary = summarise_robustness(found, judged.labels, members.first.label_names)
         file = write_robustness(members.folder.path, split, _describe(summary, split, accelerator))
-        print(format_robustness(summary, title=members.title(split)), f"\nSaved in {file}.", sep="\n")
+        show(format_robustness(summary, title=members.title(split)), f"\nSaved in {file}.")
 
 
 def _describe(result: dict[str, Any], split: str, accelerator: Accelerator) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +21,9 @@ from tqdm.auto import tqdm
 
 from data_utils.collator import PairCollator
 from data_utils.errors import InputError, RankError
-from data_utils.files import temporary_path
+from data_utils.files import format_csv, temporary_path
 from data_utils.ledger import COLUMNS, Entry
+from data_utils.screen import show
 from data_utils.shard_file import ShardError, ShardRow
 from data_utils.shard_read import check_columns, iterate_shard
 from data_utils.shard_set import MANIFEST, Shard, ShardSet, find_shards
@@ -115,7 +115,7 @@ class _PartFiles:
         }
         for kind, content in lines.items():
             with self.path(kind, shard).open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(content)
+                file.writelines(format_csv(content))
 
     def merge(self, num_shards: int, names: Sequence[str]) -> None:
         """Put all parts together; the files appear whole or not at all, and an earlier prediction's are removed."""
@@ -197,7 +197,7 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
         raise RankError(f"Cannot write beside {files.output} ({error}); all ranks need one --output folder.") from error
     total = int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))
     if accelerator.is_main_process:
-        print(f"{total} predictions are in {files.output}, probabilities and faulty rows beside it.")
+        show(f"{total} predictions are in {files.output}, probabilities and faulty rows beside it.")
 
 
 def _files_read(shards: ShardSet) -> list[Path]:

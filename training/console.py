@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from data_utils.errors import InputError
+from data_utils.screen import printable, show_error, start_logging
 from training.launch import find_lost_contact, is_local_main_process, is_main_process, leave_ranks, part_ranks
 from training.signals import REQUEUE_CODE, Interrupted
 
@@ -23,7 +24,7 @@ PACKAGES = ("data_utils", "modeling", "training", "evaluation")
 
 def set_up_logging() -> None:
     """Our notices on the main rank only; of libraries, their warnings there and their errors elsewhere."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    start_logging()
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO if is_main_process() else logging.ERROR)
     # DeepSpeed's use of torch, which its next release will mend.
@@ -49,7 +50,7 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
         yield
     except Interrupted as stop:
         if is_main_process():
-            tqdm.write(str(stop), file=sys.stderr)
+            tqdm.write(printable(stop), file=sys.stderr)
         part_ranks(REQUEUE_CODE)
         sys.exit(REQUEUE_CODE)  # one process has no ranks to part from
     except KeyboardInterrupt:
@@ -58,7 +59,7 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
         leave_ranks(INTERRUPTED_CODE)
     except InputError as error:
         if is_local_main_process():
-            tqdm.write(f"error: {error}", file=sys.stderr)  # on a line of its own, whatever bar is being drawn
+            show_error(error)
         leave_ranks(2)
     except expected as error:
         _write_error(str(error))
@@ -78,7 +79,7 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
 def _write_error(message: str) -> None:
     """Say which rank it is, unless it is the main one."""
     rank = "" if is_main_process() else f" (rank {os.environ['RANK']})"
-    tqdm.write(f"error{rank}: {message}", file=sys.stderr)
+    show_error(message, kind=f"error{rank}")
 
 
 @contextmanager

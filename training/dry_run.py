@@ -10,6 +10,7 @@ from typing import Any
 from accelerate.utils import gather_object
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from data_utils.screen import show
 from modeling.plan import ModelPlan
 from training.data import TrainingData
 from training.dry_sheet import describe_memory, describe_ranks, describe_schedule, describe_sources
@@ -92,5 +93,4 @@ def run_dry(trainer: SentimentTrainer, prepared: TrainingData | StreamedData, pl
             ("first update", f"loss {one.loss:.4f}; {seconds:.1f} s with its start-up"),
         ]
         width = max(len(name) for name, _ in rows)
-        print("Dry run: one update was made and thrown away.")
-        print(*(f"{name:{width}}  {fact}" for name, fact in rows), sep="\n", flush=True)
+        show("Dry run: one update was made and thrown away.", *(f"{name:{width}}  {fact}" for name, fact in rows))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_utils.errors import InputError
-from data_utils.files import write_csv
+from data_utils.files import format_csv, write_csv
 from data_utils.ledger import COLUMNS, Entry
 from data_utils.shard_file import ShardError
 from data_utils.streaming import ERROR, FAULTS, StreamLoader
@@ -76,7 +76,7 @@ class FaultLog:
         if not self._own.exists():
             write_csv(self._own, [COLUMNS])
         with self._own.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(new.values())
+            file.writelines(format_csv(new.values()))
 
 
 def _cut_half_line(path: Path) -> None:

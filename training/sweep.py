@@ -17,6 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from data_utils.errors import InputError
+from data_utils.screen import printable
 from data_utils.split_file import save_split
 from evaluation.sweep_folder import SweepFolder
 from evaluation.sweep_summary import Predictions, TrialRecord
@@ -155,7 +156,7 @@ def _train_missing(folder: SweepFolder, heads: HeadBuilder) -> None:
         def finish(record: TrialRecord, predictions: Predictions | None) -> None:
             folder.write_trial(record, predictions)
             if record.error is not None:
-                bar.write(f"trial {record.number} ({record.values}): {record.error}")
+                bar.write(printable(f"trial {record.number} ({record.values}): {record.error}"))
             bar.update()
 
         train_side_by_side(light, train, finish)
