@@ -17,6 +17,12 @@ class RankError(Exception):
     """What one rank alone may meet while the program runs, and then says by itself; the exit status is 1."""
 
 
+def reason_of(error: Exception) -> str:
+    """What another library's error says, in one short line; the name of its kind where it says nothing."""
+    words = " ".join(str(error).split("\n\n")[0].split())
+    return (words if len(words) <= 200 else f"{words[:200]} ...") or type(error).__name__
+
+
 def check_choice(flag: str, value: object, allowed: Collection[str]) -> None:
     """`InputError` with the allowed values, and the nearest of them, unless `value` is one of them."""
     if value not in allowed:

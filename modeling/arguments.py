@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_utils.bounded import parse_json
 from data_utils.errors import InputError, check_choice
 from modeling.configuration import ARCHITECTURES, FREEZE_CHOICES, frozen_modalities
 from modeling.fusion import FUSION_HEADS
+from modeling.sizes import check_width
 from modeling.towers import POOLINGS
 
 logger = logging.getLogger(__name__)
@@ -17,6 +18,7 @@ DEFAULT_FUSION = {"baseline": "cross_attn", "vilbert": "transformer", "clip": "a
 DEFAULT_TEXT_NAME = "bert-base-uncased"
 DEFAULT_VISION_NAME = "google/vit-base-patch16-224-in21k"
 DEFAULT_CLIP_NAME = "openai/clip-vit-base-patch32"
+MAX_VOCABULARY = 1_000_000
 
 
 @dataclass
@@ -113,11 +115,9 @@ class ModelArguments:
             setattr(self, flag, _parse_object(flag, getattr(self, flag)))
         if not 0 <= self.fusion_dropout < 1:
             raise InputError(f"Got --fusion_dropout {self.fusion_dropout}; it must be at least 0 and under 1.")
-        if self.vocab_size < 10 or (self.projection_dim is not None and self.projection_dim < 2):
-            raise InputError(
-                f"Got --vocab_size {self.vocab_size} and --projection_dim {self.projection_dim}; "
-                "at least 10 and 2 are needed."
-            )
+        if not 10 <= self.vocab_size <= MAX_VOCABULARY:
+            raise InputError(f"Got --vocab_size {self.vocab_size}; allowed are 10 to {MAX_VOCABULARY}.")
+        check_width("--projection_dim", self.projection_dim)
         self._check_freezing()
         self._check_names()
 
@@ -172,11 +172,11 @@ def _parse_object(flag: str, value: str | dict[str, Any] | None) -> dict[str, An
     if value is None or isinstance(value, dict):
         return value or {}
     try:
-        parsed = json.loads(value)
-    except json.JSONDecodeError as error:
+        parsed = parse_json(value)
+    except ValueError as error:
         raise InputError(
-            f"Got --{flag} {value!r}, which is no JSON ({error}); give an object like '{{\"hidden_size\": 64}}'."
+            f"Got --{flag} {value[:200]!r}, which is no JSON ({error}); give an object like '{{\"hidden_size\": 64}}'."
         ) from error
     if not isinstance(parsed, dict):
-        raise InputError(f"Got --{flag} {value!r}; give a JSON object like '{{\"hidden_size\": 64}}'.")
+        raise InputError(f"Got --{flag} {value[:200]!r}; give a JSON object like '{{\"hidden_size\": 64}}'.")
     return parsed

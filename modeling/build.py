@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -50,23 +49,7 @@ def build_model(
         InputError: a source can't be had, or its weights don't fit.
     """
     plans = _choose_towers(plan, args.fusion, tokenizer)
-    config = SentimentConfig(
-        architecture=args.model,
-        fusion=args.fusion,
-        align_dim=plan.align_dim,
-        fusion_dropout=args.fusion_dropout,
-        freeze=args.freeze,
-        unfreeze_last=args.unfreeze_last,
-        text_cleaning=text_cleaning,
-        max_length=plan.max_length,
-        picture=plan.picture.to_dict(),
-        image_mean=list(plan.image_mean),
-        image_std=list(plan.image_std),
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-        text_tower=_describe(plans["text"]),
-        vision_tower=_describe(plans["image"]),
-    )
+    config = plan.configure(args, text=plans["text"], vision=plans["image"], labels=labels, text_cleaning=text_cleaning)
     if any(tower.source is None for tower in plans.values() if tower):
         model = SentimentClassifier(config)
         _fill_towers(model, plans, towers or {}, trust_remote_code=args.trust_remote_code)
@@ -84,10 +67,6 @@ def _choose_towers(plan: ModelPlan, fusion: str, tokenizer: PreTrainedTokenizerB
     head = get_fusion_head(fusion)
     text = plan.text if plan.tokenizer is not None else _fit_vocabulary(plan.text, tokenizer)
     return {"text": text if head.uses_text else None, "image": plan.vision if head.uses_image else None}
-
-
-def _describe(tower: TowerPlan | None) -> dict[str, Any] | None:
-    return tower and tower.settings()
 
 
 def _check_frozen_blocks(model: SentimentClassifier) -> None:

@@ -17,6 +17,7 @@ from modeling.configuration import SentimentConfig, frozen_modalities
 from modeling.features import Features
 from modeling.fusion import TransformerLayer, get_fusion_head
 from modeling.output import SentimentOutput
+from modeling.sizes import bounded_build
 from modeling.state import describe_differences
 from modeling.towers import Tower
 
@@ -36,6 +37,13 @@ class SentimentClassifier(PreTrainedModel):
 
     def __init__(self, config: SentimentConfig) -> None:
         super().__init__(config)
+        with bounded_build("This model"):
+            self._build(config)
+        self._freeze()
+        self._no_split_modules = self._layer_classes()
+        self.post_init()
+
+    def _build(self, config: SentimentConfig) -> None:
         head_class = get_fusion_head(config.fusion)
         self.text_tower = Tower(config.text_tower) if head_class.uses_text else None
         self.image_tower = Tower(config.vision_tower) if head_class.uses_image else None
@@ -48,9 +56,6 @@ class SentimentClassifier(PreTrainedModel):
         self.missing_text = nn.Parameter(torch.zeros(width)) if head_class.uses_text else None
         self.missing_image = nn.Parameter(torch.zeros(width)) if head_class.uses_image else None
         self.fusion = head_class(width, config.num_labels, dropout=config.fusion_dropout)
-        self._freeze()
-        self._no_split_modules = self._layer_classes()
-        self.post_init()
 
     def should_save_on_this_rank(self, is_main_process: bool) -> bool:
         """As the caller says: transformers' own lets rank 0 alone write, also where each machine needs a copy."""

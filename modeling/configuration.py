@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 from data_utils.errors import check_choice
 from modeling.fusion import FUSION_HEADS
+from modeling.sizes import check_width
 
 ARCHITECTURES = ("baseline", "vilbert", "clip")
 FREEZE_CHOICES = ("none", "text", "image", "both")
@@ -65,4 +66,5 @@ class SentimentConfig(PreTrainedConfig):
         check_choice("architecture", self.architecture, ARCHITECTURES)
         check_choice("fusion", self.fusion, FUSION_HEADS)
         check_choice("freeze", self.freeze, FREEZE_CHOICES)
+        check_width("align_dim", self.align_dim)
         super().__post_init__(**kwargs)

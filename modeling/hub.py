@@ -37,11 +37,12 @@ CONNECT_SECONDS = 10.0
 
 def load_config(name: str, *, trust_remote_code: bool) -> PreTrainedConfig:
     """The configuration of a folder or hub name. Raises `InputError` if it can't be had."""
+    settings, _ = from_hub(PreTrainedConfig.get_config_dict, name, trust_remote_code=trust_remote_code)
+    check_sizes(settings, repr(name))  # first of all: some configurations make a list with an entry for each layer
     config = from_hub(AutoConfig.from_pretrained, name, trust_remote_code=trust_remote_code)
-    with clear_faults(name, REMEDIES):
-        if not trust_remote_code:
+    if not trust_remote_code:
+        with clear_faults(name, REMEDIES):
             drop_code(config)
-        check_sizes(config.to_dict(), repr(name))
     return config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +14,15 @@ from data_utils.errors import InputError
 from data_utils.pictures import PictureSettings
 from modeling import hub
 from modeling.arguments import DEFAULT_CLIP_NAME, DEFAULT_TEXT_NAME, DEFAULT_VISION_NAME, ModelArguments
+from modeling.configuration import SentimentConfig
 from modeling.fusion import get_fusion_head
-from modeling.plan_checks import check_blocks, check_patches, check_readouts
+from modeling.plan_checks import build_skeleton, check_blocks, check_patches, check_readouts
 from modeling.tower_plan import TowerPlan, override_config, plan_dual_towers, plan_tower
 
 BICUBIC, BILINEAR = 3, 2  # Pillow's codes, as in preprocessor_config.json
 DEFAULT_MAX_LENGTH = 128
 COMPOSED_PROJECTION_DIM = 512  # as in VisionTextDualEncoderConfig
+MAX_IMAGE_SIZE = 4_096
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,34 @@ class ModelPlan:
     image_std: tuple[float, ...]
     max_length: int
     align_dim: int | None
+
+    def configure(
+        self,
+        args: ModelArguments,
+        *,
+        text: TowerPlan | None,
+        vision: TowerPlan | None,
+        labels: Sequence[str],
+        text_cleaning: str,
+    ) -> SentimentConfig:
+        """The classifier's configuration, over the towers that its head uses."""
+        return SentimentConfig(
+            architecture=args.model,
+            fusion=args.fusion,
+            align_dim=self.align_dim,
+            fusion_dropout=args.fusion_dropout,
+            freeze=args.freeze,
+            unfreeze_last=args.unfreeze_last,
+            text_cleaning=text_cleaning,
+            max_length=self.max_length,
+            picture=self.picture.to_dict(),
+            image_mean=list(self.image_mean),
+            image_std=list(self.image_std),
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            text_tower=text and text.settings(),
+            vision_tower=vision and vision.settings(),
+        )
 
 
 def plan_model(
@@ -68,8 +99,6 @@ def plan_model(
     if args.vision_feature_layer is not None:  # a pretrained projection is of the usual vector
         vision = replace(vision, projection_dim=None, feature_layers=tuple(args.vision_feature_layer))
     check_patches(vision.config, picture.image_size)
-    check_readouts(args, text, vision)
-    check_blocks(args, {"text": text, "image": vision})
     source = text_name or clip_name
     tokenizer = None if source is None else hub.load_tokenizer(source, trust_remote_code=args.trust_remote_code)
     if tokenizer is not None and tokenizer.pad_token_id is None:
@@ -77,7 +106,7 @@ def plan_model(
             f"The tokenizer of {source!r} has no padding token; choose an encoder that was trained in batches."
         )
     composed = args.model == "clip" and clip_name is None and (text_name or vision_name)
-    return ModelPlan(
+    plan = ModelPlan(
         text=text,
         vision=vision,
         tokenizer=tokenizer,
@@ -88,6 +117,10 @@ def plan_model(
         max_length=_max_length(max_length, text.config, tokenizer),
         align_dim=(args.projection_dim or COMPOSED_PROJECTION_DIM) if composed else None,
     )
+    skeleton = build_skeleton(args, plan)
+    check_readouts(args, skeleton)
+    check_blocks(args, skeleton)
+    return plan
 
 
 def check_sources(args: ModelArguments) -> None:
@@ -132,6 +165,8 @@ def _picture(
         size, shortest, resample, mean, std = 224, 224, BILINEAR, IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
     if image_size is not None:
         size, shortest = image_size, round(shortest * image_size / size)
+    if not 1 <= size <= MAX_IMAGE_SIZE:
+        raise InputError(f"Got pictures of {size} px a side; allowed are 1 to {MAX_IMAGE_SIZE} (--image_size).")
     return (
         PictureSettings(image_size=size, shortest_edge=shortest, resize_mode=resize_mode, resample=resample),
         mean,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import torch
 from transformers import PreTrainedConfig
 
 from data_utils.errors import InputError
 from modeling.arguments import ModelArguments
+from modeling.classifier import SentimentClassifier
 from modeling.configuration import frozen_modalities
 from modeling.fusion import get_fusion_head
-from modeling.tower_plan import TowerPlan
-from modeling.towers import READ_AT_THE_END, Tower
+
+if TYPE_CHECKING:
+    from modeling.plan import ModelPlan
 
 
 def check_patches(config: PreTrainedConfig, image_size: int) -> None:
@@ -27,39 +32,54 @@ def check_patches(config: PreTrainedConfig, image_size: int) -> None:
         )
 
 
-def check_readouts(args: ModelArguments, text: TowerPlan, vision: TowerPlan) -> None:
+def build_skeleton(args: ModelArguments, plan: ModelPlan) -> SentimentClassifier:
+    """The classifier that is planned, without memory for its weights, and before anything is frozen.
+
+    Raises:
+        InputError: it can't be built, or is too large for this machine.
+    """
+    head = get_fusion_head(args.fusion)
+    config = plan.configure(
+        replace(args, freeze="none", unfreeze_last=None, cache_features=None),
+        text=plan.text if head.uses_text else None,
+        vision=plan.vision if head.uses_image else None,
+        labels=("negative", "positive"),
+        text_cleaning="none",
+    )
+    with torch.device("meta"):
+        return SentimentClassifier(config)
+
+
+def check_readouts(args: ModelArguments, skeleton: SentimentClassifier) -> None:
     """Whether the towers can be read as --text_pooling and --vision_feature_layer say.
 
     Raises:
         InputError: a tower can't, or its last block would learn nothing.
     """
-    head = get_fusion_head(args.fusion)
-    if args.text_pooling != "default" and head.uses_text and text.config.model_type in READ_AT_THE_END:
+    text, image = skeleton.text_tower, skeleton.image_tower
+    if text is not None and text.pooling != "default" and text.pads_texts:
         raise InputError(
-            f"Got --text_pooling {args.text_pooling}, but {text.encoder_class.__name__} reads texts without a mask, "
-            "padding and all; leave it out."
+            f"Got --text_pooling {text.pooling}, but {type(text.encoder).__name__} reads texts without a mask, padding "
+            "and all; leave it out."
         )
-    if vision.feature_layers is None or not head.uses_image:
+    if image is None or not image.feature_layers:
         return
-    with torch.device("meta"):
-        layers, count = Tower(vision.settings()).feature_layers, vision.config.num_hidden_layers
+    count = image.encoder.config.num_hidden_layers
     is_frozen = args.unfreeze_last is None and "image" in frozen_modalities(args.freeze, None)
-    if max(layers) < count and not is_frozen:
+    if max(image.feature_layers) < count and not is_frozen:
         raise InputError(
             f"Got --vision_feature_layer {' '.join(map(str, args.vision_feature_layer))}, which leaves the last block, "
             f"{count}, out, so that it could learn nothing; name it too, or freeze the tower with --freeze image."
         )
 
 
-def check_blocks(args: ModelArguments, towers: dict[str, TowerPlan]) -> None:
-    """Whether --unfreeze_last fits the used towers; `towers` has "text" and "image".
+def check_blocks(args: ModelArguments, skeleton: SentimentClassifier) -> None:
+    """Whether --unfreeze_last fits the towers.
 
     Raises:
         InputError: a tower can't be cut there, see `Tower.freeze`.
     """
-    head = get_fusion_head(args.fusion)
-    used = {"text": head.uses_text, "image": head.uses_image}
+    towers = skeleton.towers()
     for kind in frozen_modalities(args.freeze, args.unfreeze_last):
-        if used[kind] and args.unfreeze_last is not None:
-            with torch.device("meta"):
-                Tower(towers[kind].settings()).freeze(args.unfreeze_last)
+        if kind in towers:
+            towers[kind].freeze(args.unfreeze_last)

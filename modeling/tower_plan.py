@@ -26,7 +26,9 @@ from transformers import (
 from data_utils.errors import InputError
 from modeling import hub
 from modeling.arguments import ModelArguments
+from modeling.sizes import bounded_build
 from modeling.towers import tower_settings
+from modeling.untrusted import check_sizes
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def plan_dual_towers(args: ModelArguments, name: str) -> tuple[TowerPlan, TowerP
             f"--clip_name {name!r} is a {config.model_type!r} model, not a dual encoder; "
             "give single encoders as --text_name and --vision_name."
         )
-    with torch.device("meta"), hub.clear_faults(name, hub.REMEDIES):
+    with torch.device("meta"), hub.clear_faults(name, hub.REMEDIES), bounded_build(repr(name)):
         skeleton = AutoModel.from_config(config, trust_remote_code=args.trust_remote_code)
     plans = []
     for part, projection in (("text_model", "text_projection"), ("vision_model", "visual_projection")):
@@ -137,6 +139,7 @@ def override_config(flag: str, config: PreTrainedConfig, values: dict[str, Any])
     Raises:
         InputError: the configuration has no such key, or refuses the value.
     """
+    check_sizes(values, flag)
     for key, value in values.items():
         if not hasattr(config, key):
             near = difflib.get_close_matches(key, list(config.to_dict()), n=1)

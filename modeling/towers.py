@@ -10,15 +10,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from data_utils.errors import InputError
+from data_utils.errors import InputError, reason_of
 from modeling.attention import ATTENTION
 from modeling.frozen import FrozenBlocks, cut_blocks
 from modeling.patches import embed_patches_linearly
+from modeling.sizes import bounded_build, check_width
 from modeling.untrusted import check_sizes, drop_code
 
 # SigLIP reads a text from its last position, and was trained on texts padded to one length, without a mask.
@@ -79,9 +79,12 @@ def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
         options: dict[str, Any] = {"add_pooling_layer": False} if _has_trained_pooler(encoder_class, config) else {}
         if encoder_class._supports_attention_backend:
             options["attn_implementation"] = ATTENTION
-        encoder = encoder_class._from_config(config, dtype=torch.float32, **options)
-    except (ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError) as error:
-        raise InputError(f"{class_name} can't be built from its settings: {error}") from error
+        with bounded_build(class_name):
+            encoder = encoder_class._from_config(config, dtype=torch.float32, **options)
+    except InputError:
+        raise
+    except Exception as error:  # any: another library's code on settings that anybody may have written
+        raise InputError(f"{class_name} can't be built from its settings: {reason_of(error)}") from error
     embed_patches_linearly(encoder)
     return encoder
 
@@ -89,7 +92,7 @@ def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
 def _has_trained_pooler(encoder_class: type[PreTrainedModel], config: PreTrainedConfig) -> bool:
     if "add_pooling_layer" not in inspect.signature(encoder_class).parameters:
         return False
-    with torch.device("meta"):
+    with torch.device("meta"), bounded_build(encoder_class.__name__):
         pooler = encoder_class._from_config(config).pooler
     return pooler is not None and any(True for _ in pooler.parameters())
 
@@ -115,6 +118,7 @@ class Tower(nn.Module):
         self.encoder = build_encoder(settings["class_name"], settings["config"])
         self.token_width = _hidden_size(self.encoder.config)
         projection_dim = settings["projection_dim"]
+        check_width("projection_dim", projection_dim)
         self.projection = None if projection_dim is None else nn.Linear(self.token_width, projection_dim, bias=False)
         self.pooling = settings.get("pooling", "default")
         self.feature_layers = _find_layers(self.encoder, settings.get("feature_layers"))

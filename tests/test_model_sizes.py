@@ -1,0 +1,103 @@
+"""Models that no machine could hold: each is refused at once, in one sentence, and without the memory."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+
+import pytest
+import torch
+from tiny import SIZES, tiny_model
+from transformers import BertConfig, CLIPImageProcessorPil, ViTConfig
+
+from data_utils.errors import InputError
+from modeling import SentimentClassifier, SentimentConfig
+from modeling.arguments import ModelArguments
+from modeling.plan import plan_model
+
+HUGE = [
+    ({"text_config": {"num_hidden_layers": 10**7}}, None, "--text_config has num_hidden_layers 10000000"),
+    ({"text_config": {"num_hidden_layers": 999}}, None, "over 10,000 parts"),
+    ({"vision_config": {"num_hidden_layers": 10**10}}, None, "--vision_config has num_hidden_layers 10000000000"),
+    ({"text_config": {"vocab_size": 10**10}}, None, "GiB of memory of this machine are too few"),
+    ({"text_config": {"hidden_size": 10**6}}, None, "GiB of memory of this machine are too few"),
+    ({"text_config": {"max_position_embeddings": 10**10}}, None, "GiB of memory of this machine are too few"),
+    ({"text_config": {"vocab_size": 10**30}}, None, "vocab_size 1000000000000"),
+    ({"vision_config": {"intermediate_size": 10**9}}, None, "GiB of memory of this machine are too few"),
+    ({"projection_dim": 10**9}, None, "--projection_dim 1000000000"),
+    ({"vocab_size": 10**12}, None, "--vocab_size 1000000000000"),
+    ({}, 10**6, "pictures of 1000000 px"),
+]
+
+
+@pytest.mark.parametrize("model", ["baseline", "vilbert", "clip"])
+@pytest.mark.parametrize(("flags", "image_size", "expected"), HUGE)
+def test_flags_that_ask_for_too_much_are_refused_at_once(model, flags, image_size, expected):
+    options = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in flags.items()}
+
+    def plan():
+        arguments = ModelArguments(model=model, from_scratch=True, **options)
+        plan_model(arguments, image_size=image_size, image_resize_mode=None, max_length=None)
+
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(InputError) as refusal:
+        plan()
+    assert expected in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 500
+    assert time.process_time() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**19  # KiB
+
+
+@pytest.mark.parametrize(
+    ("config", "flag", "expected"),
+    [
+        (BertConfig(**SIZES, vocab_size=10**10), "text_name", "GiB of memory"),
+        (ViTConfig(hidden_size=6144, image_size=8_000, patch_size=1), "vision_name", "GiB of memory"),
+    ],
+)
+def test_named_model_of_absurd_size_is_refused(config, flag, expected, tmp_path):
+    fusion = {"text_name": "text_only", "vision_name": "image_only"}[flag]
+    config.save_pretrained(tmp_path)
+    CLIPImageProcessorPil(size={"height": 30, "width": 30}, do_center_crop=False).save_pretrained(tmp_path)
+    arguments = ModelArguments(model="vilbert", fusion=fusion, **{flag: str(tmp_path)})
+    with pytest.raises(InputError, match=expected):
+        plan_model(arguments, image_size=None, image_resize_mode=None, max_length=None)
+
+
+def test_named_model_with_millions_of_layers_is_refused_before_its_lists_are_made(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", "num_hidden_layers": 10**10}))
+    with pytest.raises(InputError, match="has num_hidden_layers 10000000000"):
+        plan_model(
+            ModelArguments(model="vilbert", fusion="text_only", text_name=str(tmp_path)),
+            image_size=None,
+            image_resize_mode=None,
+            max_length=None,
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda settings: settings["text_tower"]["config"].update(num_hidden_layers=10**7), "num_hidden_layers"),
+        (lambda settings: settings["vision_tower"]["config"].update(hidden_size=10**7), "GiB of memory"),
+        (lambda settings: settings["text_tower"].update(projection_dim=10**15), "projection_dim"),
+        (lambda settings: settings.update(align_dim=10**12), "align_dim"),
+    ],
+)
+def test_saved_model_of_absurd_size_is_refused(change, expected, tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    settings = json.loads(file.read_text())
+    change(settings)
+    file.write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=expected):
+        SentimentClassifier.from_pretrained(tmp_path)
+
+
+def test_size_is_counted_anew_for_each_model():
+    config = SentimentConfig.from_dict(tiny_model().config.to_dict())
+    for _ in range(3):
+        with torch.device("meta"):
+            assert SentimentClassifier(config).num_parameters() > 0
