@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_utils.errors import InputError, check_choice
+from data_utils.pictures import MAX_PIXELS
 from data_utils.text import CLEANING_MODES
 
 BAD_PAIR_MODES = ("mask", "drop", "error")
@@ -89,6 +90,12 @@ class DataArguments:
     image_size: int | None = field(
         default=None, metadata={"help": "Side of the square picture in pixels. Default: the picture tower's own."}
     )
+    max_image_pixels: int = field(
+        default=MAX_PIXELS,
+        metadata={
+            "help": "A picture of more pixels is taken as unreadable; JPEGs are decoded at 1/2, 1/4 or 1/8 instead."
+        },
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Longest text in tokens; longer ones are cut. Default: by text tower."}
     )
@@ -123,6 +130,7 @@ class DataArguments:
             check_choice("--image_resize_mode", self.image_resize_mode, RESIZE_MODES)
         for name in (
             "image_size",
+            "max_image_pixels",
             "max_length",
             "max_train_samples",
             "max_eval_samples",

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from data_utils.augment_picture import change_picture
 from data_utils.augment_text import change_text
+from data_utils.bounded import read_bounded
 from data_utils.cache import FileState
 from data_utils.errors import InputError
-from data_utils.loading import TEXT_SUFFIX, find_files, possible_paths
+from data_utils.loading import MAX_PICTURE_BYTES, MAX_TEXT_BYTES, TEXT_SUFFIX, find_files, possible_paths
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError
 from data_utils.records import Record
 from data_utils.text import clean_text, decode_text, text_key
@@ -91,7 +92,7 @@ class CopyMaker:
 
     def _copy_text(self, parent: Record, count: int) -> Iterator[Copy]:
         files = find_files(self.folder, parent)
-        source = _read(files.text)
+        source = _read(files.text, MAX_TEXT_BYTES)
         if source is None:
             self.skipped[NO_TEXT] += 1
             return
@@ -111,7 +112,7 @@ class CopyMaker:
 
     def _copy_picture(self, parent: Record, count: int) -> Iterator[Copy]:
         files = find_files(self.folder, parent)
-        source = _read(files.picture)
+        source = _read(files.picture, MAX_PICTURE_BYTES)
         for number in self._free_numbers(parent.guid, "image", count):
             try:
                 picture, changes = change_picture(
@@ -166,13 +167,13 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(state: FileState) -> bytes | None:
+def _read(state: FileState, limit: int) -> bytes | None:
     """The bytes of a file; None if there is none that can be read."""
     if state.kind != "file":
         return None
     try:
-        return Path(state.path).read_bytes()
-    except OSError:
+        return read_bounded(Path(state.path), limit)
+    except (OSError, InputError):
         return None
 
 
@@ -187,7 +188,7 @@ def _link_or_copy(source: str, target: Path) -> None:
 def read_text_keys(folder: Path, records: Sequence[Record]) -> Iterator[str]:
     """`text_key` of each pair that has a text."""
     for record in records:
-        source = _read(find_files(folder, record).text)
+        source = _read(find_files(folder, record).text, MAX_TEXT_BYTES)
         key = None if source is None else text_key(decode_text(source)[0])
         if key is not None:
             yield key

@@ -26,7 +26,7 @@ from data_utils.errors import InputError
 logger = logging.getLogger(__name__)
 
 # Raised whenever the meaning or the columns of a cache change: caches of older programs are then never opened.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _META = "meta.json"
 _TEMPORARY = ".building-"
 _BYTES_PER_READ = 1 << 20

@@ -13,13 +13,17 @@ import PIL
 from datasets import Dataset, Features, Value
 
 from data_utils import ledger as faults
+from data_utils.bounded import MEBIBYTE, read_bounded
 from data_utils.cache import ABSENT, FileState, build_once, cache_key, file_state
+from data_utils.errors import InputError
 from data_utils.mapping import Workers, map_to_folder
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture
 from data_utils.records import Record
 from data_utils.text import ENCODINGS, clean_text, decode_text, text_key
 
 TEXT_SUFFIX = ".txt"
+# A file beyond is no text of a pair, or no picture, but would fill the memory.
+MAX_TEXT_BYTES, MAX_PICTURE_BYTES = 16 * MEBIBYTE, 512 * MEBIBYTE
 # A process is started and ended in the time of some dozen pictures, or of some thousand texts.
 _PICTURES_PER_WORKER, _TEXTS_PER_WORKER = 32, 4096
 PICTURE_FEATURES = Features(
@@ -85,7 +89,7 @@ def _find(stem: str, *suffixes: str) -> FileState:
     return ABSENT
 
 
-def load_picture_row(row: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def load_picture_row(row: dict[str, Any], settings: dict[str, Any], max_pixels: int) -> dict[str, Any]:
     """Decode the picture of one row {guid, path, kind} in a worker process; faults become reason and detail."""
     name = os.path.basename(row["path"])
     faulty = {"image": None, "image_key": None, "image_reason": faults.UNREADABLE_IMAGE}
@@ -95,11 +99,10 @@ def load_picture_row(row: dict[str, Any], settings: dict[str, Any]) -> dict[str,
     if row["kind"] != "file":
         return {**faulty, "image_detail": f"{name} is not a file that may be read"}
     try:
-        source = _read(row["path"])
-        array = decode_picture(source, PictureSettings.from_dict(settings))
-    except (OSError, PictureError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        return {**faulty, "image_detail": f"{name}: {reason}"}
+        source = read_bounded(Path(row["path"]), MAX_PICTURE_BYTES)
+        array = decode_picture(source, PictureSettings.from_dict(settings), max_pixels)
+    except (OSError, InputError, PictureError) as error:
+        return {**faulty, "image_detail": f"{name}: {_reason(error)}"}
     key = hashlib.sha256(source).hexdigest()
     return {"image": memoryview(array).cast("B"), "image_key": key, "image_reason": None, "image_detail": None}
 
@@ -113,9 +116,9 @@ def load_text_row(row: dict[str, Any], mode: str) -> dict[str, Any]:
     if row["kind"] != "file":
         return {**faulty, "text_detail": f"{name} is not a file that may be read"}
     try:
-        raw, encoding = decode_text(_read(row["path"]))
-    except OSError as error:
-        return {**faulty, "text_detail": f"{name}: {error.strerror}"}
+        raw, encoding = decode_text(read_bounded(Path(row["path"]), MAX_TEXT_BYTES))
+    except (OSError, InputError) as error:
+        return {**faulty, "text_detail": f"{name}: {_reason(error)}"}
     text = clean_text(raw, mode)
     key = text_key(raw)
     detail = None
@@ -125,9 +128,8 @@ def load_text_row(row: dict[str, Any], mode: str) -> dict[str, Any]:
     return {"text": text, "text_key": key, "text_encoding": encoding, "text_reason": reason, "text_detail": detail}
 
 
-def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
+def _reason(error: Exception) -> str | None:
+    return error.strerror if isinstance(error, OSError) else str(error)
 
 
 def _input_columns(guids: Sequence[str], states: Sequence[FileState]) -> dict[str, list[Any]]:
@@ -138,11 +140,13 @@ def _input_columns(guids: Sequence[str], states: Sequence[FileState]) -> dict[st
     }
 
 
-def load_pictures(files: Sequence[PairFiles], settings: PictureSettings, options: CacheOptions) -> Dataset:
+def load_pictures(
+    files: Sequence[PairFiles], settings: PictureSettings, options: CacheOptions, *, max_pixels: int
+) -> Dataset:
     """Decoded pictures of the files, one row each, from the cache `pictures-*`, which is built when needed."""
     states = [pair.picture for pair in files]
     guids = [pair.guid for pair in files]
-    decoder = {**settings.to_dict(), "pillow": PIL.__version__.split(".")[0]}
+    decoder = {**settings.to_dict(), "max_pixels": max_pixels, "pillow": PIL.__version__.split(".")[0]}
 
     def build(folder: Path) -> None:
         map_to_folder(
@@ -150,7 +154,7 @@ def load_pictures(files: Sequence[PairFiles], settings: PictureSettings, options
             load_picture_row,
             folder=folder,
             features=PICTURE_FEATURES,
-            options={"settings": settings.to_dict()},
+            options={"settings": settings.to_dict(), "max_pixels": max_pixels},
             workers=options.workers,
             rows_per_worker=_PICTURES_PER_WORKER,
             description="Decoding pictures",

@@ -201,7 +201,8 @@ def load_pairs(
     with Workers(data.num_workers()) as workers:
         options = CacheOptions(data.cache_path(), workers, data.overwrite_cache)
         # The pictures first: only they are worth starting processes, which the texts then find running.
-        pictures, texts = load_pictures(files, picture, options), load_texts(files, mode, options)
+        pictures = load_pictures(files, picture, options, max_pixels=data.max_image_pixels)
+        texts = load_texts(files, mode, options)
 
     found = _file_faults(texts, pictures)
     kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, ledger=ledger)

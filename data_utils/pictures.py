@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_utils.colors import to_rgb
 from data_utils.errors import InputError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -32,6 +33,13 @@ _LONGEST_STRIP = 32
 # levels on average, by 3 at most in 99.9 % of the values; with twice the pixels by 0.5, and in one picture by 1.8.
 # A photograph of 12 megapixels takes a fifth to a third of the time.
 _SPARE = 3
+_SCALES = (8, 4, 2)
+# Most pixels that are decoded; a JPEG of more is decoded at 1/2, 1/4 or 1/8 instead.
+MAX_PIXELS = 100_000_000
+# Stored pixels of a progressive JPEG in the memory of one decoded pixel.
+_PACKED = 4
+# Pillow's own bound knows nothing of JPEGs that are decoded smaller; `_check_size` stands in its place.
+Image.MAX_IMAGE_PIXELS = None
 
 
 class PictureError(Exception):
@@ -86,29 +94,39 @@ def _turning(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _shrink_while_decoding(image: Image.Image, settings: PictureSettings) -> None:
-    """Ask the JPEG decoder for a smaller picture where the result looks the same; nothing happens to other formats."""
+def _shrink_while_decoding(image: Image.Image, settings: PictureSettings | None, max_pixels: int) -> None:
+    """Ask the JPEG decoder for a smaller picture where the result looks the same, or where it has too many pixels.
+
+    Nothing happens to other formats.
+    """
     width, height = image.size
+    scale = 1 if settings is None else _find_scale(width, height, settings)
+    while scale < _SCALES[0] and width * height > scale**2 * max_pixels:
+        scale *= 2
+    if scale > 1:
+        image.draft(None, (max(1, width // scale), max(1, height // scale)))
+
+
+def _find_scale(width: int, height: int, settings: PictureSettings) -> int:
+    """By how much a JPEG of this size can be shrunk so that the result looks the same."""
     if max(width, height) > _LONGEST_STRIP * min(width, height):  # its cut is a whole number of stored pixels
-        return
+        return 1
     least = _SPARE * (settings.image_size if settings.resize_mode == "squash" else settings.shortest_edge)
-    for scale in (8, 4, 2):
+    for scale in _SCALES:
         # A side that the scale does not divide would be rounded up, which shifts every pixel.
         if width % scale == height % scale == 0 and min(width, height) >= scale * least:
-            image.draft(None, (width // scale, height // scale))
-            return
+            return scale
+    return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB; grey values of 16 bits and floats are scaled to 8 bits first, since Pillow would clip them."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        if image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255):
-            values = values / 257  # 65535 / 255
-        elif image.mode == "F" and values.max() <= 1:
-            values = values * 255
-        image = Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _check_size(image: Image.Image, stored: tuple[int, int], max_pixels: int) -> None:
+    """`PictureError` where decoding takes too much memory; of a progressive JPEG it holds all stored pixels, packed."""
+    packed = stored[0] * stored[1] // _PACKED if "progressive" in image.info else 0
+    if max(image.width * image.height, packed) > max_pixels:
+        raise PictureError(
+            f"{stored[0]} x {stored[1]} pixels, more than --max_image_pixels {max_pixels} allows; raise that, at some "
+            "10 bytes of memory per pixel and process, or scale the picture down"
+        )
 
 
 def _cut_strip(image: Image.Image) -> Image.Image:
@@ -135,7 +153,7 @@ def _resize(image: Image.Image, settings: PictureSettings) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def open_picture(source: bytes, settings: PictureSettings | None = None) -> Image.Image:
+def open_picture(source: bytes, settings: PictureSettings | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open the bytes of a picture file: first frame, upright, RGB; resized to the square if there are settings.
 
     Raises:
@@ -144,33 +162,36 @@ def open_picture(source: bytes, settings: PictureSettings | None = None) -> Imag
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source), formats=_FORMATS) as image:
-                if settings is not None:
-                    _shrink_while_decoding(image, settings)
+                stored = image.size
+                _shrink_while_decoding(image, settings, max_pixels)
+                _check_size(image, stored, max_pixels)
                 image.load()
                 turning = _turning(image)
-                picture = _to_rgb(image)
+                picture = to_rgb(image)
             picture = picture if turning is None else picture.transpose(turning)
             return picture if settings is None else _resize(picture, settings)
+    except PictureError:
+        raise
     except Exception as error:  # hostile files make decoders raise every kind of exception
         raise PictureError(_reason(error, source)) from error
 
 
-def decode_picture(source: bytes, settings: PictureSettings) -> np.ndarray:
-    """Decode the bytes of a picture file: first frame, upright, RGB, resized once.
+def decode_picture(source: bytes, settings: PictureSettings, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode the bytes of a picture file: first frame, upright, RGB on white ground, resized once.
 
     Args:
         source: the file's bytes (JPEG, PNG, WebP, GIF, BMP or TIFF, whatever the file is called).
         settings: size, resize mode and resampling of the picture tower.
+        max_pixels: most pixels that are decoded.
 
     Returns:
         uint8 array of shape (3, image_size, image_size), channels first.
 
     Raises:
-        PictureError: the bytes are no whole picture, or one of more pixels than Pillow takes for safe.
+        PictureError: the bytes are no whole picture, or one of too many pixels.
     """
-    square = open_picture(source, settings)
+    square = open_picture(source, settings, max_pixels)
     # Band by band takes less than half as long as transposing interleaved pixels.
     bands = bytearray().join([square.tobytes("raw", band) for band in "RGB"])
     return np.frombuffer(bands, dtype=np.uint8).reshape(3, square.height, square.width)
@@ -181,6 +202,4 @@ def _reason(error: Exception, source: bytes) -> str:
         return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a picture in a known format"
-    if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
-        return f"more than {Image.MAX_IMAGE_PIXELS} pixels"
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

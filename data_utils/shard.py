@@ -23,7 +23,7 @@ from data_utils.errors import InputError, check_choice
 from data_utils.files import remove_leftovers, write_text
 from data_utils.mapping import end_with_parent
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
-from data_utils.pictures import PictureSettings
+from data_utils.pictures import MAX_PIXELS, PictureSettings
 from data_utils.screen import show, show_error, start_logging
 from data_utils.shard_set import MANIFEST, SUFFIXES, VERSION, read_manifest
 from data_utils.shard_write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
@@ -58,6 +58,9 @@ class ShardArguments:
     on_bad_pair: str | None = field(
         default=None, metadata={"help": "A pair with one usable side: mask, drop or error. Default: mask."}
     )
+    max_image_pixels: int = field(
+        default=MAX_PIXELS, metadata={"help": "A picture of more pixels, that is no JPEG, is taken as unreadable."}
+    )
     cache_dir: str | None = field(default=None, metadata={"help": "Folder for what is found out about the files."})
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes. Default: all cores."})
 
@@ -79,6 +82,7 @@ class ShardArguments:
             val_ratio=self.val_ratio,
             split_file=self.split_file,
             on_bad_pair=self.on_bad_pair,
+            max_image_pixels=self.max_image_pixels,
             cache_dir=self.cache_dir,
             preprocessing_num_workers=self.preprocessing_num_workers,
         )

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from data_utils import ledger as faults
 from data_utils.ledger import Entry
 from data_utils.pairs import NO_LABEL_ID, choose_action
-from data_utils.pictures import PictureError, PictureSettings, decode_picture
+from data_utils.pictures import MAX_PIXELS, PictureError, PictureSettings, decode_picture
 from data_utils.shard_file import ShardRow
 from data_utils.text import clean_text
 from data_utils.tokens import tokenize_batch
@@ -54,7 +54,7 @@ class RowPreparer:
         tokenizer, max_length: of the text tower.
         picture: size and resizing of the picture tower.
         labels: names of the C classes.
-        text_cleaning, on_bad_pair: as the flags say.
+        text_cleaning, on_bad_pair, max_image_pixels: as the flags say.
         for_prediction: rows need no label, and none is left out.
     """
 
@@ -64,6 +64,7 @@ class RowPreparer:
     labels: Sequence[str]
     text_cleaning: str
     on_bad_pair: str
+    max_image_pixels: int = MAX_PIXELS
     for_prediction: bool = False
 
     def __call__(self, rows: Sequence[NumberedRow]) -> tuple[list[dict[str, Any]], list[Entry]]:
@@ -116,7 +117,7 @@ class RowPreparer:
         if source is None:
             return None, (faults.MISSING_IMAGE, "the row has no picture's bytes")
         try:
-            return decode_picture(source, self.picture).tobytes(), None
+            return decode_picture(source, self.picture, self.max_image_pixels).tobytes(), None
         except PictureError as error:
             return None, (faults.UNREADABLE_IMAGE, str(error))
 

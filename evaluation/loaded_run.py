@@ -152,6 +152,7 @@ class LoadedRun:
             labels=self.label_names,
             text_cleaning=self.config.text_cleaning,
             on_bad_pair="mask" if for_prediction else self.data.on_bad_pair,
+            max_image_pixels=self.data.max_image_pixels,
             for_prediction=for_prediction,
         )
 

@@ -119,6 +119,7 @@ def prepare_stream(
         labels=data.labels,
         text_cleaning=data.text_cleaning,
         on_bad_pair=data.on_bad_pair,
+        max_image_pixels=data.max_image_pixels,
     )
     val, ledger = _load_validation(data, prepare)
     stream = PairStream(
@@ -129,7 +130,7 @@ def prepare_stream(
     )
     known = "an uncounted number of" if stream.num_rows is None else stream.num_rows
     logger.info("%s pairs for training in %d shards, streamed.", known, len(shards.shards))
-    shaping = [data.labels, data.text_cleaning, data.on_bad_pair, plan.picture.to_dict()]
+    shaping = [data.labels, data.text_cleaning, data.on_bad_pair, plan.picture.to_dict(), data.max_image_pixels]
     num_workers, hashed = args.dataloader_num_workers, _hash(shaping)
     return StreamedData(stream, val, tokenizer, ledger, plan.max_length, num_workers, hashed)
 
