@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from data_utils.augment_copies import hash_file
 from data_utils.errors import InputError
-from data_utils.files import write_text
+from data_utils.files import remove, write_text
 from data_utils.pairs import pair_folder
 from data_utils.records import is_valid_guid
 
@@ -74,7 +73,7 @@ def open_staging(folder: Path) -> Path:
 
 def _clear_staging(folder: Path) -> bool:
     found = (folder / _STAGING).is_dir()
-    shutil.rmtree(folder / _STAGING, ignore_errors=True)
+    remove(folder / _STAGING)
     return found
 
 
@@ -100,7 +99,9 @@ def publish(data_dir: Path, manifest: Mapping[str, Any], source: bytes) -> None:
         for copy in manifest["copies"]:
             for name in copy["files"]:
                 _move(folder / _STAGING / name, folder / name)
-        (data_dir / _LIST_TEMPORARY).write_bytes(source)
+        (data_dir / _LIST_TEMPORARY).unlink(missing_ok=True)
+        with (data_dir / _LIST_TEMPORARY).open("xb") as file:
+            file.write(source)
         _move(data_dir / _LIST_TEMPORARY, data_dir / manifest["output"]["name"])
         (folder / _STAGING).rmdir()
     except OSError as error:

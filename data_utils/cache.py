@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import stat
 import time
 import uuid
@@ -22,6 +21,7 @@ from datasets.table import MemoryMappedTable, concat_tables
 from filelock import FileLock, Timeout
 
 from data_utils.errors import InputError
+from data_utils.files import remove
 
 logger = logging.getLogger(__name__)
 
@@ -120,15 +120,8 @@ def _finish(folder: Path, destination: Path, *, checked: bool) -> None:
     if destination.exists():
         discarded = destination.with_name(f"{destination.name}{_TEMPORARY}{uuid.uuid4().hex}")
         os.rename(destination, discarded)
-        _remove(discarded)
+        remove(discarded)
     os.rename(folder, destination)
-
-
-def _remove(path: Path) -> None:
-    """Remove a folder, or a file that stands in the place of one; what can't be removed stays."""
-    shutil.rmtree(path, ignore_errors=True)
-    with contextlib.suppress(OSError):  # it was a folder
-        path.unlink()
 
 
 def _remove_leftovers(destination: Path) -> None:
@@ -136,10 +129,10 @@ def _remove_leftovers(destination: Path) -> None:
     for folder in destination.parent.glob(f"*{_TEMPORARY}*"):
         owner = destination.with_name(folder.name.split(_TEMPORARY)[0])
         if owner == destination:
-            _remove(folder)
+            remove(folder)
         else:
             with contextlib.suppress(Timeout), FileLock(_lock_path(owner)).acquire(timeout=0):
-                _remove(folder)
+                remove(folder)
 
 
 def _lock_path(destination: Path) -> Path:
@@ -186,7 +179,7 @@ def _build_locked(destination: Path, build: Callable[[Path], None], *, checked: 
         build(folder)
         _finish(folder, destination, checked=checked)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     return _open(destination)
 
 

@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +45,28 @@ def write_bytes(path: Path, content: bytes) -> None:
 def temporary_path(path: Path) -> Path:
     """Where this process writes a file before it is renamed to `path`: an unforeseeable name, to be opened with x."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link and not what it points to; what can't be, stays."""
+    try:
+        path.unlink()
+    except OSError:  # a folder, or nothing there
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def refuse_folder_links(folder: Path) -> None:
+    """`InputError` for a link in the place of a folder below: what is written or deleted through it lies elsewhere.
+
+    Links to files do no harm: they are read, and replaced where something is written.
+    """
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.is_file():
+                raise InputError(
+                    f"{path} is a link to {os.readlink(path)}, outside of what is written here; put the folder itself "
+                    "in its place, or choose another --output_dir (which may be a link)."
+                )
 
 
 def remove_leftovers(folder: Path) -> None:

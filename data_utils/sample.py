@@ -9,6 +9,7 @@ one side alone gets 70 %, of both sides 100 %.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import random
@@ -19,6 +20,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from data_utils.errors import InputError
+from data_utils.files import refuse_folder_links, write_bytes, write_text
 from data_utils.screen import show, show_error
 
 Color = tuple[int, int, int]
@@ -210,8 +212,10 @@ def write_sample(output_dir: Path, *, settings: SampleSettings) -> None:
     moods = plan_moods(settings.num_pairs, rng) + plan_moods(settings.num_test, rng)
     for guid, (text_mood, picture_mood) in zip(guids, moods, strict=True):
         stem = output_dir / "data" / guid
-        stem.with_suffix(".txt").write_bytes(f"{write_tweet(text_mood, rng)}\n".encode())
-        draw_picture(picture_mood, rng).save(stem.with_suffix(".jpg"), quality=88)
+        write_text(stem.with_suffix(".txt"), f"{write_tweet(text_mood, rng)}\n")
+        picture = io.BytesIO()
+        draw_picture(picture_mood, rng).save(picture, format="JPEG", quality=88)
+        write_bytes(stem.with_suffix(".jpg"), picture.getvalue())
     labels = [merge_moods(*pair) for pair in moods[: settings.num_pairs]]
     # The lists come last: where they stand, every file that they name is there.
     _write_list(output_dir / "train.txt", guids=guids[: settings.num_pairs], labels=labels)
@@ -231,8 +235,9 @@ def _claim_folder(output_dir: Path, *, settings: SampleSettings) -> None:
                 f"{output_dir} holds a sample made with other settings (see {marker}); "
                 "give another --output_dir, or delete that folder first."
             )
+    refuse_folder_links(output_dir)
     (output_dir / "data").mkdir(parents=True, exist_ok=True)
-    marker.write_text(_describe(settings), encoding="utf-8")
+    write_text(marker, _describe(settings))
 
 
 def _describe(settings: SampleSettings) -> str:
@@ -241,7 +246,7 @@ def _describe(settings: SampleSettings) -> str:
 
 def _write_list(path: Path, *, guids: Sequence[str], labels: Sequence[str]) -> None:
     rows = [f"{guid},{label}\n" for guid, label in zip(guids, labels, strict=True)]
-    path.write_text("".join(["guid,tag\n", *rows]), encoding="utf-8")
+    write_text(path, "".join(["guid,tag\n", *rows]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -133,7 +133,7 @@ class _PartFiles:
             temporary = temporary_path(target)
             with ExitStack() as stack:
                 stack.callback(temporary.unlink, missing_ok=True)
-                with temporary.open("wb") as whole:
+                with temporary.open("xb") as whole:
                     whole.write(f"{','.join(header)}\n".encode())
                     for shard in range(num_shards):
                         with self.path(kind, shard).open("rb") as part:
@@ -147,7 +147,8 @@ class _PartFiles:
         try:
             for kind in self.KINDS:
                 for shard in shards:
-                    self.path(kind, shard).write_bytes(b"")
+                    self.path(kind, shard).unlink(missing_ok=True)
+                    self.path(kind, shard).touch(exist_ok=False)
             yield
         except BaseException:
             self._remove(shards)

@@ -1,4 +1,4 @@
-"""Labels, names and messages that would steer a terminal or fill it: shown harmless and cut, kept as they are in files."""
+"""What would steer a terminal or fill it: shown harmless and cut, kept as it is in files."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
+
+from data_utils.files import remove
 
 MANIFEST = "checkpoint.json"
 # Where a checkpoint grows, and where one goes to die: a kill at any moment leaves either name, never half a checkpoint.
@@ -83,7 +84,7 @@ def publish(
     if final.exists():  # resumed from an earlier one, and here again
         delete(final)
     grown.rename(final)
-    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+    remove(folder / PARTIAL)
 
 
 def read_manifest(checkpoint: Path) -> Manifest | None:
@@ -143,9 +144,9 @@ def rotate(folder: Path, *, limit: int | None, keep: Path | None) -> None:
 def delete(checkpoint: Path) -> None:
     """Remove a checkpoint; whoever looks meanwhile finds it whole or not at all."""
     doomed = checkpoint.with_name(f"{DELETED}{checkpoint.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
+    remove(doomed)
     checkpoint.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    remove(doomed)
 
 
 def is_growing(folder: Path) -> bool:
@@ -156,7 +157,7 @@ def is_growing(folder: Path) -> bool:
 def clear_leftovers(folder: Path) -> None:
     """Remove what a killed job left behind."""
     for doomed in (folder / CONVERTED, folder / PARTIAL, *folder.glob(f"{DELETED}*")):
-        shutil.rmtree(doomed, ignore_errors=True)
+        remove(doomed)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 from torch.profiler import ProfilerActivity, profile, schedule, supported_activities
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from data_utils.files import temporary_path, write_text
 
 logger = logging.getLogger(__name__)
 # The first updates are slow in ways of their own: memory is asked for, kernels are chosen or compiled.
@@ -53,9 +56,12 @@ class ProfileCallback(TrainerCallback):
             self.profiler = None
 
     def _write(self, profiler: profile, *, rank: int) -> None:
-        profiler.export_chrome_trace(str(self.folder / f"trace-rank{rank}.json"))
+        trace = self.folder / f"trace-rank{rank}.json"
+        grown = temporary_path(trace)
+        profiler.export_chrome_trace(str(grown))
+        os.replace(grown, trace)
         averages = profiler.key_averages()
         on_cpu = profiler.activities == {ProfilerActivity.CPU}
         table = averages.table(sort_by="self_cpu_time_total" if on_cpu else "self_device_time_total", row_limit=ROWS)
-        (self.folder / f"table-rank{rank}.txt").write_text(f"{RECORDED} updates\n{table}\n", encoding="utf-8")
+        write_text(self.folder / f"table-rank{rank}.txt", f"{RECORDED} updates\n{table}\n")
         logger.info("The profile of updates %d to %d is in %s.", WARM_UP + 1, WARM_UP + RECORDED, self.folder)

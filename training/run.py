@@ -21,6 +21,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from data_utils.arguments import DataArguments
 from data_utils.errors import InputError
+from data_utils.files import refuse_folder_links, remove
 from evaluation.report import format_metrics, format_table, write_bad_cases, write_json, write_predictions_csv
 from evaluation.run_folder import RunFolder
 from evaluation.scoring import score_predictions
@@ -51,7 +52,7 @@ def choose_run(model: ModelArguments, args: SentimentTrainingArguments) -> RunFo
     Raises:
         InputError: it can't be made, or holds something else than a run.
     """
-    path = Path(args.output_dir or f"runs/{model.model}-{model.fusion}").expanduser().resolve()
+    path = Path(os.path.realpath(Path(args.output_dir or f"runs/{model.model}-{model.fusion}").expanduser()))
     run = RunFolder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -63,6 +64,7 @@ def choose_run(model: ModelArguments, args: SentimentTrainingArguments) -> RunFo
     foreign = [name for name in names if name not in RUN_ENTRIES and not name.startswith(TEMPORARY_ENTRIES)]
     if foreign and not run.is_run():
         raise InputError(f"--output_dir {path} holds other files ({foreign[0]}, ...); choose a folder of its own.")
+    refuse_folder_links(path)
     args.output_dir = str(run.checkpoints_dir)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(path / "logs")
     return run
@@ -95,6 +97,11 @@ def lock_run(run: RunFolder) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(f"Another job trains in {run.path}; choose another --output_dir, or wait.") from error
+    except OSError as error:  # no right to write, or a link or a folder in its place
+        raise InputError(
+            f"Can't lock {run.path} by {lock.lock_file} ({error.strerror}): take away what lies there, or choose "
+            "another --output_dir."
+        ) from error
     try:
         yield
     finally:
@@ -186,11 +193,14 @@ def write_results(
 def save_model(run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData | StreamedData) -> None:
     """Write model/ whole or not at all: weights, config, tokenizer and preprocessing."""
     partial = run.path / ".model.partial"
+    if trainer.args.should_save:
+        remove(partial)  # what a killed job left may hold anything
+    trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(partial))
     if trainer.args.should_save:
         (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs: config.yaml says it all
         save_processors(partial, prepared.tokenizer, trainer.accelerator.unwrap_model(trainer.model).config)
-        shutil.rmtree(run.model_dir, ignore_errors=True)
+        remove(run.model_dir)
         partial.rename(run.model_dir)
 
 
@@ -256,7 +266,7 @@ def _write_part(
 def move_aside(folder: Path) -> None:
     """Rename an earlier run's folder to a free name beside it, and say so."""
     number = 1
-    while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
+    while os.path.lexists(aside := folder.with_name(f"{folder.name}.old-{number}")):
         number += 1
     folder.rename(aside)
     logger.warning("%s held an earlier run, which is now in %s.", folder, aside)

@@ -67,6 +67,8 @@ class FaultLog:
 
     def _enter(self, rows: Sequence[Sequence[str]]) -> None:
         if self._known is None:
+            if self._own.is_symlink():  # what it points to is none of ours
+                self._own.unlink()
             _cut_half_line(self._own)
             self._known = {tuple(row[:3]) for row in _read_rows(self._own)}
         new = {key: row for row in rows if (key := tuple(row[:3])) not in self._known}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 
+from data_utils.files import remove
 from training.checkpoints import CONVERTED
 from training.sharding import local_shard
 
@@ -80,7 +80,7 @@ def _converted(checkpoint: Path) -> Iterator[Path]:
 
     target = checkpoint.with_name(CONVERTED)
     if distributed.get_rank() == 0:
-        shutil.rmtree(target, ignore_errors=True)
+        remove(target)
         options = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False, "strict": True}
         folders = {
             "input_folder": str(next(checkpoint.glob("global_step*"), checkpoint)),
@@ -101,7 +101,7 @@ def _converted(checkpoint: Path) -> Iterator[Path]:
     finally:
         distributed.barrier()
         if distributed.get_rank() == 0:
-            shutil.rmtree(target, ignore_errors=True)
+            remove(target)
 
 
 def _read(file: Path) -> Tensor:
