@@ -100,7 +100,7 @@ def assemble(
     if data_args.streaming:
         prepared = prepare_stream(data_args, plan, args, model_args)
     else:
-        prepared = prepare_data(data_args, plan, vocab_size=model_args.vocab_size, seed=args.seed)
+        prepared = prepare_data(data_args, plan, model_args, seed=args.seed)
     check_same_everywhere(prepared.fingerprints())
     if prepared.val is None:
         args.disable_evaluation()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from data_utils.cache import SCHEMA_VERSION, build_once
@@ -20,6 +20,11 @@ from data_utils.pairs import join_columns
 _FEATURES = Features({"input_ids": List(Value("int32")), "text_cut": Value("bool")})
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CONTINUED = "##"
+# Scripts that put no blanks between words, so that a sentence would be one word; Tibetan parts its syllables otherwise.
+_UNSPACED = (
+    *("Han", "Hiragana", "Katakana", "Bopomofo", "Yi", "Thai", "Lao", "Khmer", "Myanmar"),
+    *("Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Javanese", "Balinese", "Sundanese"),
+)
 _LONGEST_WORD = 100  # letters; WordPiece makes one [UNK] of a longer word, whatever the vocabulary holds
 
 
@@ -126,7 +131,7 @@ def _keep_words(text: str, tokenizer: Tokenizer) -> str:
     return " ".join(word for word, _ in words if len(word) <= _LONGEST_WORD)
 
 
-def _train_vocabulary(texts: list[str], vocab_size: int, *, needs_words: bool) -> dict[str, int]:
+def _train_vocabulary(texts: list[str], vocab_size: int, *, needs_words: bool, lowercase: bool) -> dict[str, int]:
     """WordPiece vocabulary that depends on the texts alone; without a word in them it has the special tokens alone.
 
     The trainer numbers the letters inside of words in the order in which it meets them in a randomly seeded hash table,
@@ -135,7 +140,7 @@ def _train_vocabulary(texts: list[str], vocab_size: int, *, needs_words: bool) -
     Raises:
         InputError: there is no word to learn from, though it `needs_words`.
     """
-    tokenizer = _assemble({token: number for number, token in enumerate(_SPECIALS)})
+    tokenizer = _assemble({token: number for number, token in enumerate(_SPECIALS)}, lowercase=lowercase)
     kept = [_keep_words(text, tokenizer) for text in texts]
     letters = sorted({letter for text in kept for letter in text if letter != " "})
     if needs_words and not letters:
@@ -156,7 +161,8 @@ def _train_vocabulary(texts: list[str], vocab_size: int, *, needs_words: bool) -
     return tokenizer.get_vocab()
 
 
-def _assemble(vocabulary: dict[str, int]) -> Tokenizer:
+def _assemble(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
+    """BERT's way, but every mark is kept: it tells words apart in most scripts."""
     tokenizer = Tokenizer(
         models.WordPiece(
             vocab=vocabulary,
@@ -165,8 +171,14 @@ def _assemble(vocabulary: dict[str, int]) -> Tokenizer:
             max_input_chars_per_word=_LONGEST_WORD,
         )
     )
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.BertNormalizer(strip_accents=False, lowercase=lowercase)]
+    )
+    # A sign of a script without blanks is a word of its own, with the marks on it.
+    signs = Regex("[" + "".join(rf"\p{{{script}}}" for script in _UNSPACED) + r"]\p{M}*")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(signs, "isolated"), pre_tokenizers.BertPreTokenizer()]
+    )
     tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUED)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -177,9 +189,9 @@ def _assemble(vocabulary: dict[str, int]) -> Tokenizer:
 
 
 def train_wordpiece(
-    texts: Iterable[str], *, vocab_size: int, max_length: int, needs_words: bool = True
+    texts: Iterable[str], *, vocab_size: int, max_length: int, needs_words: bool = True, lowercase: bool = True
 ) -> PreTrainedTokenizerFast:
-    """Train a lower-casing WordPiece tokenizer (Devlin et al. 2019) for a text tower from scratch.
+    """Train a WordPiece tokenizer (Devlin et al. 2019) for a text tower from scratch.
 
     The same texts give the same tokenizer, byte for byte, in any order.
 
@@ -188,13 +200,14 @@ def train_wordpiece(
         vocab_size: most entries; few texts give fewer. All letters of the words are kept, even beyond it.
         max_length: most tokens per text, stored in the tokenizer.
         needs_words: False where no text is read, so that special tokens are vocabulary enough.
+        lowercase: make no difference between capitals and small letters.
 
     Raises:
         InputError: there is no text with a word in it, though it `needs_words`.
     """
-    vocabulary = _train_vocabulary(sorted(texts), vocab_size, needs_words=needs_words)
+    vocabulary = _train_vocabulary(sorted(texts), vocab_size, needs_words=needs_words, lowercase=lowercase)
     return PreTrainedTokenizerFast(
-        tokenizer_object=_assemble(vocabulary),
+        tokenizer_object=_assemble(vocabulary, lowercase=lowercase),
         unk_token="[UNK]",
         pad_token="[PAD]",
         cls_token="[CLS]",

@@ -85,6 +85,9 @@ class ModelArguments:
         },
     )
     vocab_size: int = field(default=21_500, metadata={"help": "Upper limit of a tokenizer trained here."})
+    lowercase: bool = field(
+        default=True, metadata={"help": "A tokenizer trained here takes capitals as small letters; it keeps accents."}
+    )
     fusion_dropout: float = field(default=0.1, metadata={"help": "Dropout inside the fusion head."})
     freeze: str = field(
         default="none", metadata={"help": f"Towers that stay as they were loaded: {', '.join(FREEZE_CHOICES)}."}

@@ -135,7 +135,7 @@ def read_rows(
     plan = plan_model(
         model, image_size=data.image_size, image_resize_mode=data.image_resize_mode, max_length=data.max_length
     )
-    prepared = prepare_data(data, plan, vocab_size=model.vocab_size, seed=args.seed)
+    prepared = prepare_data(data, plan, model, seed=args.seed)
     set_seed(args.seed)
     classifier = build_model(
         plan, model, tokenizer=prepared.tokenizer, labels=data.labels, text_cleaning=data.text_cleaning

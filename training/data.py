@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from data_utils.splits import split_pairs
 from data_utils.tokens import tokenize_pairs, tokenizer_key, train_wordpiece
 from evaluation.loaded_run import MODEL_COLUMNS
 from evaluation.run_folder import RunFolder
+from modeling.arguments import ModelArguments
 from modeling.plan import ModelPlan
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class TrainingData:
         }
 
 
-def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed: int) -> TrainingData:
+def prepare_data(data: DataArguments, plan: ModelPlan, model: ModelArguments, *, seed: int) -> TrainingData:
     """Read, decode, split and tokenise; all but the split comes from the cache on a second run.
 
     Raises:
@@ -129,9 +130,7 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
     tokenizer = plan.tokenizer
     if tokenizer is None:
         texts = dataset.select_columns("text").select(train_rows)["text"]
-        tokenizer = train_wordpiece(
-            texts, vocab_size=vocab_size, max_length=plan.max_length, needs_words=plan.reads_text
-        )
+        tokenizer = train_tokenizer(texts, plan, model)
     dataset, num_cut = tokenize_pairs(
         dataset, tokenizer, max_length=plan.max_length, cache_dir=data.cache_path(), overwrite=data.overwrite_cache
     )
@@ -161,6 +160,21 @@ def prepare_data(data: DataArguments, plan: ModelPlan, *, vocab_size: int, seed:
         max_length=plan.max_length,
         fingerprint=pairs.fingerprint,
         seed=seed,
+    )
+
+
+def train_tokenizer(texts: Iterable[str], plan: ModelPlan, model: ModelArguments) -> PreTrainedTokenizerBase:
+    """The tokenizer of a text tower from scratch, of the training part's texts.
+
+    Raises:
+        InputError: there is no word in them, though the head reads texts.
+    """
+    return train_wordpiece(
+        texts,
+        vocab_size=model.vocab_size,
+        max_length=plan.max_length,
+        needs_words=plan.reads_text,
+        lowercase=model.lowercase,
     )
 
 

@@ -21,12 +21,12 @@ from data_utils.stream_order import StreamSettings
 from data_utils.stream_rows import RowPreparer
 from data_utils.streaming import PairStream
 from data_utils.text import clean_text
-from data_utils.tokens import check_max_length, tokenizer_key, train_wordpiece
+from data_utils.tokens import check_max_length, tokenizer_key
 from evaluation.run_folder import RunFolder
 from modeling.arguments import ModelArguments
 from modeling.plan import ModelPlan
 from training.arguments import SentimentTrainingArguments
-from training.data import note_absent_classes
+from training.data import note_absent_classes, train_tokenizer
 
 logger = logging.getLogger(__name__)
 # The texts, from the first shards on, that a WordPiece tokenizer is trained on.
@@ -108,9 +108,7 @@ def prepare_stream(
     if tokenizer is None:
         texts = [clean_text(text, data.text_cleaning) for text in read_texts(shards, limit=TOKENIZER_TEXTS)]
         logger.info("The tokenizer is trained on the first %d texts of the stream.", len(texts))
-        tokenizer = train_wordpiece(
-            texts, vocab_size=model.vocab_size, max_length=plan.max_length, needs_words=plan.reads_text
-        )
+        tokenizer = train_tokenizer(texts, plan, model)
     check_max_length(tokenizer, plan.max_length)
     prepare = RowPreparer(
         tokenizer=tokenizer,

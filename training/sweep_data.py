@@ -62,7 +62,7 @@ def prepare_sweep(recipe: SweepRecipe, plan: ModelPlan) -> SweepData:
     """
     first, num_folds = recipe.trials[0], recipe.num_folds
     data = recipe.data if num_folds is None else replace(recipe.data, val_ratio=0.0)
-    prepared = prepare_data(data, plan, vocab_size=first.model.vocab_size, seed=first.training.seed)
+    prepared = prepare_data(data, plan, first.model, seed=first.training.seed)
     wanted = np.sort(np.concatenate([prepared.train_rows, prepared.val_rows]))
     rows = prepared.rows.select(wanted)
     guids, labels = tuple(rows["guid"][:]), tuple(rows["label"][:])
