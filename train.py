@@ -39,6 +39,7 @@ from training.stream_trainer import StreamTrainer
 from training.sweep import run_sweep
 from training.sweep_recipe import read_sweep
 from training.trainer import NonFiniteLossError, SentimentTrainer
+from training.updates import check_updates, warn_of_idle_updates
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
     """Train one model, or with --folds one for each fold and seed."""
+    if data_args.max_train_samples is not None:  # there may be fewer, which is known once the list is read
+        check_updates(data_args.max_train_samples, args)
     if args.folds is None:
         train(model_args, data_args, args)
     else:
@@ -101,6 +104,8 @@ def assemble(
         prepared = prepare_stream(data_args, plan, args, model_args)
     else:
         prepared = prepare_data(data_args, plan, model_args, seed=args.seed)
+        check_updates(prepared.num_train_rows, args)
+        warn_of_idle_updates(prepared.num_train_rows, args)
     check_same_everywhere(prepared.fingerprints())
     if prepared.val is None:
         args.disable_evaluation()

@@ -80,6 +80,13 @@ class DataArguments:
             "other one, drop leaves it out, error stops."
         },
     )
+    allow_data_loss: bool = field(
+        default=False,
+        metadata={
+            "help": "Train although over a tenth of the rows is lost for one reason, or over half of them lack a text "
+            "or a picture that the fusion head reads."
+        },
+    )
     image_resize_mode: str | None = field(
         default=None,
         metadata={
@@ -178,7 +185,8 @@ class DataArguments:
         """The training list: `train_file` inside `data_dir`, else `train_file` as a path of its own."""
         inside = Path(self.data_dir, self.train_file)
         outside = Path(self.train_file)
-        return outside if not inside.exists() and outside.exists() else inside
+        # Path.exists raises where a name is too long.
+        return outside if not os.path.exists(inside) and os.path.exists(outside) else inside
 
     def cache_path(self) -> Path:
         """The folder for prepared data, with the default filled in."""

@@ -34,8 +34,9 @@ from data_utils.augment_manifest import (
 )
 from data_utils.augment_predictions import check_rows, choose_rows, find_predictions, read_predictions
 from data_utils.command_line import FlagParser
-from data_utils.errors import InputError, check_choice
+from data_utils.errors import InputError, check_choice, refuse_long_names
 from data_utils.ledger import Ledger
+from data_utils.pair_files import PairFolder
 from data_utils.pairs import pair_folder
 from data_utils.records import Record, is_valid_guid, read_records
 from data_utils.screen import show, show_error, start_logging
@@ -91,6 +92,7 @@ class AugmentArguments:
             )
 
 
+@refuse_long_names()
 def augment(args: AugmentArguments) -> dict[str, Any]:
     """Make copies of the misjudged rows and add them to the data folder with a list and a manifest.
 
@@ -114,8 +116,9 @@ def augment(args: AugmentArguments) -> dict[str, Any]:
     chosen = choose_rows(predictions, records, min_loss=args.min_loss, only=args.only)
     if not chosen:
         raise InputError(f"No row of {predictions.path} is to be copied; check --min_loss and --only.")
-    texts = frozenset(read_text_keys(folder, records))
-    maker = CopyMaker(folder, open_staging(folder), seed=args.seed, flip=args.flip, taken=known, known_texts=texts)
+    pair_files = PairFolder(folder)
+    texts = frozenset(read_text_keys(pair_files, records))
+    maker = CopyMaker(pair_files, open_staging(folder), seed=args.seed, flip=args.flip, taken=known, known_texts=texts)
     try:
         copies = _make_copies(maker, chosen, args)
         source = _extend_list(list_file.read_bytes(), copies)
@@ -178,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         (args,) = parser.parse(argv)
         if args.undo:
-            removed, kept = undo(Path(args.data_dir))
+            with refuse_long_names():
+                removed, kept = undo(Path(args.data_dir))
             show(f"Deleted {removed} files and {MANIFEST}.")
             if kept:
                 names = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")

@@ -16,7 +16,9 @@ from data_utils.augment_text import change_text
 from data_utils.bounded import read_bounded
 from data_utils.cache import FileState
 from data_utils.errors import InputError
-from data_utils.loading import MAX_PICTURE_BYTES, MAX_TEXT_BYTES, TEXT_SUFFIX, find_files, possible_paths
+from data_utils.file_kinds import find_pointer
+from data_utils.loading import MAX_PICTURE_BYTES, MAX_TEXT_BYTES
+from data_utils.pair_files import TEXT_SUFFIX, PairFolder, possible_paths
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError
 from data_utils.records import Record
 from data_utils.text import clean_text, decode_text, text_key
@@ -69,7 +71,7 @@ class CopyMaker:
         skipped: why copies could not be made, and how often.
     """
 
-    folder: Path
+    folder: PairFolder
     staging: Path
     seed: int
     flip: bool
@@ -91,7 +93,7 @@ class CopyMaker:
             ) from error
 
     def _copy_text(self, parent: Record, count: int) -> Iterator[Copy]:
-        files = find_files(self.folder, parent)
+        files = self.folder.find(parent)
         source = _read(files.text, MAX_TEXT_BYTES)
         if source is None:
             self.skipped[NO_TEXT] += 1
@@ -111,7 +113,7 @@ class CopyMaker:
             yield self._stage(parent, "text", number, changed.changes, copy_of, files.picture)
 
     def _copy_picture(self, parent: Record, count: int) -> Iterator[Copy]:
-        files = find_files(self.folder, parent)
+        files = self.folder.find(parent)
         source = _read(files.picture, MAX_PICTURE_BYTES)
         for number in self._free_numbers(parent.guid, "image", count):
             try:
@@ -136,7 +138,7 @@ class CopyMaker:
             yield number
 
     def _is_taken(self, guid: str) -> bool:
-        stem = os.path.join(self.folder, guid)
+        stem = os.path.join(self.folder.path, guid)
         paths = possible_paths(stem, TEXT_SUFFIX, *PICTURE_SUFFIXES)
         return guid in self.taken or any(map(os.path.lexists, paths))
 
@@ -172,9 +174,10 @@ def _read(state: FileState, limit: int) -> bytes | None:
     if state.kind != "file":
         return None
     try:
-        return read_bounded(Path(state.path), limit)
+        source = read_bounded(Path(state.path), limit)
     except (OSError, InputError):
         return None
+    return None if find_pointer(source) else source
 
 
 def _link_or_copy(source: str, target: Path) -> None:
@@ -185,10 +188,10 @@ def _link_or_copy(source: str, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def read_text_keys(folder: Path, records: Sequence[Record]) -> Iterator[str]:
+def read_text_keys(folder: PairFolder, records: Sequence[Record]) -> Iterator[str]:
     """`text_key` of each pair that has a text."""
     for record in records:
-        source = _read(find_files(folder, record).text, MAX_TEXT_BYTES)
+        source = _read(folder.find(record).text, MAX_TEXT_BYTES)
         key = None if source is None else text_key(decode_text(source)[0])
         if key is not None:
             yield key

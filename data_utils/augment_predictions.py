@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_utils.bounded import read_bounded
 from data_utils.errors import InputError
-from data_utils.records import Record
+from data_utils.records import MAX_LIST, Record
 from data_utils.text import decode_text
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def read_predictions(path: Path) -> Predictions:
         InputError: not readable, a column is missing, a guid stands twice, or a cell is no probability.
     """
     try:
-        source = path.read_bytes()
+        source = read_bounded(path, MAX_LIST)
     except OSError as error:
         raise InputError(f"Cannot read the predictions {path} ({error.strerror}); check its rights.") from error
     reader = csv.DictReader(io.StringIO(decode_text(source)[0], newline=""))

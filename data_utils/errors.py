@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+import errno
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+_SHOWN = 60
 
 
 class InputError(ValueError):
@@ -21,6 +25,21 @@ def reason_of(error: Exception) -> str:
     """What another library's error says, in one short line; the name of its kind where it says nothing."""
     words = " ".join(str(error).split("\n\n")[0].split())
     return (words if len(words) <= 200 else f"{words[:200]} ...") or type(error).__name__
+
+
+@contextmanager
+def refuse_long_names() -> Iterator[None]:
+    """Make an `InputError` of what the system says, at whatever call, of a name that is too long for it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = str(error.filename)
+        raise InputError(
+            f"Got a path of {len(name):,} characters, {name[:_SHOWN]}..., in which a name is too long for a file; give "
+            "a shorter one."
+        ) from error
 
 
 def check_choice(flag: str, value: object, allowed: Collection[str]) -> None:

@@ -44,11 +44,17 @@ class Entry:
 
 
 class Ledger:
-    """Collects entries (one per fault of a row) and notes (plain counts that are no fault)."""
+    """Collects entries (one per fault of a row) and notes (plain counts that are no fault).
+
+    Attributes:
+        notes: for the screen.
+        labels: rows by the label they carry, allowed or not.
+    """
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
         self.notes: list[str] = []
+        self.labels: Counter[str] = Counter()
 
     def add(self, row: int, guid: str, *, reason: str, action: str, detail: str = "") -> None:
         """Record one fault of one row."""

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import PIL
 from datasets import Dataset, Features, Value
 
 from data_utils import ledger as faults
 from data_utils.bounded import MEBIBYTE, read_bounded
-from data_utils.cache import ABSENT, FileState, build_once, cache_key, file_state
+from data_utils.cache import FileState, build_once, cache_key
 from data_utils.errors import InputError
+from data_utils.file_kinds import find_pointer
 from data_utils.mapping import Workers, map_to_folder
+from data_utils.pair_files import TEXT_SUFFIX, PairFiles
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture
-from data_utils.records import Record
 from data_utils.text import ENCODINGS, clean_text, decode_text, text_key
 
-TEXT_SUFFIX = ".txt"
 # A file beyond is no text of a pair, or no picture, but would fill the memory.
 MAX_TEXT_BYTES, MAX_PICTURE_BYTES = 16 * MEBIBYTE, 512 * MEBIBYTE
 # A process is started and ended in the time of some dozen pictures, or of some thousand texts.
@@ -54,41 +54,6 @@ class CacheOptions:
     overwrite: bool
 
 
-class PairFiles(NamedTuple):
-    """The two files of one record; both absent when the guid is not valid."""
-
-    guid: str
-    text: FileState
-    picture: FileState
-
-
-def find_files(folder: Path, record: Record) -> PairFiles:
-    """Look up the text and the picture of a record; for a guid that is not valid no file is looked at."""
-    if not record.valid:
-        return PairFiles(record.guid, ABSENT, ABSENT)
-    stem = os.path.join(folder, record.guid)
-    return PairFiles(record.guid, _find(stem, TEXT_SUFFIX), _find(stem, *PICTURE_SUFFIXES))
-
-
-def possible_paths(stem: str, *suffixes: str) -> Iterator[str]:
-    """The places where a file of the pair `folder/guid` may lie, in the order in which they are tried.
-
-    Some cameras and systems write the ending in capitals. To try those last costs nothing where a file is found before.
-    """
-    for suffix in suffixes:
-        yield stem + suffix
-    for suffix in suffixes:
-        yield stem + suffix.upper()
-
-
-def _find(stem: str, *suffixes: str) -> FileState:
-    for path in possible_paths(stem, *suffixes):
-        state = file_state(path)
-        if state != ABSENT:
-            return state
-    return ABSENT
-
-
 def load_picture_row(row: dict[str, Any], settings: dict[str, Any], max_pixels: int) -> dict[str, Any]:
     """Decode the picture of one row {guid, path, kind} in a worker process; faults become reason and detail."""
     name = os.path.basename(row["path"])
@@ -116,9 +81,12 @@ def load_text_row(row: dict[str, Any], mode: str) -> dict[str, Any]:
     if row["kind"] != "file":
         return {**faulty, "text_detail": f"{name} is not a file that may be read"}
     try:
-        raw, encoding = decode_text(read_bounded(Path(row["path"]), MAX_TEXT_BYTES))
+        source = read_bounded(Path(row["path"]), MAX_TEXT_BYTES)
     except (OSError, InputError) as error:
         return {**faulty, "text_detail": f"{name}: {_reason(error)}"}
+    if pointer := find_pointer(source):
+        return {**faulty, "text_detail": f"{name}: {pointer}"}
+    raw, encoding = decode_text(source)
     text = clean_text(raw, mode)
     key = text_key(raw)
     detail = None

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,17 @@ from data_utils import ledger as faults
 from data_utils.arguments import DataArguments
 from data_utils.errors import InputError
 from data_utils.ledger import Entry, Ledger
-from data_utils.loading import CacheOptions, find_files, load_pictures, load_texts
+from data_utils.loading import CacheOptions, load_pictures, load_texts
 from data_utils.mapping import Workers
+from data_utils.pair_files import PairFiles, PairFolder
 from data_utils.pictures import PictureSettings
 from data_utils.records import Record, read_records
+from data_utils.row_losses import Fault, LossRule
 
 NO_LABEL_ID = -100
 _HASHED = ["guid", "label", "text", "text_present", "image_present", "image_key"]
 _SHOWN = 3
+BOTH_SIDES = ("text", "picture")
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,10 @@ class Pairs:
 
 @dataclass(frozen=True)
 class _Faults:
-    """Faults of the files of every record: (reason, detail), or None where the modality is usable."""
+    """Faults of the files of every record, or None where the modality is usable."""
 
-    text: list[tuple[str, str] | None]
-    image: list[tuple[str, str] | None]
+    text: list[Fault | None]
+    image: list[Fault | None]
 
 
 def _column(dataset: Dataset, name: str) -> list[Any]:
@@ -66,12 +69,24 @@ def _column(dataset: Dataset, name: str) -> list[Any]:
     return dataset.data.column(name).to_pylist()
 
 
-def _file_faults(texts: Dataset, pictures: Dataset) -> _Faults:
-    def faults_of(dataset: Dataset, prefix: str) -> list[tuple[str, str] | None]:
-        reasons, details = _column(dataset, f"{prefix}_reason"), _column(dataset, f"{prefix}_detail")
-        return [reason and (reason, detail) for reason, detail in zip(reasons, details, strict=True)]
+def _file_faults(files: Sequence[PairFiles], texts: Dataset, pictures: Dataset, folder: PairFolder) -> _Faults:
+    """What is wrong with the files, and of other names where they may have been meant."""
 
-    return _Faults(text=faults_of(texts, "text"), image=faults_of(pictures, "image"))
+    def faults_of(dataset: Dataset, prefix: str) -> list[Fault | None]:
+        reasons, details = _column(dataset, f"{prefix}_reason"), _column(dataset, f"{prefix}_detail")
+        return [reason and Fault(reason, detail) for reason, detail in zip(reasons, details, strict=True)]
+
+    found = _Faults(text=faults_of(texts, "text"), image=faults_of(pictures, "image"))
+    for row, pair in enumerate(files):
+        for side, missing in ((found.text, faults.MISSING_TEXT), (found.image, faults.MISSING_IMAGE)):
+            if side[row] and side[row].reason == missing:
+                near = folder.find_near(pair.guid, is_text=side is found.text)
+                side[row] = side[row]._replace(hint=near)
+        image = found.image[row]
+        if image and image.reason == faults.UNREADABLE_IMAGE:
+            other = folder.find_others(pair.guid, pair.picture.path)
+            found.image[row] = image._replace(hint=other and f"there is {other} as well")
+    return found
 
 
 def choose_action(*, both: bool, on_bad_pair: str, for_prediction: bool) -> str:
@@ -92,12 +107,15 @@ def _judge(
         action = choose_action(both=bool(text and image), on_bad_pair=on_bad_pair, for_prediction=for_prediction)
         for fault in (text, image) if record.valid else ():  # an invalid guid is in the ledger already
             if fault:
-                ledger.add(record.row, record.guid, reason=fault[0], action=action, detail=fault[1])
+                ledger.add(record.row, record.guid, reason=fault.reason, action=action, detail=str(fault))
         kept.append(action != faults.DROPPED or not (text or image))
     return kept
 
 
-def _note_encodings(texts: Dataset, ledger: Ledger) -> None:
+def _note_files(folder: PairFolder, texts: Dataset, ledger: Ledger) -> None:
+    if folder.passed_over:
+        bad, good = folder.passed_over[0]
+        ledger.note(f"{len(folder.passed_over)} files were passed over for others of their guid, like {bad} for {good}")
     counts = Counter(_column(texts, "text_encoding"))
     for encoding in ("utf-16", "gb18030", "latin-1"):
         if counts[encoding]:
@@ -176,11 +194,13 @@ def load_pairs(
     picture: PictureSettings,
     text_cleaning: str | None = None,
     for_prediction: bool = False,
+    needs: Collection[str] = BOTH_SIDES,
 ) -> Pairs:
     """Read a list and the files it names; decode every picture once, ever, into a cache.
 
     Training keeps one row per guid with an allowed label and at least one usable modality. A prediction keeps one row
-    per row of the file, in order, whatever is wrong with it; then both modalities may be absent.
+    per row of the file, in order, whatever is wrong with it; then both modalities may be absent. Large losses (see
+    `LossRule`) stop a training unless `data.allow_data_loss`, and are told of a prediction.
 
     Args:
         list_file: lines of guid,tag.
@@ -189,28 +209,34 @@ def load_pairs(
         picture: size and resizing of the pictures.
         text_cleaning: instead of `data.text_cleaning`.
         for_prediction: see above; labels are read if there are any.
+        needs: of "text" and "picture" those that the head reads.
 
     Raises:
-        InputError: list or folder missing, nothing usable in them, `--on_bad_pair error` and a fault, or a cache folder
-            that cannot be written.
+        InputError: list or folder missing, nothing usable in them, a large loss, `--on_bad_pair error` and a fault, or
+            a cache folder that cannot be written.
     """
     list_file, mode, ledger = Path(list_file), text_cleaning or data.text_cleaning, Ledger()
-    folder = pair_folder(pair_dir)
+    folder = PairFolder(pair_folder(pair_dir))
+    rule = LossRule(str(list_file), needs, stops=not (data.allow_data_loss or for_prediction))
     records = read_records(list_file, labels=data.labels, ledger=ledger, for_prediction=for_prediction)
-    files = [find_files(folder, record) for record in records]
+    num_rows = len(records) if for_prediction else len(records) + len(ledger)
+    if data.on_bad_pair != "error":
+        rule.check_rows(ledger.entries, num_rows, found=ledger.labels, labels=data.labels)
+    files = [folder.find(record) for record in records]
     with Workers(data.num_workers()) as workers:
         options = CacheOptions(data.cache_path(), workers, data.overwrite_cache)
         # The pictures first: only they are worth starting processes, which the texts then find running.
         pictures = load_pictures(files, picture, options, max_pixels=data.max_image_pixels)
         texts = load_texts(files, mode, options)
 
-    found = _file_faults(texts, pictures)
+    found = _file_faults(files, texts, pictures, folder)
     kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, ledger=ledger)
     if data.on_bad_pair == "error":
         _refuse_faults(list_file, ledger.entries)
+    rule.check_files([repr(record.guid) for record in records], found.text, found.image)
     if not any(kept):
-        _refuse_empty(folder, ledger)
-    _note_encodings(texts, ledger)
+        _refuse_empty(folder.path, ledger)
+    _note_files(folder, texts, ledger)
 
     # Joined as tables: a data set describes and hashes each piece anew at every step.
     columns = [texts.data.select(["text", "text_key"]), pictures.data.select(["image", "image_key"])]

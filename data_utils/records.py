@@ -6,23 +6,29 @@ import csv
 import difflib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_utils import ledger as faults
+from data_utils.bounded import MEBIBYTE, read_bounded
 from data_utils.errors import InputError
-from data_utils.ledger import Entry, Ledger
+from data_utils.file_kinds import name_kind
+from data_utils.ledger import Ledger
+from data_utils.list_format import EXPECTED, refuse_other_formats
+from data_utils.row_losses import describe_labels
 from data_utils.text import decode_text
+
+MAX_LIST = 256 * MEBIBYTE  # some ten million rows; more are streamed from shards
 
 _HEADER_GUID = ("guid", "id")
 _HEADER_TAG = ("tag", "label", "sentiment")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _PATH_MARK = re.compile(r"[/\\\0]")
-_JSON = re.compile(r'\[?\s*\{\s*"')
-_WRONG_SEPARATORS = {"\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
-_SHOWN = 5
+_LONGEST_GUID = 250  # bytes; with an ending a file system takes 255
+_LONGEST_LABEL = 100  # letters of one that is looked for among the allowed ones
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,10 @@ class _Reading:
 
 
 def is_valid_guid(guid: str) -> bool:
-    """Whether the guid is a plain file name stem: no path, no `..`, no NUL."""
-    return guid not in ("", ".", "..") and not _PATH_MARK.search(guid)
+    """Whether the guid is a plain file name stem: no path, no `..`, no NUL, and not too long for a file's name."""
+    if guid in ("", ".", "..") or _PATH_MARK.search(guid):
+        return False
+    return len(guid) <= _LONGEST_GUID and len(guid.encode("utf-8", "surrogatepass")) <= _LONGEST_GUID
 
 
 def _cells(line: str) -> list[str]:
@@ -78,8 +86,7 @@ def _is_header(cells: list[str], labels: Sequence[str]) -> bool:
     return cells[0].casefold() in _HEADER_GUID or (second.casefold() in _HEADER_TAG and second not in labels)
 
 
-def _read_rows(list_file: Path, labels: Sequence[str]) -> list[tuple[int, list[str]]]:
-    """Line number and cells of every row that is neither blank nor the header."""
+def _read_source(list_file: Path) -> bytes:
     if not os.path.isfile(list_file):  # Path.is_file raises in a folder that may not be searched
         got = "is not a file" if os.path.exists(list_file) else "does not exist"
         raise InputError(
@@ -87,28 +94,33 @@ def _read_rows(list_file: Path, labels: Sequence[str]) -> list[tuple[int, list[s
             "Check --data_dir and the file's name."
         )
     try:
-        text, _ = decode_text(list_file.read_bytes())
+        return read_bounded(list_file, MAX_LIST)
     except OSError as error:
         raise InputError(f"the list file {list_file} cannot be read ({error.strerror}); check its rights.") from error
-    lines = enumerate(_LINE_END.split(text), start=1)
-    rows = [(number, _cells(line)) for number, line in lines if line.strip("\0 \t\ufeff")]
+
+
+def _read_rows(list_file: Path, labels: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """Line number and cells of every row that is neither blank nor the header."""
+    source = _read_source(list_file)
+    lines = enumerate(_LINE_END.split(decode_text(source)[0]), start=1)
+    lines = [(number, line) for number, line in lines if line.strip("\0 \t\ufeff")]
+    rows = [(number, _cells(line)) for number, line in lines]
     if rows and _is_header(rows[0][1], labels):
         rows = rows[1:]
+    kind = name_kind(source)
+    if kind is not None:
+        raise InputError(f"the list file {list_file} is {kind}. It should hold {EXPECTED}, one for each pair.")
     if not rows:
         raise InputError(f"the list file {list_file} holds no rows; it should hold one line of guid,tag per pair.")
+    refuse_other_formats(list_file, rows, header=lines[0][1], labels=labels)
     return rows
 
 
 def _unknown_label_detail(label: str, labels: Sequence[str]) -> str:
     folded = {known.casefold(): known for known in labels}
-    close = difflib.get_close_matches(label.casefold(), folded, n=1)
+    close = difflib.get_close_matches(label.casefold(), folded, n=1) if len(label) <= _LONGEST_LABEL else []
     hint = f"; did you mean '{folded[close[0]]}'?" if close else ""
     return f"got '{label}'; allowed: {', '.join(labels)}{hint}"
-
-
-def _malformed_detail(cells: Sequence[str]) -> str:
-    found = [name for sign, name in _WRONG_SEPARATORS.items() if len(cells) == 1 and sign in cells[0]]
-    return f"{found[0]} and no comma" if found else f"{len(cells)} cell{'s' * (len(cells) != 1)}"
 
 
 def _duplicate_detail(tag: str, first: tuple[int, str]) -> str:
@@ -121,15 +133,17 @@ def _read_record(number: int, cells: list[str], reading: _Reading) -> Record | N
     guid, tag = cells[0], cells[1] if len(cells) == 2 else ""
     keep = reading.for_prediction
     if len(cells) > 2 or (len(cells) == 1 and not keep):
-        detail = f"{_malformed_detail(cells)}; expected guid,tag"
+        detail = f"{len(cells)} cell{'s' * (len(cells) != 1)}; expected guid,tag"
         reading.fault(number, guid, reason=faults.MALFORMED_ROW, action=faults.UNLABELLED, detail=detail)
         if not keep:
             return None
     if not is_valid_guid(guid):
-        detail = "a guid is a plain file name without its ending, no path"
+        detail = f"a guid is a plain file name without its ending, no path, of at most {_LONGEST_GUID} bytes"
         reading.fault(number, guid, reason=faults.INVALID_GUID, action=faults.BOTH_MASKED, detail=detail)
         return Record(number, guid, None, valid=False) if keep else None
     label = None if tag.casefold() in ("", "null") else tag
+    if label is not None:
+        reading.ledger.labels[label] += 1
     if label is not None and label not in reading.labels:
         detail = _unknown_label_detail(label, reading.labels)
         reading.fault(number, guid, reason=faults.UNKNOWN_LABEL, action=faults.UNLABELLED, detail=detail)
@@ -140,32 +154,26 @@ def _read_record(number: int, cells: list[str], reading: _Reading) -> Record | N
         detail = f"got '{tag}'; a training row needs a label"
         reading.fault(number, guid, reason=faults.NO_LABEL, action=faults.DROPPED, detail=detail)
         return None
-    if guid in reading.first_seen:
-        detail = _duplicate_detail(tag, reading.first_seen[guid])
+    name = unicodedata.normalize("NFC", guid)  # spellings that differ in Unicode alone are of the same files
+    if name in reading.first_seen:
+        detail = _duplicate_detail(tag, reading.first_seen[name])
         reading.fault(number, guid, reason=faults.DUPLICATE_GUID, action=faults.REPEATED, detail=detail)
         return Record(number, guid, label) if keep else None
-    reading.first_seen[guid] = (number, tag)
+    reading.first_seen[name] = (number, tag)
     return Record(number, guid, label)
 
 
-def _no_usable_row(list_file: Path, entries: Sequence[Entry], labels: Sequence[str]) -> str:
+def _no_usable_row(list_file: Path, ledger: Ledger, labels: Sequence[str]) -> str:
+    entries = ledger.entries
     counts = Counter(entry.reason for entry in entries)
     why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     text = f"no row of {list_file} can be trained on ({why})."
-    if _JSON.match(entries[0].guid):
-        text += " It holds JSON; write a line of guid,tag for each pair."
-    elif faults.UNKNOWN_LABEL in counts:
-        details = [entry.detail for entry in entries if entry.reason == faults.UNKNOWN_LABEL]
-        got = sorted({detail.split(";")[0].removeprefix("got ") for detail in details})
-        more = "" if len(got) <= _SHOWN else f" and {len(got) - _SHOWN} more"
-        text += (
-            f" Labels got: {', '.join(got[:_SHOWN])}{more}; allowed: {', '.join(labels)}. "
-            "If yours are right, name them with --labels."
-        )
+    if faults.UNKNOWN_LABEL in counts:
+        text += f" {describe_labels(ledger.labels, labels)}"
     elif faults.NO_LABEL in counts:
         text += " A list for training needs a label in every row; this one looks like a list for --predict."
     else:
-        text += f" Expected lines of guid,tag; row {entries[0].row}: {entries[0].detail}."
+        text += f" Expected {EXPECTED}; row {entries[0].row}: {entries[0].detail}."
     return text
 
 
@@ -179,15 +187,16 @@ def read_records(
     Args:
         list_file: lines of guid,tag; blank lines are no rows.
         labels: the allowed labels; they must match exactly.
-        ledger: takes every row that is left out, or not taken as it stands.
+        ledger: takes every row that is left out, or not taken as it stands, and counts the labels.
         for_prediction: rows need no label, and none is left out.
 
     Raises:
-        InputError: no such file, an empty one, or (training) no row that can be used.
+        InputError: no such file, an empty one, one of another form (`refuse_other_formats`), or (training) no row that
+            can be used.
     """
     reading = _Reading(labels=labels, ledger=ledger, for_prediction=for_prediction)
     found = (_read_record(number, cells, reading) for number, cells in _read_rows(Path(list_file), labels))
     records = [record for record in found if record is not None]
     if not records:
-        raise InputError(_no_usable_row(Path(list_file), ledger.entries, labels))
+        raise InputError(_no_usable_row(Path(list_file), ledger, labels))
     return records

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from data_utils.errors import InputError
+from data_utils.errors import InputError, refuse_long_names
 from data_utils.files import refuse_folder_links, write_bytes, write_text
 from data_utils.screen import show, show_error
 
@@ -197,6 +197,7 @@ _DRAW_SCENE: dict[str, Callable[[ImageDraw.ImageDraw, tuple[int, int], str, rand
 }
 
 
+@refuse_long_names()
 def write_sample(output_dir: Path, *, settings: SampleSettings) -> None:
     """Write train.txt, test_without_label.txt and data/{guid}.txt|.jpg into `output_dir`.
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from data_utils.arguments import DEFAULT_LABELS, DataArguments
 from data_utils.command_line import FlagParser
-from data_utils.errors import InputError, check_choice
+from data_utils.errors import InputError, check_choice, refuse_long_names
 from data_utils.files import remove_leftovers, write_text
 from data_utils.mapping import end_with_parent
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
@@ -61,6 +61,9 @@ class ShardArguments:
     max_image_pixels: int = field(
         default=MAX_PIXELS, metadata={"help": "A picture of more pixels, that is no JPEG, is taken as unreadable."}
     )
+    allow_data_loss: bool = field(
+        default=False, metadata={"help": "Write shards although much of the data is lost, see train.py --help."}
+    )
     cache_dir: str | None = field(default=None, metadata={"help": "Folder for what is found out about the files."})
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes. Default: all cores."})
 
@@ -83,20 +86,22 @@ class ShardArguments:
             split_file=self.split_file,
             on_bad_pair=self.on_bad_pair,
             max_image_pixels=self.max_image_pixels,
+            allow_data_loss=self.allow_data_loss,
             cache_dir=self.cache_dir,
             preprocessing_num_workers=self.preprocessing_num_workers,
         )
 
     def _refuse_unused(self) -> None:
         """Refuse flags that say which rows are left out, in what order, where all of them are written as listed."""
-        for name in ("split_file", "val_ratio", "seed", "on_bad_pair"):
-            if getattr(self, name) is not None:
+        for name in ("split_file", "val_ratio", "seed", "on_bad_pair", "allow_data_loss"):
+            if getattr(self, name) not in (None, False):
                 raise InputError(
                     f"Got --{name} {getattr(self, name)} with --for_prediction, which writes every row of the list in "
                     "its order; leave one of the two out."
                 )
 
 
+@refuse_long_names()
 def write_shards(args: ShardArguments) -> dict[str, Any]:
     """Write all shards that aren't there whole, then the manifest; a job that was killed goes on where it was.
 

@@ -19,7 +19,7 @@ from datasets import Features, Image, Value
 
 from data_utils.errors import InputError
 from data_utils.files import temporary_path
-from data_utils.loading import find_files
+from data_utils.pair_files import PairFolder
 from data_utils.records import Record
 
 FEATURES = Features({"guid": Value("string"), "text": Value("string"), "label": Value("string"), "image": Image()})
@@ -64,9 +64,9 @@ def write_shard(plan: PlannedShard) -> None:
     Raises:
         InputError: a picture changed since it was looked at, or the shard can't be written.
     """
-    temporary = temporary_path(plan.path)
+    temporary, folder = temporary_path(plan.path), PairFolder(plan.folder)
     try:
-        _WRITERS[plan.kind](temporary, ((row, *_read_picture(plan.folder, row)) for row in plan.rows))
+        _WRITERS[plan.kind](temporary, ((row, *_read_picture(folder, row)) for row in plan.rows))
         os.replace(temporary, plan.path)
     except OSError as error:
         raise InputError(f"Cannot write {plan.path} ({error.strerror or error}); make room, then go on.") from error
@@ -118,14 +118,14 @@ def _count_tar(path: Path) -> int:
     return rows
 
 
-def _read_picture(folder: Path, row: PlannedRow) -> tuple[bytes | None, str]:
+def _read_picture(folder: PairFolder, row: PlannedRow) -> tuple[bytes | None, str]:
     """The picture file's bytes and the ending of its name."""
     if row.image_key is None:
         return None, ""
-    state = find_files(folder, Record(row.number, row.guid, row.label)).picture
+    state = folder.find(Record(row.number, row.guid, row.label)).picture
     source = Path(state.path).read_bytes() if state.kind == "file" else b""
     if hashlib.sha256(source).hexdigest() != row.image_key:
-        raise InputError(f"The picture of {row.guid!r} in {folder} changed while shards were made; start again.")
+        raise InputError(f"The picture of {row.guid!r} in {folder.path} changed while shards were made; start again.")
     return source, Path(state.path).suffix
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_utils.bounded import MAX_DOCUMENT, parse_json, read_bounded
 from data_utils.errors import InputError
 from data_utils.files import write_text
 
@@ -97,7 +98,9 @@ def load_split(path: Path, *, known_guids: Collection[str] | None = None) -> Spl
         InputError: not readable, not JSON, a part missing, a guid in both parts, or a guid that is not in the list.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(read_bounded(Path(path), MAX_DOCUMENT))
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(
             f"the split file {path} cannot be read ({error.strerror or error}); check --split_file."

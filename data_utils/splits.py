@@ -13,6 +13,7 @@ from datasets import Dataset
 from data_utils.arguments import DataArguments
 from data_utils.copies import find_copies, find_members, root_guid
 from data_utils.errors import InputError
+from data_utils.group_sizes import check_largest_group
 from data_utils.pairs import Pairs
 from data_utils.split_draw import make_split, with_copies
 from data_utils.split_file import PART_TITLES, Split, load_split
@@ -29,11 +30,13 @@ def split_pairs(pairs: Pairs, data: DataArguments, *, seed: int) -> tuple[Split,
         The split, and row numbers for training, for validation and for the test.
 
     Raises:
-        InputError: see `load_split`, `check_no_leak`, `make_split` and `split_indices`.
+        InputError: see `load_split`, `check_no_leak`, `check_largest_group`, `make_split` and `split_indices`.
     """
     columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
     groups = group_ids(pairs.dataset)
     if data.split_file is None:
+        if data.val_ratio > 0:
+            check_largest_group(pairs.dataset, groups)
         split = make_split(columns["guid"], columns["label"], groups, val_ratio=data.val_ratio, seed=seed)
     else:
         split = load_split(Path(data.split_file), known_guids=pairs.known_guids)

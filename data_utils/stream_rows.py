@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from data_utils import ledger as faults
+from data_utils.file_kinds import find_pointer
 from data_utils.ledger import Entry
 from data_utils.pairs import NO_LABEL_ID, choose_action
 from data_utils.pictures import MAX_PIXELS, PictureError, PictureSettings, decode_picture
@@ -18,6 +19,7 @@ from data_utils.text import clean_text
 from data_utils.tokens import tokenize_batch
 
 Fault = tuple[str, str]
+_LOOKED_AT = 100  # letters of a text, which may be a pointer to it
 _PASS_STRIDE = 998_244_353
 
 
@@ -106,6 +108,8 @@ class RowPreparer:
     def _read_text(self, raw: str | None) -> tuple[str, Fault | None]:
         if raw is None:
             return "", (faults.MISSING_TEXT, "the row has no text")
+        if pointer := find_pointer(raw[:_LOOKED_AT].encode("utf-8", "surrogatepass")):
+            return "", (faults.UNREADABLE_TEXT, pointer)
         text = clean_text(raw, self.text_cleaning)
         if text:
             return text, None

@@ -33,6 +33,7 @@ from data_utils.stream_cache import load_part
 from data_utils.stream_rows import RowPreparer
 from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier, SentimentConfig
+from modeling.fusion import get_fusion_head
 from modeling.hub import clear_faults
 
 T = TypeVar("T")
@@ -82,10 +83,12 @@ class LoadedRun:
             list_file,
             pair_dir=pair_dir,
             # A prediction answers every row of the list, also where training was told to stop at a bad pair.
-            data=replace(self.data, on_bad_pair="mask") if for_prediction else self.data,
+            # What was trained on is judged as it is now; large losses are told.
+            data=replace(self.data, allow_data_loss=True, **({"on_bad_pair": "mask"} if for_prediction else {})),
             picture=PictureSettings.from_dict(self.config.picture),
             text_cleaning=self.config.text_cleaning,
             for_prediction=for_prediction,
+            needs=get_fusion_head(self.config.fusion).reads(),
         )
         dataset, _ = tokenize_pairs(
             pairs.dataset, self.tokenizer, max_length=self.config.max_length, cache_dir=self.data.cache_path()

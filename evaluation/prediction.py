@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from data_utils.errors import InputError
 from data_utils.files import write_csv
 from data_utils.ledger import Ledger
-from data_utils.loading import find_files
+from data_utils.pair_files import PairFolder
 from data_utils.pairs import NO_LABEL_ID, pair_folder
 from data_utils.records import Record, read_records
 from data_utils.text import decode_text
@@ -59,7 +59,7 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
     candidates = [Path(data_dir)] if data_dir is not None else [source.parent, Path(run.data.data_dir)]
     records = read_records(source, labels=run.data.labels, ledger=Ledger(), for_prediction=True)
     for folder in candidates:
-        if folder.is_dir() and any(_has_files(pair_folder(folder), record) for record in records):
+        if folder.is_dir() and _has_files(PairFolder(pair_folder(folder)), records):
             return folder
     looked_in = " or ".join(str(folder) for folder in candidates)
     raise InputError(
@@ -70,10 +70,9 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
     )
 
 
-def _has_files(folder: Path, record: Record) -> bool:
-    """Whether the folder has a text or a picture of the record; of a name too long for a file nobody can say."""
-    files = find_files(folder, record)
-    return "file" in (files.text.kind, files.picture.kind)
+def _has_files(folder: PairFolder, records: Sequence[Record]) -> bool:
+    """Whether the folder has a text or a picture of any record; of a name too long for a file nobody can say."""
+    return any("file" in (files.text.kind, files.picture.kind) for files in map(folder.find, records))
 
 
 def write_predictions(

@@ -79,6 +79,11 @@ class FusionHead(nn.Module, ABC):
         super().__init__()
         self.width = width
 
+    @classmethod
+    def reads(cls) -> tuple[str, ...]:
+        """Of "text" and "picture" those that the head uses."""
+        return tuple(side for side, is_used in (("text", cls.uses_text), ("picture", cls.uses_image)) if is_used)
+
     @abstractmethod
     def forward(self, text: Features | None, image: Features | None) -> Tensor:
         """Features of B rows -> logits (B, C)."""

@@ -31,7 +31,7 @@ class ModelPlan:
 
     Attributes:
         tokenizer: None: it is to be trained on the training split.
-        reads_text: whether the fusion head uses the text tower.
+        reads: of "text" and "picture" those that the fusion head uses.
         max_length: limit of tokens; None: from the tokenizer trained later.
         align_dim: see `SentimentConfig`.
     """
@@ -39,7 +39,7 @@ class ModelPlan:
     text: TowerPlan
     vision: TowerPlan
     tokenizer: PreTrainedTokenizerBase | None
-    reads_text: bool
+    reads: tuple[str, ...]
     picture: PictureSettings
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
@@ -110,7 +110,7 @@ def plan_model(
         text=text,
         vision=vision,
         tokenizer=tokenizer,
-        reads_text=get_fusion_head(args.fusion).uses_text,
+        reads=get_fusion_head(args.fusion).reads(),
         picture=picture,
         image_mean=tuple(mean),
         image_std=tuple(std),

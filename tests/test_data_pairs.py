@@ -41,6 +41,8 @@ def faulty(make_pairs):
             ("9", "neutral", "words", None),
             ("10", "neutral", "words", None),
             ("11", "neutral", None),
+            ("12", "positive"),
+            ("13", "positive"),
         ]
     )
     os.mkfifo(folder / "data" / "9.jpg")
@@ -108,7 +110,7 @@ def test_text_in_capitals_is_found_after_the_usual_one(make_pairs, load):
 def test_mask_keeps_a_pair_with_one_modality(faulty, load):
     pairs = load(faulty)
     rows = {row["guid"]: row for row in pairs.dataset}
-    assert list(rows) == ["1", "2", "3", "4", "5", "6", "7", "9", "10", "11"]
+    assert list(rows) == ["1", "2", "3", "4", "5", "6", "7", "9", "10", "11", "12", "13"]
     assert [guid for guid, row in rows.items() if not row["text_present"]] == ["2", "3", "4", "11"]
     assert [guid for guid, row in rows.items() if not row["image_present"]] == ["5", "6", "7", "9", "10"]
     assert all(row["text"] == "" for row in rows.values() if not row["text_present"])
@@ -120,7 +122,7 @@ def test_mask_keeps_a_pair_with_one_modality(faulty, load):
 
 def test_drop_leaves_bad_pairs_out(faulty, load):
     pairs = load(faulty, on_bad_pair="drop")
-    assert pairs.dataset["guid"][:] == ["1"]
+    assert pairs.dataset["guid"][:] == ["1", "12", "13"]
     assert Counter(pairs.ledger.counts().elements()) == Counter((reason, "dropped") for _, reason in FAULTS)
 
 

@@ -121,14 +121,20 @@ def test_plain_guid_is_valid(guid):
         ("", "holds no rows"),
         ("\n \n", "holds no rows"),
         ("guid,tag\n", "holds no rows"),
-        ("1,pos\n2,neg\n3,null\n", "2 unknown_label.*'neg', 'pos'.*allowed: negative, neutral, positive.*--labels"),
+        (
+            "1,pos\n2,neg\n3,null\n",
+            r"2 unknown_label.*'pos' \(1\), 'neg' \(1\); allowed: negative, .*`--labels neg pos`[.]$",
+        ),
         ("1,null\n2,null\n", "--predict"),
-        ("1;positive\n2;neutral\n", "Expected lines of guid,tag; row 1: a semicolon and no comma; expected"),
-        ("guid\ttag\n1\tpositive\n", "row 1: a tab and no comma"),
+        ("1;positive\n2;neutral\n", "parts its cells by semicolons; write lines"),
+        ("guid\ttag\n1\tpositive\n", "parts its cells by tabs"),
         ("1\n2\n", "row 1: 1 cell; expected guid,tag"),
-        ('{"guid": "1", "tag": "negative"}\n{"guid": "2", "tag": "neutral"}\n', "It holds JSON; write a line of"),
-        ('[{"guid": 1, "tag": "negative"}]', "It holds JSON"),
-        ("{1},bad\n{2},good\n", "Labels got: 'bad', 'good'"),
+        (
+            '{"guid": "1", "tag": "negative"}\n{"guid": "2", "tag": "neutral"}\n',
+            "is a JSON document .* lines of guid,tag",
+        ),
+        ('[{"guid": 1, "tag": "negative"}]', "is a JSON document"),
+        ("{1},bad\n{2},good\n", r"Labels found, with their rows: 'bad' \(1\), 'good' \(1\);.*`--labels bad good`[.]$"),
     ],
 )
 def test_list_without_a_usable_row_is_one_clear_error(read, source, named):

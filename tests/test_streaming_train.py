@@ -304,7 +304,9 @@ def test_mistakes_are_one_sentence(shards, fails, tmp_path):
     assert "There are no train-*.parquet" in fails(tmp_path / "pairs")
     assert "take --max_steps" in fails(folder, "--max_train_samples", "5")
     assert "data_utils.shard, which splits" in fails(folder, "--split_file", "x.json")
-    assert "hold the labels positive" in fails(folder, "--labels", "good", "bad")
+    assert "Labels found, with their rows: 'positive' (20); allowed: good, bad" in fails(
+        folder, "--labels", "good", "bad"
+    )
     assert "aren't kept" in fails(folder, "--freeze", "both", "--cache_features")
     assert "a shuffle buffer decides" in fails(folder, "--train_sampling_strategy", "group_by_length")
     assert "--on_bad_pair is error" in fails(folder, "--on_bad_pair", "error", code=1)

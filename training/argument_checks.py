@@ -116,5 +116,10 @@ def _check_numbers(args: SentimentTrainingArguments) -> None:
         "gradient_accumulation_steps",
         "num_train_epochs",
     ):
-        if not getattr(args, flag) > 0:
+        if not 0 < getattr(args, flag) < math.inf:
             raise InputError(f"Got --{flag} {getattr(args, flag)}; it must be more than 0.")
+    if args.max_steps < -1 or args.max_steps == 0:
+        raise InputError(
+            f"Got --max_steps {args.max_steps}; it takes the number of updates, 1 or more, or -1 where "
+            "--num_train_epochs says how many."
+        )

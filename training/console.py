@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
-from data_utils.errors import InputError
+from data_utils.errors import InputError, refuse_long_names
 from data_utils.screen import printable, show_error, start_logging
 from training.launch import find_lost_contact, is_local_main_process, is_main_process, leave_ranks, part_ranks
 from training.signals import REQUEUE_CODE, Interrupted
@@ -47,7 +47,8 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
     one rank.
     """
     try:
-        yield
+        with refuse_long_names():
+            yield
     except Interrupted as stop:
         if is_main_process():
             tqdm.write(printable(stop), file=sys.stderr)

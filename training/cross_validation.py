@@ -18,6 +18,7 @@ from data_utils.arguments import DataArguments
 from data_utils.errors import InputError
 from data_utils.files import write_text
 from data_utils.folds import hold_out, make_folds
+from data_utils.group_sizes import check_fold_sizes
 from data_utils.pairs import Pairs, load_pairs
 from data_utils.split_file import Split, save_split
 from data_utils.splits import group_ids
@@ -31,6 +32,7 @@ from training.arguments import LATEST, NEUTRAL_FLAGS, SentimentTrainingArguments
 from training.console import quiet
 from training.launch import check_same_everywhere, is_main_process, shares_files, wait_for_everyone
 from training.run import choose_run, describe_environment, lock_run, move_aside, note_interruption
+from training.updates import check_updates
 
 logger = logging.getLogger(__name__)
 Train = Callable[[ModelArguments, DataArguments, SentimentTrainingArguments], None]
@@ -62,6 +64,7 @@ def cross_validate(
     with lock_run(run):
         splits, pairs = draw_folds(model, data, args)
         check_same_everywhere({"data_fingerprint": pairs.fingerprint, "folds_sha256": _hash_folds(splits)})
+        check_updates(min(len(split.train) for split in splits), args)
         with args.main_process_first(local=False):
             if is_main_process():
                 _open(folder, model, data, args, splits=splits, pairs=pairs)
@@ -103,10 +106,13 @@ def draw_folds(
     plan = plan_model(
         model, image_size=data.image_size, image_resize_mode=data.image_resize_mode, max_length=data.max_length
     )
-    pairs = load_pairs(data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture)
+    pairs = load_pairs(
+        data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture, needs=plan.reads
+    )
     columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
     rows = (columns["guid"], columns["label"], group_ids(pairs.dataset))
     folds = make_folds(*rows, num_folds=args.folds, seed=args.seed)
+    check_fold_sizes(folds, pairs.dataset, rows[-1])
     return tuple(hold_out(fold, *rows, val_ratio=data.val_ratio, seed=args.seed) for fold in folds), pairs
 
 

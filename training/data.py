@@ -122,7 +122,9 @@ def prepare_data(data: DataArguments, plan: ModelPlan, model: ModelArguments, *,
         InputError: the data or the split file can't be used; it says why.
     """
     start = time.perf_counter()
-    pairs = load_pairs(data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture)
+    pairs = load_pairs(
+        data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture, needs=plan.reads
+    )
     dataset = pairs.dataset
     split, train_rows, val_rows, test_rows = split_pairs(pairs, data, seed=seed)
     if len(train_rows) == 0:
@@ -173,7 +175,7 @@ def train_tokenizer(texts: Iterable[str], plan: ModelPlan, model: ModelArguments
         texts,
         vocab_size=model.vocab_size,
         max_length=plan.max_length,
-        needs_words=plan.reads_text,
+        needs_words="text" in plan.reads,
         lowercase=model.lowercase,
     )
 

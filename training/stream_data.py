@@ -14,11 +14,13 @@ from data_utils.arguments import DataArguments
 from data_utils.collator import PairCollator
 from data_utils.errors import InputError
 from data_utils.ledger import Ledger
+from data_utils.row_losses import LossRule
 from data_utils.shard_read import check_columns, read_texts
 from data_utils.shard_set import ShardSet, find_shards
 from data_utils.stream_cache import load_part
-from data_utils.stream_order import StreamSettings
-from data_utils.stream_rows import RowPreparer
+from data_utils.stream_losses import check_first_rows
+from data_utils.stream_order import StreamSettings, count_batches
+from data_utils.stream_rows import RowPreparer, read_label
 from data_utils.streaming import PairStream
 from data_utils.text import clean_text
 from data_utils.tokens import check_max_length, tokenizer_key
@@ -104,6 +106,9 @@ def prepare_stream(
     _check_flags(args, model)
     check_columns(shards, labelled=True)
     _check_counts(shards, data, args)
+    settings = _settings(shards, data, args)
+    if shards.num_rows is not None:
+        count_batches(shards.num_rows, settings)  # raises where there is none
     tokenizer = plan.tokenizer
     if tokenizer is None:
         texts = [clean_text(text, data.text_cleaning) for text in read_texts(shards, limit=TOKENIZER_TEXTS)]
@@ -119,10 +124,12 @@ def prepare_stream(
         on_bad_pair=data.on_bad_pair,
         max_image_pixels=data.max_image_pixels,
     )
+    rule = LossRule(data.data_dir, plan.reads, stops=not data.allow_data_loss)
+    _check_losses(shards, prepare, rule)
     val, ledger = _load_validation(data, prepare)
     stream = PairStream(
         shards,
-        _settings(shards, data, args),
+        settings,
         prepare=prepare,
         collator=PairCollator(tokenizer.pad_token_id, plan.picture.image_size),
     )
@@ -163,10 +170,18 @@ def _check_counts(shards: ShardSet, data: DataArguments, args: SentimentTraining
             f"Got --{flag} {getattr(args, flag)}, but the shards in {data.data_dir} have no shards.json that counts "
             f"their labels: write them with python -m data_utils.shard, or leave --{flag} out."
         )
-    if counts is not None and not set(counts) & set(data.labels):
-        raise InputError(f"The shards hold the labels {', '.join(counts)}; --labels allows {', '.join(data.labels)}.")
+
+
+def _check_losses(shards: ShardSet, prepare: RowPreparer, rule: LossRule) -> None:
+    """Refuse large losses: of labels by all that were counted, else, as of files, by a look at the first rows."""
+    if prepare.on_bad_pair == "error":  # stops at the first of them
+        return
+    counts = shards.label_counts
     if counts is not None:
-        note_absent_classes(counts, data.labels)
+        lost = sum(count for label, count in counts.items() if read_label(label, prepare.labels)[1])
+        rule.check_labels(lost, counts.total(), found=counts, labels=prepare.labels)
+        note_absent_classes(counts, prepare.labels)
+    check_first_rows(shards, prepare, rule)
 
 
 def _settings(shards: ShardSet, data: DataArguments, args: SentimentTrainingArguments) -> StreamSettings:

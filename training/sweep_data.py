@@ -15,6 +15,7 @@ from transformers import set_seed
 from data_utils.collator import PairCollator
 from data_utils.errors import InputError
 from data_utils.folds import make_folds
+from data_utils.group_sizes import check_fold_sizes
 from data_utils.pairs import add_row_index
 from data_utils.split_file import Split
 from data_utils.splits import group_ids, split_indices
@@ -72,7 +73,9 @@ def prepare_sweep(recipe: SweepRecipe, plan: ModelPlan) -> SweepData:
         splits = (prepared.split,)
         parts = [tuple(wanted.searchsorted(part) for part in (prepared.train_rows, prepared.val_rows))]
     else:
-        splits = make_folds(guids, labels, group_ids(rows), num_folds=num_folds, seed=first.training.seed)
+        groups = group_ids(rows)
+        splits = make_folds(guids, labels, groups, num_folds=num_folds, seed=first.training.seed)
+        check_fold_sizes(splits, rows, groups)
         parts = [split_indices(split, guids)[:2] for split in splits]
     tensors = tuple((torch.from_numpy(train), torch.from_numpy(val)) for train, val in parts)
     return SweepData(prepared, wanted, guids, labels, splits, tensors)

@@ -1,0 +1,49 @@
+"""Large losses of a stream, found by a look at its first rows, since nobody reads all of them beforehand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+
+from data_utils import ledger as faults
+from data_utils.ledger import Entry
+from data_utils.row_losses import Fault, LossRule
+from data_utils.shard_read import iterate_shard
+from data_utils.shard_set import ShardSet
+from data_utils.stream_rows import NumberedRow, RowPreparer
+
+# A sorted list may have been cut into shards, so that the first of them isn't like the others.
+_SHARDS, _ROWS_PER_SHARD = 4, 32
+_TEXT_REASONS = (faults.MISSING_TEXT, faults.EMPTY_TEXT, faults.UNREADABLE_TEXT)
+_PICTURE_REASONS = (faults.MISSING_IMAGE, faults.UNREADABLE_IMAGE)
+
+
+def check_first_rows(shards: ShardSet, prepare: RowPreparer, rule: LossRule) -> None:
+    """Judge the first rows of some shards as a list is judged as a whole.
+
+    Raises:
+        InputError: a large loss, see `LossRule`.
+        ShardError: a shard can't be read.
+    """
+    rows = _read_first_rows(shards)
+    entries = prepare(rows)[1]
+    found = Counter(str(row.row.label) for row in rows if row.row.label is not None)
+    rule.check_rows(entries, len(rows), found=found, labels=prepare.labels)
+    names = [repr(row.row.guid) for row in rows]
+    rule.check_files(names, *(_pick(entries, rows, reasons) for reasons in (_TEXT_REASONS, _PICTURE_REASONS)))
+
+
+def _read_first_rows(shards: ShardSet) -> list[NumberedRow]:
+    step = -(-len(shards.shards) // _SHARDS)
+    read = (
+        (shard.name, read())
+        for shard in shards.shards[::step]
+        for _, read in islice(iterate_shard(shard, shards.kind), _ROWS_PER_SHARD)
+    )
+    return [NumberedRow(number, name, row) for number, (name, row) in enumerate(read)]
+
+
+def _pick(entries: list[Entry], rows: list[NumberedRow], reasons: tuple[str, ...]) -> list[Fault | None]:
+    """Of each row the fault that is among the reasons."""
+    found = {entry.row: Fault(entry.reason, entry.detail) for entry in entries if entry.reason in reasons}
+    return [found.get(row.place + 1) for row in rows]

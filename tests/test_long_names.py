@@ -1,0 +1,83 @@
+"""A path or name of 5,000 letters is one sentence, whatever flag it is given to; so are endless split files."""
+
+import pytest
+
+from data_utils import InputError, augment, load_split, sample, shard
+
+LONG = "x" * 5000
+SENTENCE_LENGTH = 2200  # a sentence may quote what was given, cut
+
+
+def read_error(capsys):
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in "".join(lines)
+    assert lines[-1].startswith("error: ")
+    assert len(lines[-1]) < SENTENCE_LENGTH
+    return lines[-1]
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--data_dir",
+        "--train_file",
+        "--split_file",
+        "--cache_dir",
+        "--output_dir",
+        "--resume_from_checkpoint",
+        "--clip_name",
+        "--config",
+        "--labels",
+    ],
+)
+def test_train(run_train, capsys, flag):
+    with pytest.raises(SystemExit) as stop:
+        run_train(flag, LONG)
+    assert stop.value.code == 2
+    read_error(capsys)
+
+
+@pytest.mark.parametrize("words", [["RUN"], ["--data_dir"], ["--predict"], ["--output"], ["--cache_dir"]])
+def test_evaluate(evaluate_main, tiny_run, tiny_pairs, tmp_path, capsys, words):
+    given = {"--predict": tiny_pairs / "train.txt", "--output": tmp_path / "out.txt", "--cache_dir": tmp_path / "cache"}
+    given |= {words[0]: LONG} if words != ["RUN"] else {}
+    run = LONG if words == ["RUN"] else tiny_run.path
+    with pytest.raises(SystemExit) as stop:
+        evaluate_main(run, *(word for pair in given.items() for word in pair))
+    assert stop.value.code == 2
+    read_error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("main", "flags"),
+    [
+        (shard.main, ["--data_dir", LONG, "--output_dir", "x"]),
+        (shard.main, ["--data_dir", "DATA", "--output_dir", LONG]),
+        (shard.main, ["--data_dir", "DATA", "--output_dir", "x", "--split_file", LONG]),
+        (augment.main, ["--data_dir", LONG, "--undo"]),
+        (augment.main, ["--data_dir", "DATA", "--predictions", LONG]),
+        (sample.main, ["--output_dir", LONG]),
+    ],
+)
+def test_tools(main, flags, sample, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main([str(sample) if flag == "DATA" else flag for flag in flags]) == 2
+    read_error(capsys)
+
+
+def test_split_files_are_bounded(tmp_path):
+    with pytest.raises(InputError, match="no regular file"):
+        load_split("/dev/zero")
+    path = tmp_path / "split.json"
+    path.touch()
+    with path.open("r+b") as file:
+        file.truncate(200 * 2**30)
+    with pytest.raises(InputError, match="at most 67,108,864"):
+        load_split(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"is not JSON \(it is nested too deeply"):
+        load_split(path)
+    path.write_bytes(b'{"train": ["\xff"]}')
+    with pytest.raises(InputError, match="is not JSON"):
+        load_split(path)

@@ -1,0 +1,91 @@
+"""A training that would make no update is refused before anything is prepared, or at the latest before the model is."""
+
+import pytest
+
+from data_utils import InputError
+from training.arguments import SentimentTrainingArguments
+from training.updates import check_updates
+
+FULL_BATCHES = ("--dataloader_drop_last", "true", "--per_device_train_batch_size")
+
+
+@pytest.fixture
+def refused(run_train, capsys):
+    """Run train.py with flags that it refuses; returns its one sentence."""
+
+    def run(*flags, **options):
+        with pytest.raises(SystemExit) as stop:
+            run_train(*flags, **options)
+        assert stop.value.code == 2
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    return run
+
+
+def test_too_few_samples_are_refused_before_the_list_is_read(refused, tmp_path):
+    message = refused("--max_train_samples", "20", *FULL_BATCHES, "64", data_dir=tmp_path / "nowhere")
+    assert message.startswith("error: 20 rows for training don't fill one batch of --per_device_train_batch_size 64,")
+    assert "Leave --dataloader_drop_last out, or take at most 20." in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_rows_are_refused_before_the_model_is_built(refused, monkeypatch):
+    monkeypatch.setattr("train.build_model", None)
+    assert "54 rows for training don't fill one batch" in refused(*FULL_BATCHES, "55")
+
+
+def test_the_smallest_fold_must_fill_a_batch(refused, monkeypatch):
+    monkeypatch.setattr("train.build_model", None)
+    message = refused("--folds", "2", *FULL_BATCHES, "40")
+    assert "27 rows for training don't fill one batch" in message
+
+
+def test_too_few_streamed_rows_are_refused(refused, write_shards, numbered_rows, monkeypatch):
+    monkeypatch.setattr("train.build_model", None)
+    shards = write_shards(numbered_rows(20))
+    message = refused("--streaming", *FULL_BATCHES, "30", data_dir=shards)
+    assert "17 rows are too few for 1 processes with --per_device_train_batch_size 30" in message
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "allowed"),
+    [
+        ("--max_steps", "0", "1 or more, or -1"),
+        ("--max_steps", "-2", "1 or more, or -1"),
+        ("--num_train_epochs", "0", "more than 0"),
+        ("--num_train_epochs", "inf", "more than 0"),
+        ("--num_train_epochs", "nan", "more than 0"),
+    ],
+)
+def test_no_step_and_no_epoch_are_refused(refused, flag, value, allowed):
+    message = refused(flag, value)
+    assert f"Got {flag} {value}" in message
+    assert allowed in message
+
+
+def test_an_update_of_rate_zero_is_told(run_train):
+    assert "begins at a learning rate of 0" in run_train("--max_steps", "1")[1]
+    assert "learning rate of 0" not in run_train("--max_steps", "1", "--warmup_steps", "0", name="warm")[1]
+    assert "The learning rates are 0" in run_train("--learning_rate", "0", "--max_steps", "2", name="zero")[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "world_size", "options", "is_refused"),
+    [
+        (7, 8, 1, {}, False),
+        (7, 8, 1, {"dataloader_drop_last": True}, True),
+        (8, 8, 1, {"dataloader_drop_last": True, "gradient_accumulation_steps": 4}, False),
+        (15, 8, 2, {"dataloader_drop_last": True}, True),
+        (16, 8, 2, {"dataloader_drop_last": True}, False),
+        (1, 8, 2, {"dataloader_drop_last": True}, True),
+        (8, 8, 2, {"dataloader_drop_last": True, "accelerator_config": {"split_batches": True}}, False),
+    ],
+)
+def test_batches_are_counted_as_they_are_dealt(monkeypatch, rows, size, world_size, options, is_refused):
+    args = SentimentTrainingArguments(per_device_train_batch_size=size, report_to="none", **options)
+    monkeypatch.setattr(SentimentTrainingArguments, "world_size", world_size)
+    if not is_refused:
+        check_updates(rows, args)
+        return
+    with pytest.raises(InputError, match="launch at most 1 processes" if rows == 1 else "take at most 7"):
+        check_updates(rows, args)

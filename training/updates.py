@@ -1,0 +1,62 @@
+"""How many updates a training makes: one that makes none, or none that changes anything, is no training."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from data_utils.errors import InputError
+from training.arguments import SentimentTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+
+def check_updates(num_rows: int, args: SentimentTrainingArguments) -> None:
+    """Refuse a training whose epochs have no batch.
+
+    Args:
+        num_rows: rows for training.
+        args: flags.
+
+    Raises:
+        InputError: no update would be made.
+    """
+    if _count_batches(num_rows, args):
+        return
+    largest = num_rows // (1 if args.accelerator_config.split_batches else args.world_size)
+    advice = f"take at most {largest}" if largest else f"launch at most {num_rows} processes"
+    processes = "" if args.world_size == 1 else f" on each of {args.world_size} processes"
+    raise InputError(
+        f"{num_rows} rows for training don't fill one batch of --per_device_train_batch_size "
+        f"{args.per_device_train_batch_size}{processes}, and --dataloader_drop_last leaves out what fills none: no "
+        f"update would be made. Leave --dataloader_drop_last out, or {advice}."
+    )
+
+
+def warn_of_idle_updates(num_rows: int, args: SentimentTrainingArguments) -> None:
+    """Say so where every update has a learning rate of 0.
+
+    Args:
+        num_rows: rows for training.
+        args: flags.
+    """
+    num_batches = _count_batches(num_rows, args)
+    if args.max_steps > 0:
+        num_updates = args.max_steps
+    else:
+        num_updates = math.ceil(args.num_train_epochs * math.ceil(num_batches / args.gradient_accumulation_steps))
+    if args.learning_rate == args.head_learning_rate == 0:
+        logger.warning("The learning rates are 0: the model stays as it is. Raise --head_learning_rate.")
+    elif num_updates == 1 and args.get_warmup_steps(1) and args.lr_scheduler_type.value != "constant":
+        logger.warning(
+            "The one update of this training is the first of its warm-up, which begins at a learning rate of 0: the "
+            "model stays as it is. Take more updates, or --warmup_steps 0."
+        )
+
+
+def _count_batches(num_rows: int, args: SentimentTrainingArguments) -> int:
+    """Batches of each rank in an epoch, as accelerate deals them."""
+    size, ranks = args.per_device_train_batch_size, args.world_size
+    if args.accelerator_config.split_batches:  # each batch is shared among the ranks
+        ranks = 1
+    return num_rows // size // ranks if args.dataloader_drop_last else -(-num_rows // (size * ranks))
