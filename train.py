@@ -15,6 +15,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from data_utils.arguments import DataArguments
 from data_utils.collator import PairCollator
+from data_utils.refusals import tell_refusals
 from data_utils.shard_file import ShardError
 from modeling import SentimentClassifier
 from modeling.arguments import ModelArguments
@@ -24,7 +25,7 @@ from training import signals
 from training.arguments import SentimentTrainingArguments
 from training.callbacks import LossProgressCallback
 from training.comparison import read_comparison, run_comparison
-from training.console import clear_errors, set_up_logging
+from training.console import GO_ON, clear_errors, set_up_logging
 from training.cross_validation import cross_validate
 from training.data import TrainingData, prepare_data
 from training.dry_run import run_dry
@@ -84,7 +85,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentT
         write_start(run, model=model_args, data=data_args, trainer=trainer, prepared=prepared)
         if args.profile:
             trainer.add_callback(ProfileCallback(run.path / "profile"))
-        with signals.hold(), note_interruption(run, args):
+        with signals.hold(), note_interruption(run, args), tell_refusals(run.path, again=GO_ON):
             result = trainer.train(resume_from_checkpoint=checkpoint)
         write_results(run, trainer, prepared, result.metrics, resumed=checkpoint is not None)
 

@@ -39,7 +39,8 @@ from data_utils.ledger import Ledger
 from data_utils.pair_files import PairFolder
 from data_utils.pairs import pair_folder
 from data_utils.records import Record, is_valid_guid, read_records
-from data_utils.screen import show, show_error, start_logging
+from data_utils.refusals import report_error
+from data_utils.screen import show, start_logging
 from data_utils.text import decode_text
 
 
@@ -189,9 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 show(f"Kept, since they were changed after they had been made: {names}.", file=sys.stderr)
             return 0
         _report(augment(args), args)
-    except InputError as error:
-        show_error(error)
-        return 2
+    except Exception as error:
+        return report_error(error)
     return 0
 
 

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from data_utils.errors import InputError
 from data_utils.files import remove
+from data_utils.refusals import ROOM, describe_room
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +232,8 @@ def build_once(
                     return dataset
             return _build_locked(destination, build, checked=checked)
     except OSError as error:
+        room = describe_room(cache_dir) if error.errno in ROOM else ""
         raise InputError(
-            f"the cache folder {cache_dir} cannot be written ({error.strerror or error}); "
+            f"the cache folder {cache_dir} cannot be written ({error.strerror or error}{room}); "
             "make room there, or choose another folder with --cache_dir."
         ) from error

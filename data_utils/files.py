@@ -7,17 +7,18 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from data_utils.errors import InputError
+from data_utils.refusals import describe_refusal
 
 
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of a text in UTF-8."""
-    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+    write_bytes(path, _encode(text))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -28,18 +29,43 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         InputError: it can't be written.
     """
-    path = path.absolute()
-    temporary = temporary_path(path)
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """`write_bytes` of files that belong together: all or none, see `put_in_place`."""
+    temporaries: dict[Path, Path] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(content)
-        os.replace(temporary, path)
+        for path, content in contents.items():
+            target = path.absolute()
+            temporaries[target] = temporary_path(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporaries[target].open("xb") as file:
+                file.write(content)
+        put_in_place(temporaries)
     except OSError as error:
-        raise InputError(f"Cannot write {path} ({error.strerror}); choose a folder that may be written to.") from error
+        unnamed = OSError(error.errno, error.strerror)  # the name is a temporary one
+        sentence = describe_refusal(unnamed, path=path.absolute(), need=sum(map(len, contents.values())))
+        raise InputError(
+            sentence or f"Cannot write {path} ({error.strerror}); choose a folder that may be written to."
+        ) from error
     finally:
-        with suppress(OSError):  # it was moved, or never made
-            temporary.unlink()
+        for temporary in temporaries.values():
+            with suppress(OSError):  # it was moved, or never made
+                temporary.unlink()
+
+
+def put_in_place(temporaries: Mapping[Path, Path]) -> None:
+    """Rename files, given by their targets, that belong together.
+
+    A kill in between leaves the others without the first, never the first beside others of an earlier time.
+    """
+    first, *others = temporaries
+    if others:
+        first.unlink(missing_ok=True)
+    for target in (*others, first):
+        os.replace(temporaries[target], target)
 
 
 def temporary_path(path: Path) -> Path:
@@ -88,7 +114,12 @@ def _is_running(pid: int) -> bool:
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write comma-separated rows, the header among them, quoted where needed."""
-    write_text(path, "".join(format_csv(rows)))
+    write_bytes(path, encode_csv(rows))
+
+
+def encode_csv(rows: Iterable[Sequence[Any]]) -> bytes:
+    """What `write_csv` writes."""
+    return _encode("".join(format_csv(rows)))
 
 
 def format_csv(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
@@ -102,3 +133,7 @@ class _Lines(list[str]):
     """What csv takes for a file: it writes each row at once."""
 
     write = list.append
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", errors="backslashreplace")

@@ -21,7 +21,9 @@ from PIL import Image, ImageDraw
 
 from data_utils.errors import InputError, refuse_long_names
 from data_utils.files import refuse_folder_links, write_bytes, write_text
-from data_utils.screen import show, show_error
+from data_utils.refusals import report_error, tell_refusals
+from data_utils.screen import show
+from data_utils.streams import outlive_readers
 
 Color = tuple[int, int, int]
 
@@ -214,7 +216,7 @@ def write_sample(output_dir: Path, *, settings: SampleSettings) -> None:
     for guid, (text_mood, picture_mood) in zip(guids, moods, strict=True):
         stem = output_dir / "data" / guid
         write_text(stem.with_suffix(".txt"), f"{write_tweet(text_mood, rng)}\n")
-        picture = io.BytesIO()
+        picture = io.BytesIO()  # into a file Pillow writes half a picture without a word where the disk is full
         draw_picture(picture_mood, rng).save(picture, format="JPEG", quality=88)
         write_bytes(stem.with_suffix(".jpg"), picture.getvalue())
     labels = [merge_moods(*pair) for pair in moods[: settings.num_pairs]]
@@ -252,6 +254,7 @@ def _write_list(path: Path, *, guids: Sequence[str], labels: Sequence[str]) -> N
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code (2 after a mistake of the user)."""
+    outlive_readers()
     parser = argparse.ArgumentParser(description="Draw a small sample data set of tweets with pictures.")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to write, e.g. data/sample")
     parser.add_argument("--num_pairs", type=int, default=SampleSettings.num_pairs, help="labelled pairs (train.txt)")
@@ -262,10 +265,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         settings = SampleSettings(num_pairs=options.num_pairs, num_test=options.num_test, seed=options.seed)
-        write_sample(options.output_dir, settings=settings)
-    except InputError as error:
-        show_error(error)
-        return 2
+        with tell_refusals(options.output_dir):
+            write_sample(options.output_dir, settings=settings)
+    except Exception as error:
+        return report_error(error)
     show(f"{settings.num_pairs} labelled and {settings.num_test} unlabelled pairs: {options.output_dir}")
     return 0
 

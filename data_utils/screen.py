@@ -9,6 +9,8 @@ from typing import TextIO
 
 from tqdm.auto import tqdm
 
+from data_utils.streams import outlive_readers
+
 MAX_CHARACTERS = 2000  # of a line
 MAX_LINES = 400  # of a notice
 # Control characters but for the tab; those that turn the direction of writing, or aren't seen; halves of characters.
@@ -52,5 +54,6 @@ class _ShownRecord(logging.LogRecord):
 
 def start_logging() -> None:
     """Warnings and errors of all packages to stderr, as they are."""
+    outlive_readers()
     logging.setLogRecordFactory(_ShownRecord)
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)

@@ -24,7 +24,8 @@ from data_utils.files import remove_leftovers, write_text
 from data_utils.mapping import end_with_parent
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
 from data_utils.pictures import MAX_PIXELS, PictureSettings
-from data_utils.screen import show, show_error, start_logging
+from data_utils.refusals import report_error
+from data_utils.screen import show, start_logging
 from data_utils.shard_set import MANIFEST, SUFFIXES, VERSION, read_manifest
 from data_utils.shard_write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
 from data_utils.split_file import Split, save_split
@@ -276,9 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         (args,) = parser.parse(argv)
         manifest = write_shards(args)
-    except InputError as error:
-        show_error(error)
-        return 2
+    except Exception as error:
+        return report_error(error)
     for part, shards in manifest["parts"].items():
         size = sum(shard["bytes"] for shard in shards)
         show(f"{part}: {sum(shard['rows'] for shard in shards)} rows in {len(shards)} shards, {size / 1e6:.1f} MB")

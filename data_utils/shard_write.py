@@ -21,6 +21,7 @@ from data_utils.errors import InputError
 from data_utils.files import temporary_path
 from data_utils.pair_files import PairFolder
 from data_utils.records import Record
+from data_utils.refusals import describe_refusal
 
 FEATURES = Features({"guid": Value("string"), "text": Value("string"), "label": Value("string"), "image": Image()})
 # Rows that a reader has to take in together, with their pictures.
@@ -69,7 +70,8 @@ def write_shard(plan: PlannedShard) -> None:
         _WRITERS[plan.kind](temporary, ((row, *_read_picture(folder, row)) for row in plan.rows))
         os.replace(temporary, plan.path)
     except OSError as error:
-        raise InputError(f"Cannot write {plan.path} ({error.strerror or error}); make room, then go on.") from error
+        sentence = describe_refusal(error, path=plan.path)
+        raise InputError(sentence or f"Cannot write {plan.path} ({error.strerror or error}).") from error
     finally:
         temporary.unlink(missing_ok=True)
 

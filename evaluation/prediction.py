@@ -15,7 +15,7 @@ from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 
 from data_utils.errors import InputError
-from data_utils.files import write_csv
+from data_utils.files import encode_csv, write_together
 from data_utils.ledger import Ledger
 from data_utils.pair_files import PairFolder
 from data_utils.pairs import NO_LABEL_ID, pair_folder
@@ -100,8 +100,9 @@ def write_predictions(
     probabilities, guids, labels = np.asarray(probabilities), dataset["guid"][:], np.asarray(dataset["label"][:])
     predictions = [label_names[index] for index in probabilities.argmax(axis=1)]
     rows: list[Sequence[str]] = list(zip(guids, predictions, strict=True))
-    write_csv(files.output, [*_read_header(files.source, len(guids)), *rows])
-    _write_probabilities(files.probabilities, rows, probabilities, label_names, columns)
+    answers = encode_csv([*_read_header(files.source, len(guids)), *rows])
+    details = _format_probabilities(rows, probabilities, label_names, columns)
+    write_together({files.output: answers, files.probabilities: details})
     for path in (files.quarantine, files.metrics, files.contributions):
         path.unlink(missing_ok=True)
     if len(ledger):
@@ -115,16 +116,15 @@ def write_predictions(
     return metrics
 
 
-def _write_probabilities(
-    path: Path,
+def _format_probabilities(
     rows: Sequence[Sequence[str]],
     probabilities: NDArray[np.float64],
     label_names: Sequence[str],
     columns: Mapping[str, NDArray[Any]],
-) -> None:
+) -> bytes:
     header = ["guid", "prediction", *(f"prob_{name}" for name in label_names), *columns]
     values = [[_format(value) for value in row] for row in zip(*probabilities.T, *columns.values(), strict=True)]
-    write_csv(path, [header, *([*row, *value] for row, value in zip(rows, values, strict=True))])
+    return encode_csv([header, *([*row, *value] for row, value in zip(rows, values, strict=True))])
 
 
 def _format(value: float | bool) -> str:

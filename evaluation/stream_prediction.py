@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,8 +20,9 @@ from tqdm.auto import tqdm
 
 from data_utils.collator import PairCollator
 from data_utils.errors import InputError, RankError
-from data_utils.files import format_csv, temporary_path
+from data_utils.files import format_csv, put_in_place, temporary_path
 from data_utils.ledger import COLUMNS, Entry
+from data_utils.refusals import describe_refusal
 from data_utils.screen import show
 from data_utils.shard_file import ShardError, ShardRow
 from data_utils.shard_read import check_columns, iterate_shard
@@ -126,19 +126,20 @@ class _PartFiles:
             "quarantine": (files.quarantine, COLUMNS),
         }
         files.metrics.unlink(missing_ok=True)  # of labels, which nobody looks at here
-        for kind, (target, header) in targets.items():
-            if kind == "quarantine" and not any(self.path(kind, shard).stat().st_size for shard in range(num_shards)):
-                target.unlink(missing_ok=True)
-                continue
-            temporary = temporary_path(target)
-            with ExitStack() as stack:
+        if not any(self.path("quarantine", shard).stat().st_size for shard in range(num_shards)):
+            files.quarantine.unlink(missing_ok=True)
+            del targets["quarantine"]
+        with ExitStack() as stack:
+            temporaries = {}
+            for kind, (target, header) in targets.items():
+                temporaries[target] = temporary = temporary_path(target)
                 stack.callback(temporary.unlink, missing_ok=True)
                 with temporary.open("xb") as whole:
                     whole.write(f"{','.join(header)}\n".encode())
                     for shard in range(num_shards):
                         with self.path(kind, shard).open("rb") as part:
                             shutil.copyfileobj(part, whole)
-                os.replace(temporary, target)
+            put_in_place(temporaries)
         self._remove(range(num_shards))
 
     @contextmanager
@@ -195,7 +196,10 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
             if accelerator.is_main_process:
                 parts.merge(len(shards.shards), run.label_names)
     except OSError as error:
-        raise RankError(f"Cannot write beside {files.output} ({error}); all ranks need one --output folder.") from error
+        sentence = describe_refusal(error, path=files.output)
+        raise RankError(
+            sentence or f"Cannot write beside {files.output} ({error}); all ranks need one --output folder."
+        ) from error
     total = int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))
     if accelerator.is_main_process:
         show(f"{total} predictions are in {files.output}, probabilities and faulty rows beside it.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from data_utils.files import remove
+from modeling import SentimentClassifier, parameter_table
 
 MANIFEST = "checkpoint.json"
 # Where a checkpoint grows, and where one goes to die: a kill at any moment leaves either name, never half a checkpoint.
@@ -77,6 +79,7 @@ def publish(
     digests = {name: hash_content(grown / name) for name in files}
     manifest = Manifest(world_size, global_batch_size, optimizer, files, digests, update_flags)
     (grown / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2), encoding="utf-8")
+    grant_as(grown / MANIFEST)
     for path in _files(grown):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -85,6 +88,22 @@ def publish(
         delete(final)
     grown.rename(final)
     remove(folder / PARTIAL)
+
+
+def grant_as(model: Path) -> None:
+    """Give every file beside `model` its rights, those of the umask: safetensors lets nobody else read its files."""
+    rights = stat.S_IMODE(model.stat().st_mode)
+    for path in model.parent.iterdir():
+        if path.is_file() and not path.is_symlink():
+            path.chmod(rights)
+
+
+def estimate_bytes(folder: Path, model: SentimentClassifier) -> int:
+    """Size of the next checkpoint: the newest one's in `folder`, else float32 weights and Adam's moments."""
+    for checkpoint in reversed(list_checkpoints(folder)):
+        return sum(path.stat().st_size for path in _files(checkpoint))
+    sizes = parameter_table(model)
+    return 4 * sizes["total"] + 8 * sizes["trainable"]
 
 
 def read_manifest(checkpoint: Path) -> Manifest | None:

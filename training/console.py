@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +15,23 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from data_utils.errors import InputError, refuse_long_names
+from data_utils.refusals import MachineError, describe_refusal, find_refusal
 from data_utils.screen import printable, show_error, start_logging
 from training.launch import find_lost_contact, is_local_main_process, is_main_process, leave_ranks, part_ranks
 from training.signals import REQUEUE_CODE, Interrupted
 
 INTERRUPTED_CODE = 130  # 128 and the number of SIGINT, as of a shell
 RESUME = "the same command and --resume_from_checkpoint latest"
+GO_ON = f"then go on with {RESUME}"
+# After this long a launcher has ended the other ranks of the first one that met an error.
+SECONDS_TO_BE_ENDED = 3
 PACKAGES = ("data_utils", "modeling", "training", "evaluation")
 
 
 def set_up_logging() -> None:
     """Our notices on the main rank only; of libraries, their warnings there and their errors elsewhere."""
     start_logging()
+    threading.excepthook = _report_thread
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO if is_main_process() else logging.ERROR)
     # DeepSpeed's use of torch, which its next release will mend.
@@ -43,8 +50,8 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
     """End the program with one line, and code 2 on an `InputError`, code 1 on the other `expected` errors.
 
     Code 75 stands for an interrupted job, which can be resumed, code 130 for Ctrl-C, and code 1 also for ranks that are
-    out of reach. An `InputError` meets every rank, or those of one machine, so one of each speaks; the others may meet
-    one rank.
+    out of reach and for what the machine refuses. An `InputError` meets every rank, or those of one machine, so one of
+    each speaks; the others may meet one rank.
     """
     try:
         with refuse_long_names():
@@ -61,20 +68,41 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
     except InputError as error:
         if is_local_main_process():
             show_error(error)
+        elif find_refusal(error) is not None:
+            _write_refusal(str(error))
         leave_ranks(2)
+    except MachineError as error:
+        _write_refusal(str(error))
+        leave_ranks(1)
     except expected as error:
         _write_error(str(error))
         leave_ranks(1)
-    except RuntimeError as error:
-        reason = find_lost_contact(error)
+    except Exception as error:
+        reason = find_lost_contact(error) if isinstance(error, RuntimeError) else None
         if reason is None:
-            raise
-        if is_local_main_process():
+            sentence = describe_refusal(error)
+            if sentence is None:
+                raise
+            _write_refusal(sentence)
+        elif is_local_main_process():
             _write_error(
                 f"No contact to the other processes ({reason}): one of them ended, or its machine or network is down. "
                 f"Go on with {RESUME}."
             )
         leave_ranks(1)
+
+
+def _report_thread(failure: threading.ExceptHookArgs) -> None:
+    """As Python does, but without a traceback of what the machine refused: the main thread meets it as well."""
+    if failure.exc_value is None or find_refusal(failure.exc_value) is None:
+        threading.__excepthook__(failure)
+
+
+def _write_refusal(message: str) -> None:
+    """As `_write_error`, of what the machine may refuse to one rank or to all: a launcher ends the others meanwhile."""
+    if not is_local_main_process():
+        time.sleep(SECONDS_TO_BE_ENDED)
+    _write_error(message)
 
 
 def _write_error(message: str) -> None:

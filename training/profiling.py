@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile, schedule, supported_activi
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from data_utils.files import temporary_path, write_text
+from data_utils.refusals import MachineError, describe_room
 
 logger = logging.getLogger(__name__)
 # The first updates are slow in ways of their own: memory is asked for, kernels are chosen or compiled.
@@ -59,6 +60,9 @@ class ProfileCallback(TrainerCallback):
         trace = self.folder / f"trace-rank{rank}.json"
         grown = temporary_path(trace)
         profiler.export_chrome_trace(str(grown))
+        if not grown.exists():  # the profiler says so in a line of its own, and goes on
+            grown.with_name(f"{grown.name}.tmp").unlink(missing_ok=True)
+            raise MachineError(f"Cannot write {trace}{describe_room(trace)}; make room there, or leave out --profile.")
         os.replace(grown, trace)
         averages = profiler.key_averages()
         on_cpu = profiler.activities == {ProfilerActivity.CPU}

@@ -20,7 +20,9 @@ from transformers import (
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from data_utils.errors import InputError
+from data_utils.refusals import tell_refusals
 from training import checkpoints
+from training.console import GO_ON
 from training.launch import check_wrapping
 from training.sharding import gather_float32, reshard, scatter_weights
 from training.signals import Interrupted
@@ -172,6 +174,17 @@ class ResumableTrainer(Trainer):
         if self.args.should_save:
             checkpoints.clear_leftovers(folder)
         self.accelerator.wait_for_everyone()
+        target = folder / checkpoints.checkpoint_name(self.state.global_step)
+        with tell_refusals(target, need=checkpoints.estimate_bytes(folder, self.model), again=GO_ON):
+            try:
+                self._grow_checkpoint(folder, model, trial)
+            except BaseException:
+                if self.args.should_save:
+                    checkpoints.clear_leftovers(folder)  # half a checkpoint would only take the room
+                raise
+        self.accelerator.wait_for_everyone()
+
+    def _grow_checkpoint(self, folder: Path, model: nn.Module, trial: Any) -> None:
         self._partial_dir = folder / checkpoints.PARTIAL
         try:
             super()._save_checkpoint(model, trial)
@@ -196,7 +209,6 @@ class ResumableTrainer(Trainer):
                 update_flags=self.args.update_flags,
             )
             checkpoints.rotate(folder, limit=self.args.save_total_limit, keep=best)
-        self.accelerator.wait_for_everyone()
 
     def _find_best(self, folder: Path) -> Path | None:
         """The checkpoint of the best evaluation, if there is one or this is it."""

@@ -22,6 +22,7 @@ from transformers.trainer_utils import PredictionOutput
 from data_utils.arguments import DataArguments
 from data_utils.errors import InputError
 from data_utils.files import refuse_folder_links, remove
+from data_utils.refusals import tell_refusals
 from evaluation.report import format_metrics, format_table, write_bad_cases, write_json, write_predictions_csv
 from evaluation.run_folder import RunFolder
 from evaluation.scoring import score_predictions
@@ -29,7 +30,8 @@ from modeling import parameter_table
 from modeling.arguments import ModelArguments
 from modeling.build import save_processors
 from training.arguments import LATEST, SentimentTrainingArguments
-from training.checkpoints import clear_leftovers
+from training.checkpoints import clear_leftovers, grant_as
+from training.console import GO_ON
 from training.data import TrainingData
 from training.launch import is_main_process
 from training.signals import REQUEUE_CODE, Interrupted
@@ -192,16 +194,24 @@ def write_results(
 
 def save_model(run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData | StreamedData) -> None:
     """Write model/ whole or not at all: weights, config, tokenizer and preprocessing."""
-    partial = run.path / ".model.partial"
+    partial, model = run.path / ".model.partial", trainer.accelerator.unwrap_model(trainer.model)
     if trainer.args.should_save:
         remove(partial)  # what a killed job left may hold anything
     trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(partial))
-    if trainer.args.should_save:
-        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody needs: config.yaml says it all
-        save_processors(partial, prepared.tokenizer, trainer.accelerator.unwrap_model(trainer.model).config)
-        remove(run.model_dir)
-        partial.rename(run.model_dir)
+    with tell_refusals(run.model_dir, need=4 * parameter_table(model)["total"], again=GO_ON):
+        try:
+            trainer.save_model(str(partial))
+            if trainer.args.should_save:
+                (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml says it all
+                save_processors(partial, prepared.tokenizer, model.config)
+                grant_as(partial / "config.json")
+        except BaseException:
+            if trainer.args.should_save:
+                remove(partial)
+            raise
+        if trainer.args.should_save:
+            remove(run.model_dir)
+            partial.rename(run.model_dir)
 
 
 def describe_best(trainer: SentimentTrainer) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from data_utils.errors import InputError
 from data_utils.files import format_csv, write_csv
 from data_utils.ledger import COLUMNS, Entry
+from data_utils.refusals import tell_refusals
 from data_utils.shard_file import ShardError
 from data_utils.streaming import ERROR, FAULTS, StreamLoader
 from training.losses import ClassBalance
@@ -77,7 +78,8 @@ class FaultLog:
         self._known.update(new)
         if not self._own.exists():
             write_csv(self._own, [COLUMNS])
-        with self._own.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        appending = self._own.open("a", encoding="utf-8", errors="backslashreplace", newline="")
+        with tell_refusals(self._own), appending as file:
             file.writelines(format_csv(new.values()))
 
 

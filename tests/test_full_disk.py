@@ -1,0 +1,124 @@
+"""A disk that is full, shown by a limit on the size of a file: one sentence, nothing lost, and it works afterwards."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from data_utils import sample, shard
+from evaluation.run_folder import RunFolder
+from training.checkpoints import list_checkpoints
+
+CHECKPOINTS = ["--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "steps", "--eval_steps", "2"]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def refuses(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command in little room; returns its one sentence."""
+
+    def run(size: int, command: Callable[[], object], *, code: int = 1) -> str:
+        with files_of_at_most(size), pytest.raises(SystemExit) as ending:
+            command()
+        screen = capfd.readouterr().err
+        assert ending.value.code == code, screen
+        assert "Traceback" not in screen
+        (sentence,) = [line for line in screen.splitlines() if line.startswith("error: ")]
+        return sentence
+
+    return run
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_checkpoint_without_room_leaves_the_earlier_ones(run_train, refuses, tmp_path):
+    run, _ = run_train(*CHECKPOINTS, "--max_steps", "2")
+    (kept,) = list_checkpoints(run / "checkpoints")
+    flags = [*CHECKPOINTS, "--max_steps", "4", "--resume_from_checkpoint", "latest"]
+    sentence = refuses(100_000, lambda: run_train(*flags))
+    assert str(run / "checkpoints" / "checkpoint-4") in sentence
+    assert "bytes are needed" in sentence
+    assert "make room there" in sentence or "lift the limit" in sentence
+    assert "--resume_from_checkpoint latest" in sentence
+    assert names(run / "checkpoints") == [kept.name]
+    _, screen = run_train(*flags)
+    assert f"Resuming from {kept}" in screen
+    assert (run / "metrics.json").is_file()
+
+
+def test_model_without_room_leaves_no_half_of_it(run_train, refuses, tmp_path):
+    flags = ["--save_strategy", "no", "--eval_strategy", "no", "--max_steps", "1"]
+    sentence = refuses(100_000, lambda: run_train(*flags))
+    assert str(tmp_path / "run" / "model") in sentence
+    assert not {"model", ".model.partial"} & set(names(tmp_path / "run"))
+    run_train(*flags)
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_cache_without_room_is_built_afterwards(run_train, refuses, tmp_path):
+    sentence = refuses(5_000, lambda: run_train("--max_steps", "1"), code=2)
+    assert str(tmp_path / "cache") in sentence
+    assert "--cache_dir" in sentence
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+    run_train("--max_steps", "1")
+
+
+def test_files_of_a_run_can_be_read_by_whom_the_umask_lets(run_train):
+    run, _ = run_train(*CHECKPOINTS, "--max_steps", "2")
+    plain = (run / "config.yaml").stat().st_mode
+    assert {path.stat().st_mode for path in run.rglob("*") if path.is_file()} == {plain}
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_answers_and_probabilities_are_written_both_or_not_at_all(
+    earlier: bool, tiny_run: RunFolder, tiny_pairs: Path, evaluate_main, refuses, tmp_path
+):
+    output = tmp_path / "answers" / "test.csv"
+    words = [tiny_run.path, "--predict", tiny_pairs / "train.txt", "--output", output]
+    evaluate_main(*words)
+    size = output.stat().st_size
+    if not earlier:
+        shutil.rmtree(output.parent)
+    before = {path.name: path.read_bytes() for path in output.parent.iterdir()} if earlier else {}
+    sentence = refuses(size + 50, lambda: evaluate_main(*words), code=2)
+    assert "test.probabilities.csv" in sentence
+    after = {path.name: path.read_bytes() for path in output.parent.iterdir()}
+    assert after == before
+    evaluate_main(*words)
+    written = output.read_text() + output.with_name("test.probabilities.csv").read_text()
+    assert written.count("p0,") == 2
+
+
+def test_shards_without_room_are_written_afterwards(make_pairs, numbered_rows, tmp_path, capfd):
+    folder = make_pairs(numbered_rows(12))
+    words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / "shards"), "--rows_per_shard", "6"]
+    words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "1"]
+    with files_of_at_most(4_000):
+        assert shard.main(words) == 2
+    assert f"Cannot write {tmp_path / 'shards' / 'train-00000-of-00002.parquet'}" in capfd.readouterr().err
+    assert shard.main(words) == 0
+
+
+def test_sample_without_room_is_drawn_afterwards(tmp_path, capfd):
+    words = ["--output_dir", str(tmp_path / "sample"), "--num_pairs", "20", "--num_test", "1"]
+    with files_of_at_most(500):
+        assert sample.main(words) == 1
+    assert f"{tmp_path / 'sample'}" in capfd.readouterr().err
+    assert sample.main(words) == 0
