@@ -20,23 +20,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # a run folder has all that is needed
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't go with the processes of `datasets`
     # Here and not above: whoever imports the package `evaluate` executes this file too, and needs none of these.
-    from data_utils.errors import RankError
-    from data_utils.shard_file import ShardError
-    from evaluation.arguments import parse_arguments
-    from training.console import clear_errors, set_up_logging
-    from training.launch import part_ranks
+    from evaluation.arguments import parse_arguments, parse_comparison
+    from training.console import clear_errors, set_up_libraries, set_up_logging
+    from training.ranks import part_ranks
 
     set_up_logging()
-    with clear_errors(RankError, ShardError):
+    with clear_errors():
         words = sys.argv[1:] if argv is None else list(argv)
+        # What works is imported after the flags are parsed: it takes seconds, which --help needn't wait for.
         if words[:1] == ["compare"]:
+            comparison = parse_comparison(words[1:])
             from evaluation.compare import run_compare
 
-            run_compare(words[1:])
+            run_compare(comparison)
             return
         arguments = parse_arguments(words)
-        from evaluation.session import run_evaluation  # after --help, which needn't wait for it
+        from evaluation.session import run_evaluation
 
+        set_up_libraries()
         run_evaluation(arguments)
         part_ranks()
 

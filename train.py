@@ -1,152 +1,29 @@
 """Train a classifier of text + picture pairs: `accelerate launch train.py --model clip --fusion attn --data_dir DIR`.
 
-The way of the data: files -> rows -> decoded texts and uint8 pictures -> Arrow cache -> split by group -> tokens ->
-batches -> towers -> fusion head -> loss. Every flag: `python train.py --help`.
+Every flag: `python train.py --help`. What is done: `training.experiment`.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
 
-from transformers import EarlyStoppingCallback, ProgressCallback, set_seed
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-from data_utils.arguments import DataArguments
-from data_utils.collator import PairCollator
-from data_utils.refusals import tell_refusals
-from data_utils.shard_file import ShardError
-from modeling import SentimentClassifier
-from modeling.arguments import ModelArguments
-from modeling.build import build_model
-from modeling.plan import ModelPlan, check_sources, plan_model
 from training import signals
-from training.arguments import SentimentTrainingArguments
-from training.callbacks import LossProgressCallback
-from training.comparison import read_comparison, run_comparison
-from training.console import GO_ON, clear_errors, set_up_logging
-from training.cross_validation import cross_validate
-from training.data import TrainingData, prepare_data
-from training.dry_run import run_dry
-from training.features import use_features
-from training.launch import check_same_everywhere, part_ranks, shares_files
-from training.parsing import parse_arguments
-from training.profiling import ProfileCallback
-from training.resume import check_continues, find_checkpoint
-from training.run import choose_run, lock_run, note_interruption, open_run, write_results, write_start
-from training.stream_data import StreamedData, prepare_stream
-from training.stream_trainer import StreamTrainer
-from training.sweep import run_sweep
-from training.sweep_recipe import read_sweep
-from training.trainer import NonFiniteLossError, SentimentTrainer
-from training.updates import check_updates, warn_of_idle_updates
+from training.console import clear_errors, set_up_logging
+from training.parsing import check_command_line
+from training.ranks import part_ranks
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, build, run, close; a mistake of the user's ends with one sentence and exit code 2."""
     set_up_logging()
-    with signals.listen(), clear_errors(NonFiniteLossError, ShardError):
+    with signals.listen(), clear_errors():
         words = sys.argv[1:] if argv is None else argv
-        if (sweep := read_sweep(words)) is not None:
-            run_sweep(sweep)
-        elif (comparison := read_comparison(words)) is not None:
-            run_comparison(comparison, run=run)
-        else:
-            run(*parse_arguments(words))
+        check_command_line(words)
+        from training.experiment import start  # takes seconds, which neither --help nor a typing error costs
+
+        start(words)
         part_ranks()
-
-
-def run(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
-    """Train one model, or with --folds one for each fold and seed."""
-    if data_args.max_train_samples is not None:  # there may be fewer, which is known once the list is read
-        check_updates(data_args.max_train_samples, args)
-    if args.folds is None:
-        train(model_args, data_args, args)
-    else:
-        cross_validate(model_args, data_args, args, train=train)
-
-
-def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
-    """Check the run folder, then train in it while no other job may."""
-    if args.dry_run:
-        with tempfile.TemporaryDirectory(prefix="dry-run-") as args.output_dir:  # nothing but the data cache stays
-            check_sources(model_args)
-            run_dry(*assemble(model_args, data_args, args))
-        return
-    run = choose_run(model_args, args)
-    args.save_on_each_node = args.save_on_each_node or not shares_files(run.path)
-    with lock_run(run):
-        checkpoint = find_checkpoint(run, args)
-        trainer, prepared, _ = assemble(model_args, data_args, args)
-        if checkpoint is not None:
-            check_continues(checkpoint, trainer.model, prepared)
-        open_run(run, args, checkpoint=checkpoint)
-        write_start(run, model=model_args, data=data_args, trainer=trainer, prepared=prepared)
-        if args.profile:
-            trainer.add_callback(ProfileCallback(run.path / "profile"))
-        with signals.hold(), note_interruption(run, args), tell_refusals(run.path, again=GO_ON):
-            result = trainer.train(resume_from_checkpoint=checkpoint)
-        write_results(run, trainer, prepared, result.metrics, resumed=checkpoint is not None)
-
-
-def assemble(
-    model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments
-) -> tuple[SentimentTrainer, TrainingData | StreamedData, ModelPlan]:
-    """Prepare the data, build the model, and put both into a trainer."""
-    unset_hf_deepspeed_config()  # ZeRO-3 would shard the towers while they are read; the trainer shards the whole
-    plan = plan_model(
-        model_args,
-        image_size=data_args.image_size,
-        image_resize_mode=data_args.image_resize_mode,
-        max_length=data_args.max_length,
-    )
-    if data_args.streaming:
-        prepared = prepare_stream(data_args, plan, args, model_args)
-    else:
-        prepared = prepare_data(data_args, plan, model_args, seed=args.seed)
-        check_updates(prepared.num_train_rows, args)
-        warn_of_idle_updates(prepared.num_train_rows, args)
-    check_same_everywhere(prepared.fingerprints())
-    if prepared.val is None:
-        args.disable_evaluation()
-
-    set_seed(args.seed)  # the head's initial weights
-    model = build_model(
-        plan,
-        model_args,
-        tokenizer=prepared.tokenizer,
-        labels=data_args.labels,
-        text_cleaning=data_args.text_cleaning,
-    )
-    args.choose_precision_for(model)
-    collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size)
-    if data_args.streaming:
-        return build_trainer(StreamTrainer, args, model, prepared, collator), prepared, plan
-    prepared, collator = use_features(model, prepared, collator, model_args=model_args, data_args=data_args, args=args)
-    return build_trainer(SentimentTrainer, args, model, prepared, collator), prepared, plan
-
-
-def build_trainer(
-    kind: type[SentimentTrainer],
-    args: SentimentTrainingArguments,
-    model: SentimentClassifier,
-    prepared: TrainingData | StreamedData,
-    collator: PairCollator,
-) -> SentimentTrainer:
-    """A trainer with the callbacks that the flags ask for."""
-    trainer = kind(
-        model=model,
-        args=args,
-        train_dataset=prepared.train,
-        eval_dataset=prepared.val,
-        collator=collator,
-        callbacks=[EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else [],
-    )
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(LossProgressCallback())
-    return trainer
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ class Meter(TrainerCallback):
 
 def train_once(folder: str, encoders: str, *, steps: int, num_workers: int) -> dict[str, Any]:
     """Train a tiny model on shards in this very process; seconds count from when all is imported."""
-    import train
+    from training.experiment import assemble
     from training.parsing import parse_arguments
 
     meter = Meter()
@@ -111,7 +111,7 @@ def train_once(folder: str, encoders: str, *, steps: int, num_workers: int) -> d
         flags += ["--model", "vilbert", "--text_name", f"{encoders}/text", "--vision_name", f"{encoders}/image"]
         flags += ["--max_steps", str(steps), "--dataloader_num_workers", str(num_workers), "--disable_tqdm", "true"]
         flags += ["--save_strategy", "no", "--eval_strategy", "no", "--report_to", "none", "--logging_steps", "100"]
-        trainer, _, _ = train.assemble(*parse_arguments(flags))
+        trainer, _, _ = assemble(*parse_arguments(flags))
         trainer.add_callback(meter)
         trainer.train()
     return {

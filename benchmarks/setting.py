@@ -56,12 +56,12 @@ class Setting:
     @contextmanager
     def assemble(self, *flags: str) -> Iterator[tuple[SentimentTrainer, TrainingData]]:
         """A trainer and its data, as train.py has them before its first step; its files are removed in the end."""
-        import train
+        from training.experiment import assemble
 
         with tempfile.TemporaryDirectory(dir=self.work_dir) as output:
             args = parse_arguments(self.flags("--output_dir", output, "--save_strategy", "no", *flags))
             args[-1].output_dir = output
-            trainer, prepared, _ = train.assemble(*args)
+            trainer, prepared, _ = assemble(*args)
             yield trainer, prepared
 
     @contextmanager

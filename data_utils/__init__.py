@@ -1,35 +1,37 @@
-"""Data: list and files -> cached pairs -> splits -> batches, with a ledger of what was wrong."""
+"""Data: list and files -> cached pairs -> splits -> batches, with a ledger of what was wrong.
 
-from data_utils.arguments import DataArguments
-from data_utils.collator import PairCollator
-from data_utils.errors import InputError
-from data_utils.ledger import Ledger
-from data_utils.pairs import Pairs, add_row_index, load_pairs
-from data_utils.pictures import PictureError, PictureSettings, decode_picture
-from data_utils.split_draw import make_split
-from data_utils.split_file import Split, load_split, save_split
-from data_utils.splits import check_no_leak, group_ids, split_indices, split_pairs
-from data_utils.tokens import tokenize_pairs, train_wordpiece
+A name is imported when it is first used: the flags need none of the libraries that read data.
+"""
 
-__all__ = [
-    "DataArguments",
-    "InputError",
-    "Ledger",
-    "PairCollator",
-    "Pairs",
-    "PictureError",
-    "PictureSettings",
-    "Split",
-    "add_row_index",
-    "check_no_leak",
-    "decode_picture",
-    "group_ids",
-    "load_pairs",
-    "load_split",
-    "make_split",
-    "save_split",
-    "split_indices",
-    "split_pairs",
-    "tokenize_pairs",
-    "train_wordpiece",
-]
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "DataArguments": "arguments",
+    "InputError": "errors",
+    "Ledger": "ledger",
+    "PairCollator": "collator",
+    "Pairs": "pairs",
+    "PictureError": "pictures",
+    "PictureSettings": "pictures",
+    "Split": "split_file",
+    "add_row_index": "pairs",
+    "check_no_leak": "splits",
+    "decode_picture": "pictures",
+    "group_ids": "splits",
+    "load_pairs": "pairs",
+    "load_split": "split_file",
+    "make_split": "split_draw",
+    "save_split": "split_file",
+    "split_indices": "splits",
+    "split_pairs": "splits",
+    "tokenize_pairs": "tokens",
+    "train_wordpiece": "tokens",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The name, from its module; Python calls this for what isn't here yet."""
+    if name not in _HOMES:
+        raise AttributeError(f"data_utils has no {name}")
+    return getattr(import_module(f"data_utils.{_HOMES[name]}"), name)

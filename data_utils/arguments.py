@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from data_utils.errors import InputError, check_choice
 from data_utils.pictures import MAX_PIXELS
@@ -30,6 +31,8 @@ def _check_positive(name: str, value: object) -> None:
 @dataclass
 class DataArguments:
     """Data options. Checked when built; raises `InputError` with what is allowed."""
+
+    group: ClassVar[str] = "data"
 
     data_dir: str = field(
         default=None,  # type: ignore[assignment]  # a missing value is answered in __post_init__, with an example

@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_logging()
     parser = FlagParser(AugmentArguments, description="Add changed copies of the rows that a model misjudges.")
     try:
-        (args,) = parser.parse(argv)
+        args = AugmentArguments(**parser.parse(argv))
         if args.undo:
             with refuse_long_names():
                 removed, kept = undo(Path(args.data_dir))

@@ -275,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("data_utils").setLevel(logging.INFO)
     parser = FlagParser(ShardArguments, description="Write shards with the pictures inside, for --streaming.")
     try:
-        (args,) = parser.parse(argv)
+        args = ShardArguments(**parser.parse(argv))
         manifest = write_shards(args)
     except Exception as error:
         return report_error(error)

@@ -11,12 +11,13 @@ from typing import BinaryIO
 import pyarrow as pa
 from fsspec.core import url_to_fs
 
+from data_utils.errors import RankError
 from data_utils.shard_set import Shard
 
 GUID_COLUMNS = ("guid", "id", "__key__")
 
 
-class ShardError(Exception):
+class ShardError(RankError):
     """A shard that turns out unreadable, or a row that --on_bad_pair error refuses, while the program runs."""
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
+from data_utils.command_line import FlagParser
 from data_utils.errors import InputError
 
 SPLITS = ("val", "train", "test", "all")
@@ -73,20 +72,42 @@ class EvaluationArguments:
             )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # As an exception, so that one rank prints it instead of all of them.
-        raise InputError(f"{message[:1].upper()}{message[1:]}. See evaluate.py --help.")
+@dataclass(frozen=True)
+class ComparisonArguments:
+    """What `evaluate.py compare` is asked for; `parse_comparison` describes each."""
+
+    runs: list[str]
+    output: str | None = None
+    common_rows: bool = False
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> EvaluationArguments:
     """The command line as `EvaluationArguments`; `InputError` for what it doesn't allow."""
-    return EvaluationArguments(**vars(build_parser().parse_args(argv)))
+    return EvaluationArguments(**build_parser().parse(argv))
 
 
-def build_parser() -> argparse.ArgumentParser:
+def parse_comparison(argv: Sequence[str]) -> ComparisonArguments:
+    """The words after `compare`; `InputError` for one that isn't allowed."""
+    parser = FlagParser(
+        prog="evaluate.py compare",
+        description="Compare runs on the rows that they all judge: figures with intervals, and a test of each pair.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="two or more: a folder of train.py --folds, a folder of train.py, or a file of predictions as they write",
+    )
+    parser.add_argument("--output", metavar="DIR", help="folder for comparison.md, .csv, .json, .png and pairs.csv")
+    parser.add_argument(
+        "--common_rows", action="store_true", help="compare the rows that all runs judge, where some judge others too"
+    )
+    return ComparisonArguments(**parser.parse(argv))
+
+
+def build_parser() -> FlagParser:
     """The parser of evaluate.py's command line."""
-    parser = _Parser(
+    parser = FlagParser(
         prog="evaluate.py",
         description="Score a run, measure its modalities, or predict new pairs. `evaluate.py compare RUN RUN ...` says "
         "which of several runs is better: see evaluate.py compare --help.",
@@ -136,13 +157,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="FILE is a folder, glob, file or URL of shards (Parquet or tar), answered in their order",
     )
     prediction.add_argument(
-        "--dataloader_num_workers", type=int, default=0, metavar="N", help="processes per rank that decode a stream"
+        "--dataloader_num_workers", type=int, metavar="N", help="processes per rank that decode a stream"
     )
     common = parser.add_argument_group("common")
     common.add_argument("--data_dir", metavar="DIR", help="where the data lies now (default: where it was in training)")
-    common.add_argument(
-        "--per_device_eval_batch_size", type=int, default=32, metavar="N", help="rows per device (default: 32)"
-    )
+    common.add_argument("--per_device_eval_batch_size", type=int, metavar="N", help="rows per device (default: 32)")
     common.add_argument(
         "--mixed_precision", choices=MIXED_PRECISIONS, help="default: the launcher's, else as in training"
     )

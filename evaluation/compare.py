@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from data_utils.errors import InputError
 from data_utils.screen import show
+from evaluation.arguments import ComparisonArguments
 from evaluation.compare_models import score_majority, score_model
 from evaluation.compare_pairs import compare_pairs
 from evaluation.compare_plot import plot_comparison
@@ -17,41 +15,12 @@ from evaluation.compare_report import Comparison, find_remarks, format_compariso
 from evaluation.compare_runs import align_runs, load_runs
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # As an exception, so that one rank prints it instead of all of them.
-        raise InputError(f"{message[:1].upper()}{message[1:]}. See evaluate.py compare --help.")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the words after `compare`."""
-    parser = _Parser(
-        prog="evaluate.py compare",
-        description="Compare runs on the rows that they all judge: figures with intervals, and a test of each pair.",
-    )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        help="two or more: a folder of train.py --folds, a folder of train.py, or a file of predictions as they write",
-    )
-    parser.add_argument("--output", metavar="DIR", help="folder for comparison.md, .csv, .json, .png and pairs.csv")
-    parser.add_argument(
-        "--common_rows", action="store_true", help="compare the rows that all runs judge, where some judge others too"
-    )
-    return parser
-
-
-def run_compare(argv: Sequence[str]) -> None:
+def run_compare(arguments: ComparisonArguments) -> None:
     """Compare, print and, with --output, write; one rank does it all, as nothing is computed on a device.
 
-    Args:
-        argv: the words after `compare`.
-
     Raises:
-        InputError: a word is wrong, or the runs can't be read or compared.
+        InputError: the runs can't be read or compared.
     """
-    arguments = build_parser().parse_args(argv)
     if os.environ.get("RANK", "0") != "0":
         return
     comparison = compare_runs(arguments.runs, common_rows=arguments.common_rows)

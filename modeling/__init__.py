@@ -1,18 +1,24 @@
-"""Models: configuration, towers, fusion heads, the classifier, and how it is built from flags."""
+"""Models: configuration, towers, fusion heads, the classifier, and how it is built from flags.
 
-from modeling.classifier import SentimentClassifier
-from modeling.configuration import SentimentConfig
-from modeling.features import Features
-from modeling.fusion import FUSION_HEADS
-from modeling.output import SentimentOutput
-from modeling.parameters import count_matrix_weights, parameter_table
+A name is imported when it is first used: the flags need neither torch nor transformers.
+"""
 
-__all__ = [
-    "FUSION_HEADS",
-    "Features",
-    "SentimentClassifier",
-    "SentimentConfig",
-    "SentimentOutput",
-    "count_matrix_weights",
-    "parameter_table",
-]
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "FUSION_HEADS": "fusion",
+    "Features": "features",
+    "SentimentClassifier": "classifier",
+    "SentimentConfig": "configuration",
+    "SentimentOutput": "output",
+    "count_matrix_weights": "parameters",
+    "parameter_table": "parameters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The name, from its module; Python calls this for what isn't here yet."""
+    if name not in _HOMES:
+        raise AttributeError(f"modeling has no {name}")
+    return getattr(import_module(f"modeling.{_HOMES[name]}"), name)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from data_utils.bounded import parse_json
 from data_utils.errors import InputError, check_choice
-from modeling.configuration import ARCHITECTURES, FREEZE_CHOICES, frozen_modalities
-from modeling.fusion import FUSION_HEADS
-from modeling.sizes import check_width
-from modeling.towers import POOLINGS
+from modeling.choices import ARCHITECTURES, FREEZE_CHOICES, FUSIONS, POOLINGS, check_width, frozen_modalities
 
 logger = logging.getLogger(__name__)
 DEFAULT_FUSION = {"baseline": "cross_attn", "vilbert": "transformer", "clip": "attn"}
@@ -25,10 +22,12 @@ MAX_VOCABULARY = 1_000_000
 class ModelArguments:
     """Which architecture, head and towers. Checked before anything is loaded."""
 
+    group: ClassVar[str] = "model"
+
     model: str = field(default="clip", metadata={"help": f"Architecture: {', '.join(ARCHITECTURES)}."})
     fusion: str | None = field(
         default=None,
-        metadata={"help": f"Fusion head: {', '.join(FUSION_HEADS)}. Default by architecture: {DEFAULT_FUSION}."},
+        metadata={"help": f"Fusion head: {', '.join(FUSIONS)}. Default by architecture: {DEFAULT_FUSION}."},
     )
     clip_name: str | None = field(
         default=None,
@@ -111,7 +110,7 @@ class ModelArguments:
     def __post_init__(self) -> None:
         check_choice("--model", self.model, ARCHITECTURES)
         self.fusion = self.fusion or DEFAULT_FUSION[self.model]
-        check_choice("--fusion", self.fusion, FUSION_HEADS)
+        check_choice("--fusion", self.fusion, FUSIONS)
         check_choice("--freeze", self.freeze, FREEZE_CHOICES)
         check_choice("--text_pooling", self.text_pooling, POOLINGS)
         for flag in ("text_config", "vision_config"):
@@ -128,11 +127,7 @@ class ModelArguments:
     def trains_no_tower(self) -> bool:
         """Whether every tower that the head uses is frozen wholly."""
         frozen = frozen_modalities(self.freeze, self.unfreeze_last)
-        return self.unfreeze_last is None and self._used_modalities().issubset(frozen)
-
-    def _used_modalities(self) -> set[str]:
-        head = FUSION_HEADS[self.fusion]
-        return {kind for kind, is_used in (("text", head.uses_text), ("image", head.uses_image)) if is_used}
+        return self.unfreeze_last is None and set(FUSIONS[self.fusion]).issubset(frozen)
 
     def _check_freezing(self) -> None:
         if self.unfreeze_last is not None and self.unfreeze_last < 1:
@@ -141,7 +136,7 @@ class ModelArguments:
                 "--freeze alone."
             )
         frozen = frozen_modalities(self.freeze, self.unfreeze_last)
-        if self.cache_features and not self._used_modalities().intersection(frozen):
+        if self.cache_features and not set(FUSIONS[self.fusion]).intersection(frozen):
             raise InputError(
                 f"Got --cache_features with --fusion {self.fusion}, which uses no frozen tower; freeze one with "
                 "--freeze or --unfreeze_last, or leave --cache_features out."

@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 
 from data_utils.errors import InputError
-from modeling.configuration import SentimentConfig, frozen_modalities
+from modeling.choices import frozen_modalities
+from modeling.configuration import SentimentConfig
 from modeling.features import Features
 from modeling.fusion import TransformerLayer, get_fusion_head
 from modeling.output import SentimentOutput

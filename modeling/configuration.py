@@ -8,18 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from data_utils.errors import check_choice
-from modeling.fusion import FUSION_HEADS
-from modeling.sizes import check_width
-
-ARCHITECTURES = ("baseline", "vilbert", "clip")
-FREEZE_CHOICES = ("none", "text", "image", "both")
-
-
-def frozen_modalities(freeze: str, unfreeze_last: int | None) -> tuple[str, ...]:
-    """Which of "text" and "image" have a tower that is frozen, wholly or but for its last blocks."""
-    if freeze == "both" or (freeze == "none" and unfreeze_last is not None):
-        return ("text", "image")
-    return () if freeze == "none" else (freeze,)
+from modeling.choices import ARCHITECTURES, FREEZE_CHOICES, FUSIONS, check_width
 
 
 @strict
@@ -64,7 +53,7 @@ class SentimentConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_choice("architecture", self.architecture, ARCHITECTURES)
-        check_choice("fusion", self.fusion, FUSION_HEADS)
+        check_choice("fusion", self.fusion, FUSIONS)
         check_choice("freeze", self.freeze, FREEZE_CHOICES)
         check_width("align_dim", self.align_dim)
         super().__post_init__(**kwargs)

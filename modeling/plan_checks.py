@@ -10,8 +10,8 @@ from transformers import PreTrainedConfig
 
 from data_utils.errors import InputError
 from modeling.arguments import ModelArguments
+from modeling.choices import frozen_modalities
 from modeling.classifier import SentimentClassifier
-from modeling.configuration import frozen_modalities
 from modeling.fusion import get_fusion_head
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from torch.nn.modules.module import (
 
 from data_utils.errors import InputError
 
-MAX_WIDTH = 65_536  # of the vectors that towers are brought to
 MAX_PARTS = 10_000  # modules and tensors of one model; that many are built in about a second
 BYTES_PER_WEIGHT = 4
 
@@ -64,12 +63,6 @@ def bounded_build(name: str) -> Iterator[None]:
         _tallies.pop()
         for hook in hooks:
             hook.remove()
-
-
-def check_width(name: str, width: int | None) -> None:
-    """`InputError` unless vectors can have the width; `name` says which ones."""
-    if width is not None and not 2 <= width <= MAX_WIDTH:
-        raise InputError(f"Got {name} {width}; allowed are 2 to {MAX_WIDTH:,}.")
 
 
 def _count_parameters() -> Any:

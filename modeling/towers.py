@@ -16,16 +16,14 @@ from transformers.utils import ModelOutput
 
 from data_utils.errors import InputError, reason_of
 from modeling.attention import ATTENTION
+from modeling.choices import check_width
 from modeling.frozen import FrozenBlocks, cut_blocks
 from modeling.patches import embed_patches_linearly
-from modeling.sizes import bounded_build, check_width
+from modeling.sizes import bounded_build
 from modeling.untrusted import check_sizes, drop_code
 
 # SigLIP reads a text from its last position, and was trained on texts padded to one length, without a mask.
 READ_AT_THE_END = ("siglip_text_model", "siglip2_text_model")
-
-
-POOLINGS = ("default", "mean")
 
 
 def tower_settings(
@@ -41,7 +39,7 @@ def tower_settings(
     Args:
         encoder_class, config: of transformers.
         projection_dim: width of the pretrained projection, None without one.
-        pooling: of `POOLINGS`, see `Tower`.
+        pooling: of `modeling.choices.POOLINGS`, see `Tower`.
         feature_layers: see `Tower`.
     """
     settings = config.to_dict()

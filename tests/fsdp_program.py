@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from modeling import SentimentClassifier
 from training import launch
+from training.ranks import part_ranks
 
 CASES = {
     "baseline": ("baseline", "cross_attn", {}),
@@ -129,7 +130,7 @@ if __name__ == "__main__":
     engage_fsdp()
     if sys.argv[1] == "cases":
         run_cases(Path(sys.argv[2]))
-        launch.part_ranks()
+        part_ranks()
     else:
         import train as entry
 

@@ -11,6 +11,7 @@ from tiny import LABELS, SIZES, TOKENIZER
 from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig, ViTModel, set_seed
 
 from data_utils.split_file import load_split
+from evaluation.arguments import parse_comparison
 from evaluation.compare import run_compare
 from evaluation.compare_runs import load_run
 from evaluation.metrics import classification_metrics
@@ -96,7 +97,7 @@ def test_comparison_takes_the_files_beside_a_run(root, tmp_path, capsys):
     shutil.copy(root / "out" / "text.csv", run / "predictions_oof.csv")
     files = [str(root / "out" / f"{name}.csv") for name in ("majority", "both")]
     assert [load_run(path, path).kind for path in (*files, str(run))] == ["file", "file", "folds"]
-    run_compare([*files, str(run)])
+    run_compare(parse_comparison([*files, str(run)]))
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("majority.csv", "both.csv", "run"))
 

@@ -16,6 +16,7 @@ from comparing import draw_labels, draw_probabilities, make_answers, write_run
 from PIL import Image
 
 from data_utils.errors import InputError
+from evaluation.arguments import parse_comparison
 from evaluation.compare import compare_runs, run_compare
 from evaluation.compare_pairs import format_p, format_points
 from evaluation.compare_plot import draw_comparison
@@ -39,7 +40,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         (["a"], "Got 1 run to compare; pass two or more"),
         (["a", "b", "../{here}/a"], "twice"),
         (["a", "nowhere"], "'nowhere', which has no predictions"),
-        (["a", "b", "--seed", "3"], "Unrecognized arguments"),
+        (["a", "b", "--seed", "3"], "which is no flag of evaluate.py compare"),
         (["a", "b", "--output", "a/metrics.json"], "choose a folder that may be written to"),
     ],
 )
@@ -50,7 +51,7 @@ def test_mistakes_get_one_sentence(
     make_run("b", draw_probabilities(1, 4))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
-        run_compare([word.format(here=tmp_path.name) for word in words])
+        run_compare(parse_comparison([word.format(here=tmp_path.name) for word in words]))
 
 
 def test_p_values_and_points_are_rounded_without_lies() -> None:
@@ -67,7 +68,7 @@ def test_files_hold_what_the_screen_shows(
     folds = make_run("of folds", draw_probabilities(2, 3), draw_probabilities(2, 4), folds=True, metrics=metrics)
     metrics["training"]["resumed_at_step"] = 5
     single = make_run("single|run", draw_probabilities(0, 5), metrics=metrics | {"best": {"metric": "macro_f1"}})
-    run_compare([folds, single, "--output", str(tmp_path / "new" / "out")])
+    run_compare(parse_comparison([folds, single, "--output", str(tmp_path / "new" / "out")]))
     out, screen = tmp_path / "new" / "out", capsys.readouterr().out
     names = {"comparison.md", "comparison.csv", "pairs.csv", "comparison.json", "comparison.png"}
     assert {path.name for path in out.iterdir()} == names
@@ -113,7 +114,7 @@ def test_other_ranks_print_and_write_nothing(
 ) -> None:
     paths = [make_run("a", draw_probabilities(2, 3)), make_run("b", draw_probabilities(1, 4))]
     monkeypatch.setenv("RANK", "1")
-    run_compare([*paths, "--output", str(tmp_path / "out")])
+    run_compare(parse_comparison([*paths, "--output", str(tmp_path / "out")]))
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "out").exists()
 

@@ -11,6 +11,7 @@ import pytest
 from comparing import draw_probabilities, write_run
 
 from data_utils.split_file import Split, save_split
+from evaluation.arguments import parse_comparison
 from evaluation.compare import compare_runs, run_compare
 from evaluation.report import write_json
 from evaluation.run_folder import RunFolder
@@ -69,7 +70,7 @@ def test_other_data_are_said_and_when_it_may_be_their_preparation(
     assert f"{OTHER_DATA} (data_fingerprint in config.yaml) is not the same in all runs (one; third, second)" in remarks
     assert ALONE not in remarks
     assert ALONE in join_remarks(first, make("fourth", data="c", picture=64))
-    run_compare([first, str(tmp_path / "third"), "--output", str(tmp_path / "out")])
+    run_compare(parse_comparison([first, str(tmp_path / "third"), "--output", str(tmp_path / "out")]))
     assert OTHER_DATA in capsys.readouterr().out
     assert OTHER_DATA in (tmp_path / "out" / "comparison.md").read_text().split("## To be known")[1]
 

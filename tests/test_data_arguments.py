@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from transformers import HfArgumentParser
 
 from data_utils import DataArguments, InputError
+from data_utils.command_line import FlagParser
 
 
 def test_defaults_are_those_of_the_report():
@@ -41,10 +41,9 @@ def test_wrong_value_is_refused_with_what_is_allowed(options, named):
 
 
 def test_every_field_is_a_flag_with_help():
-    parser = HfArgumentParser(DataArguments)
-    (data,) = parser.parse_args_into_dataclasses(
-        ["--data_dir", "d", "--labels", "no", "yes", "--image_size", "64", "--allow_leaky_split", "--val_ratio", "0"]
-    )
+    parser = FlagParser(DataArguments)
+    words = "--data_dir d --labels no yes --image_size 64 --allow_leaky_split --val_ratio 0"
+    data = DataArguments(**parser.parse(words.split()))
     assert (data.labels, data.image_size, data.allow_leaky_split, data.val_ratio) == (["no", "yes"], 64, True, 0.0)
     assert all(action.help for action in parser._actions)
 

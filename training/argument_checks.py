@@ -11,13 +11,12 @@ from transformers import Trainer, get_scheduler
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from data_utils.errors import InputError, check_choice
-from training.losses import CLASS_WEIGHTS
+from training.flags import CLASS_WEIGHTS, METRICS
 
 if TYPE_CHECKING:
     from training.arguments import SentimentTrainingArguments
 
 MAX_SEED = 2**32 - 1  # numpy's
-METRICS = ("accuracy", "macro_f1", "weighted_f1", "ece", "loss")
 # Of a schedule's arguments those that --lr_scheduler_kwargs doesn't give.
 _GIVEN_TO_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs")
 # Words in the names of optimizers that group a model's weights by themselves.

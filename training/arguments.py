@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +15,12 @@ from data_utils.errors import InputError
 from data_utils.memory import keep_freed_memory
 from modeling import SentimentClassifier, count_matrix_weights
 from training import launch
-from training.argument_checks import METRICS, check_flags, check_optimizer, check_schedule
-from training.losses import CLASS_WEIGHTS, ClassBalance
+from training.argument_checks import check_flags, check_optimizer, check_schedule
+from training.flags import EvaluationFlags, OutputFlags, TrainingFlags
+from training.losses import ClassBalance
+from training.ranks import launched_world_size, uses_deepspeed
 
 logger = logging.getLogger(__name__)
-LATEST = "latest"
 # Of the towers' matrices: smaller ones gain little by bfloat16 on a CPU that has it.
 MIN_WEIGHTS_FOR_BF16 = 10_000_000
 # Flags that change no figure: what is many trainings goes on under others.
@@ -59,91 +60,8 @@ UPDATE_FLAGS = (
 
 
 @dataclass
-class SentimentTrainingArguments(TrainingArguments):
-    """`TrainingArguments` with the defaults of this project. Every flag of Trainer works."""
-
-    output_dir: str | None = field(default=None, metadata={"help": "Run folder. Default: runs/{model}-{fusion}."})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Rows per device and evaluation step."})
-    num_train_epochs: float = field(default=10, metadata={"help": "Passes over the training part."})
-    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the towers."})
-    head_learning_rate: float | None = field(
-        default=None,
-        metadata={
-            "help": "Peak learning rate of all that is new (fusion, classifier, missing-modality vectors). "
-            "Default: 10 times --learning_rate over pretrained towers, else the same."
-        },
-    )
-    weight_decay: float = field(default=1e-4, metadata={"help": "AdamW's weight decay (not on biases and norms)."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: a share of all steps if under 1, else steps."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate after warm-up."})
-    class_weights: str = field(
-        default="none",
-        metadata={"help": f"Weights of the loss against rare classes: {', '.join(CLASS_WEIGHTS)} (of 1 / frequency)."},
-    )
-    logit_adjustment: float = field(
-        default=0.0,
-        metadata={
-            "help": "Against rare classes: the loss adds this times the log of each class's share to its logit, which "
-            "the model makes up for, so that it answers rare classes more often. 0 turns it off."
-        },
-    )
-    modality_dropout: float = field(
-        default=0.1,
-        metadata={
-            "help": "Share of training rows whose text, and the share whose picture, is replaced by the learned "
-            "missing-modality vector (never both), so that one modality alone can be judged. 0 turns it off."
-        },
-    )
-    unimodal_loss_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "Adds this times the losses of the same rows by their text alone and by their picture alone, so "
-            "that the model answers well where one is missing; the towers don't run again. 0 turns it off."
-        },
-    )
-    folds: int | None = field(
-        default=None,
-        metadata={
-            "help": "Cross-validation: deal the rows into K folds by group and class, and train a model for each, "
-            "which judges it. evaluate.py takes the run as one model: the mean of all."
-        },
-    )
-    seeds: int = field(
-        default=1, metadata={"help": "With --folds: train each of them this often, from --seed and the seeds after it."}
-    )
-    dry_run: bool = field(
-        default=False,
-        metadata={"help": "Make one update on every rank, print what this launch really does, and write nothing."},
-    )
-    profile: bool = field(
-        default=False,
-        metadata={"help": "Write a trace of updates 4 to 6 and a table of where their time went to RUN/profile."},
-    )
-    early_stopping_patience: int = field(
-        default=0, metadata={"help": "Stop after this many evaluations without a better model; 0 never stops early."}
-    )
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps, epoch."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save checkpoints: no, steps, epoch, best."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept (the best is always kept)."})
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best model, not the last."})
-    metric_for_best_model: str | None = field(
-        default="accuracy", metadata={"help": f"Validation metric of the best model: {', '.join(METRICS)}."}
-    )
-    # None where they aren't given, so that `--bf16 False` can contradict the launcher; True or False afterwards.
-    bf16: bool = field(default=None, metadata={"help": "Compute in bfloat16; weights and optimizer stay float32."})
-    fp16: bool = field(default=None, metadata={"help": "Compute in float16 (GPU); weights and optimizer float32."})
-    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Not needed: every built parameter gets a gradient."}
-    )
-    report_to: str = field(default="tensorboard", metadata={"help": "Trackers, or none."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: the collator picks the columns."})
-    restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "A resumed run goes on counting towards --early_stopping_patience."}
-    )
-    resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "A checkpoint folder, or latest: the newest of the run folder if there is one."}
-    )
+class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, TrainingArguments):
+    """`TrainingArguments` with the flags and defaults of `training.flags`. Every flag of Trainer works."""
 
     def __post_init__(self) -> None:
         output_dir = self.output_dir
@@ -179,7 +97,7 @@ class SentimentTrainingArguments(TrainingArguments):
                 "On the CPU with %d of %d cores a process: OMP_NUM_THREADS sets it.", torch.get_num_threads(), num_cores
             )
         # DeepSpeed ignores a launch marked as CPU, and plain data parallel wraps nothing unless it is marked so.
-        if launch.uses_deepspeed() or self.deepspeed:
+        if uses_deepspeed() or self.deepspeed:
             self.ddp_backend = self.ddp_backend or "gloo"
         else:
             self.use_cpu = True
@@ -209,7 +127,7 @@ class SentimentTrainingArguments(TrainingArguments):
 
     def _check_launch(self) -> None:
         """The processes must have found each other, and one process takes one device (no `nn.DataParallel`)."""
-        asked_for = launch.launched_world_size()
+        asked_for = launched_world_size()
         if self.world_size != asked_for:
             raise InputError(
                 f"{asked_for} processes were launched, but each believes to be one of {self.world_size}. "

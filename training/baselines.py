@@ -43,7 +43,6 @@ from training.console import clear_errors, set_up_logging
 from training.cross_validation import draw_folds
 from training.data import TrainingData, prepare_data
 from training.features import use_features
-from training.launch import launched_world_size, uses_deepspeed, uses_fsdp
 from training.linear_probe import (
     INNER_FOLDS,
     STRENGTHS,
@@ -56,6 +55,7 @@ from training.linear_probe import (
 )
 from training.parsing import parse_arguments
 from training.probe import FeatureRows
+from training.ranks import launched_world_size, uses_deepspeed, uses_fsdp
 from training.run import choose_run, describe_environment, lock_run, move_aside
 
 logger = logging.getLogger("training.baselines")  # __name__ is __main__ where python -m starts it

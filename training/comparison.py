@@ -17,11 +17,12 @@ from evaluation.compare import compare_runs, write_all
 from evaluation.compare_report import format_comparison
 from modeling.arguments import ModelArguments
 from modeling.plan import check_sources
-from training.arguments import LATEST, SentimentTrainingArguments
+from training.arguments import SentimentTrainingArguments
 from training.console import quiet
 from training.cross_validation import check_supported, draw_folds
-from training.launch import is_main_process
+from training.flags import LATEST
 from training.parsing import find_recipe, parse_arguments, read_recipe, spell_flags, to_flags
+from training.ranks import is_main_process
 from training.run import choose_run
 
 logger = logging.getLogger(__name__)

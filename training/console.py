@@ -11,13 +11,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tqdm.auto import tqdm
-from transformers.utils import logging as transformers_logging
+from tqdm import tqdm
 
-from data_utils.errors import InputError, refuse_long_names
+from data_utils.errors import InputError, RankError, refuse_long_names
 from data_utils.refusals import MachineError, describe_refusal, find_refusal
 from data_utils.screen import printable, show_error, start_logging
-from training.launch import find_lost_contact, is_local_main_process, is_main_process, leave_ranks, part_ranks
+from training.ranks import find_lost_contact, is_local_main_process, is_main_process, leave_ranks, part_ranks
 from training.signals import REQUEUE_CODE, Interrupted
 
 INTERRUPTED_CODE = 130  # 128 and the number of SIGINT, as of a shell
@@ -40,18 +39,24 @@ def set_up_logging() -> None:
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
     # accelerate's, about the accumulation that Trainer does by itself.
     logging.getLogger("accelerate.accelerator").addFilter(lambda record: "steps mismatch" not in record.getMessage())
+
+
+def set_up_libraries() -> None:
+    """The same for transformers, whose import takes too long for a start that may end with --help."""
+    from transformers.utils import logging as transformers_logging
+
     transformers_logging.disable_progress_bar()  # of saving and loading: a line for every checkpoint
     if not is_main_process():
         transformers_logging.set_verbosity_error()
 
 
 @contextmanager
-def clear_errors(*expected: type[Exception]) -> Iterator[None]:
-    """End the program with one line, and code 2 on an `InputError`, code 1 on the other `expected` errors.
+def clear_errors() -> Iterator[None]:
+    """End the program with one line, and code 2 on an `InputError`, code 1 on a `RankError`.
 
     Code 75 stands for an interrupted job, which can be resumed, code 130 for Ctrl-C, and code 1 also for ranks that are
     out of reach and for what the machine refuses. An `InputError` meets every rank, or those of one machine, so one of
-    each speaks; the others may meet one rank.
+    each speaks; a `RankError` may meet one rank.
     """
     try:
         with refuse_long_names():
@@ -74,7 +79,7 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
     except MachineError as error:
         _write_refusal(str(error))
         leave_ranks(1)
-    except expected as error:
+    except RankError as error:
         _write_error(str(error))
         leave_ranks(1)
     except Exception as error:

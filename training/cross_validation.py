@@ -28,9 +28,11 @@ from evaluation.run_folder import RunFolder
 from modeling import SentimentConfig
 from modeling.arguments import ModelArguments
 from modeling.plan import plan_model
-from training.arguments import LATEST, NEUTRAL_FLAGS, SentimentTrainingArguments
+from training.arguments import NEUTRAL_FLAGS, SentimentTrainingArguments
 from training.console import quiet
-from training.launch import check_same_everywhere, is_main_process, shares_files, wait_for_everyone
+from training.flags import LATEST
+from training.launch import check_same_everywhere, shares_files, wait_for_everyone
+from training.ranks import is_main_process
 from training.run import choose_run, describe_environment, lock_run, move_aside, note_interruption
 from training.updates import check_updates
 

@@ -14,8 +14,8 @@ from data_utils.screen import show
 from modeling.plan import ModelPlan
 from training.data import TrainingData
 from training.dry_sheet import describe_memory, describe_ranks, describe_schedule, describe_sources
-from training.launch import is_main_process
 from training.rank_memory import count_bytes, iterate_gradients, iterate_optimizer, iterate_parameters
+from training.ranks import is_main_process
 from training.stream_data import StreamedData
 from training.trainer import SentimentTrainer
 

@@ -20,7 +20,7 @@ from data_utils.batches import BatchReader
 from data_utils.collator import PairCollator
 from data_utils.feature_columns import FeatureColumn
 from modeling import SentimentClassifier
-from training.launch import is_main_process
+from training.ranks import is_main_process
 
 PICTURES_PER_BATCH = 64
 # Texts are sorted by length and packed up to so many tokens, padding included.

@@ -1,16 +1,12 @@
-"""The ranks of this launch: what was asked for, what is there, and how they part."""
+"""The ranks of this launch: whether what is there is what was asked for."""
 
 from __future__ import annotations
 
-import atexit
 import os
-import re
-import sys
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from accelerate import PartialState
@@ -19,35 +15,9 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data_utils.errors import InputError
+from training.ranks import is_main_process, launched_world_size, uses_fsdp
 
-# gloo raises plain RuntimeErrors; most begin with the path of its source.
-GLOO_MESSAGE = re.compile(r"/gloo/|Gloo connect|Application timeout caused pair closure")
 LAUNCH_REMEDY = "Launch with torchrun, or with accelerate and a file of accelerate_configs/."
-
-
-def is_main_process() -> bool:
-    """Whether this is rank 0 of the launch (known from the environment, before any process group exists)."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def is_local_main_process() -> bool:
-    """Whether this is the first process of its machine."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def launched_world_size() -> int:
-    """How many processes the launcher started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def uses_deepspeed() -> bool:
-    """Whether accelerate was told to use DeepSpeed."""
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-
-
-def uses_fsdp() -> bool:
-    """Whether accelerate was told to use FSDP."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def check_started_as_asked() -> None:
@@ -160,44 +130,6 @@ def check_wrapping(model: nn.Module, *, zero_stage: int | None, world_size: int)
             raise InputError("The launch asks for FSDP, but no parameter of the model is sharded.")
     elif world_size > 1 and not isinstance(getattr(model, "_orig_mod", model), DistributedDataParallel):
         raise InputError(f"{world_size} processes were launched, but each would train alone. {LAUNCH_REMEDY}")
-
-
-def find_lost_contact(error: RuntimeError) -> str | None:
-    """Why the other ranks can't be reached any more, if this is what the error is about; else None."""
-    if not isinstance(error, distributed.DistError) and not GLOO_MESSAGE.search(str(error)):
-        return None
-    # The first line, without the place in the library's source; what follows may be its stack.
-    return re.sub(r"^\[\S+\] ", "", str(error).strip()).splitlines()[0].rstrip(".")
-
-
-def part_ranks(exit_code: int = 0) -> None:
-    """Destroy the process group; under gloo this ends the process, with `exit_code`.
-
-    gloo's threads free the tensors of finished work at any later time, and one that does so while Python shuts down
-    aborts the process after all was done (pytorch/pytorch#179291). So all that runs at exit runs here, and what
-    follows it, the shutdown of the interpreter, is left out.
-    """
-    if not distributed.is_initialized():
-        return
-    uses_gloo = "gloo" in distributed.get_backend()
-    distributed.destroy_process_group()
-    if uses_gloo:
-        _end_process(exit_code)
-
-
-def leave_ranks(exit_code: int) -> NoReturn:
-    """End the program after an error, without waiting for ranks that may not have met it."""
-    if distributed.is_initialized():
-        _end_process(exit_code)
-    sys.exit(exit_code)
-
-
-def _end_process(exit_code: int) -> NoReturn:
-    """Run what runs at exit, then end without shutting down the interpreter or the process group."""
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code)
 
 
 def wait_for_everyone() -> None:

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from data_utils.pairs import NO_LABEL_ID
 
-CLASS_WEIGHTS = ("none", "sqrt", "balanced")
-
 
 @dataclass(frozen=True)
 class ClassBalance:

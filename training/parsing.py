@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from data_utils.arguments import DataArguments
 from data_utils.bounded import MAX_DOCUMENT, parse_yaml, read_bounded
-from data_utils.command_line import FlagParser
+from data_utils.command_line import Flag, FlagParser, list_flags
 from data_utils.errors import InputError
 from modeling.arguments import ModelArguments
-from training.arguments import SentimentTrainingArguments
+from training.console import quiet
+from training.flags import EvaluationFlags, OutputFlags, TrainingFlags
+from training.trainer_flags import read_trainer_flags
 
+if TYPE_CHECKING:
+    from training.arguments import SentimentTrainingArguments
+
+T = TypeVar("T")
 # Sections that make a recipe one of many trainings, and the flags that start them.
 SECTIONS = {"sweep": "--sweep", "runs": "--compare"}
 _RECIPE_FLAGS = ("--config", "--sweep", "--compare")
-_GROUPS = (ModelArguments, DataArguments, SentimentTrainingArguments)
+_GROUPS = (ModelArguments, DataArguments, TrainingFlags, EvaluationFlags, OutputFlags)
 
 
 def parse_arguments(
@@ -33,23 +40,19 @@ def parse_arguments(
     Raises:
         InputError: an unknown flag (with the nearest known one), or a value that isn't allowed.
     """
-    parser = FlagParser(_GROUPS, description=description, allow_abbrev=False)
-    parser.add_argument("--config", help="YAML file of flags (a recipe); flags on the command line win over it.")
-    parser.add_argument(
-        "--sweep",
-        help="Recipe with lists of values in a section `sweep`: train a head over frozen towers for each combination.",
-    )
-    parser.add_argument(
-        "--compare", help="Recipe with a section `runs` of {name: {flag: value}}: train them all, and compare them."
-    )
-    starter, path, flags = find_recipe(argv)
+    starter, path, words = find_recipe(argv)
+    parser = build_parser(description)
     if starter == "--config":
-        flags = [*to_flags(read_recipe(path)), *flags]
+        words = [*_read_words(parser, starter, path), *words]
     elif starter is not None:
         raise InputError(f"Got {starter} {path}, which train.py takes; here the flags are those of one training.")
+    values = parser.parse(words)
+    model, data = _take(ModelArguments, values), _take(DataArguments, values)
+    data.refuse_unused()
+    from training.arguments import SentimentTrainingArguments  # takes seconds, so after what is judged without it
+
     try:
-        model, data, training, _ = parser.parse(flags)
-        data.refuse_unused()
+        training = SentimentTrainingArguments(**values)
     except InputError:
         raise
     except ValueError as error:  # TrainingArguments' own checks
@@ -58,6 +61,67 @@ def parse_arguments(
         factor = 1 if model.from_scratch or model.model == "baseline" else 10
         training.head_learning_rate = factor * training.learning_rate
     return model, data, training
+
+
+def check_command_line(argv: Sequence[str], *, description: str = "Train a classifier.") -> None:
+    """Answer --help, and refuse what can be judged before the imports of a training, which take seconds.
+
+    Args:
+        argv, description: as of `parse_arguments`.
+
+    Raises:
+        InputError: an unknown flag, or a value of the model's or the data's flags that isn't allowed.
+    """
+    starter, path, words = find_recipe(argv)
+    parser = build_parser(description)
+    if starter is not None:
+        words = [*_read_words(parser, starter, path), *words]
+    values = parser.parse(words)
+    if starter in (None, "--config"):  # others have flags that are told in their sections
+        with quiet(True):  # a training says it again
+            _take(ModelArguments, values)
+            _take(DataArguments, values).refuse_unused()
+
+
+def build_parser(description: str) -> FlagParser:
+    """The parser of train.py's flags; those that are Trainer's alone are told by --help_all."""
+    parser = FlagParser(*_GROUPS, usage="%(prog)s [--config RECIPE] [--flag value ...]", description=description)
+    recipes = parser.add_argument_group("recipes")
+    recipes.add_argument(
+        "--config", metavar="FILE", help="YAML file of flags (a recipe); flags on the command line win over it."
+    )
+    recipes.add_argument(
+        "--sweep",
+        metavar="FILE",
+        help="Recipe with lists of values in a section `sweep`: train a head over frozen towers for each combination.",
+    )
+    recipes.add_argument(
+        "--compare",
+        metavar="FILE",
+        help="Recipe with a section `runs` of {name: {flag: value}}: train them all, and compare them.",
+    )
+    parser.add_flags("transformers.Trainer", _trainer_flags(), is_hidden=True)
+    return parser
+
+
+def _take(group: type[T], values: dict[str, Any]) -> T:
+    """The dataclass of its own values, which are taken out."""
+    return group(**{field.name: values.pop(field.name) for field in fields(group) if field.name in values})
+
+
+def _read_words(parser: FlagParser, starter: str, path: Path) -> list[str]:
+    """A recipe's flags as words of a command line, without those of its section; all their names are checked.
+
+    Raises:
+        InputError: the recipe can't be read, or a name in it is no flag.
+    """
+    section = next((name for name, flag in SECTIONS.items() if flag == starter), None)
+    values = read_recipe(path, section)
+    inside = values.pop(section, None)
+    parts = inside.values() if section == "runs" and isinstance(inside, dict) else [inside]
+    for part in (values, *(part for part in parts if isinstance(part, dict))):
+        parser.check_names([f"--{name}" for name in spell_flags(path, part)], source=f" in the recipe {path}")
+    return to_flags(values)
 
 
 def find_recipe(argv: Sequence[str]) -> tuple[str | None, Path | None, list[str]]:
@@ -69,7 +133,7 @@ def find_recipe(argv: Sequence[str]) -> tuple[str | None, Path | None, list[str]
     Raises:
         InputError: it names more than one.
     """
-    finder = FlagParser((), add_help=False, allow_abbrev=False)
+    finder = FlagParser(add_help=False)
     for flag in _RECIPE_FLAGS:
         finder.add_argument(flag, action="append", default=[])
     known, rest = finder.parse_known_args(argv)
@@ -167,5 +231,11 @@ def _words(name: str, value: Any) -> list[str]:
 @cache
 def _flags_of_words() -> frozenset[str]:
     """The flags that are not true or false."""
-    types = {name: kind for group in _GROUPS for name, kind in get_type_hints(group).items()}
-    return frozenset(name for name, kind in types.items() if kind is not bool and bool not in get_args(kind))
+    flags = [*(flag for group in _GROUPS for flag in list_flags(group)), *_trainer_flags()]
+    return frozenset(flag.name for flag in flags if flag.kind is not bool and bool not in get_args(flag.kind))
+
+
+@cache
+def _trainer_flags() -> tuple[Flag, ...]:
+    """Trainer's flags without those that stand in our groups."""
+    return tuple(read_trainer_flags(without={flag.name for group in _GROUPS for flag in list_flags(group)}))

@@ -27,8 +27,8 @@ from data_utils.batches import BatchReader
 from data_utils.collator import PairCollator
 from evaluation.metrics import classification_metrics
 from modeling import SentimentClassifier
-from training.argument_checks import METRICS
 from training.arguments import SentimentTrainingArguments
+from training.flags import METRICS
 from training.losses import ClassBalance
 from training.objective import group_parameters, training_loss
 from training.trainer import NonFiniteLossError, SentimentTrainer, softmax

@@ -14,8 +14,9 @@ from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier
 from modeling.state import check_frozen_weights, check_weights_fit
 from training import checkpoints
-from training.arguments import LATEST, SentimentTrainingArguments
+from training.arguments import SentimentTrainingArguments
 from training.data import TrainingData
+from training.flags import LATEST
 from training.stream_data import StreamedData
 
 logger = logging.getLogger(__name__)

@@ -29,11 +29,12 @@ from evaluation.scoring import score_predictions
 from modeling import parameter_table
 from modeling.arguments import ModelArguments
 from modeling.build import save_processors
-from training.arguments import LATEST, SentimentTrainingArguments
+from training.arguments import SentimentTrainingArguments
 from training.checkpoints import clear_leftovers, grant_as
 from training.console import GO_ON
 from training.data import TrainingData
-from training.launch import is_main_process
+from training.flags import LATEST
+from training.ranks import is_main_process
 from training.signals import REQUEUE_CODE, Interrupted
 from training.stream_data import StreamedData
 from training.trainer import SentimentTrainer, softmax

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from training.launch import leave_ranks
+from training.ranks import leave_ranks
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # "Temporary failure, try again" of sysexits.h: the job is to be started again with --resume_from_checkpoint latest.

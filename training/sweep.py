@@ -26,9 +26,10 @@ from modeling.fusion import get_fusion_head
 from modeling.plan import ModelPlan, plan_model
 from training.arguments import NEUTRAL_FLAGS
 from training.console import quiet
-from training.launch import check_same_everywhere, is_main_process, shares_files, wait_for_everyone
+from training.launch import check_same_everywhere, shares_files, wait_for_everyone
 from training.parsing import to_flags
 from training.probe import FeatureRows, train_head
+from training.ranks import is_main_process
 from training.run import choose_run, describe_environment, lock_run, move_aside
 from training.sweep_data import HeadBuilder, SweepData, prepare_sweep, read_features
 from training.sweep_recipe import SweepRecipe, Trial

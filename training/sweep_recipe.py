@@ -12,10 +12,11 @@ from typing import Any
 from data_utils.arguments import DataArguments
 from data_utils.errors import InputError, check_choice
 from modeling.arguments import ModelArguments
-from training.arguments import LATEST, SentimentTrainingArguments
+from training.arguments import SentimentTrainingArguments
 from training.console import quiet
-from training.launch import uses_deepspeed, uses_fsdp
+from training.flags import LATEST
 from training.parsing import find_recipe, parse_arguments, read_recipe, spell_flags, to_flags
+from training.ranks import uses_deepspeed, uses_fsdp
 
 SECTION, FOLDS = "sweep", "folds"
 # Flags that change neither the towers nor the rows.

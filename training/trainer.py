@@ -18,12 +18,13 @@ from transformers.trainer_utils import PredictionOutput
 
 from data_utils.batches import BatchReader
 from data_utils.collator import PairCollator
+from data_utils.errors import RankError
 from data_utils.pairs import NO_LABEL_ID
 from evaluation.inference import check_rows_counted_once
 from evaluation.metrics import SentimentMetrics
 from modeling import SentimentClassifier, SentimentOutput
-from training.argument_checks import METRICS
 from training.arguments import SentimentTrainingArguments
+from training.flags import METRICS
 from training.losses import ClassBalance
 from training.objective import group_parameters, training_loss
 from training.resumable import ResumableTrainer
@@ -35,7 +36,7 @@ NON_FINITE_REMEDY = (
 )
 
 
-class NonFiniteLossError(ArithmeticError):
+class NonFiniteLossError(RankError):
     """The loss, a gradient or an answer became nan or infinite; no further update is made."""
 
 

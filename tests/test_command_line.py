@@ -1,0 +1,230 @@
+"""Command lines: quick answers, groups of --help, the flag that was meant, and Trainer's flags as Trainer has them."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from transformers import TrainingArguments
+
+import train
+from data_utils.command_line import FlagParser, _base
+from data_utils.errors import InputError
+from data_utils.flag_hints import SYNONYMS
+from evaluation.arguments import parse_arguments as parse_evaluation
+from evaluation.arguments import parse_comparison
+from modeling.choices import FUSIONS
+from modeling.fusion import FUSION_HEADS
+from training.arguments import SentimentTrainingArguments
+from training.flags import EvaluationFlags, OutputFlags, TrainingFlags
+from training.parsing import build_parser, check_command_line, parse_arguments
+from training.trainer_flags import read_trainer_flags
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "transformers", "datasets", "accelerate", "pandas", "scipy", "sklearn", "matplotlib")
+# Each line: a main, its words, and its exit code.
+STARTS = [
+    ("train.py", ["--help"], 0),
+    ("train.py", ["--help_all"], 0),
+    ("train.py", ["--lerning_rate", "1"], 2),
+    ("train.py", ["--learning_rate", "fast"], 2),
+    ("train.py", ["--gradient_accumulation_steps", "many"], 2),
+    ("train.py", ["--data_dir", "d", "--fusion", "atn"], 2),
+    ("train.py", ["--data_dir", "d", "--config", "{recipe}"], 2),
+    ("train.py", ["--compare", "{comparison}"], 2),
+    ("evaluate.py", ["--help"], 0),
+    ("evaluate.py", ["RUN", "--ablaton"], 2),
+    ("evaluate.py", ["compare", "--help"], 0),
+    ("evaluate.py", ["compare", "a", "b", "--outptu", "c"], 2),
+]
+PROGRAM = """
+import contextlib, io, json, runpy, sys
+found = []
+for name, words in json.loads(sys.argv[1]):
+    sys.argv, code, output = [name, *words], 0, io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        try:
+            (runpy.run_path if name.endswith(".py") else runpy.run_module)(name, run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+    found.append([code, output.getvalue(), [each for each in HEAVY if each in sys.modules]])
+print(json.dumps(found))
+"""
+
+
+def test_help_and_typing_errors_need_no_heavy_import(tmp_path):
+    (tmp_path / "recipe").write_text("fusoin: attn\n")
+    (tmp_path / "comparison").write_text("runs: {a: {lerning_rate: 1}, b: {}}\n")
+    places = {name: str(tmp_path / name) for name in ("recipe", "comparison")}
+    starts = [(name, [word.format(**places) for word in words]) for name, words, _ in STARTS]
+    command = [sys.executable, "-c", f"HEAVY = {HEAVY}\n{PROGRAM}", json.dumps(starts)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for (name, words, expected), (code, output, imported) in zip(STARTS, json.loads(done.stdout), strict=True):
+        assert (code, imported) == (expected, []), (name, words, output)
+        assert output.count("error: ") == (expected == 2)
+
+
+def test_help_has_groups_and_leaves_trainer_to_help_all(capsys):
+    texts = {}
+    for flag in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as end:
+            train.main([flag])
+        assert end.value.code == 0
+        texts[flag] = capsys.readouterr().out
+    titles = [line.removesuffix(":") for line in texts["--help"].splitlines() if line.endswith(":") and line[0] != " "]
+    assert titles == ["options", "model", "data", "training", "evaluation", "output", "recipes"]
+    assert "--torch_compile" not in texts["--help"]
+    assert "--torch_compile" in texts["--help_all"]
+    assert len(texts["--help"].splitlines()) < 250
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("--lr 1", "--learning_rate?"),
+        ("-lr 1", "--learning_rate?"),
+        ("--batch-size 4", "--per_device_train_batch_size?"),
+        ("--epochs=3", "--num_train_epochs?"),
+        ("--warmup_ratio 0.1", "--warmup_steps 0.1?"),
+        ("--group-by-length", "--train_sampling_strategy group_by_length?"),
+        ("--data x", "--data_dir?"),
+        ("--output x", "--output_dir?"),
+        ("--fp32", "--bf16 no?"),
+        ("--learning-rat 1", "--learning_rate?"),
+        ("--num_processes 2", "in front of the program"),
+    ],
+)
+def test_flag_that_was_meant_is_named(words, meant):
+    with pytest.raises(InputError) as refused:
+        check_command_line(words.split())
+    assert "which is no flag of" in str(refused.value)
+    assert meant in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("RUN --batch_size 4", "--per_device_eval_batch_size?"),
+        ("RUN --data x", "--data_dir?"),
+        ("--workers 2", "--dataloader_num_workers?"),
+        ("RUN --output-dir x", "--output?"),
+        ("RUN --fp32", "--mixed_precision no?"),
+    ],
+)
+def test_flag_that_was_meant_is_named_by_evaluate(words, meant):
+    with pytest.raises(InputError) as refused:
+        parse_evaluation(words.split())
+    assert meant in str(refused.value)
+
+
+def test_every_hint_is_a_flag_of_a_program_and_no_flag_has_a_hint():
+    known = set(build_parser("")._option_string_actions)
+    elsewhere = {"--output", "--mixed_precision", "--predict"}
+    for name, flags in SYNONYMS.items():
+        assert f"--{name}" not in known
+        assert all(f"--{flag.split()[0]}" in known | elsewhere for flag in flags)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        ("--config", "lr: 1"),
+        ("--sweep", "lr: 1\nsweep: {fusion: [early]}"),
+        ("--sweep", "sweep: {lr: [1, 2]}"),
+        ("--compare", "runs: {a: {lr: 1}, b: {}}"),
+    ],
+)
+def test_flag_that_was_meant_is_named_with_its_recipe(tmp_path, flag, text):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(InputError) as refused:
+        check_command_line([flag, str(tmp_path / "recipe.yaml")])
+    assert f"'--lr' in the recipe {tmp_path / 'recipe.yaml'}, which is no flag" in str(refused.value)
+    assert "Did you mean --learning_rate?" in str(refused.value)
+
+
+def test_dashes_are_underscores_in_both_programs():
+    given = parse_evaluation(["RUN", "--data-dir=a-b", "--per-device-eval-batch-size", "4"])
+    assert (given.data_dir, given.per_device_eval_batch_size, given.dataloader_num_workers) == ("a-b", 4, 0)
+    assert parse_comparison(["a", "b", "--common-rows"]).common_rows
+    model, data, training = parse_arguments(["--data-dir", "a-b", "--from-scratch", "--no-dataloader-pin-memory"])
+    assert (model.from_scratch, data.data_dir, training.dataloader_pin_memory) == (True, "a-b", False)
+
+
+def test_trainer_flags_are_those_of_the_installed_trainer():
+    flags = {flag.name: flag for flag in read_trainer_flags(without=())}
+    fields = {field.name: field for field in dataclasses.fields(TrainingArguments) if field.init}
+    assert list(flags) == list(fields)
+    kinds = get_type_hints(TrainingArguments)
+    for name, flag in flags.items():
+        base = _base(kinds[name])
+        is_own_type = isinstance(base, type) and (issubclass(base, Enum) or base.__module__.startswith("accelerate"))
+        assert _base(flag.kind) == (str if is_own_type else base), name
+        if flag.default is not None:
+            assert flag.default == fields[name].default
+
+
+def test_our_fields_win_over_trainers():
+    ours = [field for group in (TrainingFlags, EvaluationFlags, OutputFlags) for field in dataclasses.fields(group)]
+    found = {field.name: field.default for field in dataclasses.fields(SentimentTrainingArguments)}
+    assert {field.name: field.default for field in ours}.items() <= found.items()
+    kinds = get_type_hints(TrainingArguments)
+    own = {name: kind for group in (TrainingFlags, OutputFlags) for name, kind in get_type_hints(group).items()}
+    for name in kinds.keys() & own.keys() - {"group"}:
+        assert _base(own[name]) == _base(kinds[name]), name
+
+
+def test_heads_read_what_the_flags_say():
+    assert FUSIONS.keys() == FUSION_HEADS.keys()
+    for name, head in FUSION_HEADS.items():
+        assert FUSIONS[name] == tuple(
+            kind for kind, is_read in (("text", head.uses_text), ("image", head.uses_image)) if is_read
+        )
+
+
+@dataclasses.dataclass
+class Kinds:
+    """A field of each kind of value."""
+
+    number: int = dataclasses.field(metadata={"help": "Has to be given, 100 % of the time."})
+    switch: bool = dataclasses.field(default=True, metadata={"help": ""})
+    maybe: bool | None = dataclasses.field(default=None, metadata={"help": ""})
+    either: str | bool = dataclasses.field(default="no", metadata={"help": ""})
+    several: list[int] | None = dataclasses.field(default=None, metadata={"help": ""})
+    table: dict[str, int] | None = dataclasses.field(default=None, metadata={"help": ""})
+    word: int | str | None = dataclasses.field(default=None, metadata={"help": ""})
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        ("--switch no --maybe", {"switch": False, "maybe": True}),
+        ("--no_switch --maybe FALSE", {"switch": False, "maybe": False}),
+        ("--either all", {"either": "all"}),
+        ("--either no", {"either": False}),
+        ("--several 1 -2 3 --word 7", {"several": [1, -2, 3], "word": "7"}),
+        ('--table {"a":1}', {"table": {"a": 1}}),
+    ],
+)
+def test_words_become_values_of_their_kind(words, values):
+    assert FlagParser(Kinds).parse(["--number", "-1", *words.split()]) == {"number": -1} | values
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--switch", "required: --number"),
+        ("--number 1 --switch maybe", "allowed are yes, true"),
+        ("--number 1 --table [1]", "give a JSON object"),
+        ("--number 1 --table {", "which is no JSON"),
+        ("--number 1 2", "Got '1 2' for --number, which takes one value"),
+        ("--number 1 word", "word"),
+    ],
+)
+def test_what_is_no_value_is_refused(words, message):
+    with pytest.raises(InputError) as refused:
+        FlagParser(Kinds).parse(words.split())
+    assert message in str(refused.value)
