@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CI),--quiet)
 # One process: on the GPU where there is one, else on the CPU.
-LAUNCH := $(BIN)/accelerate launch --config_file accelerate_configs/single_gpu.yaml
+LAUNCH := $(BIN)/accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml
 SAMPLE := data/sample
 RUN := runs/quickstart
 

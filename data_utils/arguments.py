@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from data_utils.errors import InputError, check_choice
 from data_utils.pictures import MAX_PIXELS
 from data_utils.text import CLEANING_MODES
 
+logger = logging.getLogger(__name__)
+DEFAULT_DIRS = ("data/project5", "data")
 BAD_PAIR_MODES = ("mask", "drop", "error")
 RESIZE_MODES = ("shortest", "squash")
 # Flags that a stream has no use for, and what to do instead.
@@ -35,10 +38,10 @@ class DataArguments:
     group: ClassVar[str] = "data"
 
     data_dir: str = field(
-        default=None,  # type: ignore[assignment]  # a missing value is answered in __post_init__, with an example
+        default=None,  # type: ignore[assignment]  # a missing value is found in __post_init__
         metadata={
             "help": "Folder that holds the list file and data/{guid}.txt with data/{guid}.jpg; with --streaming a "
-            "folder, glob or URL of shards."
+            f"folder, glob or URL of shards. Default: {' or '.join(DEFAULT_DIRS)}, where the data lie there."
         },
     )
     streaming: bool = field(
@@ -125,11 +128,11 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
+        if self.data_dir is None:
+            self.data_dir = self._find_dir()
+            logger.info("Taking the data in %s; --data_dir names others.", self.data_dir)
         if not self.data_dir or not isinstance(self.data_dir, str):
-            raise InputError(
-                "--data_dir is missing: name the folder that holds train.txt and data/{guid}.txt|.jpg, "
-                "for example --data_dir data/project5."
-            )
+            raise InputError(f"Got --data_dir {self.data_dir!r}; it takes a folder, for example data/project5.")
         self._check_labels()
         ratio = self.val_ratio
         if not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or not 0 <= ratio < 1:
@@ -148,6 +151,19 @@ class DataArguments:
             "shuffle_buffer_size",
         ):
             _check_positive(name, getattr(self, name))
+
+    def _find_dir(self) -> str:
+        """The first of `DEFAULT_DIRS` that holds a list, or shards for a stream."""
+        for folder in DEFAULT_DIRS:
+            wanted = Path(folder).glob("train-*") if self.streaming else [Path(folder, self.train_file)]
+            if Path(folder).is_dir() and any(path.exists() for path in wanted):
+                return folder
+        raise InputError(
+            f"--data_dir is missing, and neither {' nor '.join(DEFAULT_DIRS)} in {Path.cwd()} holds "
+            f"{'shards (train-*)' if self.streaming else self.train_file}: put the list there and the pairs as "
+            "data/{guid}.txt and data/{guid}.jpg beside it, or name their folder, like --data_dir data/project5; or "
+            "try a sample: python -m data_utils.sample --output_dir data/sample, then --data_dir data/sample."
+        )
 
     def refuse_unused(self) -> None:
         """`InputError` for a flag of a command line that would have no effect beside the others."""

@@ -68,6 +68,27 @@ def test_help_and_typing_errors_need_no_heavy_import(tmp_path):
         assert output.count("error: ") == (expected == 2)
 
 
+def test_refusal_is_all_that_a_quiet_launch_says(tmp_path):
+    flags = [
+        "--quiet",
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *flags, str(ROOT / "train.py")]
+    done = subprocess.run(
+        [*command, "--model", "clip", "--fusion", "attn"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1  # accelerate's for any failure
+    assert done.stderr.startswith("error: --data_dir is missing, and neither data/project5 nor data in ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_help_has_groups_and_leaves_trainer_to_help_all(capsys):
     texts = {}
     for flag in ("--help", "--help_all"):

@@ -18,7 +18,7 @@ def test_defaults_are_those_of_the_report():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"data_dir": None}, "--data_dir data/project5"),
+        ({"data_dir": ""}, "for example data/project5"),
         ({"val_ratio": 1.0}, "val_ratio"),
         ({"val_ratio": -0.1}, "val_ratio"),
         ({"val_ratio": "1e-1"}, "takes a number"),
@@ -38,6 +38,46 @@ def test_defaults_are_those_of_the_report():
 def test_wrong_value_is_refused_with_what_is_allowed(options, named):
     with pytest.raises(InputError, match=named):
         DataArguments(**{"data_dir": "x", **options})
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "expected"),
+    [
+        (["data/project5/train.txt", "data/train.txt"], {}, "data/project5"),
+        (["data/project5/other.txt", "data/train.txt"], {}, "data"),
+        (["data/project5/other.txt"], {"train_file": "other.txt"}, "data/project5"),
+        (["data/project5/train.txt", "data/train-00000-of-00001.parquet"], {"streaming": True}, "data"),
+    ],
+)
+def test_data_are_found_where_they_usually_lie(tmp_path, monkeypatch, caplog, files, options, expected):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+    assert DataArguments(**options).data_dir == expected
+    assert caplog.messages == [f"Taking the data in {expected}; --data_dir names others."]
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "named"),
+    [
+        ([], {}, "holds train.txt"),
+        (["data/project5/other.txt"], {}, "holds train.txt"),
+        (["data/project5/train.txt"], {"streaming": True}, r"holds shards \(train-"),
+    ],
+)
+def test_missing_data_are_told_with_where_they_go_and_how_to_draw_a_sample(
+    tmp_path, monkeypatch, files, options, named
+):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=named) as refused:
+        DataArguments(**options)
+    for part in ("data/project5 nor data", "data/{guid}.jpg", "python -m data_utils.sample --output_dir data/sample"):
+        assert part in str(refused.value)
 
 
 def test_every_field_is_a_flag_with_help():
