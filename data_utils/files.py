@@ -15,6 +15,8 @@ from typing import Any
 from data_utils.errors import InputError
 from data_utils.refusals import describe_refusal
 
+_VOLUME_ENTRIES = ("lost+found", ".snapshot")
+
 
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of a text in UTF-8."""
@@ -79,6 +81,11 @@ def remove(path: Path) -> None:
         path.unlink()
     except OSError:  # a folder, or nothing there
         shutil.rmtree(path, ignore_errors=True)
+
+
+def list_own(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, but for what a fresh volume has in it."""
+    return sorted(path for path in folder.iterdir() if path.name not in _VOLUME_ENTRIES)
 
 
 def refuse_folder_links(folder: Path) -> None:

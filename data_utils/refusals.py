@@ -27,7 +27,6 @@ REMEDIES = {
     errno.EMFILE: f"raise the limit on open files (ulimit -n), {AGAIN}",
     errno.ENFILE: f"close other programs' files, {AGAIN}",
     errno.EBUSY: "name a folder that no other program holds",
-    errno.ENAMETOOLONG: "name a shorter path",
     errno.ELOOP: "replace that link by a plain file or folder",
     errno.EAGAIN: "use fewer processes (--preprocessing_num_workers 1, --dataloader_num_workers 0, OMP_NUM_THREADS=1), "
     "or raise the limit on them (ulimit -u)",

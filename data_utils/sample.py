@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from data_utils.errors import InputError, refuse_long_names
-from data_utils.files import refuse_folder_links, write_bytes, write_text
+from data_utils.files import list_own, refuse_folder_links, write_bytes, write_text
 from data_utils.refusals import report_error, tell_refusals
 from data_utils.screen import show
 from data_utils.streams import outlive_readers
@@ -230,7 +230,7 @@ def _claim_folder(output_dir: Path, *, settings: SampleSettings) -> None:
     marker = output_dir / "sample.json"
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"{output_dir} is a file; give another --output_dir.")
-    if output_dir.is_dir() and any(output_dir.iterdir()):
+    if output_dir.is_dir() and list_own(output_dir):
         if not marker.is_file():
             raise InputError(f"{output_dir} holds files that are no sample data; give another --output_dir.")
         if marker.read_text(encoding="utf-8") != _describe(settings):

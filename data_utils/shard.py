@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from data_utils.arguments import DEFAULT_LABELS, DataArguments
 from data_utils.command_line import FlagParser
 from data_utils.errors import InputError, check_choice, refuse_long_names
-from data_utils.files import remove_leftovers, write_text
+from data_utils.files import list_own, remove_leftovers, write_text
 from data_utils.mapping import end_with_parent
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
 from data_utils.pictures import MAX_PIXELS, PictureSettings
@@ -193,7 +193,7 @@ def _claim_folder(output: Path, manifest: dict[str, Any]) -> dict[str, int]:
         InputError: the folder holds something else.
     """
     earlier = read_manifest(output)
-    if earlier is None and output.is_dir() and any(output.iterdir()):
+    if earlier is None and output.is_dir() and list_own(output):
         raise InputError(f"--output_dir {output} holds other files; choose a folder of its own.")
     if earlier is not None and earlier.get("sha256") != manifest["sha256"]:
         raise InputError(

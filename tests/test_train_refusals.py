@@ -11,7 +11,7 @@ import train
 from evaluation.run_folder import RunFolder
 from training.console import clear_errors
 from training.losses import classification_loss
-from training.run import lock_run
+from training.run_claim import lock_run
 
 
 def fails(run_train, capfd, *flags, code=2, **options):

@@ -56,7 +56,8 @@ from training.linear_probe import (
 from training.parsing import parse_arguments
 from training.probe import FeatureRows
 from training.ranks import launched_world_size, uses_deepspeed, uses_fsdp
-from training.run import choose_run, describe_environment, lock_run, move_aside
+from training.run import choose_run, describe_environment
+from training.run_claim import lock_run, move_aside
 
 logger = logging.getLogger("training.baselines")  # __name__ is __main__ where python -m starts it
 SECTION = "baselines"
@@ -231,7 +232,6 @@ def _open_folder(
     """Move earlier baselines aside, and write what these were made of."""
     if run.config_file.exists():
         move_aside(run.path)
-        run.path.mkdir()
     folds = {"num_folds": args.folds, "inner_folds": INNER_FOLDS, "strengths": list(STRENGTHS)}
     run.save_arguments(
         {

@@ -33,7 +33,8 @@ from training.console import quiet
 from training.flags import LATEST
 from training.launch import check_same_everywhere, shares_files, wait_for_everyone
 from training.ranks import is_main_process
-from training.run import choose_run, describe_environment, lock_run, move_aside, note_interruption
+from training.run import choose_run, describe_environment, note_interruption
+from training.run_claim import lock_run, move_aside
 from training.updates import check_updates
 
 logger = logging.getLogger(__name__)
@@ -163,7 +164,6 @@ def _open(
         return
     if folder.config_file.exists():
         move_aside(folder.path)
-        folder.path.mkdir()
     for number, split in enumerate(splits):
         save_split(split, folder.split_file_of(number))
     pairs.ledger.write_csv(folder.quarantine_file)

@@ -32,7 +32,8 @@ from training.launch import check_same_everywhere, shares_files
 from training.parsing import parse_arguments
 from training.profiling import ProfileCallback
 from training.resume import check_continues, find_checkpoint
-from training.run import choose_run, lock_run, note_interruption, open_run, write_results, write_start
+from training.run import choose_run, note_interruption, open_run, write_results, write_start
+from training.run_claim import lock_run
 from training.stream_data import StreamedData, prepare_stream
 from training.stream_trainer import StreamTrainer
 from training.sweep import run_sweep

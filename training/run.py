@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
 from transformers.trainer_utils import PredictionOutput
 
 from data_utils.arguments import DataArguments
 from data_utils.errors import InputError
-from data_utils.files import refuse_folder_links, remove
+from data_utils.files import list_own, refuse_folder_links, remove
 from data_utils.refusals import tell_refusals
 from evaluation.report import format_metrics, format_table, write_bad_cases, write_json, write_predictions_csv
 from evaluation.run_folder import RunFolder
@@ -34,7 +33,7 @@ from training.checkpoints import clear_leftovers, grant_as
 from training.console import GO_ON
 from training.data import TrainingData
 from training.flags import LATEST
-from training.ranks import is_main_process
+from training.run_claim import ASIDE, LOCK, MOVING, move_aside
 from training.signals import REQUEUE_CODE, Interrupted
 from training.stream_data import StreamedData
 from training.trainer import SentimentTrainer, softmax
@@ -43,8 +42,19 @@ logger = logging.getLogger(__name__)
 # What a run folder may hold before it has a config.yaml: a job that was killed early.
 # Of the config.yaml of one training.
 SECTIONS = {"model", "data", "training", "environment"}
-RUN_ENTRIES = ("checkpoints", "logs", "model", ".model.partial", "split.json", "splits", "members", "quarantine.csv")
-TEMPORARY_ENTRIES = (".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.")
+RUN_ENTRIES = (
+    LOCK,
+    MOVING,
+    "checkpoints",
+    "logs",
+    "model",
+    ".model.partial",
+    "split.json",
+    "splits",
+    "members",
+    "quarantine.csv",
+)
+TEMPORARY_ENTRIES = (ASIDE, ".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.")
 PART_TITLES = {"val": "validation", "test": "held-out rows"}
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "evaluate", "pillow")
 
@@ -63,7 +73,7 @@ def choose_run(model: ModelArguments, args: SentimentTrainingArguments) -> RunFo
         raise InputError(
             f"Can't make the run folder {path} ({error.strerror}); choose another --output_dir."
         ) from error
-    names = sorted(entry.name for entry in path.iterdir())
+    names = [entry.name for entry in list_own(path)]
     foreign = [name for name in names if name not in RUN_ENTRIES and not name.startswith(TEMPORARY_ENTRIES)]
     if foreign and not run.is_run():
         raise InputError(f"--output_dir {path} holds other files ({foreign[0]}, ...); choose a folder of its own.")
@@ -85,34 +95,6 @@ def note_interruption(run: RunFolder, args: SentimentTrainingArguments) -> Itera
         raise
 
 
-@contextmanager
-def lock_run(run: RunFolder) -> Iterator[None]:
-    """Keep other jobs out of the run folder while this one lasts.
-
-    Raises:
-        InputError: another job trains in it.
-    """
-    if not is_main_process():
-        yield
-        return
-    lock = FileLock(run.path.with_name(f".{run.path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(f"Another job trains in {run.path}; choose another --output_dir, or wait.") from error
-    except OSError as error:  # no right to write, or a link or a folder in its place
-        raise InputError(
-            f"Can't lock {run.path} by {lock.lock_file} ({error.strerror}): take away what lies there, or choose "
-            "another --output_dir."
-        ) from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            run.path.rmdir()  # still empty: the training was refused
-        lock.release()
-
-
 def open_run(run: RunFolder, args: SentimentTrainingArguments, *, checkpoint: str | None) -> None:
     """Make room: an earlier run is moved aside, never overwritten, unless this run resumes it."""
     own = args.resume_from_checkpoint == LATEST or (
@@ -124,7 +106,6 @@ def open_run(run: RunFolder, args: SentimentTrainingArguments, *, checkpoint: st
             # What cross-validation or the baselines left is no training that could go on here.
             if run.config_file.exists() and not (own and set(run.load_arguments()) <= SECTIONS):
                 move_aside(run.path)
-                run.path.mkdir()
 
 
 def write_start(
@@ -272,15 +253,6 @@ def _write_part(
     # Trainer's own mean counts the rows that fill up the last batch of several ranks.
     logits = torch.from_numpy(prediction.predictions[order]).double()
     return metrics | {"loss": F.cross_entropy(logits, torch.from_numpy(labels)).item()}
-
-
-def move_aside(folder: Path) -> None:
-    """Rename an earlier run's folder to a free name beside it, and say so."""
-    number = 1
-    while os.path.lexists(aside := folder.with_name(f"{folder.name}.old-{number}")):
-        number += 1
-    folder.rename(aside)
-    logger.warning("%s held an earlier run, which is now in %s.", folder, aside)
 
 
 def _git_commit() -> str | None:

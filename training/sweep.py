@@ -30,7 +30,8 @@ from training.launch import check_same_everywhere, shares_files, wait_for_everyo
 from training.parsing import to_flags
 from training.probe import FeatureRows, train_head
 from training.ranks import is_main_process
-from training.run import choose_run, describe_environment, lock_run, move_aside
+from training.run import choose_run, describe_environment
+from training.run_claim import lock_run, move_aside
 from training.sweep_data import HeadBuilder, SweepData, prepare_sweep, read_features
 from training.sweep_recipe import SweepRecipe, Trial
 from training.trainer import NonFiniteLossError
@@ -88,7 +89,6 @@ def open_sweep(folder: SweepFolder, recipe: SweepRecipe, data: SweepData) -> Non
             logger.info("Going on with the sweep in %s: %d trials are there.", folder.path, len(folder.finished()))
             return
         move_aside(folder.path)
-        folder.path.mkdir()
     for number, split in enumerate(data.splits):
         save_split(split, folder.split_file_of(None if recipe.num_folds is None else number))
     data.prepared.ledger.write_csv(folder.quarantine_file)
