@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,13 +59,17 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
     """
     candidates = [Path(data_dir)] if data_dir is not None else [source.parent, Path(run.data.data_dir)]
     records = read_records(source, labels=run.data.labels, ledger=Ledger(), for_prediction=True)
-    for folder in candidates:
-        if folder.is_dir() and _has_files(PairFolder(pair_folder(folder)), records):
-            return folder
+    folders = {path: PairFolder(pair_folder(path)) for path in candidates if os.path.isdir(path)}
+    for path, folder in folders.items():
+        if _has_files(folder, records):
+            return path
+    guid = records[0].guid
+    names = (folder.find_near(guid, is_text=is_text) for folder in folders.values() for is_text in (True, False))
+    near = next((f" ({name})" for name in names if name), "")
     looked_in = " or ".join(str(folder) for folder in candidates)
     raise InputError(
         f"Found no text and no picture of the {len(records)} rows of {source} in {looked_in}. Its first row, line "
-        f"{records[0].row}, was read as the guid {_shorten(records[0].guid)}: if that is a guid, pass --data_dir, the "
+        f"{records[0].row}, was read as the guid {_shorten(guid)}{near}: if that is a guid, pass --data_dir, the "
         "folder that has data/{guid}.txt and data/{guid}.jpg in it; if not, write the list as UTF-8 text of lines "
         "guid,tag, in this order and with a comma between."
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
@@ -11,9 +13,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm.auto import tqdm
@@ -34,6 +35,7 @@ from evaluation.inference import classify, inference_context
 from evaluation.loaded_run import LoadedRun
 from evaluation.output_files import OutputFiles
 
+logger = logging.getLogger(__name__)
 SHARD, GUIDS = "shard", "guids"
 
 
@@ -191,7 +193,7 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
     )
     try:
         with parts.begin([number for number, _ in batches.own]):
-            count = _answer(run, batches, parts, accelerator, num_workers=arguments.dataloader_num_workers)
+            count, faults = _answer(run, batches, parts, accelerator, num_workers=arguments.dataloader_num_workers)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 parts.merge(len(shards.shards), run.label_names)
@@ -200,8 +202,11 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
         raise RankError(
             sentence or f"Cannot write beside {files.output} ({error}); all ranks need one --output folder."
         ) from error
-    total = int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))
+    found = gather_object([(count, faults)])
     if accelerator.is_main_process:
+        for (reason, action), number in sorted(sum((each for _, each in found), Counter()).items()):
+            logger.warning("%s: %d %s (rows of %s)", reason, number, action, files.quarantine)
+        total = sum(each for each, _ in found)
         show(f"{total} predictions are in {files.output}, probabilities and faulty rows beside it.")
 
 
@@ -213,9 +218,9 @@ def _files_read(shards: ShardSet) -> list[Path]:
 
 def _answer(
     run: LoadedRun, batches: ShardBatches, parts: _PartFiles, accelerator: Accelerator, *, num_workers: int
-) -> int:
-    """Write what this rank's shards give; returns its number of rows."""
-    model, count = run.load_model(), 0
+) -> tuple[int, Counter[tuple[str, str]]]:
+    """Write what this rank's shards give; returns its number of rows, and that of faults by reason and action."""
+    model, count, faults = run.load_model(), 0, Counter()
     loader, quiet = StreamLoader(batches, num_workers=num_workers), not accelerator.is_main_process
     with inference_context(model, accelerator):
         for batch in tqdm(loader, desc="predict", total=batches.num_batches, disable=quiet, leave=False):
@@ -230,4 +235,5 @@ def _answer(
                 )
             parts.write(shard, guids, probabilities, entries, run.label_names)
             count += len(guids)
-    return count
+            faults.update((entry.reason, entry.action) for entry in entries)
+    return count, faults

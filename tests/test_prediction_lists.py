@@ -109,3 +109,24 @@ def test_confidence_that_decides_is_written(
     assert confidence == pytest.approx(apply_temperature(probabilities, float(temperature)).max(axis=1), abs=1e-4)
     assert [row["answered"] == "yes" for row in rows] == (confidence >= float(threshold)).tolist()
     assert {row["answered"] for row in rows} == {"yes", "no"}
+
+
+def test_names_that_are_near_are_told(
+    tiny_run: RunFolder,
+    tiny_pairs: Path,
+    tmp_path: Path,
+    evaluate_main: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source, output = tmp_path / "list.txt", tmp_path / "p.txt"
+    words = [tiny_run.path, "--predict", source, "--output", output, "--data_dir", tiny_pairs]
+    source.write_text("P1,null\n")
+    with pytest.raises(SystemExit):
+        evaluate_main(*words)
+    assert "was read as the guid 'P1' (there is p1.txt)" in capsys.readouterr().err
+    source.write_text("p1,null\nP2,null\n")
+    evaluate_main(*words)
+    assert [line.split(",")[0] for line in output.read_text().splitlines()] == ["p1", "P2"]
+    assert "1 of 2 rows have neither a text nor a picture that can be used" in caplog.text
+    assert "no P2.txt; there is p2.txt" in caplog.text
