@@ -17,31 +17,33 @@ _SEPARATORS = {
     "\uff0c": "full-width commas",
     "\uff1b": "full-width semicolons",
     "\u3001": "ideographic commas",
+    "\u060c": "Arabic commas",
     ":": "colons",
     " ": "spaces",
 }
 _MVSA_HEADER = re.compile(r"id\ttext,image", re.IGNORECASE)
 # Below so many rows equal cells may be chance.
 _FEWEST_ROWS = 4
-_SHOWN = 40
+# Rows of a list, from all its parts, that are looked at; and characters of one that are shown.
+_LOOKED_AT, _SHOWN = 2000, 40
 
 
 def refuse_other_formats(
-    path: Path, numbered: Sequence[tuple[int, Sequence[str]]], *, header: str, labels: Collection[str]
+    path: Path, numbered: Sequence[tuple[int, Sequence[str]]], *, header: Sequence[str], labels: Collection[str]
 ) -> None:
     """Refuse a list most of whose rows are of another form than guid,tag, which would be read as other guids.
 
     Args:
         path: of the list, for the message.
         numbered: line number and cells of each row, parted by commas.
-        header: the first line.
+        header: the cells of the first line, which may be a row.
         labels: the allowed ones.
 
     Raises:
         InputError: says which form it is, and what to do.
     """
     tags = {"", "null", *(label.casefold() for label in labels)}
-    rows = [cells for _, cells in numbered]
+    rows = [cells for _, cells in numbered[:: max(1, len(numbered) // _LOOKED_AT)]]
     fault = _find_nuls(rows) or _find_separator(rows, header, tags) or _find_swap(rows, tags)
     if fault is not None:
         line, cells = numbered[0]
@@ -63,7 +65,7 @@ def _find_nuls(rows: Sequence[Sequence[str]]) -> str | None:
     )
 
 
-def _find_separator(rows: Sequence[Sequence[str]], header: str, tags: Collection[str]) -> str | None:
+def _find_separator(rows: Sequence[Sequence[str]], header: Sequence[str], tags: Collection[str]) -> str | None:
     """What parts the cells of most rows: a tab wherever it stands, another sign where a label follows it."""
     for sign, name in _SEPARATORS.items():
         count = sum(
@@ -72,7 +74,7 @@ def _find_separator(rows: Sequence[Sequence[str]], header: str, tags: Collection
         )
         if not _is_most(count, rows):
             continue
-        if _MVSA_HEADER.match(header):
+        if _MVSA_HEADER.match(",".join(header)):
             return (
                 "is MVSA's labelResultAll.txt, which has a label of the text and one of the picture in each row; make "
                 f"one label of the two, and write {EXPECTED}, with a comma between"

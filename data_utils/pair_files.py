@@ -18,6 +18,8 @@ from data_utils.records import Record
 TEXT_SUFFIX = ".txt"
 # Endings that a guid may have been given in the list, and that pictures of other formats have.
 _ENDING = re.compile(r"\.(?:txt|jpe?g|png|webp|gif|bmp|tiff?|heic|heif|avif)$")
+# Blanks and characters that show nothing at the ends or within, and how spreadsheets mark a number as text.
+_UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff\xad]|^[\\s'=\"]+|[\\s'\"]+$")
 _WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
 _SHORTENED = re.compile(r"\d(?:[.,]\d+)?e\+?\d+", re.IGNORECASE)
 # Spreadsheets and floats keep so many digits of a number.
@@ -131,8 +133,8 @@ def _stem(name: str) -> str:
 
 
 def _loose(guid: str) -> str:
-    """The guid without case, ending, leading zeros, decimals, and the digits that a spreadsheet rounds."""
-    key = _ENDING.sub("", unicodedata.normalize("NFKC", guid).strip().casefold())
+    """The guid without case, ending, quotes, leading zeros, decimals, and the digits that a spreadsheet rounds."""
+    key = _ENDING.sub("", _UNSEEN.sub("", unicodedata.normalize("NFKC", guid)).casefold())
     number = _WHOLE_NUMBER.fullmatch(key)
     if number is None:
         return key

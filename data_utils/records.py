@@ -103,8 +103,8 @@ def _read_rows(list_file: Path, labels: Sequence[str]) -> list[tuple[int, list[s
     """Line number and cells of every row that is neither blank nor the header."""
     source = _read_source(list_file)
     lines = enumerate(_LINE_END.split(decode_text(source)[0]), start=1)
-    lines = [(number, line) for number, line in lines if line.strip("\0 \t\ufeff")]
-    rows = [(number, _cells(line)) for number, line in lines]
+    rows = [(number, _cells(line)) for number, line in lines if line.strip("\0 \t\ufeff")]
+    header = rows[0][1] if rows else []
     if rows and _is_header(rows[0][1], labels):
         rows = rows[1:]
     kind = name_kind(source)
@@ -112,7 +112,7 @@ def _read_rows(list_file: Path, labels: Sequence[str]) -> list[tuple[int, list[s
         raise InputError(f"the list file {list_file} is {kind}. It should hold {EXPECTED}, one for each pair.")
     if not rows:
         raise InputError(f"the list file {list_file} holds no rows; it should hold one line of guid,tag per pair.")
-    refuse_other_formats(list_file, rows, header=lines[0][1], labels=labels)
+    refuse_other_formats(list_file, rows, header=header, labels=labels)
     return rows
 
 

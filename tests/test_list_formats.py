@@ -38,6 +38,8 @@ def write(line, rows=ROWS):
         ("{guid}|{tag}", "parts its cells by vertical bars"),
         ("{guid}\uff0c{tag}", "parts its cells by full-width commas"),
         ("{guid}\u3001{tag}", "parts its cells by ideographic commas"),
+        ("{guid}\u060c {tag}", "parts its cells by Arabic commas"),
+        ("| {guid} | {tag} |", "parts its cells by vertical bars"),
         ("{guid}: {tag}", "parts its cells by colons"),
         ("{guid} {tag}", "parts its cells by spaces"),
         ("{guid} null", "parts its cells by spaces"),

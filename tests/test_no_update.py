@@ -63,9 +63,13 @@ def test_no_step_and_no_epoch_are_refused(refused, flag, value, allowed):
     assert allowed in message
 
 
-def test_an_update_of_rate_zero_is_told(run_train):
-    assert "begins at a learning rate of 0" in run_train("--max_steps", "1")[1]
-    assert "learning rate of 0" not in run_train("--max_steps", "1", "--warmup_steps", "0", name="warm")[1]
+def test_updates_that_change_nothing_are_told(run_train):
+    assert (
+        "(1) lie in its warm-up of 1, which begins at a learning rate of 0 and reaches 0 of"
+        in run_train("--max_steps", "1")[1]
+    )
+    assert "reaches 0.1 of its peak" in run_train("--max_steps", "2", "--warmup_steps", "10", name="long")[1]
+    assert "warm-up" not in run_train("--max_steps", "1", "--warmup_steps", "0", name="none")[1]
     assert "The learning rates are 0" in run_train("--learning_rate", "0", "--max_steps", "2", name="zero")[1]
 
 

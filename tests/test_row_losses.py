@@ -147,6 +147,9 @@ def test_pictures_of_another_ending_are_named(make_pairs, load):
         ("{}.0", "{}"),
         ("{}.jpg", "{}"),
         ("Tweet{}", "tweet{}"),
+        ("\u200b{}", "{}"),
+        ("'{}", "{}"),
+        ("\uff11{}", "1{}"),
         ("1234567890123{}00", "1234567890123{}67"),
     ],
 )

@@ -34,7 +34,7 @@ def check_updates(num_rows: int, args: SentimentTrainingArguments) -> None:
 
 
 def warn_of_idle_updates(num_rows: int, args: SentimentTrainingArguments) -> None:
-    """Say so where every update has a learning rate of 0.
+    """Say so where every update has a learning rate of 0, or one of a warm-up that doesn't end.
 
     Args:
         num_rows: rows for training.
@@ -47,10 +47,13 @@ def warn_of_idle_updates(num_rows: int, args: SentimentTrainingArguments) -> Non
         num_updates = math.ceil(args.num_train_epochs * math.ceil(num_batches / args.gradient_accumulation_steps))
     if args.learning_rate == args.head_learning_rate == 0:
         logger.warning("The learning rates are 0: the model stays as it is. Raise --head_learning_rate.")
-    elif num_updates == 1 and args.get_warmup_steps(1) and args.lr_scheduler_type.value != "constant":
+        return
+    warmup = args.get_warmup_steps(num_updates)
+    if warmup >= num_updates and args.lr_scheduler_type.value != "constant":
         logger.warning(
-            "The one update of this training is the first of its warm-up, which begins at a learning rate of 0: the "
-            "model stays as it is. Take more updates, or --warmup_steps 0."
+            "All updates of this training (%d) lie in its warm-up of %d, which begins at a learning rate of 0 and "
+            "reaches %.3g of its peak: the model hardly changes. Take more updates, or a lower --warmup_steps.",
+            *(num_updates, warmup, (num_updates - 1) / warmup),
         )
 
 
