@@ -23,6 +23,7 @@ from modeling.plan import ModelPlan
 from modeling.state import describe_differences
 from modeling.tower_plan import TowerPlan
 from modeling.towers import Tower
+from modeling.trial import check_reading
 
 # Parts of published checkpoints that our towers leave out, because nothing would train them.
 LEFT_OUT = ("pooler.", "embeddings.mask_token")
@@ -60,6 +61,8 @@ def build_model(
         _fill_towers(model, plans, towers or {}, trust_remote_code=args.trust_remote_code)
         model.initialize_weights()
     _check_frozen_blocks(model)
+    if model.uses_text and "text" not in (towers or {}):
+        check_reading(model.text_tower, plans["text"], tokenizer)
     return model
 
 
@@ -92,24 +95,26 @@ def _fill_towers(
 
     `initialize_weights` leaves both alone afterwards.
     """
-    donors: dict[str, nn.Module] = {}
+    donors: dict[tuple[str, type | None], nn.Module] = {}
     for kind, tower in model.towers().items():
         plan = plans[kind]
         if kind in given:
             # It was built all the same: some encoders draw numbers while they are, and the head draws after them.
             setattr(model, f"{kind}_tower", given[kind])
         elif plan.source is not None:
-            if plan.source not in donors:
-                donors[plan.source] = _load_donor(plan.source, trust_remote_code=trust_remote_code)
-            _fill_tower(tower, plan, donors[plan.source])
+            # Both towers of a dual encoder come from one; an encoder may be a part of what its folder holds (T5).
+            key = (plan.source, plan.encoder_class if plan.part is None else None)
+            if key not in donors:
+                donors[key] = _load_donor(*key, trust_remote_code=trust_remote_code)
+            _fill_tower(tower, plan, donors[key])
             for module in tower.modules():
                 module._is_hf_initialized = True  # transformers' own mark
 
 
-def _load_donor(source: str, *, trust_remote_code: bool) -> nn.Module:
+def _load_donor(source: str, model_class: type | None, *, trust_remote_code: bool) -> nn.Module:
     # What a checkpoint leaves out is drawn, and dropped here; the head's weights mustn't depend on that.
     with torch.random.fork_rng(devices=[]):
-        donor, info = hub.load_model(source, trust_remote_code=trust_remote_code)
+        donor, info = hub.load_model(source, trust_remote_code=trust_remote_code, model_class=model_class)
     never_saved = {key for key in info["missing_keys"] if not _left_out(key)}
     if never_saved:
         raise InputError(f"The weights of {source!r} are incomplete. {describe_differences(never_saved, (), ())}")

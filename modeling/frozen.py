@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from data_utils.errors import InputError
 
 
-class _Reached(Exception):
+class Reached(Exception):
     """Ends a forward early; no error."""
 
     def __init__(self, output: Any) -> None:
@@ -85,12 +85,12 @@ class FrozenBlocks:
         """
 
         def stop(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            raise _Reached(output)
+            raise Reached(output)
 
         hook = self._frozen_blocks(encoder)[-1].register_forward_hook(stop)
         try:
             encoder(**inputs)
-        except _Reached as reached:
+        except Reached as reached:
             hidden = reached.output
         finally:
             hook.remove()

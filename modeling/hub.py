@@ -56,11 +56,19 @@ def load_image_processor(name: str, *, trust_remote_code: bool) -> BaseImageProc
     return from_hub(AutoImageProcessor.from_pretrained, name, trust_remote_code=trust_remote_code, backend="pil")
 
 
-def load_model(name: str, *, trust_remote_code: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model of a folder or hub name, and which weights it lacks. Raises `InputError` if it can't be had."""
+def load_model(
+    name: str, *, trust_remote_code: bool, model_class: type | None = None
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model of a folder or hub name, and which weights it lacks. Raises `InputError` if it can't be had.
+
+    Args:
+        name: folder or hub name.
+        trust_remote_code: whether code that it brings along may run.
+        model_class: of transformers; None: as its configuration says.
+    """
     config = load_config(name, trust_remote_code=trust_remote_code)
     options = {"config": config, "output_loading_info": True, "trust_remote_code": trust_remote_code}
-    return from_hub(AutoModel.from_pretrained, name, **options)
+    return from_hub((model_class or AutoModel).from_pretrained, name, **options)
 
 
 def from_hub(load: Callable[..., T], name: str, **options: Any) -> T:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -18,11 +18,13 @@ from modeling.configuration import SentimentConfig
 from modeling.fusion import get_fusion_head
 from modeling.plan_checks import build_skeleton, check_blocks, check_patches, check_readouts
 from modeling.tower_plan import TowerPlan, override_config, plan_dual_towers, plan_tower
+from modeling.trial import try_pictures, try_texts
 
 BICUBIC, BILINEAR = 3, 2  # Pillow's codes, as in preprocessor_config.json
 DEFAULT_MAX_LENGTH = 128
 COMPOSED_PROJECTION_DIM = 512  # as in VisionTextDualEncoderConfig
 MAX_IMAGE_SIZE = 4_096
+MAX_TEXT_LENGTH = 16_384  # tokens, where neither tower nor tokenizer has a limit below it
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,15 @@ def plan_model(
         picture=picture,
         image_mean=tuple(mean),
         image_std=tuple(std),
-        max_length=_max_length(max_length, text.config, tokenizer),
+        max_length=max_length or DEFAULT_MAX_LENGTH,
         align_dim=(args.projection_dim or COMPOSED_PROJECTION_DIM) if composed else None,
     )
     skeleton = build_skeleton(args, plan)
     check_readouts(args, skeleton)
+    if skeleton.uses_image:
+        try_pictures(skeleton.image_tower, vision, picture.image_size)
     check_blocks(args, skeleton)
-    return plan
+    return replace(plan, max_length=_max_length(max_length, plan))
 
 
 def check_sources(args: ModelArguments) -> None:
@@ -186,11 +190,14 @@ def _processor_geometry(name: str, processor: BaseImageProcessor) -> tuple[int, 
     return side, max(side, size.get("shortest_edge") or size.get("height") or side), int(processor.resample)
 
 
-def _max_length(wanted: int | None, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> int:
-    """Tokens a text is cut to: what is asked for, within what the tower can take."""
-    limits = [config.max_position_embeddings] if hasattr(config, "max_position_embeddings") else []
-    limits += [tokenizer.model_max_length] if tokenizer is not None else []
-    limit = min(limits, default=DEFAULT_MAX_LENGTH)
+def _max_length(wanted: int | None, plan: ModelPlan) -> int:
+    """Tokens a text is cut to: what is asked for, within what the tower, which is tried first, can take."""
+    config, tokenizer = plan.text.config, plan.tokenizer
+    claims = [getattr(config, "max_position_embeddings", None), tokenizer and tokenizer.model_max_length]
+    limits = [claim for claim in claims if isinstance(claim, int) and claim > 0]  # XLNet's -1: as many as you like
+    limit = min(min(limits, default=DEFAULT_MAX_LENGTH), MAX_TEXT_LENGTH)
+    if "text" in plan.reads:
+        limit = try_texts(plan.text, tokenizer, limit=limit, wanted=wanted or DEFAULT_MAX_LENGTH)
     if wanted is not None and not 2 <= wanted <= limit:
         raise InputError(f"Got --max_length {wanted}; this text tower takes 2 to {limit} tokens.")
     return wanted or min(limit, DEFAULT_MAX_LENGTH)

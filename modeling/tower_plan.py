@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import (
     AutoModel,
+    AutoModelForTextEncoding,
     BertConfig,
     BertModel,
     CLIPTextConfig,
@@ -74,15 +77,9 @@ def plan_tower(args: ModelArguments, kind: str, name: str | None) -> TowerPlan:
     """
     if name is not None:
         config = hub.load_config(name, trust_remote_code=args.trust_remote_code)
-        try:
-            encoder_class = AutoModel._model_mapping[type(config)]
-        except KeyError as error:
-            raise InputError(
-                f"{name!r} is a {config.model_type!r} model, which has no plain encoder in transformers."
-            ) from error
         if hasattr(config, "text_config") and hasattr(config, "vision_config"):
             raise InputError(f"{name!r} is a dual encoder; give it as --clip_name with --model clip.")
-        return TowerPlan(encoder_class, config, source=None if args.from_scratch else name)
+        return TowerPlan(_find_encoder(name, config, kind), config, source=None if args.from_scratch else name)
     if args.model == "clip":
         projection_dim = args.projection_dim or CLIPTextConfig().projection_dim
         encoder_class, config = (
@@ -95,6 +92,21 @@ def plan_tower(args: ModelArguments, kind: str, name: str | None) -> TowerPlan:
         small = BertConfig(num_hidden_layers=8, hidden_size=512, num_attention_heads=8, intermediate_size=2048)
         return TowerPlan(BertModel, small)
     return TowerPlan(BertModel, BertConfig())
+
+
+def _find_encoder(name: str, config: PreTrainedConfig, kind: str) -> type[PreTrainedModel]:
+    """The class of the encoder alone, which for T5 and its like is another one than that of the whole model."""
+    families = [AutoModelForTextEncoding] if kind == "text" else []
+    families += [] if config.is_encoder_decoder else [AutoModel]
+    for family in families:
+        if type(config) in family._model_mapping:
+            found = family._model_mapping[type(config)]
+            classes = found if isinstance(found, tuple) else (found,)
+            return next((each for each in classes if each.__name__ in (config.architectures or ())), classes[0])
+    raise InputError(
+        f"{name!r} is a {config.model_type!r} model, of which transformers has no {kind} encoder alone; choose a model "
+        "that is an encoder."
+    )
 
 
 def plan_dual_towers(args: ModelArguments, name: str) -> tuple[TowerPlan, TowerPlan]:
@@ -114,9 +126,12 @@ def plan_dual_towers(args: ModelArguments, name: str) -> tuple[TowerPlan, TowerP
     plans = []
     for part, projection in (("text_model", "text_projection"), ("vision_model", "visual_projection")):
         tower = getattr(skeleton, part, None)
-        if tower is None:
-            raise InputError(f"--clip_name {name!r} is a {config.model_type!r} model, which keeps no {part}.")
         layer = getattr(skeleton, projection, None)
+        if not hasattr(transformers, type(tower).__name__) or not isinstance(layer, nn.Linear | None):
+            raise InputError(
+                f"--clip_name {name!r} is a {config.model_type!r} model, which has no {part} of a class of its own "
+                "with at most one linear layer behind it; choose a model like CLIP or SigLIP."
+            )
         plans.append(
             TowerPlan(
                 type(tower),

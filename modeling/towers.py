@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -74,8 +76,10 @@ def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
     try:
         config = encoder_class.config_class(**settings)
         drop_code(config)
-        options: dict[str, Any] = {"add_pooling_layer": False} if _has_trained_pooler(encoder_class, config) else {}
-        if encoder_class._supports_attention_backend:
+        takes_pooler = "add_pooling_layer" in inspect.signature(encoder_class).parameters
+        has_pooler = takes_pooler and _has_trained_pooler(encoder_class, config.to_json_string())
+        options: dict[str, Any] = {"add_pooling_layer": False} if has_pooler else {}
+        if encoder_class._supports_attention_backend and encoder_class._supports_sdpa:
             options["attn_implementation"] = ATTENTION
         with bounded_build(class_name):
             encoder = encoder_class._from_config(config, dtype=torch.float32, **options)
@@ -87,11 +91,11 @@ def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
     return encoder
 
 
-def _has_trained_pooler(encoder_class: type[PreTrainedModel], config: PreTrainedConfig) -> bool:
-    if "add_pooling_layer" not in inspect.signature(encoder_class).parameters:
-        return False
+@lru_cache(maxsize=8)  # a start builds a tower three times: laid out, tried, and with its weights
+def _has_trained_pooler(encoder_class: type[PreTrainedModel], settings: str) -> bool:
     with torch.device("meta"), bounded_build(encoder_class.__name__):
-        pooler = encoder_class._from_config(config).pooler
+        encoder = encoder_class._from_config(encoder_class.config_class(**json.loads(settings)))
+    pooler = getattr(encoder, "pooler", None)
     return pooler is not None and any(True for _ in pooler.parameters())
 
 

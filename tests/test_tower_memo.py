@@ -197,9 +197,9 @@ def test_files_are_those_without_a_memo(make_run, tmp_path, monkeypatch) -> None
 @pytest.mark.parametrize("options", [{"freeze": "none"}, {"freeze": "both", "unfreeze_last": 1}])
 def test_what_trains_always_computes(options) -> None:
     memo, batch = TowerMemo(), tiny_batch()
+    models = [build_member("clip", "co_attn", seed, **options).eval() for seed in SEEDS]
     with torch.no_grad(), count_encoders() as calls:
-        for seed in SEEDS:
-            model = build_member("clip", "co_attn", seed, **options).eval()
+        for model in models:
             with memo.serve(model):
                 assert model.image_tower.forward.__func__ is type(model.image_tower).forward
                 model(**batch)

@@ -1,0 +1,92 @@
+"""Every family that transformers can build small works as a tower, or is refused in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from families import FAMILIES, flags_for, save_family, small_config, train_and_save
+
+from data_utils.errors import InputError
+
+WORKING = (
+    "albert bert camembert deberta-v2 distilbert electra funnel mpnet mt5 roberta t5 xlnet beit convnext deit dinov2 "
+    "dinov3_vit focalnet resnet swin vit chinese_clip clip siglip"
+)
+REFUSED = {
+    "bart": "no text encoder alone",
+    "bros": "BrosModel (bros) can't serve as an encoder of texts: You have to specify bbox",
+    "gpt2": "gives texts that begin alike one vector",
+    "groupvit": "choose a model like CLIP or SigLIP",
+    "hgnet_v2": "HGNetV2",
+    "mobilevit": "MobileViTModel (mobilevit) can't serve as an encoder of pictures",
+    "owlvit": "choose a model like CLIP or SigLIP",
+    "reformer": "ReformerModel (reformer) can't serve as an encoder of texts",
+    "siglip2": "'pixel_attention_mask' and 'spatial_shapes'",
+    "textnet": "TextNetModel (textnet) can't serve as an encoder of pictures",
+}
+
+
+def judge(family: str, folder: Path, **flags: object) -> str | None:
+    """The sentence with which a family is refused; None: it was trained, saved and loaded."""
+    config = small_config(family)
+    model_class = save_family(config, folder / "model")
+    try:
+        train_and_save(flags_for(config, model_class, folder / "model") | flags, folder / "run")
+    except InputError as refusal:
+        return str(refusal)
+    return None
+
+
+def check_sentence(sentence: str | None) -> None:
+    assert sentence is None or ("\n" not in sentence and 20 < len(sentence) < 600)
+
+
+@pytest.mark.parametrize("family", WORKING.split())
+def test_common_family_works(family, tmp_path):
+    assert judge(family, tmp_path) is None
+
+
+@pytest.mark.parametrize(("family", "reason"), REFUSED.items())
+def test_family_that_cannot_serve_is_refused_with_the_reason(family, reason, tmp_path):
+    sentence = judge(family, tmp_path)
+    assert reason in sentence
+    check_sentence(sentence)
+
+
+def test_family_that_reads_from_left_to_right_works_with_the_mean(tmp_path):
+    assert judge("gpt2", tmp_path, text_pooling="mean") is None
+
+
+@pytest.mark.parametrize("family", ["t5", "deberta-v2"])
+@pytest.mark.parametrize("flag", ["vision_name", "clip_name"])
+def test_text_family_as_another_tower_is_refused(family, flag, tmp_path):
+    save_family(small_config(family), tmp_path / "model")
+    architecture, fusion = ("clip", "attn") if flag == "clip_name" else ("vilbert", "image_only")
+    with pytest.raises(InputError, match=r"can't serve as an encoder of pictures|no vision encoder|not a dual"):
+        train_and_save({"model": architecture, "fusion": fusion, flag: str(tmp_path / "model")}, tmp_path / "run")
+
+
+@pytest.mark.parametrize("family", ["vit", "resnet", "clip"])
+def test_family_with_pictures_as_text_tower_is_refused(family, tmp_path):
+    save_family(small_config(family), tmp_path / "model")
+    flags = {"model": "vilbert", "fusion": "text_only", "text_name": str(tmp_path / "model")}
+    with pytest.raises(InputError, match=r"can't serve as an encoder of texts|is a dual encoder"):
+        train_and_save(flags, tmp_path / "run")
+
+
+def _tiny(family: str, folder: Path) -> bool:
+    """Whether transformers builds the family at the settings that are tiny for most."""
+    try:
+        save_family(small_config(family), folder)
+    except Exception:  # its settings contradict each other, it has no default size, or a package is missing
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_works_or_is_refused_in_one_sentence(family, tmp_path):
+    if not _tiny(family, tmp_path / "tiny"):
+        pytest.skip(f"{family} isn't built at these settings")
+    check_sentence(judge(family, tmp_path))
