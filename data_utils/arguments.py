@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from data_utils.errors import InputError, check_choice
-from data_utils.pictures import MAX_PIXELS
 from data_utils.text import CLEANING_MODES
 
 logger = logging.getLogger(__name__)
@@ -23,6 +22,10 @@ UNSTREAMED = {
     "allow_leaky_split": "pass it to python -m data_utils.shard, which splits",
     "train_file": "name the shards by --data_dir, which takes a glob",
 }
+# Most pixels that are decoded; a JPEG of more is decoded at 1/2, 1/4 or 1/8 instead.
+MAX_PIXELS = 100_000_000
+# What shards are written and read as, and how their names end.
+SHARD_SUFFIXES = {"parquet": ".parquet", "webdataset": ".tar"}
 DEFAULT_LABELS = ("negative", "neutral", "positive")
 
 

@@ -9,170 +9,12 @@ goes (`data_utils.splits.group_ids`): so no copy of a validation row is ever tra
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import re
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
 
-from tqdm.auto import tqdm
-
-from data_utils.arguments import DataArguments
-from data_utils.augment_copies import KINDS, Copy, CopyMaker, read_text_keys
-from data_utils.augment_manifest import (
-    MANIFEST,
-    VERSION,
-    drop_staging,
-    open_staging,
-    publish,
-    refuse_second_run,
-    undo,
-)
-from data_utils.augment_predictions import check_rows, choose_rows, find_predictions, read_predictions
+from data_utils.augment_arguments import AugmentArguments
 from data_utils.command_line import FlagParser
-from data_utils.errors import InputError, check_choice, refuse_long_names
-from data_utils.ledger import Ledger
-from data_utils.pair_files import PairFolder
-from data_utils.pairs import pair_folder
-from data_utils.records import Record, is_valid_guid, read_records
 from data_utils.refusals import report_error
-from data_utils.screen import show, start_logging
-from data_utils.text import decode_text
-
-
-@dataclass
-class AugmentArguments:
-    """Flags of data_utils.augment. Raises `InputError` with what is allowed."""
-
-    data_dir: str = field(metadata={"help": "Folder with the list file and data/{guid}.txt with data/{guid}.jpg."})
-    predictions: str | None = field(
-        default=None,
-        metadata={
-            "help": "A run of train.py --folds, or a CSV file with guid, label, prediction and prob_ of each class."
-        },
-    )
-    train_file: str = field(default="train.txt", metadata={"help": "The list: a name inside --data_dir, or a path."})
-    output_file: str = field(
-        default="train_augmented.txt", metadata={"help": "Name inside --data_dir of the list with the copies in it."}
-    )
-    copies: int = field(default=1, metadata={"help": "Copies of each chosen row, of each of --kinds."})
-    kinds: list[str] = field(
-        default_factory=lambda: list(KINDS), metadata={"help": "text, image or both: which side of a copy is changed."}
-    )
-    min_loss: float | None = field(
-        default=None,
-        metadata={"help": "Copy rows whose label got a loss (-ln p) of at least this, instead of the misjudged rows."},
-    )
-    only: list[str] | None = field(default=None, metadata={"help": "Copy rows with these labels only."})
-    flip: bool = field(default=False, metadata={"help": "Mirror every second changed picture, and writing in it."})
-    seed: int = field(default=42, metadata={"help": "Of all changes; the same seed gives the same copies."})
-    undo: bool = field(default=False, metadata={"help": "Take away what this program added to --data_dir."})
-
-    def __post_init__(self) -> None:
-        self.list_path = DataArguments(data_dir=self.data_dir, train_file=self.train_file).list_path()
-        if self.undo:
-            return
-        if self.predictions is None:
-            raise InputError(
-                "--predictions is missing: name a run of `train.py --folds 5`, whose models had not seen the rows they "
-                "judged; or take copies away with --undo."
-            )
-        if self.copies < 1:
-            raise InputError(f"Got --copies {self.copies}; it must be 1 or more.")
-        if self.min_loss is not None and not self.min_loss >= 0:
-            raise InputError(f"Got --min_loss {self.min_loss}; it must be 0 or more, like 1.5.")
-        for kind in self.kinds:
-            check_choice("--kinds", kind, KINDS)
-        if not is_valid_guid(self.output_file) or self.output_file == MANIFEST:
-            raise InputError(
-                f"Got --output_file {self.output_file!r}; it is a plain file name inside --data_dir, not {MANIFEST}."
-            )
-
-
-@refuse_long_names()
-def augment(args: AugmentArguments) -> dict[str, Any]:
-    """Make copies of the misjudged rows and add them to the data folder with a list and a manifest.
-
-    Returns:
-        The manifest: settings, predictions, what was skipped and why, and every copy.
-
-    Raises:
-        InputError: there are copies already, predictions and list don't fit, or no copy can be made.
-    """
-    data_dir, list_file = Path(args.data_dir), args.list_path
-    folder = pair_folder(data_dir)
-    refuse_second_run(data_dir)
-    output = data_dir / args.output_file
-    if output.exists():
-        raise InputError(f"{output} exists and is no list of this program; choose another --output_file.")
-    predictions = read_predictions(find_predictions(Path(args.predictions or "")))
-    ledger = Ledger()
-    records = read_records(list_file, labels=predictions.labels, ledger=ledger)
-    known = {record.guid for record in records} | {entry.guid for entry in ledger}
-    check_rows(predictions, records, known, list_file=list_file)
-    chosen = choose_rows(predictions, records, min_loss=args.min_loss, only=args.only)
-    if not chosen:
-        raise InputError(f"No row of {predictions.path} is to be copied; check --min_loss and --only.")
-    pair_files = PairFolder(folder)
-    texts = frozenset(read_text_keys(pair_files, records))
-    maker = CopyMaker(pair_files, open_staging(folder), seed=args.seed, flip=args.flip, taken=known, known_texts=texts)
-    try:
-        copies = _make_copies(maker, chosen, args)
-        source = _extend_list(list_file.read_bytes(), copies)
-    except BaseException:
-        drop_staging(folder)
-        raise
-    manifest = {
-        "version": VERSION,
-        "settings": {name: value for name, value in asdict(args).items() if name not in ("data_dir", "undo")},
-        "predictions": {"path": str(predictions.path), "sha256": predictions.sha256, "rows": len(predictions.rows)},
-        "output": {"name": args.output_file, "sha256": hashlib.sha256(source).hexdigest()},
-        "chosen": len(chosen),
-        "skipped": dict(maker.skipped),
-        "copies": [asdict(copy) for copy in copies],
-    }
-    publish(data_dir, manifest, source)
-    return manifest
-
-
-def _make_copies(maker: CopyMaker, chosen: Sequence[Record], args: AugmentArguments) -> list[Copy]:
-    kinds = list(dict.fromkeys(args.kinds))
-    progress = tqdm(chosen, desc="Making copies", unit="row", leave=False)
-    copies = [copy for record in progress for kind in kinds for copy in maker.make(record, kind, args.copies)]
-    if not copies:
-        raise InputError(f"None of the {len(chosen)} chosen rows can be copied: {_describe_skipped(maker.skipped)}.")
-    return copies
-
-
-def _extend_list(source: bytes, copies: Sequence[Copy]) -> bytes:
-    """The list with a row for each copy after its own rows, in its own encoding and with its own line ends."""
-    text, encoding = decode_text(source)
-    found = re.search(r"\r\n|\n|\r", text)
-    line_end = found.group() if found else "\n"
-    rows = io.StringIO()
-    if not text.endswith(line_end):
-        rows.write(line_end)
-    csv.writer(rows, lineterminator=line_end).writerows((copy.guid, copy.label) for copy in copies)
-    return source + rows.getvalue().encode(encoding)
-
-
-def _describe_skipped(skipped: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-
-
-def _report(manifest: dict[str, Any], args: AugmentArguments) -> None:
-    copies, settings = manifest["copies"], manifest["settings"]
-    counts = {kind: sum(copy["kind"] == kind for copy in copies) for kind in KINDS}
-    what = "misjudged" if settings["min_loss"] is None else f"of a loss of at least {settings['min_loss']}"
-    show(f"{manifest['chosen']} of {manifest['predictions']['rows']} judged rows are {what}.")
-    show(f"Added {counts['text']} copies with another text and {counts['image']} with another picture.")
-    if manifest["skipped"]:
-        show(f"Not copied: {_describe_skipped(manifest['skipped'])}.")
-    show(f"Train on all with --train_file {args.output_file}; take the copies away with --undo.")
+from data_utils.screen import start_logging
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -181,15 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = FlagParser(AugmentArguments, description="Add changed copies of the rows that a model misjudges.")
     try:
         args = AugmentArguments(**parser.parse(argv))
+        from data_utils.augment_job import augment, report, take_away  # takes seconds, so after the flags are judged
+
         if args.undo:
-            with refuse_long_names():
-                removed, kept = undo(Path(args.data_dir))
-            show(f"Deleted {removed} files and {MANIFEST}.")
-            if kept:
-                names = ", ".join(kept[:3]) + (f" and {len(kept) - 3} more" if len(kept) > 3 else "")
-                show(f"Kept, since they were changed after they had been made: {names}.", file=sys.stderr)
-            return 0
-        _report(augment(args), args)
+            take_away(args)
+        else:
+            report(augment(args), args)
     except Exception as error:
         return report_error(error)
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_utils.augment_arguments import KINDS
 from data_utils.augment_picture import change_picture
 from data_utils.augment_text import change_text
 from data_utils.bounded import read_bounded
@@ -22,9 +23,6 @@ from data_utils.pair_files import TEXT_SUFFIX, PairFolder, possible_paths
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError
 from data_utils.records import Record
 from data_utils.text import clean_text, decode_text, text_key
-
-# Kind of copy -> the letter in its guid, by which `data_utils.copies.root_guid` finds the parent.
-KINDS = {"text": "t", "image": "i"}
 
 NO_TEXT = "rows without a text that can be read"
 EMPTY_TEXT = "texts of nothing but addresses and names"

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from data_utils.augment_arguments import MANIFEST
 from data_utils.augment_copies import hash_file
 from data_utils.errors import InputError
 from data_utils.files import remove, write_text
@@ -18,7 +19,6 @@ from data_utils.records import is_valid_guid
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "augmentation.json"
 VERSION = 1
 _STAGING = ".augmentation"
 _LIST_TEMPORARY = ".augmentation.list"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_utils.arguments import MAX_PIXELS
 from data_utils.colors import to_rgb
 from data_utils.errors import InputError
 from data_utils.file_kinds import name_kind
@@ -35,8 +36,6 @@ _LONGEST_STRIP = 32
 # A photograph of 12 megapixels takes a fifth to a third of the time.
 _SPARE = 3
 _SCALES = (8, 4, 2)
-# Most pixels that are decoded; a JPEG of more is decoded at 1/2, 1/4 or 1/8 instead.
-MAX_PIXELS = 100_000_000
 # Stored pixels of a progressive JPEG in the memory of one decoded pixel.
 _PACKED = 4
 # Pillow's own bound knows nothing of JPEGs that are decoded smaller; `_check_size` stands in its place.

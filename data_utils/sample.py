@@ -8,7 +8,6 @@ one side alone gets 70 %, of both sides 100 %.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import math
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from data_utils.command_line import FlagParser
 from data_utils.errors import InputError, refuse_long_names
 from data_utils.files import list_own, refuse_folder_links, write_bytes, write_text
 from data_utils.refusals import report_error, tell_refusals
@@ -255,21 +255,24 @@ def _write_list(path: Path, *, guids: Sequence[str], labels: Sequence[str]) -> N
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code (2 after a mistake of the user)."""
     outlive_readers()
-    parser = argparse.ArgumentParser(description="Draw a small sample data set of tweets with pictures.")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write, e.g. data/sample")
-    parser.add_argument("--num_pairs", type=int, default=SampleSettings.num_pairs, help="labelled pairs (train.txt)")
-    parser.add_argument(
-        "--num_test", type=int, default=SampleSettings.num_test, help="unlabelled pairs (test_without_label.txt)"
-    )
-    parser.add_argument("--seed", type=int, default=SampleSettings.seed, help="the same seed gives the same files")
-    options = parser.parse_args(argv)
+    parser = FlagParser(description="Draw a small sample data set of tweets with pictures.")
+    parser.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="folder to write: data/sample")
+    for name, text in (
+        ("num_pairs", "labelled pairs (train.txt)"),
+        ("num_test", "unlabelled pairs (test_without_label.txt)"),
+        ("seed", "the same seed gives the same files"),
+    ):
+        default = getattr(SampleSettings, name)
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{text} (default: {default})")
     try:
-        settings = SampleSettings(num_pairs=options.num_pairs, num_test=options.num_test, seed=options.seed)
-        with tell_refusals(options.output_dir):
-            write_sample(options.output_dir, settings=settings)
+        options = parser.parse(argv)
+        output_dir = options.pop("output_dir")
+        settings = SampleSettings(**options)
+        with tell_refusals(output_dir):
+            write_sample(output_dir, settings=settings)
     except Exception as error:
         return report_error(error)
-    show(f"{settings.num_pairs} labelled and {settings.num_test} unlabelled pairs: {options.output_dir}")
+    show(f"{settings.num_pairs} labelled and {settings.num_test} unlabelled pairs: {output_dir}")
     return 0
 
 

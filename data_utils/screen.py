@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TextIO
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from data_utils.streams import outlive_readers
 

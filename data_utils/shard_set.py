@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
+from data_utils.arguments import SHARD_SUFFIXES
 from data_utils.errors import InputError
 
 MANIFEST = "shards.json"
 VERSION = 1
-SUFFIXES = {"parquet": ".parquet", "webdataset": ".tar"}
 PARTS = ("train", "validation", "test")
 # What readers need of a manifest, and of its entry of a shard.
 _FIELDS = {"format": str, "complete": bool, "parts": dict}
@@ -140,7 +140,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def _read_manifest(files: AbstractFileSystem, path: str) -> dict[str, Any] | None:
     name = f"{path}/{MANIFEST}"
-    may_be_files = _GLOB_MARKS & set(path) or path.endswith(tuple(SUFFIXES.values()))
+    may_be_files = _GLOB_MARKS & set(path) or path.endswith(tuple(SHARD_SUFFIXES.values()))
     if (may_be_files and not files.isdir(path)) or not files.isfile(name):
         return None
     manifest = _parse_manifest(files.cat_file(name), name)
@@ -160,10 +160,10 @@ def _parse_manifest(source: bytes, name: str) -> dict[str, Any]:
     if version != VERSION:
         raise InputError(f"{name} is of version {version}, this program reads {VERSION}; write the shards anew.")
     _check_fields(manifest, _FIELDS, name)
-    if manifest["format"] not in SUFFIXES:
+    if manifest["format"] not in SHARD_SUFFIXES:
         raise InputError(
-            f"{name} names the format {manifest['format']!r}, this program reads {' and '.join(SUFFIXES)}; copy it "
-            "again, or write the shards anew into another folder."
+            f"{name} names the format {manifest['format']!r}, this program reads {' and '.join(SHARD_SUFFIXES)}; "
+            "copy it again, or write the shards anew into another folder."
         )
     _check_fields(manifest["parts"], dict.fromkeys(manifest["parts"], list), name)
     for entry in chain.from_iterable(manifest["parts"].values()):
@@ -194,7 +194,7 @@ def _list_files(files: AbstractFileSystem, path: str) -> dict[str, int]:
         found = files.glob(path, detail=True)
     else:
         found = {path: files.info(path)}
-    ends = tuple(SUFFIXES.values())
+    ends = tuple(SHARD_SUFFIXES.values())
     return {
         name: info["size"] for name, info in sorted(found.items()) if name.endswith(ends) and info["type"] == "file"
     }
@@ -211,7 +211,7 @@ def _choose_part(found: Mapping[str, int], part: str) -> dict[str, int]:
 
 
 def _open_foreign(files: AbstractFileSystem, found: Mapping[str, int], location: str) -> ShardSet:
-    kinds = {kind for kind, end in SUFFIXES.items() if any(name.endswith(end) for name in found)}
+    kinds = {kind for kind, end in SHARD_SUFFIXES.items() if any(name.endswith(end) for name in found)}
     if len(kinds) > 1:
         raise InputError(f"{location} holds .parquet and .tar files; name those of one format with a glob.")
     kind = kinds.pop()

@@ -10,10 +10,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from data_utils import ledger as faults
+from data_utils.arguments import MAX_PIXELS
 from data_utils.file_kinds import find_pointer
 from data_utils.ledger import Entry
 from data_utils.pairs import NO_LABEL_ID, choose_action
-from data_utils.pictures import MAX_PIXELS, PictureError, PictureSettings, decode_picture
+from data_utils.pictures import PictureError, PictureSettings, decode_picture
 from data_utils.shard_file import ShardRow
 from data_utils.text import clean_text
 from data_utils.tokens import tokenize_batch

@@ -18,6 +18,7 @@ from evaluation.metrics import classification_metrics
 from evaluation.predictions_csv import read_predictions_csv
 from evaluation.run_folder import RunFolder
 from training import baselines
+from training.baseline_run import run_baselines
 from training.cross_validation import cross_validate
 from training.parsing import parse_arguments
 
@@ -168,7 +169,7 @@ def test_recipe_of_a_training_gives_data_and_towers_alone(root, tmp_path, monkey
     assert args.output_dir == baselines.OUTPUT_DIR
     assert (model.freeze, model.unfreeze_last, model.cache_features) == ("both", None, True)
     args.output_dir = str(tmp_path / "out")
-    baselines.run_baselines(model, data, args)
+    run_baselines(model, data, args)
     for name in NAMES:
         assert (tmp_path / "out" / f"{name}.csv").read_bytes() == (root / "out" / f"{name}.csv").read_bytes()
 

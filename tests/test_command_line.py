@@ -40,6 +40,16 @@ STARTS = [
     ("evaluate.py", ["RUN", "--ablaton"], 2),
     ("evaluate.py", ["compare", "--help"], 0),
     ("evaluate.py", ["compare", "a", "b", "--outptu", "c"], 2),
+    ("data_utils.sample", ["--help"], 0),
+    ("data_utils.sample", ["--outptu_dir", "d"], 2),
+    ("data_utils.shard", ["--help"], 0),
+    ("data_utils.shard", ["--data_dir", "d", "--output_dir", "o", "--shard_format", "tar"], 2),
+    ("data_utils.augment", ["--help"], 0),
+    ("data_utils.augment", ["--data_dir", "d"], 2),
+    ("training.baselines", ["--help"], 0),
+    ("training.baselines", ["--lerning_rate", "1"], 2),
+    ("training.selfcheck", ["--help"], 0),
+    ("training.selfcheck", ["--config_file", "nowhere.yaml"], 2),
 ]
 PROGRAM = """
 import contextlib, io, json, runpy, sys

@@ -7,7 +7,7 @@ import pytest
 
 from data_utils.errors import InputError
 from data_utils.split_file import Split
-from training.baselines import judge_baselines
+from training.baseline_run import judge_baselines
 from training.linear_probe import STRENGTHS, ProbeRows, choose_strength, deal_inner, fit_probes
 
 NAMES = ("majority", "text", "image", "both")

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from launching import descendants, is_alive, wait_for
 
-from data_utils import shard, shard_write
+from data_utils import shard_job, shard_write
 from data_utils.errors import InputError
 from data_utils.shard_set import MANIFEST, find_shards
 
@@ -30,7 +30,7 @@ def test_killed_job_goes_on_and_gives_the_same_bytes(write_shards, numbered_rows
             raise KeyboardInterrupt
         original(plan)
 
-    monkeypatch.setattr(shard, "write_shard", stop_at_third)
+    monkeypatch.setattr(shard_job, "write_shard", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         write_shards(rows, "--shard_format", kind, name="cut")
     cut = whole.with_name("cut")
@@ -139,7 +139,7 @@ def test_shard_of_another_size_than_noted_is_written_again(write_shards, numbere
     def stop(plan):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shard, "write_shard", stop)
+    monkeypatch.setattr(shard_job, "write_shard", stop)
     with pytest.raises(KeyboardInterrupt):
         write_shards(rows)
     monkeypatch.undo()

@@ -6,7 +6,6 @@ and the losses are compared update by update. Run it on a new cluster before the
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -18,10 +17,10 @@ from pathlib import Path
 
 import yaml
 
+from data_utils.command_line import FlagParser
 from data_utils.errors import InputError
 from data_utils.sample import SampleSettings, write_sample
 from evaluation.report import format_table
-from training.checkpoints import list_checkpoints
 from training.console import clear_errors, set_up_logging
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_arguments(argv: Sequence[str] | None) -> tuple[Launch, int]:
     """The launch to check and the number of updates; flags not known here go to `accelerate launch`."""
-    parser = argparse.ArgumentParser(prog="python -m training.selfcheck", description=__doc__, allow_abbrev=False)
+    parser = FlagParser(prog="python -m training.selfcheck", description=__doc__)
     parser.add_argument("--config_file", required=True, type=Path, help="a YAML file of `accelerate launch`")
-    parser.add_argument("--num_processes", type=int, help="ranks over all machines; default: the file's")
+    parser.add_argument("--num_processes", type=int, default=None, help="ranks over all machines; default: the file's")
     parser.add_argument("--machine_rank", default="0", help="which machine this is, of several")
     parser.add_argument("--updates", type=int, default=20, help="updates to compare")
     options, others = parser.parse_known_args(argv)
@@ -112,6 +111,8 @@ def train(work: Path, name: str, *, launcher: list[str], updates: int, flags: Se
     if done.returncode != 0:
         errors = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error")]
         raise InputError(f"The training ({name}) failed: " + "\n".join(errors or done.stderr.splitlines()[-15:]))
+    from training.checkpoints import list_checkpoints  # imports torch
+
     checkpoints = list_checkpoints(work / name / "checkpoints")
     if not checkpoints:  # another machine than the first, with shared files or without
         return {}
