@@ -64,7 +64,7 @@ class LossRule:
         counts = Counter(entry.reason for entry in entries if entry.action != faults.REPEATED)
         self.check_labels(counts[faults.UNKNOWN_LABEL], num_rows, found=found, labels=labels)
         for reason in (faults.NO_LABEL, faults.MALFORMED_ROW, faults.INVALID_GUID, faults.DUPLICATE_GUID):
-            if counts[reason] > MAX_LOST * num_rows:
+            if _is_large(counts[reason], num_rows):
                 first = next(entry for entry in entries if entry.reason == reason)
                 self._tell(
                     f"{counts[reason]} of {num_rows} rows of {self.source} can't be used ({reason}); row {first.row}: "
@@ -73,7 +73,7 @@ class LossRule:
 
     def check_labels(self, num_lost: int, num_rows: int, *, found: Counter[str], labels: Sequence[str]) -> None:
         """As `check_rows` for labels alone, of which `num_lost` rows carry others than those that are allowed."""
-        if num_lost > MAX_LOST * num_rows:
+        if _is_large(num_lost, num_rows):
             self._tell(
                 f"{num_lost} of {num_rows} rows of {self.source} carry a label that was not asked for. "
                 f"{describe_labels(found, labels)}"
@@ -92,7 +92,7 @@ class LossRule:
             InputError: over a tenth of the rows has neither, or over half lack one that the head reads.
         """
         both = [row for row in range(len(names)) if texts[row] and pictures[row]]
-        if len(both) > MAX_LOST * len(names):
+        if _is_large(len(both), len(names)):
             self._tell(
                 f"{len(both)} of {len(names)} rows have neither a text nor a picture that can be used "
                 f"{_describe(names, both, texts, pictures)} Check --data_dir and the guids."
@@ -110,6 +110,11 @@ class LossRule:
         if self.stops:
             raise InputError(f"{message} To train all the same on what there is: --allow_data_loss.")
         logger.warning("%s", message)
+
+
+def _is_large(num_lost: int, num_rows: int) -> bool:
+    """Whether so many rows are a large loss; one row alone never is, however few there are."""
+    return num_lost > max(MAX_LOST * num_rows, 1)
 
 
 def describe_labels(found: Counter[str], labels: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from data_utils.ledger import Entry
 from data_utils.row_losses import Fault, LossRule
 from data_utils.shard_read import iterate_shard
 from data_utils.shard_set import ShardSet
-from data_utils.stream_rows import NumberedRow, RowPreparer
+from data_utils.stream_rows import NumberedRow, RowPreparer, read_label
 
 # A sorted list may have been cut into shards, so that the first of them isn't like the others.
 _SHARDS, _ROWS_PER_SHARD = 4, 32
@@ -27,7 +27,10 @@ def check_first_rows(shards: ShardSet, prepare: RowPreparer, rule: LossRule) -> 
     """
     rows = _read_first_rows(shards)
     entries = prepare(rows)[1]
-    found = Counter(str(row.row.label) for row in rows if row.row.label is not None)
+    labels = [(row.row.label, *read_label(row.row.label, prepare.labels)) for row in rows]
+    found = Counter(
+        str(given) if fault else prepare.labels[number] for given, number, fault in labels if given is not None
+    )
     rule.check_rows(entries, len(rows), found=found, labels=prepare.labels)
     names = [repr(row.row.guid) for row in rows]
     rule.check_files(names, *(_pick(entries, rows, reasons) for reasons in (_TEXT_REASONS, _PICTURE_REASONS)))

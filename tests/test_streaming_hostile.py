@@ -92,7 +92,7 @@ def fails(run, capfd):
 
 def test_faults_of_uncounted_rows_are_entered_once_however_many_passes_the_buffer_holds(run, fails, tmp_path):
     write_tar(tmp_path / "tars" / "0.tar", tar_rows(range(10)) | tar_rows(range(10, 15), label="happy"))
-    done = run(tmp_path / "tars", "--max_steps", "40")
+    done = run(tmp_path / "tars", "--max_steps", "40", "--allow_data_loss")
     assert read_quarantine(done) == [(str(number), "unknown_label") for number in range(10, 15)]
     assert "has unknown_label" in fails(tmp_path / "tars", "--max_steps", "40", "--on_bad_pair", "error", code=1)
 
@@ -101,7 +101,7 @@ def test_faults_of_rows_that_the_first_epoch_left_out_are_entered_in_a_later_one
     for shard in range(3):
         guids = [str(3 * shard + place) for place in range(3)]
         write_table(tmp_path / "rows", f"{shard}.parquet", count=3, label=["positive", "happy", "happy"], guid=guids)
-    done = run(tmp_path / "rows", "--dataloader_drop_last", "--num_train_epochs", "6")
+    done = run(tmp_path / "rows", "--dataloader_drop_last", "--num_train_epochs", "6", "--allow_data_loss")
     assert read_quarantine(done) == [(str(number), "unknown_label") for number in (1, 2, 4, 5, 7, 8)]
 
 
@@ -128,13 +128,14 @@ def test_line_of_a_fault_that_was_cut_off_is_written_again(tmp_path):
 
 def test_dry_run_whose_one_update_meets_unlabelled_rows_alone_is_no_failure(run, tmp_path):
     write_table(tmp_path / "rows", count=9, label=[None] * 8 + ["positive"])
-    run(tmp_path / "rows", "--dry_run", "--shuffle_buffer_size", "1")
+    run(tmp_path / "rows", "--dry_run", "--shuffle_buffer_size", "1", "--allow_data_loss")
 
 
 @pytest.mark.parametrize("steps", [3, 400])
 def test_run_that_learns_from_no_row_is_refused(fails, tmp_path, steps):
     write_table(tmp_path / "rows", label=["happy"] * 8)
-    message = fails(tmp_path / "rows", "--max_steps", str(steps), code=2)
+    assert "8 of 8 rows" in fails(tmp_path / "rows", "--max_steps", str(steps), code=2)
+    message = fails(tmp_path / "rows", "--max_steps", str(steps), "--allow_data_loss", code=2)
     assert f"No row of the first {min(steps, 250)} updates" in message
     assert "got 'happy'; allowed: negative, neutral, positive" in message
 
@@ -192,7 +193,7 @@ def test_spoilt_json_spoils_its_row_alone(tmp_path, run):
     found = read_all(tmp_path / "tars")
     assert [row.label for row in found] == [1, 2, '{"label": 1 (no JSON)', None, None, "neutral", None, None]
     assert found[1].guid == "café"
-    done = run(tmp_path / "tars", "--max_steps", "30")
+    done = run(tmp_path / "tars", "--max_steps", "30", "--allow_data_loss")
     assert read_quarantine(done) == [("2", "unknown_label"), *((str(n), "no_label") for n in (3, 4, 6, 7))]
 
 
