@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from warm import WarmPython
 
 from modeling import SentimentClassifier
 from training.checkpoints import list_checkpoints, step_of
@@ -45,14 +48,30 @@ def start(command: Sequence[str], *words: str, cwd: Path = ROOT, log: Path) -> s
         )
 
 
-def launch(command: Sequence[str], *words: str, code: int = 0, timeout: float = 240) -> str:
-    """Run a command to its end; returns what it printed on both streams."""
-    program = os.path.join(os.path.dirname(sys.executable), command[0])
+def launch(command: Sequence[str], *words: str, code: int = 0, timeout: float = 240, cold: bool = False) -> str:
+    """Run a command to its end; returns what it printed on both streams.
+
+    Args:
+        command: python, accelerate or torchrun, and words for it.
+        words: further words.
+        code: the exit code that is expected.
+        timeout: in seconds.
+        cold: start it and its ranks as a user does, without the help of `warm`, for 12 s more per process.
+    """
+    program = [os.path.join(os.path.dirname(sys.executable), command[0])]
+    if not cold:
+        program = [str(warm_python().program), *(program if command[0] != "python" else [])]
     done = subprocess.run(
-        [program, *command[1:], *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+        [*program, *command[1:], *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
     )
     assert done.returncode == code, done.stdout[-1500:] + done.stderr[-3000:]
     return done.stdout + done.stderr
+
+
+@functools.cache
+def warm_python() -> WarmPython:
+    """The warm process of this session, which is started for the first program that is launched; it ends with it."""
+    return WarmPython(Path(tempfile.mkdtemp()))
 
 
 def train_flags(

@@ -24,9 +24,9 @@ def sample(tmp_path_factory):
 
 def test_from_training_to_predictions(sample, tmp_path):
     run, output = tmp_path / "run", tmp_path / "predictions.txt"
-    screen = launch(ONE_PROCESS, *train_flags(sample, run))
+    screen = launch(ONE_PROCESS, *train_flags(sample, run), cold=True)
     assert "Warning" not in screen
-    screen = launch(ONE_PROCESS, "evaluate.py", str(run))
+    screen = launch(ONE_PROCESS, "evaluate.py", str(run), cold=True)
     figures = json.loads((run / "evaluation_val.json").read_text())
     trained = json.loads((run / "metrics.json").read_text())["val"]
     assert figures["accuracy"] == trained["accuracy"]
