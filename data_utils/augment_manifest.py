@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from data_utils.augment_arguments import MANIFEST
 from data_utils.augment_copies import hash_file
@@ -16,12 +16,35 @@ from data_utils.errors import InputError
 from data_utils.files import remove, write_text
 from data_utils.pairs import pair_folder
 from data_utils.records import is_valid_guid
+from data_utils.schema import read_json
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 _STAGING = ".augmentation"
 _LIST_TEMPORARY = ".augmentation.list"
+
+
+class OutputEntry(TypedDict):
+    """The list that was written."""
+
+    name: str
+    sha256: str
+
+
+class CopyEntry(TypedDict):
+    """One copy of a pair: SHA-256 of its files, by name."""
+
+    files: dict[str, str]
+
+
+class ManifestFile(TypedDict):
+    """augmentation.json, as far as it is read again."""
+
+    version: int
+    complete: bool
+    output: OutputEntry
+    copies: list[CopyEntry]
 
 
 def read_manifest(data_dir: Path) -> dict[str, Any] | None:
@@ -34,13 +57,12 @@ def read_manifest(data_dir: Path) -> dict[str, Any] | None:
     if not os.path.lexists(path):
         return None
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        names = [manifest["output"]["name"], *(name for copy in manifest["copies"] for name in copy["files"])]
-        sound = manifest["version"] == VERSION and isinstance(manifest["complete"], bool)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"Cannot read {path} ({error}); put the file back that data_utils.augment wrote.") from error
+        manifest = read_json(path, ManifestFile, remedy="put the file back that data_utils.augment wrote")
+    except FileNotFoundError as error:  # a link that leads nowhere
+        raise InputError(f"{path} cannot be read ({error.strerror}); take it away.") from error
+    names = [manifest["output"]["name"], *(name for copy in manifest["copies"] for name in copy["files"])]
     # Names lead to files that will be deleted: they must not lead out of the folder.
-    if not sound or not all(isinstance(name, str) and is_valid_guid(name) for name in names):
+    if manifest["version"] != VERSION or not all(map(is_valid_guid, names)):
         raise InputError(f"{path} is of another version of this program, or damaged; use the version that wrote it.")
     return manifest
 

@@ -9,14 +9,26 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, NotRequired, TypedDict
 
-from data_utils.bounded import MAX_DOCUMENT, parse_json, read_bounded
 from data_utils.errors import InputError
 from data_utils.files import write_text
+from data_utils.schema import Within, read_json
 
 logger = logging.getLogger(__name__)
 
 PART_TITLES = {"train": "training", "val": "validation", "test": "test"}
+
+
+class SplitFile(TypedDict):
+    """A split as JSON."""
+
+    train: list[str]
+    val: list[str]
+    test: NotRequired[list[str]]
+    seed: NotRequired[Annotated[int, Within(-(2**63), 2**64)] | None]
+    val_ratio: NotRequired[float | None]
+    sha256: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -64,14 +76,8 @@ def save_split(split: Split, path: Path) -> None:
     write_text(Path(path), json.dumps(content, indent=1) + "\n")
 
 
-def _parse_split(path: Path, content: object) -> Split:
-    missing = [part for part in ("train", "val") if not isinstance(content, dict) or part not in content]
-    if missing:
-        raise InputError(f"the split file {path} lacks {', '.join(missing)}; give a split.json of an earlier run.")
+def _parse_split(path: Path, content: SplitFile) -> Split:
     parts = {part: content.get(part, []) for part in PART_TITLES}
-    for part, guids in parts.items():
-        if not isinstance(guids, list) or not all(isinstance(guid, str) for guid in guids):
-            raise InputError(f"{part} in the split file {path} is not a list of guids in quotes; give a split.json.")
     split = Split(
         **{part: tuple(guids) for part, guids in parts.items()},
         seed=content.get("seed"),
@@ -98,17 +104,9 @@ def load_split(path: Path, *, known_guids: Collection[str] | None = None) -> Spl
         InputError: not readable, not JSON, a part missing, a guid in both parts, or a guid that is not in the list.
     """
     try:
-        content = parse_json(read_bounded(Path(path), MAX_DOCUMENT))
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(
-            f"the split file {path} cannot be read ({error.strerror or error}); check --split_file."
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f"the split file {path} is not JSON ({error}); give a split.json of an earlier run."
-        ) from error
+        content = read_json(Path(path), SplitFile, remedy="give a split.json of an earlier run (--split_file)")
+    except FileNotFoundError as error:
+        raise InputError(f"the split file {path} cannot be read ({error.strerror}); check --split_file.") from error
     split = _parse_split(Path(path), content)
     if known_guids is not None:
         unknown = [guid for guid in split.guids if guid not in known_guids]

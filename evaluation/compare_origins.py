@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_utils.errors import InputError
+from data_utils.schema import read_json
 from data_utils.split_file import load_split
 from evaluation.run_folder import RunFolder
 
@@ -95,8 +97,8 @@ def _read_preparation(run: RunFolder) -> str | None:
     if file is None:
         return None
     try:
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        settings = read_json(file, dict[str, Any])
+    except InputError:
         return None  # the comparison needs no model
     # A setting that has its default isn't written.
     return json.dumps([settings.get(name) for name in ("picture", "text_cleaning", "id2label")], sort_keys=True)

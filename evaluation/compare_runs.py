@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from data_utils.errors import InputError
+from data_utils.schema import read_json
 from evaluation.compare_origins import Origin, read_origin
 from evaluation.folds_folder import OUT_OF_FOLD_FILE
 from evaluation.predictions_csv import PredictionTable, read_predictions_csv
 from evaluation.run_folder import RunFolder
+from run_files.schema import MetricsFile
 
 _SEED_FILE = re.compile(r"predictions_oof_seed(-?\d+)\.csv")
 # What 8 decimals and a mean in float32 can do to a probability.
@@ -225,16 +226,6 @@ def _read_cost(run: RunFolder) -> Cost:
 def _read_metrics(run: RunFolder) -> Mapping[str, Any]:
     """metrics.json, or nothing where there is none."""
     try:
-        metrics = json.loads(run.metrics_file.read_text(encoding="utf-8"))
+        return read_json(run.metrics_file, MetricsFile)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"Cannot read {str(run.metrics_file)!r}: {error}. Copy it again from the run.") from error
-    if not isinstance(metrics, dict) or not all(isinstance(part, dict) for part in _parts(metrics)):
-        raise InputError(f"{str(run.metrics_file)!r} is not one of train.py's. Copy it again from the run.")
-    return metrics
-
-
-def _parts(metrics: Mapping[str, Any]) -> Iterable[object]:
-    """What of the figures is read here."""
-    return (metrics[name] for name in ("parameters", "training", "best") if metrics.get(name) is not None)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +29,7 @@ from data_utils import (
 from data_utils.copies import find_members
 from data_utils.ledger import DROPPED
 from data_utils.pairs import pair_folder
+from data_utils.schema import check_types
 from data_utils.shard_set import find_shards
 from data_utils.split_file import Split
 from data_utils.stream_cache import load_part
@@ -34,7 +37,8 @@ from data_utils.stream_rows import RowPreparer
 from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier, SentimentConfig
 from modeling.fusion import get_fusion_head
-from modeling.hub import clear_faults
+from modeling.hub import check_files, clear_faults
+from run_files.model_file import check_model_file
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -201,23 +205,43 @@ def load_run(
     """
     folder = RunFolder.open(path)
     sections = folder.load_arguments()
-    changes = {"data_dir": data_dir, "cache_dir": cache_dir}
-    section = sections["data"] | {name: value for name, value in changes.items() if value is not None}
-    try:
-        data = DataArguments(**section | {"overwrite_cache": False})
-    except TypeError as error:
-        raise InputError(
-            f"The data section of {str(folder.config_file)!r} is of another version of this program ({error}); "
-            "use the version it names under environment."
-        ) from error
+    check_types(sections["data"], DataArguments, f"The data section of {folder.config_file}")
+    changes = {"data_dir": data_dir, "cache_dir": cache_dir or _own_cache(folder, sections["data"])}
+    section = sections["data"] | {name: value for name, value in changes.items() if name != "data_dir" or value}
+    data = DataArguments(**section | {"overwrite_cache": False})
+    workers = min(data.num_workers(), os.cpu_count() or 1)  # a number from another machine, or from anywhere
+    check_files(folder.model_dir)
+    check_model_file(folder.model_dir / "config.json")
     return LoadedRun(
         folder=folder,
         config=_load(SentimentConfig.from_pretrained, folder.model_dir),
         tokenizer=_load(AutoTokenizer.from_pretrained, folder.model_dir, trust_remote_code=trust_remote_code),
-        data=data,
+        data=replace(data, preprocessing_num_workers=workers),
         training=sections["training"],
         environment=sections["environment"],
     )
+
+
+def _own_cache(folder: RunFolder, section: Mapping[str, Any]) -> str | None:
+    """The run's folder for prepared data if it is in the run, or where it is by default, which is what None stands for.
+
+    A run doesn't say where else something is written and deleted: it may come from anywhere.
+    """
+    named = section.get("cache_dir")
+    if named is None:
+        return None
+    own, default = os.path.realpath(Path(named).expanduser()), DataArguments(data_dir=".").cache_path()
+    if Path(own).is_relative_to(os.path.realpath(folder.path)):
+        return own
+    if own != os.path.realpath(default):
+        _tell_cache(default, own)
+    return None
+
+
+@cache
+def _tell_cache(default: Path, own: str) -> None:
+    """Once for all models of a run."""
+    logger.info("The data are prepared in %s; to use the training's folder again, add --cache_dir %s.", default, own)
 
 
 def _describe_faults(pairs: Pairs, guids: Collection[str]) -> str:

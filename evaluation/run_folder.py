@@ -12,6 +12,8 @@ import yaml
 
 from data_utils.errors import InputError
 from data_utils.files import write_text
+from data_utils.schema import read_yaml
+from run_files.schema import ConfigFile
 
 ARGUMENT_SECTIONS = ("model", "data", "training", "environment")
 # Folders of other work, by a section of their config.yaml, and what can be done with them.
@@ -126,18 +128,7 @@ class RunFolder:
 
     def load_arguments(self) -> dict[str, dict[str, Any]]:
         """Read config.yaml as {section: {name: value}}; `InputError` when it is not one of train.py's."""
-        try:
-            sections = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"Cannot read {str(self.config_file)!r}: {error}. Copy it again from the run.") from error
-        names = ", ".join(ARGUMENT_SECTIONS)
-        for name in ARGUMENT_SECTIONS:
-            if not isinstance(sections, dict) or not isinstance(sections.get(name), dict):
-                raise InputError(
-                    f"{str(self.config_file)!r} has no section {name!r}; train.py writes {names}. "
-                    "Copy it again from the run."
-                )
-        return sections
+        return read_yaml(self.config_file, ConfigFile)
 
 
 def _plain(value: Any) -> Any:

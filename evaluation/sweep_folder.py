@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from data_utils.errors import InputError
+from data_utils.schema import read_json
 from evaluation.predictions_csv import read_predictions_csv
 from evaluation.report import format_table, write_json, write_predictions_csv
 from evaluation.run_folder import RunFolder
@@ -105,7 +106,7 @@ class SweepFolder(RunFolder):
             record = _read_record(path)
             if record.error is None:
                 self.read_predictions(record)
-        except (ValueError, TypeError):  # no JSON, or other keys; an InputError is a ValueError
+        except InputError:
             return False
         return True
 
@@ -117,4 +118,4 @@ class SweepFolder(RunFolder):
 
 
 def _read_record(path: Path) -> TrialRecord:
-    return TrialRecord(**json.loads(path.read_text(encoding="utf-8")))
+    return TrialRecord(**read_json(path, TrialRecord))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ REMEDIES = (
     "where there is a network and set HF_HOME to that cache; or train without pretrained weights: --from_scratch."
 )
 CONNECT_SECONDS = 10.0
+TEXTS, MAX_TEXT = (".json", ".txt", ".model", ".jinja", ".py"), 2**28
 
 
 def load_config(name: str, *, trust_remote_code: bool) -> PreTrainedConfig:
@@ -116,12 +118,27 @@ def clear_faults(name: str | Path, remedy: str) -> Iterator[None]:
         raise InputError(f"Can't load {str(name)!r}: {reason}. {remedy}") from error
 
 
+def check_files(folder: Path) -> None:
+    """Refuse a model folder with pipes or devices, whose reading would not end, or texts that no memory holds.
+
+    Raises:
+        InputError: a file is no plain one, or is larger than any tokenizer's, and holds no weights.
+    """
+    for path in sorted(folder.iterdir()):
+        status = path.stat() if path.exists() else None
+        if status is None or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise InputError(f"{path} is no plain file, as a model's folder has them; take it away.")
+        if path.suffix in TEXTS and status.st_size > MAX_TEXT:
+            raise InputError(f"{path} has {status.st_size:,} bytes; at most {MAX_TEXT:,} are read from such a file.")
+
+
 def _must_be_local(name: str) -> bool:
     """Whether `name` has to be read from this machine: a folder, or a hub name while the hub is out of reach."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(f"The folder {name!r} has no config.json, so it is no saved model. {REMEDIES}")
+        check_files(folder)
         return True
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"There is no folder {name!r}. {REMEDIES}")

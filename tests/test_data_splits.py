@@ -148,8 +148,8 @@ def test_saved_split_is_read_back(tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda content: content.pop("val"), "lacks val"),
-        (lambda content: content.update(train=[1, 2]), "not a list of guids"),
+        (lambda content: content.pop("val"), r"has no val, where a list belongs"),
+        (lambda content: content.update(train=[1, 2]), r"train\.0: 1, where a text belongs"),
         (lambda content: content["val"].append(content["train"][0]), "1 guids in two parts"),
         (lambda content: content["val"].append(content["val"][0]), "more than once"),
     ],
@@ -193,7 +193,7 @@ def test_test_part_is_saved_checked_and_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "named"), [(None, "cannot be read"), ("{", "is not JSON"), ("[1]", "lacks train, val")]
+    ("source", "named"), [(None, "cannot be read"), ("{", "is no JSON"), ("[1]", "a list, where a map belongs")]
 )
 def test_file_that_is_no_split_is_refused(tmp_path, source, named):
     if source is not None:

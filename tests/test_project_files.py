@@ -15,7 +15,7 @@ from training.comparison import read_comparison
 from training.parsing import parse_arguments
 from training.sweep_recipe import read_sweep
 
-PACKAGES = ("data_utils", "evaluation", "modeling", "training")
+PACKAGES = ("data_utils", "evaluation", "modeling", "run_files", "training")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -16,7 +16,9 @@ from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from data_utils.errors import InputError
 from data_utils.files import remove
+from data_utils.schema import read_json
 from modeling import SentimentClassifier, parameter_table
 
 MANIFEST = "checkpoint.json"
@@ -109,11 +111,18 @@ def estimate_bytes(folder: Path, model: SentimentClassifier) -> int:
 def read_manifest(checkpoint: Path) -> Manifest | None:
     """The manifest, if every file that it names is there in its full length; else None."""
     try:
-        manifest = Manifest(**json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8")))
-        whole = all((checkpoint / name).stat().st_size == size for name, size in manifest.files.items())
-    except (OSError, ValueError, TypeError, AttributeError):
+        manifest = Manifest(**read_json(checkpoint / MANIFEST, Manifest))
+        names = {*manifest.files, *manifest.digests}
+        # Its names lead to files that are read whole: not out of the folder, nor to a pipe.
+        inside = all(_is_inside(name) and (checkpoint / name).is_file() for name in names)
+        whole = inside and all((checkpoint / name).stat().st_size == size for name, size in manifest.files.items())
+    except (OSError, InputError):
         return None
     return manifest if whole else None
+
+
+def _is_inside(name: str) -> bool:
+    return "\0" not in name and not os.path.isabs(name) and ".." not in Path(name).parts
 
 
 def is_intact(checkpoint: Path) -> bool:

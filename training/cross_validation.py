@@ -20,6 +20,7 @@ from data_utils.files import write_text
 from data_utils.folds import hold_out, make_folds
 from data_utils.group_sizes import check_fold_sizes
 from data_utils.pairs import Pairs, load_pairs
+from data_utils.schema import read_json
 from data_utils.split_file import Split, save_split
 from data_utils.splits import group_ids
 from evaluation.folds_folder import SECTION, FoldsFolder, Member, format_out_of_fold
@@ -28,6 +29,7 @@ from evaluation.run_folder import RunFolder
 from modeling import SentimentConfig
 from modeling.arguments import ModelArguments
 from modeling.plan import plan_model
+from run_files.schema import MemberMetricsFile
 from training.arguments import NEUTRAL_FLAGS, SentimentTrainingArguments
 from training.console import quiet
 from training.flags import LATEST
@@ -208,13 +210,8 @@ def _write_results(folder: FoldsFolder) -> None:
 
 def _load_metrics(member: Member) -> dict[str, Any]:
     """Raises `InputError` where the file is damaged."""
-    try:
-        return json.loads(RunFolder(member.path).metrics_file.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{RunFolder(member.path).metrics_file} is damaged ({error}); delete {member.path}, and train it again by "
-            "--resume_from_checkpoint latest."
-        ) from error
+    remedy = f"delete {member.path}, and train it again by --resume_from_checkpoint latest"
+    return read_json(RunFolder(member.path).metrics_file, MemberMetricsFile, remedy=remedy)
 
 
 def _hash_folds(splits: tuple[Split, ...]) -> str:

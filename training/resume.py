@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
+from transformers.trainer import TRAINER_STATE_NAME
 
 from data_utils.errors import InputError
+from data_utils.schema import read_json
 from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier
 from modeling.state import check_frozen_weights, check_weights_fit
+from run_files.schema import StateFile
 from training import checkpoints
 from training.arguments import SentimentTrainingArguments
 from training.data import TrainingData
@@ -55,6 +58,7 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | N
             f"{checkpoint} was written with --save_only_model: there is no optimizer or schedule to go on with. "
             "Start anew, or name a checkpoint that has them."
         )
+    read_json(checkpoint / TRAINER_STATE_NAME, StateFile, remedy="use an earlier checkpoint")
     _check_update_flags(checkpoint, manifest.update_flags, args.update_flags)
     args.keep_global_batch_size(manifest.global_batch_size)
     if manifest.world_size != args.world_size:
