@@ -162,7 +162,7 @@ def _read(flag: Flag) -> dict[str, Any]:
         (item,) = get_args(kind)
         return {"type": item, "nargs": "+", "metavar": _PLACEHOLDERS.get(item, "VALUE")}
     if kind == str | bool:
-        return {"type": _parse_switch_or_word, "metavar": "VALUE"}
+        return {"type": _parse_switch_or_word, "nargs": "?", "const": True, "metavar": "VALUE"}
     return {
         "type": _parse_map if (get_origin(kind) or kind) is dict else kind,
         "metavar": _PLACEHOLDERS.get(kind, "VALUE"),

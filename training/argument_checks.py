@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import Trainer, get_scheduler
+from transformers import IntervalStrategy, SchedulerType, Trainer, get_scheduler
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+from transformers.trainer_utils import SaveStrategy
+from transformers.training_args import OptimizerNames, trainer_log_levels
 
 from data_utils.errors import InputError, check_choice
+from training.device_flags import check_device_flags, check_launch_flags
 from training.flags import CLASS_WEIGHTS, METRICS
+from training.number_flags import check_numbers
 
 if TYPE_CHECKING:
     from training.arguments import SentimentTrainingArguments
 
-MAX_SEED = 2**32 - 1  # numpy's
+METRIC_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
+CHOICES = {
+    "class_weights": CLASS_WEIGHTS,
+    "lr_scheduler_type": [each.value for each in SchedulerType],
+    "optim": [each.value for each in OptimizerNames],
+    "eval_strategy": [each.value for each in IntervalStrategy],
+    "logging_strategy": [each.value for each in IntervalStrategy],
+    "save_strategy": [each.value for each in SaveStrategy],
+    "log_level": tuple(trainer_log_levels),
+    "log_level_replica": tuple(trainer_log_levels),
+    "train_sampling_strategy": ("random", "sequential", "group_by_length", "batch_rebalance"),
+    "dataloader_multiprocessing_context": ("fork", "spawn", "forkserver"),
+    "ddp_backend": ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl"),
+}
 # Of a schedule's arguments those that --lr_scheduler_kwargs doesn't give.
 _GIVEN_TO_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs")
 # Words in the names of optimizers that group a model's weights by themselves.
@@ -25,20 +42,16 @@ _GROUP_BY_THEMSELVES = ("galore", "apollo", "lomo")
 
 def check_flags(args: SentimentTrainingArguments) -> None:
     """Refuse, by an `InputError` that says what is allowed, what Trainer would take without a word or end on later."""
-    if args.auto_find_batch_size:
-        raise InputError(
-            "Got --auto_find_batch_size, which would change the rows per update; lower "
-            "--per_device_train_batch_size and raise --gradient_accumulation_steps instead."
-        )
+    check_launch_flags(args)
+    check_device_flags(args)
+    check_numbers(args)
     if args.profile and args.dry_run:
         raise InputError("Got --profile and --dry_run, which makes a single update; leave one of the two out.")
-    if args.folds is not None and args.folds < 2:
-        raise InputError(f"Got --folds {args.folds}; it takes 2 or more, or is left out.")
-    if args.seeds < 1 or (args.seeds > 1 and args.folds is None):
-        raise InputError(f"Got --seeds {args.seeds}; it takes 1 or more, and more than 1 only with --folds.")
-    check_choice("--class_weights", args.class_weights, CLASS_WEIGHTS)
+    for flag, allowed in CHOICES.items():
+        if getattr(args, flag) is not None:
+            check_choice(f"--{flag}", getattr(args, flag), allowed)
+    _check_rhythms(args)
     _check_best_model(args)
-    _check_numbers(args)
 
 
 def check_optimizer(args: SentimentTrainingArguments) -> None:
@@ -53,13 +66,27 @@ def check_optimizer(args: SentimentTrainingArguments) -> None:
             f"Got --optim {name}, which lacks the two learning rates of towers and head, as it groups the weights by "
             "itself; leave --optim out, or take one that keeps our groups, such as adafactor."
         )
+    options = f" and --optim_args {args.optim_args}" if args.optim_args else ""
     try:
-        Trainer.get_optimizer_cls_and_kwargs(args)
-    except (ImportError, ValueError) as error:
-        options = f" and --optim_args {args.optim_args}" if args.optim_args else ""
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
+        kind([torch.nn.Parameter(torch.zeros(2, 2))], **settings)
+    except (ImportError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"Got --optim {name}{options}, which can't be had here ({error}); mend that, or leave --optim out."
         ) from error
+    for flag in ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon"):
+        default = type(args).__dataclass_fields__[flag].default
+        if getattr(args, flag) != default and _optimizer_settings(args, flag, default) == settings:
+            raise InputError(
+                f"Got --{flag} {getattr(args, flag)}, in which --optim {name} finds nothing to use; leave it out."
+            )
+
+
+def _optimizer_settings(args: SentimentTrainingArguments, flag: str, value: Any) -> dict[str, Any]:
+    """What the optimizer would be built with if `flag` were `value`."""
+    other = copy.copy(args)
+    setattr(other, flag, value)
+    return Trainer.get_optimizer_cls_and_kwargs(other)[1]
 
 
 def check_schedule(args: SentimentTrainingArguments) -> None:
@@ -81,44 +108,26 @@ def check_schedule(args: SentimentTrainingArguments) -> None:
         ) from error
 
 
+def _check_rhythms(args: SentimentTrainingArguments) -> None:
+    """Evaluations and checkpoints must come at moments that fit, or the best model may have no checkpoint."""
+    if args.save_strategy == "best" and args.eval_strategy == "no":
+        raise InputError("Got --save_strategy best and --eval_strategy no: without evaluations no model is the best.")
+    if args.lr_scheduler_type in METRIC_SCHEDULES and args.eval_strategy == "no":
+        raise InputError(
+            f"Got --lr_scheduler_type {args.lr_scheduler_type}, which goes by evaluations, and --eval_strategy no."
+        )
+    if args.load_best_model_at_end and args.eval_strategy == "epoch" and args.save_strategy == "steps":
+        raise InputError(
+            "Got --save_strategy steps, and --eval_strategy epoch, after which the best model may have no checkpoint: add "
+            f"--eval_strategy steps --eval_steps {args.save_steps:g}, or --load_best_model_at_end false."
+        )
+
+
 def _check_best_model(args: SentimentTrainingArguments) -> None:
     check_choice("--metric_for_best_model", str(args.metric_for_best_model).removeprefix("eval_"), METRICS)
-    if args.early_stopping_patience < 0:
-        raise InputError(f"Got --early_stopping_patience {args.early_stopping_patience}; allowed is 0 (off) or more.")
-    if args.early_stopping_patience and not args.load_best_model_at_end:
+    none_is_best = not args.load_best_model_at_end or "no" in (args.eval_strategy, args.save_strategy)
+    if args.early_stopping_patience and none_is_best:
         raise InputError(
             "--early_stopping_patience needs evaluations and checkpoints: leave --load_best_model_at_end, "
             "--eval_strategy and --save_strategy on."
-        )
-
-
-def _check_numbers(args: SentimentTrainingArguments) -> None:
-    if not 0 <= args.seed <= MAX_SEED + 1 - args.seeds:
-        raise InputError(f"Got --seed {args.seed}; allowed is 0 to {MAX_SEED}, also for the last of --seeds.")
-    if not 0 <= args.label_smoothing_factor < 1:
-        raise InputError(f"Got --label_smoothing_factor {args.label_smoothing_factor}; allowed is 0 to less than 1.")
-    if not 0 <= args.modality_dropout <= 0.5:
-        raise InputError(
-            f"Got --modality_dropout {args.modality_dropout}; allowed is 0 to 0.5, the share of rows that lose "
-            "their text, and again of rows that lose their picture."
-        )
-    for flag in ("logit_adjustment", "unimodal_loss_weight"):
-        if not 0 <= getattr(args, flag) < math.inf:
-            raise InputError(f"Got --{flag} {getattr(args, flag)}; it must be 0 (off) or more.")
-    for flag in ("learning_rate", "head_learning_rate", "weight_decay", "dataloader_num_workers"):
-        value = getattr(args, flag)
-        if value is not None and not value >= 0:
-            raise InputError(f"Got --{flag} {value}; it must be 0 or more.")
-    for flag in (
-        "per_device_train_batch_size",
-        "per_device_eval_batch_size",
-        "gradient_accumulation_steps",
-        "num_train_epochs",
-    ):
-        if not 0 < getattr(args, flag) < math.inf:
-            raise InputError(f"Got --{flag} {getattr(args, flag)}; it must be more than 0.")
-    if args.max_steps < -1 or args.max_steps == 0:
-        raise InputError(
-            f"Got --max_steps {args.max_steps}; it takes the number of updates, 1 or more, or -1 where "
-            "--num_train_epochs says how many."
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import IntervalStrategy, TrainingArguments
 
-from data_utils.errors import InputError
+from data_utils.errors import InputError, check_choice
 from data_utils.memory import keep_freed_memory
 from modeling import SentimentClassifier, count_matrix_weights
 from training import launch
@@ -19,6 +19,7 @@ from training.argument_checks import check_flags, check_optimizer, check_schedul
 from training.flags import EvaluationFlags, OutputFlags, TrainingFlags
 from training.losses import ClassBalance
 from training.ranks import launched_world_size, uses_deepspeed
+from training.trackers import list_trackers
 
 logger = logging.getLogger(__name__)
 # Of the towers' matrices: smaller ones gain little by bfloat16 on a CPU that has it.
@@ -52,6 +53,7 @@ UPDATE_FLAGS = (
     "warmup_steps",
     "max_grad_norm",
     "label_smoothing_factor",
+    "neftune_noise_alpha",
     "class_weights",
     "logit_adjustment",
     "modality_dropout",
@@ -61,17 +63,18 @@ UPDATE_FLAGS = (
 
 @dataclass
 class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, TrainingArguments):
-    """`TrainingArguments` with the flags and defaults of `training.flags`. Every flag of Trainer works."""
+    """`TrainingArguments` with the flags and defaults of `training.flags`. Every flag of Trainer works or is refused."""
 
     def __post_init__(self) -> None:
         output_dir = self.output_dir
+        self._settle_words()
+        check_flags(self)
         if self.dry_run:
             self.eval_strategy = self.save_strategy = "no"
-            self.report_to, self.disable_tqdm, self.load_best_model_at_end = "none", True, False
+            self.report_to, self.disable_tqdm, self.load_best_model_at_end = [], True, False
             self.eval_on_start = False
             self.early_stopping_patience = 0
         self._match_strategies()
-        check_flags(self)
         if self.greater_is_better is None:
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "ece"))
         launch.check_started_as_asked()
@@ -84,6 +87,18 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         self._check_launch()
         check_optimizer(self)
         check_schedule(self)
+
+    def _settle_words(self) -> None:
+        """Bring what was typed into the form that Trainer takes."""
+        for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):  # Trainer warns of them on every rank
+            new = name.replace("gradient", "activation")
+            if getattr(self, new) is None:
+                setattr(self, new, getattr(self, name))
+            setattr(self, name, None)
+        self.report_to = list_trackers(self.report_to)
+        check_choice(
+            "--include_num_input_tokens_seen", self.include_num_input_tokens_seen, ("all", "non_padding", "no", True, False)
+        )
 
     def _choose_device(self) -> None:
         if torch.accelerator.is_available():
@@ -143,7 +158,10 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             logger.warning("Without evaluation and checkpoints there is no best model: the last one will be kept.")
             self.load_best_model_at_end = False
         elif self.load_best_model_at_end and self.eval_strategy != self.save_strategy and self.save_strategy == "epoch":
-            self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
+            if self.save_steps == type(self).save_steps:
+                self.save_steps = self.eval_steps or self.logging_steps
+            self.save_strategy = self.eval_strategy
+            logger.info("Checkpoints are written every %g steps, at evaluations, to have the best.", self.save_steps)
 
     @property
     def global_batch_size(self) -> int:

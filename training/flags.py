@@ -116,5 +116,5 @@ class OutputFlags:
         default=True, metadata={"help": "A resumed run goes on counting towards --early_stopping_patience."}
     )
     logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
-    report_to: str = field(default="tensorboard", metadata={"help": "Trackers, or none."})
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard"], metadata={"help": "Trackers, or none."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: the collator picks the columns."})

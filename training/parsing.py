@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from data_utils.arguments import DataArguments
@@ -16,6 +17,8 @@ from data_utils.errors import InputError
 from modeling.arguments import ModelArguments
 from training.console import quiet
 from training.flags import EvaluationFlags, OutputFlags, TrainingFlags
+from training.number_flags import check_numbers
+from training.refused_flags import refuse_flags
 from training.trainer_flags import read_trainer_flags
 
 if TYPE_CHECKING:
@@ -47,8 +50,7 @@ def parse_arguments(
     elif starter is not None:
         raise InputError(f"Got {starter} {path}, which train.py takes; here the flags are those of one training.")
     values = parser.parse(words)
-    model, data = _take(ModelArguments, values), _take(DataArguments, values)
-    data.refuse_unused()
+    model, data = _split(values)
     from training.arguments import SentimentTrainingArguments  # takes seconds, so after what is judged without it
 
     try:
@@ -79,8 +81,7 @@ def check_command_line(argv: Sequence[str], *, description: str = "Train a class
     values = parser.parse(words)
     if starter in (None, "--config"):  # others have flags that are told in their sections
         with quiet(True):  # a training says it again
-            _take(ModelArguments, values)
-            _take(DataArguments, values).refuse_unused()
+            _split(values)
 
 
 def build_parser(description: str) -> FlagParser:
@@ -102,6 +103,21 @@ def build_parser(description: str) -> FlagParser:
     )
     parser.add_flags("transformers.Trainer", _trainer_flags(), is_hidden=True)
     return parser
+
+
+def _split(values: dict[str, Any]) -> tuple[ModelArguments, DataArguments]:
+    """The flags of model and data, which are taken out of `values`; those of training are checked by their tables.
+
+    Raises:
+        InputError: a flag isn't allowed, or would have no effect.
+    """
+    model, data = _take(ModelArguments, values), _take(DataArguments, values)
+    data.refuse_unused()
+    flags = (*(flag for group in _GROUPS for flag in list_flags(group)), *_trainer_flags())
+    defaults = {flag.name: flag.default for flag in flags}
+    check_numbers(SimpleNamespace(**{**defaults, **values}))
+    refuse_flags(values, defaults, model)
+    return model, data
 
 
 def _take(group: type[T], values: dict[str, Any]) -> T:

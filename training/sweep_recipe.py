@@ -12,6 +12,7 @@ from typing import Any
 from data_utils.arguments import DataArguments
 from data_utils.errors import InputError, check_choice
 from modeling.arguments import ModelArguments
+from training.argument_checks import METRIC_SCHEDULES
 from training.arguments import SentimentTrainingArguments
 from training.console import quiet
 from training.flags import LATEST
@@ -51,7 +52,6 @@ LEFT_OUT = (
     "torch_compile",
     "profile",
 )
-METRIC_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
 NO_VALIDATION = (
     "A sweep compares heads on validation rows: raise --val_ratio, take a --split_file with some, or write folds: 5 "
     "under sweep."

@@ -13,12 +13,13 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction
-from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import PredictionOutput
+from transformers.integrations.neftune import activate_neftune, deactivate_neftune
+from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
+from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from data_utils.batches import BatchReader
 from data_utils.collator import PairCollator
-from data_utils.errors import RankError
+from data_utils.errors import InputError, RankError
 from data_utils.pairs import NO_LABEL_ID
 from evaluation.inference import check_rows_counted_once
 from evaluation.metrics import SentimentMetrics
@@ -102,6 +103,23 @@ class SentimentTrainer(ResumableTrainer):
         )
         self.balance = self._balance_classes()
         self._judged = eval_dataset
+        self.neftune_noise_alpha = None  # Trainer would look for one table of embeddings of the whole model
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in Trainer; with --neftune_noise_alpha the embeddings of words are noisy meanwhile."""
+        if not self.args.neftune_noise_alpha:
+            return super().train(*args, **kwargs)
+        encoder = self.model.text_tower.encoder
+        try:
+            noise = activate_neftune(encoder, self.args.neftune_noise_alpha)
+        except (AttributeError, NotImplementedError) as error:
+            raise InputError(
+                f"Got --neftune_noise_alpha, but {type(encoder).__name__} names no embeddings of words; leave it out."
+            ) from error
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            deactivate_neftune(encoder, noise)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW (or what --optim names) with the towers' rate and the head's, with and without weight decay."""
@@ -135,8 +153,8 @@ class SentimentTrainer(ResumableTrainer):
 
         accelerate deals the micro batches to the ranks in turn, and fills up behind the last row of the data set.
         """
-        args, config = self.args, self.args.accelerator_config
-        dealt_otherwise = config.split_batches or config.dispatch_batches or args.ignore_data_skip
+        args = self.args
+        dealt_otherwise = args.train_sampling_strategy == "batch_rebalance"  # all rows once, in batches of other sizes
         if args.world_size == 1 or args.dataloader_drop_last or dealt_otherwise:
             return
         updates_per_epoch = -(-len(self.train_dataset) // args.global_batch_size)
@@ -197,9 +215,10 @@ class SentimentTrainer(ResumableTrainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """As in Trainer; rows that are grouped by length come in the same order on all ranks."""
         sampler = super()._get_train_sampler(train_dataset)
-        if not isinstance(sampler, LengthGroupedSampler):
-            return sampler
-        return EpochLengthSampler(sampler, seed=self.args.seed if self.args.data_seed is None else self.args.data_seed)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if isinstance(sampler, BatchRebalanceSampler):
+            sampler.seed = seed
+        return EpochLengthSampler(sampler, seed=seed) if isinstance(sampler, LengthGroupedSampler) else sampler
 
     def _get_dataloader(self, dataset: Dataset, *args: Any, **kwargs: Any) -> DataLoader:
         return super()._get_dataloader(BatchReader(dataset), *args, **kwargs)
@@ -216,9 +235,9 @@ class SentimentTrainer(ResumableTrainer):
         finally:
             self.args.dataloader_drop_last = drop_last
 
-    def _clip_grad_norm(self, model: nn.Module) -> Tensor | float | None:
-        """Trainer's clipping, which would turn one infinite gradient into nan in every weight, hence the check."""
-        norm = super()._clip_grad_norm(model)
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
+        """The gradients' norm, clipped or not; one infinite gradient would become nan in every weight, hence a check."""
+        norm = super()._get_grad_norm(model, grad_norm)
         # Under float16 infinite gradients are the scaler's daily business: it skips the update by itself.
         if norm is not None and not self.args.fp16 and not math.isfinite(norm):
             # DeepSpeed makes the update with the backward pass, and tells the norm afterwards.

@@ -40,8 +40,11 @@ def _is_field(node: ast.AnnAssign) -> bool:
 
 def _read_flag(node: ast.AnnAssign) -> Flag:
     values = {keyword.arg: _literal(keyword.value) for keyword in node.value.keywords}
-    text = (values.get("metadata") or {}).get("help", "")
-    return Flag(node.target.id, _read_kind(node.annotation), values.get("default"), text)
+    metadata = values.get("metadata") or {}
+    kind = _read_kind(node.annotation)
+    if metadata.get("const") is True and kind != bool | None:
+        kind = str | bool  # it may stand without a value
+    return Flag(node.target.id, kind, values.get("default"), metadata.get("help", ""))
 
 
 def _literal(node: ast.expr) -> Any:
