@@ -32,7 +32,7 @@ class SentimentClassifier(PreTrainedModel):
     config_class = SentimentConfig
     config: SentimentConfig
     base_model_prefix = "classifier"
-    main_input_name = "pixel_values"
+    main_input_name = "input_ids"  # whose tokens --include_num_input_tokens_seen counts
     supports_gradient_checkpointing = True
     _supports_sdpa = True
 

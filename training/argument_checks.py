@@ -118,8 +118,8 @@ def _check_rhythms(args: SentimentTrainingArguments) -> None:
         )
     if args.load_best_model_at_end and args.eval_strategy == "epoch" and args.save_strategy == "steps":
         raise InputError(
-            "Got --save_strategy steps, and --eval_strategy epoch, after which the best model may have no checkpoint: add "
-            f"--eval_strategy steps --eval_steps {args.save_steps:g}, or --load_best_model_at_end false."
+            "Got --save_strategy steps, and --eval_strategy epoch, after which the best model may have no checkpoint: "
+            f"add --eval_strategy steps --eval_steps {args.save_steps:g}, or --load_best_model_at_end false."
         )
 
 

@@ -24,6 +24,7 @@ from training.trackers import list_trackers
 logger = logging.getLogger(__name__)
 # Of the towers' matrices: smaller ones gain little by bfloat16 on a CPU that has it.
 MIN_WEIGHTS_FOR_BF16 = 10_000_000
+TOKENS_SEEN = ("all", "non_padding", "no")
 # Flags that change no figure: what is many trainings goes on under others.
 NEUTRAL_FLAGS = (
     "output_dir",
@@ -63,7 +64,7 @@ UPDATE_FLAGS = (
 
 @dataclass
 class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, TrainingArguments):
-    """`TrainingArguments` with the flags and defaults of `training.flags`. Every flag of Trainer works or is refused."""
+    """`TrainingArguments` with the flags and defaults of `training.flags`; what can't work is refused."""
 
     def __post_init__(self) -> None:
         output_dir = self.output_dir
@@ -96,9 +97,8 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
                 setattr(self, new, getattr(self, name))
             setattr(self, name, None)
         self.report_to = list_trackers(self.report_to)
-        check_choice(
-            "--include_num_input_tokens_seen", self.include_num_input_tokens_seen, ("all", "non_padding", "no", True, False)
-        )
+        if not isinstance(self.include_num_input_tokens_seen, bool):
+            check_choice("--include_num_input_tokens_seen", self.include_num_input_tokens_seen, TOKENS_SEEN)
 
     def _choose_device(self) -> None:
         if torch.accelerator.is_available():

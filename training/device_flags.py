@@ -100,8 +100,8 @@ def _check_accelerator(config: dict[str, Any]) -> None:
         key != "sync_each_batch" or not isinstance(value, bool) for key, value in accumulation.items()
     ):
         raise InputError(
-            f"Got {_ACCUMULATION} {json.dumps(accumulation)} in --accelerator_config; it takes sync_each_batch, true or "
-            "false. How many batches an update has is said by --gradient_accumulation_steps."
+            f"Got {_ACCUMULATION} {json.dumps(accumulation)} in --accelerator_config; it takes sync_each_batch, true "
+            "or false. How many batches an update has is said by --gradient_accumulation_steps."
         )
 
 
@@ -110,8 +110,8 @@ def _check_checkpointing(options: dict[str, Any]) -> None:
     for key, value in options.items():
         if key == "use_reentrant" and value is not False:
             raise InputError(
-                f"Got use_reentrant {json.dumps(value)} in --{flag}, which loses gradients behind frozen layers and fails "
-                "on several processes; leave it out."
+                f"Got use_reentrant {json.dumps(value)} in --{flag}, which loses gradients behind frozen layers and "
+                "fails on several processes; leave it out."
             )
         check_choice(f"in --{flag} the key", key, _CHECKPOINTING)
     layers = options.get("every_n_layers", 1)

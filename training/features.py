@@ -56,15 +56,11 @@ def use_features(
     """As `cache_features` for the rows of all parts, as the flags say.
 
     Raises:
-        InputError: see there; or the rows are to be sorted by the length of texts that nobody reads.
+        InputError: see there; or a flag goes by the tokens of texts that nobody reads.
     """
     chosen = choose_columns(model, model_args.cache_features, dtype=sequence_dtype(args.mixed_precision))
-    if args.train_sampling_strategy in BY_LENGTH and INPUTS["text"] in _list_unread(model, chosen):
-        raise InputError(
-            f"Got --train_sampling_strategy {args.train_sampling_strategy}, which goes by the texts' lengths, but no "
-            "texts are read (their vectors are cached, or the head uses none); leave it out, or set --cache_features "
-            "false."
-        )
+    if INPUTS["text"] in _list_unread(model, chosen):
+        _refuse_tokens(args)
     features = cache_features(
         model,
         prepared.rows,
@@ -78,6 +74,19 @@ def use_features(
         overwrite=data_args.overwrite_cache,
     )
     return prepared.with_rows(features.dataset), features.collator
+
+
+def _refuse_tokens(args: SentimentTrainingArguments) -> None:
+    """`InputError` for a flag that goes by the texts' tokens."""
+    for flag, goes_by_them in (
+        ("train_sampling_strategy", args.train_sampling_strategy in BY_LENGTH),
+        ("include_num_input_tokens_seen", args.include_num_input_tokens_seen != "no"),
+    ):
+        if goes_by_them:
+            raise InputError(
+                f"Got --{flag} {getattr(args, flag)}, which goes by the texts' tokens, but no texts are read (their "
+                "vectors are cached, or the head uses none); leave it out, or set --cache_features false."
+            )
 
 
 def cache_features(

@@ -103,8 +103,8 @@ def check_numbers(args: SentimentTrainingArguments | SimpleNamespace) -> None:
         raise InputError(f"Got --seeds {args.seeds}; it takes 1 or more, and more than 1 only with --folds.")
     if args.folds is not None and args.folds * args.seeds > MAX_TRAININGS:
         raise InputError(
-            f"Got --folds {args.folds} and --seeds {args.seeds}, which are {args.folds * args.seeds:,} trainings; at most "
-            f"{MAX_TRAININGS:,} are made."
+            f"Got --folds {args.folds} and --seeds {args.seeds}, which are {args.folds * args.seeds:,} trainings; at "
+            f"most {MAX_TRAININGS:,} are made."
         )
     if not 0 <= args.seed <= MAX_SEED + 1 - args.seeds:
         raise InputError(f"Got --seed {args.seed}; allowed is 0 to {MAX_SEED}, also for the last of --seeds.")

@@ -111,7 +111,8 @@ def refuse_flags(given: Mapping[str, Any], defaults: Mapping[str, Any], model: M
             raise InputError(f"Got {_show(name, value)}, which train.py can't take: {REFUSED[name]}. Leave it out.")
         if name in NEEDED and not NEEDED[name].is_met(args):
             raise InputError(
-                f"Got {_show(name, value)}, which has no effect without {NEEDED[name].words}; add that, or leave it out."
+                f"Got {_show(name, value)}, which has no effect without {NEEDED[name].words}; add that, or leave it "
+                "out."
             )
     _check_texts(args, model)
 

@@ -236,7 +236,7 @@ class SentimentTrainer(ResumableTrainer):
             self.args.dataloader_drop_last = drop_last
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
-        """The gradients' norm, clipped or not; one infinite gradient would become nan in every weight, hence a check."""
+        """As in Trainer; an infinite gradient, which clipping would turn into nan in every weight, ends training."""
         norm = super()._get_grad_norm(model, grad_norm)
         # Under float16 infinite gradients are the scaler's daily business: it skips the update by itself.
         if norm is not None and not self.args.fp16 and not math.isfinite(norm):
