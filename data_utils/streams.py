@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
 
 
 class _LastingFile(io.FileIO):
@@ -28,12 +27,23 @@ def outlive_readers() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:
-            with suppress(OSError):
-                os.fstat(number)  # the number is a file's by now
-                continue
-            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-        elif type(getattr(getattr(stream, "buffer", None), "raw", None)) is not io.FileIO or stream.fileno() != number:
-            continue  # of a test, or a notebook
-        lasting = io.BufferedWriter(_LastingFile(number, "wb", closefd=False))
-        options = {} if stream is None else {"encoding": stream.encoding, "errors": stream.errors}
-        setattr(sys, name, io.TextIOWrapper(lasting, line_buffering=stream is None or stream.line_buffering, **options))
+            if not _is_open(number):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+                setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
+            continue
+        buffer = getattr(stream, "buffer", None)
+        is_unbuffered = type(buffer) is io.FileIO  # by PYTHONUNBUFFERED
+        raw = buffer if is_unbuffered else getattr(buffer, "raw", None)
+        if type(raw) is io.FileIO and raw.fileno() == number:  # else it is of a test, or a notebook
+            lasting = _LastingFile(number, "wb", closefd=False)
+            options = {"encoding": stream.encoding, "errors": stream.errors, "line_buffering": stream.line_buffering}
+            target = lasting if is_unbuffered else io.BufferedWriter(lasting)
+            setattr(sys, name, io.TextIOWrapper(target, write_through=is_unbuffered, **options))
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True

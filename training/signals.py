@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1: how a scheduler asks a job to make room."""
+"""SIGTERM and SIGUSR1: how a scheduler asks a job to make room; SIGHUP: its terminal is gone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 from training.ranks import leave_ranks
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 # "Temporary failure, try again" of sysexits.h: the job is to be started again with --resume_from_checkpoint latest.
 REQUEUE_CODE = os.EX_TEMPFAIL
 
@@ -27,9 +27,9 @@ class _State:
 
 @contextmanager
 def listen() -> Iterator[None]:
-    """In here a stop signal ends the program with `REQUEUE_CODE`."""
+    """In here a stop signal ends the program with `REQUEUE_CODE`; under nohup a hang-up does not."""
     _State.main_process, _State.is_requested = os.getpid(), False
-    earlier = {number: signal.signal(number, _handle) for number in STOP_SIGNALS}
+    earlier = {number: signal.signal(number, _handle) for number in STOP_SIGNALS if not _goes_on_after(number)}
     try:
         yield
     finally:
@@ -50,6 +50,12 @@ def hold() -> Iterator[None]:
 def is_stop_requested() -> bool:
     """Whether this rank got a stop signal."""
     return _State.is_requested
+
+
+def _goes_on_after(number: int) -> bool:
+    """nohup lets a job ignore SIGHUP. torch's launcher doesn't: it passes it on, and kills the ranks 30 s later."""
+    is_ignored = signal.getsignal(number) == signal.SIG_IGN
+    return number == signal.SIGHUP and is_ignored and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
