@@ -119,7 +119,7 @@ def _hash_inputs(kind: str, inputs: dict[str, Tensor], device: torch.device) -> 
     digest = hashlib.sha256(f"{kind} {precision}".encode())
     for name, value in inputs.items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} {value.stride()}".encode())
-        digest.update(value.cpu().contiguous().numpy())
+        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())  # numpy has no bfloat16
     return digest.hexdigest()
 
 

@@ -61,7 +61,7 @@ def tower_settings(
 
 
 def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
-    """A randomly initialised float32 encoder of a transformers class.
+    """A randomly initialised encoder of a transformers class, of torch's default type: float32, if nobody changed it.
 
     A pooler with weights (BERT's, ViT's) is left out: it belongs to a pretraining task, and CLS serves instead. One
     without weights stays: it is the mean by which encoders without CLS are read.
@@ -82,7 +82,7 @@ def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
         if encoder_class._supports_attention_backend and encoder_class._supports_sdpa:
             options["attn_implementation"] = ATTENTION
         with bounded_build(class_name):
-            encoder = encoder_class._from_config(config, dtype=torch.float32, **options)
+            encoder = encoder_class._from_config(config, dtype=torch.get_default_dtype(), **options)
     except InputError:
         raise
     except Exception as error:  # any: another library's code on settings that anybody may have written
