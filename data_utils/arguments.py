@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from data_utils.encodings import check_encoding
 from data_utils.errors import InputError, check_choice
 from data_utils.text import CLEANING_MODES
 
@@ -82,6 +83,13 @@ class DataArguments:
             "help": "report: URLs and @names removed; tweet: URL becomes http, @name becomes @user; none: text as is."
         },
     )
+    text_encoding: str | None = field(
+        default=None,
+        metadata={
+            "help": "Encoding of texts that are not UTF-8, like cp1252 or gb18030. Default: the one in which all of "
+            "them together make the most sense."
+        },
+    )
     on_bad_pair: str = field(
         default="mask",
         metadata={
@@ -142,6 +150,8 @@ class DataArguments:
             raise InputError(f"--val_ratio is {ratio!r}; it takes a number from 0 (train on all) to below 1, like 0.1.")
         check_choice("--text_cleaning", self.text_cleaning, CLEANING_MODES)
         check_choice("--on_bad_pair", self.on_bad_pair, BAD_PAIR_MODES)
+        if self.text_encoding is not None:
+            check_encoding(self.text_encoding)
         if self.image_resize_mode is not None:
             check_choice("--image_resize_mode", self.image_resize_mode, RESIZE_MODES)
         for name in (

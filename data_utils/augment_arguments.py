@@ -39,10 +39,14 @@ class AugmentArguments:
     only: list[str] | None = field(default=None, metadata={"help": "Copy rows with these labels only."})
     flip: bool = field(default=False, metadata={"help": "Mirror every second changed picture, and writing in it."})
     seed: int = field(default=42, metadata={"help": "Of all changes; the same seed gives the same copies."})
+    text_encoding: str | None = field(
+        default=None, metadata={"help": "Of texts that are not UTF-8. Default: found by all of them together."}
+    )
     undo: bool = field(default=False, metadata={"help": "Take away what this program added to --data_dir."})
 
     def __post_init__(self) -> None:
-        self.list_path = DataArguments(data_dir=self.data_dir, train_file=self.train_file).list_path()
+        data = DataArguments(data_dir=self.data_dir, train_file=self.train_file, text_encoding=self.text_encoding)
+        self.list_path = data.list_path()
         if self.undo:
             return
         if self.predictions is None:

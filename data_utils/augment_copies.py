@@ -14,15 +14,14 @@ from pathlib import Path
 from data_utils.augment_arguments import KINDS
 from data_utils.augment_picture import change_picture
 from data_utils.augment_text import change_text
-from data_utils.bounded import read_bounded
 from data_utils.cache import FileState
+from data_utils.encodings import decode_text
 from data_utils.errors import InputError
-from data_utils.file_kinds import find_pointer
-from data_utils.loading import MAX_PICTURE_BYTES, MAX_TEXT_BYTES
+from data_utils.loading import MAX_PICTURE_BYTES, MAX_TEXT_BYTES, read_file
 from data_utils.pair_files import TEXT_SUFFIX, PairFolder, possible_paths
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError
 from data_utils.records import Record
-from data_utils.text import clean_text, decode_text, text_key
+from data_utils.text import clean_text, text_key
 
 NO_TEXT = "rows without a text that can be read"
 EMPTY_TEXT = "texts of nothing but addresses and names"
@@ -66,6 +65,7 @@ class CopyMaker:
         flip: whether pictures may be mirrored.
         taken: guids that no copy may have.
         known_texts: `text_key` of every row; a copy with the text of another row would tie their groups together.
+        text_encoding: of texts whose own isn't certain.
         skipped: why copies could not be made, and how often.
     """
 
@@ -75,6 +75,7 @@ class CopyMaker:
     flip: bool
     taken: set[str]
     known_texts: frozenset[str] = frozenset()
+    text_encoding: str | None = None
     skipped: Counter[str] = field(default_factory=Counter)
 
     def make(self, parent: Record, kind: str, count: int) -> Iterator[Copy]:
@@ -92,11 +93,11 @@ class CopyMaker:
 
     def _copy_text(self, parent: Record, count: int) -> Iterator[Copy]:
         files = self.folder.find(parent)
-        source = _read(files.text, MAX_TEXT_BYTES)
+        source = read_file(files.text, MAX_TEXT_BYTES)
         if source is None:
             self.skipped[NO_TEXT] += 1
             return
-        text, _ = decode_text(source)
+        text, _ = decode_text(source, self.text_encoding)
         if not clean_text(text, "report"):
             self.skipped[EMPTY_TEXT] += 1
             return
@@ -112,7 +113,7 @@ class CopyMaker:
 
     def _copy_picture(self, parent: Record, count: int) -> Iterator[Copy]:
         files = self.folder.find(parent)
-        source = _read(files.picture, MAX_PICTURE_BYTES)
+        source = read_file(files.picture, MAX_PICTURE_BYTES)
         for number in self._free_numbers(parent.guid, "image", count):
             try:
                 picture, changes = change_picture(
@@ -167,17 +168,6 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(state: FileState, limit: int) -> bytes | None:
-    """The bytes of a file; None if there is none that can be read."""
-    if state.kind != "file":
-        return None
-    try:
-        source = read_bounded(Path(state.path), limit)
-    except (OSError, InputError):
-        return None
-    return None if find_pointer(source) else source
-
-
 def _link_or_copy(source: str, target: Path) -> None:
     """One file under two names where the disk can do it, since pictures may be large."""
     try:
@@ -186,10 +176,10 @@ def _link_or_copy(source: str, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def read_text_keys(folder: PairFolder, records: Sequence[Record]) -> Iterator[str]:
-    """`text_key` of each pair that has a text."""
+def read_text_keys(folder: PairFolder, records: Sequence[Record], encoding: str | None) -> Iterator[str]:
+    """`text_key` of each pair that has a text; `encoding` is of those whose own isn't certain."""
     for record in records:
-        source = _read(folder.find(record).text, MAX_TEXT_BYTES)
-        key = None if source is None else text_key(decode_text(source)[0])
+        source = read_file(folder.find(record).text, MAX_TEXT_BYTES)
+        key = None if source is None else text_key(decode_text(source, encoding)[0])
         if key is not None:
             yield key

@@ -25,13 +25,14 @@ from data_utils.augment_manifest import (
     undo,
 )
 from data_utils.augment_predictions import check_rows, choose_rows, find_predictions, read_predictions
+from data_utils.encodings import decode_text
 from data_utils.errors import InputError, refuse_long_names
 from data_utils.ledger import Ledger
+from data_utils.loading import find_text_encoding
 from data_utils.pair_files import PairFolder
 from data_utils.pairs import pair_folder
 from data_utils.records import Record, read_records
 from data_utils.screen import show
-from data_utils.text import decode_text
 
 
 @refuse_long_names()
@@ -58,9 +59,7 @@ def augment(args: AugmentArguments) -> dict[str, Any]:
     chosen = choose_rows(predictions, records, min_loss=args.min_loss, only=args.only)
     if not chosen:
         raise InputError(f"No row of {predictions.path} is to be copied; check --min_loss and --only.")
-    pair_files = PairFolder(folder)
-    texts = frozenset(read_text_keys(pair_files, records))
-    maker = CopyMaker(pair_files, open_staging(folder), seed=args.seed, flip=args.flip, taken=known, known_texts=texts)
+    maker = _open_maker(folder, records, args, taken=known)
     try:
         copies = _make_copies(maker, chosen, args)
         source = _extend_list(list_file.read_bytes(), copies)
@@ -78,6 +77,20 @@ def augment(args: AugmentArguments) -> dict[str, Any]:
     }
     publish(data_dir, manifest, source)
     return manifest
+
+
+def _open_maker(folder: Path, records: Sequence[Record], args: AugmentArguments, *, taken: set[str]) -> CopyMaker:
+    files = PairFolder(folder)
+    encoding = args.text_encoding or find_text_encoding(files.find(record).text for record in records)
+    return CopyMaker(
+        files,
+        open_staging(folder),
+        seed=args.seed,
+        flip=args.flip,
+        taken=taken,
+        known_texts=frozenset(read_text_keys(files, records, encoding)),
+        text_encoding=encoding,
+    )
 
 
 def _make_copies(maker: CopyMaker, chosen: Sequence[Record], args: AugmentArguments) -> list[Copy]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_utils.bounded import read_bounded
+from data_utils.encodings import decode_text
 from data_utils.errors import InputError
 from data_utils.records import MAX_LIST, Record
-from data_utils.text import decode_text
 
 logger = logging.getLogger(__name__)
 

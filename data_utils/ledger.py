@@ -9,6 +9,8 @@ from pathlib import Path
 
 from data_utils.files import write_csv
 
+ENCODINGS_FILE = "encodings.csv"
+_SHOWN, _LEAD = 60, 20  # characters of a text, and how many come before the one that tells
 COLUMNS = ("row", "guid", "reason", "action", "detail")
 
 # Reasons
@@ -49,12 +51,14 @@ class Ledger:
     Attributes:
         notes: for the screen.
         labels: rows by the label they carry, allowed or not.
+        decoded: guid, encoding and beginning of each text that isn't UTF-8.
     """
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
         self.notes: list[str] = []
         self.labels: Counter[str] = Counter()
+        self.decoded: list[tuple[str, str, str]] = []
 
     def add(self, row: int, guid: str, *, reason: str, action: str, detail: str = "") -> None:
         """Record one fault of one row."""
@@ -63,6 +67,10 @@ class Ledger:
     def note(self, text: str) -> None:
         """Record a count that is no fault, for the screen."""
         self.notes.append(text)
+
+    def add_decoded(self, guid: str, encoding: str, text: str) -> None:
+        """Record that a text is not UTF-8."""
+        self.decoded.append((guid, encoding, _shorten(text)))
 
     @property
     def entries(self) -> list[Entry]:
@@ -82,6 +90,10 @@ class Ledger:
     def summary(self) -> str:
         """Counts and notes for the screen, one per line; empty when there is nothing to say."""
         lines = [f"{reason}: {count} {action}" for (reason, action), count in sorted(self.counts().items())]
+        examples = {encoding: (guid, text) for guid, encoding, text in reversed(self.decoded)}
+        for encoding, count in Counter(encoding for _, encoding, _ in self.decoded).most_common():
+            guid, text = examples[encoding]
+            lines.append(f"{count} texts are not UTF-8 and were decoded as {encoding}, like {guid}: {text}")
         return "\n".join([*lines, *self.notes])
 
     def write_csv(self, path: Path) -> None:
@@ -91,3 +103,20 @@ class Ledger:
             InputError: the file cannot be written.
         """
         write_csv(Path(path), [COLUMNS, *(astuple(entry) for entry in self.entries)])
+
+    def write_encodings(self, folder: Path) -> None:
+        """Write `encodings.csv` into a folder: a header, then a line per text that isn't UTF-8; nothing without one.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        if self.decoded:
+            write_csv(Path(folder) / ENCODINGS_FILE, [("guid", "encoding", "text"), *self.decoded])
+
+
+def _shorten(text: str) -> str:
+    """The beginning of a text; of one whose first character beyond ASCII comes later, the piece around that."""
+    odd = next((place for place, character in enumerate(text) if character > "\x7f"), 0)
+    start = odd - _LEAD if odd >= _SHOWN else 0
+    more = len(text) > start + _SHOWN
+    return f"{'...' if start else ''}{text[start : start + _SHOWN]}{'...' if more else ''}"

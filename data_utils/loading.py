@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from datasets import Dataset, Features, Value
 from data_utils import ledger as faults
 from data_utils.bounded import MEBIBYTE, read_bounded
 from data_utils.cache import FileState, build_once, cache_key
+from data_utils.encodings import decode_text, find_encoding
 from data_utils.errors import InputError
 from data_utils.file_kinds import find_pointer
 from data_utils.mapping import Workers, map_to_folder
 from data_utils.pair_files import TEXT_SUFFIX, PairFiles
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture
-from data_utils.text import ENCODINGS, clean_text, decode_text, text_key
+from data_utils.text import clean_text, text_key
 
 # A file beyond is no text of a pair, or no picture, but would fill the memory.
 MAX_TEXT_BYTES, MAX_PICTURE_BYTES = 16 * MEBIBYTE, 512 * MEBIBYTE
@@ -39,6 +40,7 @@ TEXT_FEATURES = Features(
         "text": Value("string"),
         "text_key": Value("string"),
         "text_encoding": Value("string"),
+        "chosen_encoding": Value("string"),
         "text_reason": Value("string"),
         "text_detail": Value("string"),
     }
@@ -72,10 +74,14 @@ def load_picture_row(row: dict[str, Any], settings: dict[str, Any], max_pixels: 
     return {"image": memoryview(array).cast("B"), "image_key": key, "image_reason": None, "image_detail": None}
 
 
-def load_text_row(row: dict[str, Any], mode: str) -> dict[str, Any]:
-    """Read and clean the text of one row {guid, path, kind} in a worker process; faults become reason and detail."""
+def load_text_row(row: dict[str, Any], mode: str, chosen: str | None) -> dict[str, Any]:
+    """Read and clean the text of one row {guid, path, kind} in a worker process; faults become reason and detail.
+
+    `chosen` is the encoding of all texts whose own isn't certain.
+    """
     name = os.path.basename(row["path"])
     faulty = {"text": "", "text_key": None, "text_encoding": None, "text_reason": faults.UNREADABLE_TEXT}
+    faulty["chosen_encoding"] = chosen
     if row["kind"] == "absent":
         return {**faulty, "text_reason": faults.MISSING_TEXT, "text_detail": f"no {row['guid']}{TEXT_SUFFIX}"}
     if row["kind"] != "file":
@@ -86,14 +92,15 @@ def load_text_row(row: dict[str, Any], mode: str) -> dict[str, Any]:
         return {**faulty, "text_detail": f"{name}: {_reason(error)}"}
     if pointer := find_pointer(source):
         return {**faulty, "text_detail": f"{name}: {pointer}"}
-    raw, encoding = decode_text(source)
+    raw, encoding = decode_text(source, chosen)
     text = clean_text(raw, mode)
     key = text_key(raw)
     detail = None
     if not text:
         detail = f"{name} is blank" if key is None else f"{name} holds nothing but URLs and @names"
     reason = None if text else faults.EMPTY_TEXT
-    return {"text": text, "text_key": key, "text_encoding": encoding, "text_reason": reason, "text_detail": detail}
+    found = {"text": text, "text_key": key, "text_encoding": encoding, "chosen_encoding": chosen}
+    return {**found, "text_reason": reason, "text_detail": detail}
 
 
 def _reason(error: Exception) -> str | None:
@@ -132,8 +139,28 @@ def load_pictures(
     return build_once(options.cache_dir, "pictures", key, build, overwrite=options.overwrite)
 
 
-def load_texts(files: Sequence[PairFiles], mode: str, options: CacheOptions) -> Dataset:
-    """Cleaned texts of the files, one row each, from the cache `texts-*`, which is built when needed."""
+def find_text_encoding(states: Iterable[FileState]) -> str | None:
+    """The encoding of those texts whose own isn't certain, by all of them; see `find_encoding`."""
+    return find_encoding(filter(None, (read_file(state, MAX_TEXT_BYTES) for state in states)))
+
+
+def read_file(state: FileState, limit: int) -> bytes | None:
+    """The bytes of a file of at most `limit`; None if it can't be read, or only stands for the real one."""
+    if state.kind != "file":
+        return None
+    try:
+        source = read_bounded(Path(state.path), limit)
+    except (OSError, InputError):
+        return None
+    return None if find_pointer(source) else source
+
+
+def load_texts(files: Sequence[PairFiles], mode: str, options: CacheOptions, *, encoding: str | None) -> Dataset:
+    """Cleaned texts of the files, one row each, from the cache `texts-*`, which is built when needed.
+
+    `encoding` is of texts whose own isn't certain; None: the one that all of them together make the most sense in,
+    which every row then names as chosen_encoding.
+    """
     states = [pair.text for pair in files]
     guids = [pair.guid for pair in files]
 
@@ -143,11 +170,11 @@ def load_texts(files: Sequence[PairFiles], mode: str, options: CacheOptions) -> 
             load_text_row,
             folder=folder,
             features=TEXT_FEATURES,
-            options={"mode": mode},
+            options={"mode": mode, "chosen": encoding or find_text_encoding(states)},
             workers=options.workers,
             rows_per_worker=_TEXTS_PER_WORKER,
             description="Reading texts",
         )
 
-    key = cache_key({"text_cleaning": mode, "encodings": ENCODINGS}, list(zip(guids, states, strict=True)))
+    key = cache_key({"text_cleaning": mode, "text_encoding": encoding}, list(zip(guids, states, strict=True)))
     return build_once(options.cache_dir, "texts", key, build, overwrite=options.overwrite, checked=True)

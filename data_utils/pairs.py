@@ -44,11 +44,13 @@ class Pairs:
             texts and equal picture files are found; null without one). Memory-mapped.
         ledger: every fault of every row, and what was done.
         fingerprint: hash of the rows' content and of the settings; the same on every machine with the same data.
+        text_encoding: that was taken for texts whose own isn't certain; None where there are none.
     """
 
     dataset: Dataset
     ledger: Ledger
     fingerprint: str
+    text_encoding: str | None
 
     @property
     def known_guids(self) -> set[str]:
@@ -112,14 +114,14 @@ def _judge(
     return kept
 
 
-def _note_files(folder: PairFolder, texts: Dataset, ledger: Ledger) -> None:
+def _note_files(folder: PairFolder, records: Sequence[Record], texts: Dataset, ledger: Ledger) -> None:
     if folder.passed_over:
         bad, good = folder.passed_over[0]
         ledger.note(f"{len(folder.passed_over)} files were passed over for others of their guid, like {bad} for {good}")
-    counts = Counter(_column(texts, "text_encoding"))
-    for encoding in ("utf-16", "gb18030", "latin-1"):
-        if counts[encoding]:
-            ledger.note(f"{counts[encoding]} texts are not UTF-8 and were decoded as {encoding}")
+    rows = zip(records, _column(texts, "text_encoding"), strict=True)
+    for row, (record, encoding) in enumerate(rows):
+        if encoding not in (None, "utf-8"):
+            ledger.add_decoded(record.guid, encoding, texts.data["text"][row].as_py())
 
 
 def _refuse_faults(list_file: Path, entries: Sequence[Entry]) -> None:
@@ -227,7 +229,7 @@ def load_pairs(
         options = CacheOptions(data.cache_path(), workers, data.overwrite_cache)
         # The pictures first: only they are worth starting processes, which the texts then find running.
         pictures = load_pictures(files, picture, options, max_pixels=data.max_image_pixels)
-        texts = load_texts(files, mode, options)
+        texts = load_texts(files, mode, options, encoding=data.text_encoding)
 
     found = _file_faults(files, texts, pictures, folder)
     kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, ledger=ledger)
@@ -236,7 +238,7 @@ def load_pairs(
     rule.check_files([repr(record.guid) for record in records], found.text, found.image)
     if not any(kept):
         _refuse_empty(folder.path, ledger)
-    _note_files(folder, texts, ledger)
+    _note_files(folder, records, texts, ledger)
 
     # Joined as tables: a data set describes and hashes each piece anew at every step.
     columns = [texts.data.select(["text", "text_key"]), pictures.data.select(["image", "image_key"])]
@@ -246,7 +248,8 @@ def load_pairs(
     dataset = Dataset(table, fingerprint=fingerprint)
     if not all(kept):
         dataset = dataset.select(np.flatnonzero(kept))
-    return Pairs(dataset=dataset, ledger=ledger, fingerprint=fingerprint)
+    chosen = texts.data["chosen_encoding"][0].as_py()
+    return Pairs(dataset=dataset, ledger=ledger, fingerprint=fingerprint, text_encoding=chosen)
 
 
 def join_columns(dataset: Dataset, columns: Dataset) -> Dataset:

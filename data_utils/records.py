@@ -14,12 +14,12 @@ from pathlib import Path
 
 from data_utils import ledger as faults
 from data_utils.bounded import MEBIBYTE, read_bounded
+from data_utils.encodings import decode_text
 from data_utils.errors import InputError
 from data_utils.file_kinds import name_kind
 from data_utils.ledger import Ledger
 from data_utils.list_format import EXPECTED, refuse_other_formats
 from data_utils.row_losses import describe_labels
-from data_utils.text import decode_text
 
 MAX_LIST = 256 * MEBIBYTE  # some ten million rows; more are streamed from shards
 
@@ -180,7 +180,7 @@ def _no_usable_row(list_file: Path, ledger: Ledger, labels: Sequence[str]) -> st
 def read_records(
     list_file: Path, *, labels: Sequence[str], ledger: Ledger, for_prediction: bool = False
 ) -> list[Record]:
-    """Read a list file: UTF-8 (else GB18030, else Latin-1), header or none, `null` or nothing for unlabelled.
+    """Read a list file (of any encoding, see `decode_text`): header or none, `null` or nothing for unlabelled.
 
     Training keeps the first row of each guid that has an allowed label. A prediction keeps every row, in order.
 

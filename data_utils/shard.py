@@ -36,6 +36,9 @@ class ShardArguments:
     on_bad_pair: str | None = field(
         default=None, metadata={"help": "A pair with one usable side: mask, drop or error. Default: mask."}
     )
+    text_encoding: str | None = field(
+        default=None, metadata={"help": "Of texts that are not UTF-8. Default: found by all of them together."}
+    )
     max_image_pixels: int = field(
         default=MAX_PIXELS, metadata={"help": "A picture of more pixels, that is no JPEG, is taken as unreadable."}
     )
@@ -64,6 +67,7 @@ class ShardArguments:
             split_file=self.split_file,
             on_bad_pair=self.on_bad_pair,
             max_image_pixels=self.max_image_pixels,
+            text_encoding=self.text_encoding,
             allow_data_loss=self.allow_data_loss,
             cache_dir=self.cache_dir,
             preprocessing_num_workers=self.preprocessing_num_workers,

@@ -62,6 +62,7 @@ def write_shards(args: ShardArguments) -> dict[str, Any]:
     }
     sizes = _claim_folder(output, manifest)
     pairs.ledger.write_csv(output / "quarantine.csv")
+    pairs.ledger.write_encodings(output)
     if pairs.ledger.summary():
         logger.info("%s\nEach is a row of %s.", pairs.ledger.summary(), output / "quarantine.csv")
     if split is not None:

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features
 
+from data_utils.encodings import decode_text
 from data_utils.shard_file import GUID_COLUMNS, Row, ShardError, ShardRow, opened
 from data_utils.shard_set import Shard
-from data_utils.text import decode_text
 
 # Rows decoded at a time; their pictures' bytes are in memory together.
 _ROWS_AT_A_TIME = 16

@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
+from data_utils.encodings import decode_text
 from data_utils.pictures import PICTURE_SUFFIXES
 from data_utils.shard_file import GUID_COLUMNS, Row, ShardRow, opened
 from data_utils.shard_set import Shard
-from data_utils.text import decode_text
 
 _COLUMN_OF = {"txt": "text", "cls": "label", **{suffix.removeprefix("."): "image" for suffix in PICTURE_SUFFIXES}}
 _LOOKED_AT = 16

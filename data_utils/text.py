@@ -1,14 +1,12 @@
-"""Text files: bytes to text, cleaning, and the key by which equal texts are found."""
+"""Texts: cleaning, and the key by which equal texts are found."""
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import re
 from functools import lru_cache
 
 CLEANING_MODES = ("report", "tweet", "none")
-ENCODINGS = ("utf-16", "utf-8", "gb18030", "latin-1")
 
 # An address ends at the first character that is not printable ASCII, since Chinese text follows it without a space.
 # Tweets are cut at 140 characters, so an address may be cut as well: "http://t.c…", "http…", "htt…".
@@ -17,23 +15,6 @@ _URL = re.compile(r"(?:https?://|\bwww\.(?=\w))[!-~]*…?|\bhttps?:?/{0,2}…|\b
 _NAME = re.compile(r"(?<!\w)(?:[@\uff20]\w+)+")
 # Characters that show nothing at the ends of a text: NUL, zero-width space and joiners, byte-order mark, every blank.
 _INVISIBLE = "\0\u200b\u200c\u200d\u2060\ufeff" + "".join(filter(str.isspace, map(chr, range(0x3001))))
-
-
-def decode_text(source: bytes) -> tuple[str, str]:
-    """Decode the bytes of a text file.
-
-    Returns:
-        The text, without a byte-order mark, and the encoding that fitted: "utf-16" where its mark begins the file, else
-        "utf-8", else "gb18030" (most texts of the MVSA tweets that are not UTF-8), else "latin-1", which fits
-        everything.
-    """
-    marked = (("utf-16", "utf-16"),) if source.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ()
-    for encoding, codec in (*marked, ("utf-8", "utf-8-sig"), ("gb18030", "gb18030")):
-        try:
-            return source.decode(codec), encoding
-        except UnicodeDecodeError:
-            continue
-    return source.decode("latin-1"), "latin-1"
 
 
 def _squeeze(text: str) -> str:

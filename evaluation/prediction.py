@@ -15,13 +15,13 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 
+from data_utils.encodings import decode_text
 from data_utils.errors import InputError
 from data_utils.files import encode_csv, write_together
 from data_utils.ledger import Ledger
 from data_utils.pair_files import PairFolder
 from data_utils.pairs import NO_LABEL_ID, pair_folder
 from data_utils.records import Record, read_records
-from data_utils.text import decode_text
 from evaluation.loaded_run import LoadedRun
 from evaluation.output_files import OutputFiles
 from evaluation.report import write_json

@@ -11,7 +11,10 @@ from PIL import Image
 from data_utils import group_ids, load_pairs
 from data_utils.augment import main
 from data_utils.augment_manifest import MANIFEST
-from data_utils.text import decode_text, text_key
+from data_utils.encodings import decode_text
+from data_utils.ledger import Ledger
+from data_utils.records import read_records
+from data_utils.text import text_key
 from evaluation.report import write_predictions_csv
 
 LABELS = ("negative", "neutral", "positive")
@@ -202,6 +205,39 @@ def test_list_keeps_its_bytes_its_encoding_and_its_line_ends(folder, predict):
     extended = (folder / "train_augmented.txt").read_bytes()
     assert extended.startswith(source.encode("gb18030") + b"\r\n1_t1,negative\r\n")
     assert extended.count(b"\n") == extended.count(b"\r\n") == source.count("\n") + 16
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("codec", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_copies_are_rows_of_a_list_in_any_form_of_unicode(folder, predict, codec, mark):
+    predictions = predict()
+    source = (mark + (folder / "train.txt").read_text().replace("\n", "\r\n")).encode(codec)
+    (folder / "train.txt").write_bytes(source)
+    assert run(folder, predictions=predictions) == 0
+    extended = (folder / "train_augmented.txt").read_bytes()
+    assert extended.startswith(source)
+    copies = [copy["guid"] for copy in read_manifest(folder)["copies"]]
+    records = read_records(folder / "train_augmented.txt", labels=LABELS, ledger=Ledger())
+    assert copies
+    assert [record.guid for record in records][-len(copies) :] == copies
+    assert extended[len(source) :].decode(codec).count("\r\n") == len(copies)
+
+
+def test_texts_of_copies_are_decoded_by_all_texts_together(folder, predict):
+    """A short word alone could be of many encodings."""
+    predictions = predict()
+    texts = {
+        "1": "i love this amazing movie, это очень хорошо и красиво",
+        "4": "the movie was awful, мама сказала нет",
+        "7": "we bought a huge gift for the kids, да",
+    }
+    for guid, text in texts.items():
+        (folder / "data" / f"{guid}.txt").write_bytes(text.encode("koi8-r"))
+    assert run(folder, "--min_loss", "0", "--kinds", "text", predictions=predictions) == 0
+    copies = {copy["parent"]: copy["guid"] for copy in read_manifest(folder)["copies"]}
+    for guid, text in texts.items():
+        found = (folder / "data" / f"{copies[guid]}.txt").read_text(encoding="utf-8")
+        assert set(found.split()) & set(text.partition(", ")[2].split())
 
 
 def test_second_run_is_refused_until_undone(folder, predict, capsys):

@@ -1,25 +1,8 @@
-"""Decoding, cleaning and the grouping key of texts."""
+"""Cleaning and the grouping key of texts."""
 
 import pytest
 
-from data_utils.text import clean_text, decode_text, text_key
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("naïve …".encode(), ("naïve …", "utf-8")),
-        ("\ufeffhello".encode(), ("hello", "utf-8")),
-        ("等等…".encode("gb18030"), ("等等…", "gb18030")),
-        (b"caf\xe9", ("café", "latin-1")),
-        ("等 naïve".encode("utf-16"), ("等 naïve", "utf-16")),
-        (b"\xfe\xff\x00h\x00i", ("hi", "utf-16")),
-        (b"\xff\xfe\xff", ("ÿþÿ", "latin-1")),
-        (b"", ("", "utf-8")),
-    ],
-)
-def test_decode_takes_the_first_encoding_that_fits(source, expected):
-    assert decode_text(source) == expected
+from data_utils.text import clean_text, text_key
 
 
 @pytest.mark.parametrize(

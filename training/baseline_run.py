@@ -171,6 +171,7 @@ def _open_folder(
     for number, split in enumerate(splits):
         save_split(split, run.path / "splits" / f"fold-{number}.json")
     prepared.ledger.write_csv(run.quarantine_file)
+    prepared.ledger.write_encodings(run.path)
     summary = prepared.ledger.summary()
     if summary:
         logger.info("%s\nEach is a row of %s.", summary, run.quarantine_file)

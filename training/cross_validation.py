@@ -169,6 +169,7 @@ def _open(
     for number, split in enumerate(splits):
         save_split(split, folder.split_file_of(number))
     pairs.ledger.write_csv(folder.quarantine_file)
+    pairs.ledger.write_encodings(folder.path)
     folder.save_arguments(sections)
 
 

@@ -45,6 +45,7 @@ class TrainingData:
         max_length: tokens a text is cut to.
         fingerprint: hash of everything that shaped the rows.
         seed: of the order in which they are trained on.
+        text_encoding: that was taken for texts whose own isn't certain; None where there are none.
     """
 
     train: Dataset
@@ -60,6 +61,7 @@ class TrainingData:
     max_length: int
     fingerprint: str
     seed: int
+    text_encoding: str | None
 
     def with_rows(self, rows: Dataset) -> TrainingData:
         """The same parts of the same pairs with other columns."""
@@ -90,9 +92,10 @@ class TrainingData:
         return len(self.train)
 
     def save(self, run: RunFolder) -> None:
-        """Write split.json and quarantine.csv."""
+        """Write split.json, quarantine.csv and encodings.csv."""
         save_split(self.split, run.split_file)
         self.ledger.write_csv(run.quarantine_file)
+        self.ledger.write_encodings(run.path)
 
     def describe_cache(self) -> str:
         """Which prepared data are used, and whether this launch had to build them, for --dry_run."""
@@ -162,6 +165,7 @@ def prepare_data(data: DataArguments, plan: ModelPlan, model: ModelArguments, *,
         max_length=plan.max_length,
         fingerprint=pairs.fingerprint,
         seed=seed,
+        text_encoding=pairs.text_encoding,
     )
 
 

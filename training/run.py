@@ -53,8 +53,9 @@ RUN_ENTRIES = (
     "splits",
     "members",
     "quarantine.csv",
+    "encodings.csv",
 )
-TEMPORARY_ENTRIES = (ASIDE, ".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.")
+TEMPORARY_ENTRIES = (ASIDE, ".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.", ".encodings.csv.")
 PART_TITLES = {"val": "validation", "test": "held-out rows"}
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "evaluate", "pillow")
 
@@ -121,6 +122,7 @@ def write_start(
     if not args.should_save:
         return
     data_section = asdict(data) | {"data_dir": data.resolved_dir(), "cache_dir": str(data.cache_path())}
+    data_section["text_encoding"] = prepared.text_encoding  # which a prediction's own texts may be too few to tell
     if data.list_path() == Path(data.train_file):  # a path of its own, which another working folder wouldn't find
         data_section["train_file"] = str(data.list_path().resolve())
     run.save_arguments(

@@ -48,6 +48,7 @@ class StreamedData:
         max_length: tokens a text is cut to.
         num_workers: loader processes of each rank.
         settings_sha256: hash of what shapes the rows.
+        text_encoding: of texts that are bytes, and whose own isn't certain.
     """
 
     train: PairStream
@@ -57,6 +58,7 @@ class StreamedData:
     max_length: int
     num_workers: int
     settings_sha256: str
+    text_encoding: str | None
     test: None = None
 
     @property
@@ -137,7 +139,7 @@ def prepare_stream(
     logger.info("%s pairs for training in %d shards, streamed.", known, len(shards.shards))
     shaping = [data.labels, data.text_cleaning, data.on_bad_pair, plan.picture.to_dict(), data.max_image_pixels]
     num_workers, hashed = args.dataloader_num_workers, _hash(shaping)
-    return StreamedData(stream, val, tokenizer, ledger, plan.max_length, num_workers, hashed)
+    return StreamedData(stream, val, tokenizer, ledger, plan.max_length, num_workers, hashed, data.text_encoding)
 
 
 def _check_flags(args: SentimentTrainingArguments, model: ModelArguments) -> None:

@@ -92,6 +92,7 @@ def open_sweep(folder: SweepFolder, recipe: SweepRecipe, data: SweepData) -> Non
     for number, split in enumerate(data.splits):
         save_split(split, folder.split_file_of(None if recipe.num_folds is None else number))
     data.prepared.ledger.write_csv(folder.quarantine_file)
+    data.prepared.ledger.write_encodings(folder.path)
     folder.save_arguments(sections)  # last: where it stands, the next start goes on and writes none of these
     summary = data.prepared.ledger.summary()
     if summary:

@@ -1,0 +1,189 @@
+"""Texts in the encodings that people's computers write: decided by the whole data set, told, and overridden."""
+
+# ruff: noqa: RUF001  (texts have marks of their own)
+
+import csv
+import json
+import random
+
+import pytest
+from encoded_sentences import CASES, SENTENCES
+
+from data_utils import InputError, load_pairs
+from data_utils.arguments import DataArguments
+from data_utils.encodings import decode_text, find_encoding
+
+
+def draw_texts(language: str, count: int) -> list[str]:
+    rng = random.Random(language)
+    return [f"{' '.join(rng.sample(SENTENCES[language], 2))} {number}" for number in range(count)]
+
+
+@pytest.mark.parametrize(("codec", "language"), CASES)
+def test_encoding_is_found_by_sixty_texts(codec, language):
+    texts = draw_texts(language, 60)
+    sources = [text.encode(codec, "ignore") for text in texts]
+    chosen = find_encoding(sources)
+    for source in sources:
+        assert decode_text(source, chosen)[0] == source.decode(codec)
+
+
+@pytest.mark.parametrize(("codec", "language"), [case for case in CASES if case != ("cp1254", "turkish")])
+def test_encoding_is_found_by_one_text(codec, language):
+    """Of three sentences; Turkish in one may be Icelandic."""
+    source = ", ".join(SENTENCES[language][:3]).encode(codec, "ignore")
+    assert decode_text(source)[0] == source.decode(codec)
+
+
+@pytest.mark.parametrize("ending", "stmdv")
+@pytest.mark.parametrize("before", ["don", "I", "it", "Zoë".encode("cp1252").decode("latin-1")])
+def test_curly_apostrophe_between_letters_is_no_ideograph(before, ending):
+    source = f"{before}\x92{ending}".encode("latin-1")
+    assert decode_text(source) == (source.decode("cp1252"), "cp1252")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("naïve …".encode(), ("naïve …", "utf-8")),
+        ("\ufeffhello".encode(), ("hello", "utf-8")),
+        ("等等…".encode("gb18030"), ("等等…", "gb18030")),
+        (b"caf\xe9", ("café", "cp1252")),
+        ("等 naïve".encode("utf-16"), ("等 naïve", "utf-16-le")),
+        (b"\xfe\xff\x00h\x00i", ("hi", "utf-16-be")),
+        ("hi".encode("utf-32"), ("hi", "utf-32-le")),
+        ("\ufeff好".encode("utf-32-be"), ("好", "utf-32-be")),
+        (b"\xff\xfe\xff", ("яюя", "cp1251")),
+        (b"", ("", "utf-8")),
+        (b"\0", ("\0", "utf-8")),
+        (b"hello\0", ("hello\0", "utf-8")),
+        (b"\0\0hello\0\0\0", ("\0\0hello\0\0\0", "utf-8")),
+        (b"a\0b and c\0d", ("a\0b and c\0d", "utf-8")),
+        (b"bell\x07 and more", ("bell\x07 and more", "utf-8")),
+        (b"h\0i\0", ("hi", "utf-16-le")),
+        (b"\0h\0i", ("hi", "utf-16-be")),
+        ("привет".encode("utf-16-le"), ("привет", "utf-16-le")),
+        (b"a" * 5000 + b"\x01" + b"b", ("a" * 5000 + "\x01b", "utf-8")),
+        (("x" * 5000).encode("utf-16-be"), ("x" * 5000, "utf-16-be")),
+    ],
+)
+def test_one_text_is_decoded_as(source, expected):
+    assert decode_text(source) == expected
+    assert expected[0].encode(expected[1]) in (source, source.removeprefix(b"\xef\xbb\xbf"), source[2:], source[4:])
+
+
+def test_text_without_anything_beyond_ascii_before_a_late_letter_is_judged_by_that_letter():
+    assert decode_text(b"x" * 100_000 + "don’t".encode("cp1252"))[1] == "cp1252"
+
+
+@pytest.mark.parametrize(("codec", "language"), [("cp1252", "english"), ("cp1251", "russian"), ("big5", "traditional")])
+def test_most_texts_being_utf_8_changes_nothing(codec, language):
+    texts = draw_texts(language, 40)
+    sources = [text.encode("utf-8" if number % 5 else codec, "ignore") for number, text in enumerate(texts)]
+    chosen = find_encoding(sources)
+    found = [decode_text(source, chosen) for source in sources]
+    assert [text for text, _ in found] == texts
+    assert {encoding for number, (_, encoding) in enumerate(found) if number % 5} == {"utf-8"}
+
+
+def test_texts_that_do_not_fit_the_chosen_encoding_are_read_otherwise():
+    sources = [text.encode("gb18030") for text in draw_texts("chinese", 20)] + [b"caf\xe9"]
+    chosen = find_encoding(sources)
+    assert chosen == "gb18030"
+    assert decode_text(sources[-1], chosen) == ("café", "cp1252")
+    assert decode_text(b"\x81\x8d caf\xe9", "cp1252") == ("\x81\x8d café", "latin-1")
+    assert find_encoding([b"plain", "schön".encode()]) is None
+
+
+def test_more_texts_than_are_looked_at_give_the_same_answer():
+    sources = [text.encode("koi8_r") for text in draw_texts("russian", 60)]
+    assert find_encoding(source for _ in range(60) for source in sources) == "koi8_r"
+
+
+@pytest.fixture
+def load(make_arguments, small_picture):
+    def run(folder, **options):
+        data = make_arguments(folder, **options)
+        return load_pairs(folder / "train.txt", pair_dir=folder, data=data, picture=small_picture)
+
+    return run
+
+
+@pytest.fixture
+def folder(make_pairs):
+    """60 pairs, every second of whose texts is Windows-1252."""
+    texts = draw_texts("english", 60)
+    rows = [
+        (str(number), "positive", text.encode("utf-8" if number % 2 else "cp1252")) for number, text in enumerate(texts)
+    ]
+    return make_pairs(rows, folder="odd")
+
+
+def test_decision_is_told_with_a_sample_and_each_text_is_a_row(folder, load, tmp_path):
+    pairs = load(folder, text_cleaning="none")
+    assert pairs.text_encoding == "cp1252"
+    assert pairs.dataset["text"][:] == draw_texts("english", 60)
+    assert "30 texts are not UTF-8 and were decoded as cp1252, like 0: " in pairs.ledger.summary()
+    pairs.ledger.write_encodings(tmp_path)
+    with (tmp_path / "encodings.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["guid"], row["encoding"]) for row in rows] == [(str(number), "cp1252") for number in range(0, 60, 2)]
+    for row in rows:
+        assert row["text"].strip(".") in draw_texts("english", 60)[int(row["guid"])]
+        assert not row["text"].isascii()
+
+
+def test_flag_overrides_the_decision_and_has_a_cache_of_its_own(folder, load):
+    chosen = load(folder)
+    assert load(folder, text_encoding="cp1252").dataset["text"][:] == chosen.dataset["text"][:]
+    other = load(folder, text_encoding="cp1251")
+    assert other.text_encoding == "cp1251"
+    assert "I don’t think" in " ".join(other.dataset["text"][:])
+    assert load(folder, text_encoding="gb18030").dataset["text"][:] != chosen.dataset["text"][:]
+    assert load(folder).dataset["text"][:] == chosen.dataset["text"][:]
+
+
+@pytest.mark.parametrize("codec", ["iso2022_jp", "hz", "utf-7"])
+def test_flag_takes_encodings_of_seven_bits(codec, make_pairs, load):
+    language = "chinese" if codec == "hz" else "japanese"
+    texts = draw_texts(language, 5)
+    folder = make_pairs([(str(number), "positive", text.encode(codec, "ignore")) for number, text in enumerate(texts)])
+    found = load(folder, text_encoding=codec, text_cleaning="none").dataset["text"][:]
+    assert found == [text.encode(codec, "ignore").decode(codec) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "name", ["windows-1253x", "base64", "rot13", "undefined", "", "a\0b", "x" * 9000, 1252, "zlib"]
+)
+def test_unknown_encoding_is_one_sentence(name):
+    with pytest.raises(InputError, match=r"no text encoding that Python knows; name one like cp1252"):
+        DataArguments(data_dir="data", text_encoding=name)
+
+
+def test_tweets_of_the_real_data_are_read_as_gb18030(shared):
+    sources = [path.read_bytes() for path in sorted((shared / "data" / "project5" / "data").glob("*.txt"))]
+    chosen = find_encoding(sources)
+    assert chosen == "gb18030"
+    for source in sources:
+        try:
+            expected = source.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            expected = source.decode("gb18030")
+        assert decode_text(source, chosen)[0] == expected
+
+
+def test_run_keeps_the_decision_for_later_predictions(folder, run_train, tmp_path, evaluate_main):
+    """A list with one text, which alone would be read as another language."""
+    run, screen = run_train("--max_steps", "1", data_dir=folder, name="run")
+    assert "were decoded as cp1252, like" in screen
+    assert "text_encoding: cp1252" in (run / "config.yaml").read_text()
+    assert len((run / "encodings.csv").read_text().splitlines()) == 31
+    odd = "çok İyi şey ðþ".encode("cp1252", "ignore") + "сегодня отличная погода".encode("cp1251")
+    (folder / "data" / "0.txt").write_bytes(odd)
+    (folder / "list.txt").write_text("guid,tag\n0,null\n")
+    evaluate_main(run, "--predict", folder / "list.txt", "--output", tmp_path / "answers.txt")
+    from evaluation.loaded_run import load_run
+
+    found = load_run(run, data_dir=str(folder)).load_rows(folder / "list.txt", pair_dir=folder, for_prediction=True)
+    assert found.ledger.decoded[0][1] == "cp1252"
+    assert json.dumps(found.dataset[0]["text"]) == json.dumps(" ".join(odd.decode("cp1252").split()))
