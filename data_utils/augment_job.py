@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from data_utils.augment_arguments import KINDS, MANIFEST, AugmentArguments
 from data_utils.augment_copies import Copy, CopyMaker, read_text_keys
 from data_utils.augment_manifest import (
@@ -31,6 +29,7 @@ from data_utils.ledger import Ledger
 from data_utils.loading import find_text_encoding
 from data_utils.pair_files import PairFolder
 from data_utils.pairs import pair_folder
+from data_utils.progress import progress
 from data_utils.records import Record, read_records
 from data_utils.screen import show
 
@@ -95,8 +94,8 @@ def _open_maker(folder: Path, records: Sequence[Record], args: AugmentArguments,
 
 def _make_copies(maker: CopyMaker, chosen: Sequence[Record], args: AugmentArguments) -> list[Copy]:
     kinds = list(dict.fromkeys(args.kinds))
-    progress = tqdm(chosen, desc="Making copies", unit="row", leave=False)
-    copies = [copy for record in progress for kind in kinds for copy in maker.make(record, kind, args.copies)]
+    shown = progress(chosen, description="Making copies", unit="rows", stays=False)
+    copies = [copy for record in shown for kind in kinds for copy in maker.make(record, kind, args.copies)]
     if not copies:
         raise InputError(f"None of the {len(chosen)} chosen rows can be copied: {_describe_skipped(maker.skipped)}.")
     return copies

@@ -20,10 +20,10 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from datasets import Features
-from datasets.utils import tqdm
 
 from data_utils.errors import InputError
 from data_utils.memory import keep_freed_memory
+from data_utils.progress import progress
 
 # Rows per file: at most, and at least. A file takes this share of the rows a process has left; see `_plan_files`.
 _ROWS_PER_FILE, _FEWEST_ROWS_PER_FILE = 4096, 16
@@ -101,10 +101,10 @@ def map_to_folder(
     paths = [folder / f"part-{start:012}.arrow" for start, _ in spans]
     write = partial(_write_block, function=partial(function, **options), schema=features.arrow_schema)
     run = workers.choose_map(min(workers.limit, num_rows // rows_per_worker))
-    with tqdm(total=num_rows, desc=description, unit=" rows") as progress:
+    with progress(total=num_rows, description=description, unit="rows") as shown:
         try:
             for count in run(write, paths, blocks):
-                progress.update(count)
+                shown.update(count)
         except BrokenProcessPool as error:
             raise InputError(
                 f"a process was killed while {description.lower()}, most likely because memory ran out; "

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from data_utils.arguments import SHARD_SUFFIXES
 from data_utils.errors import InputError, refuse_long_names
@@ -22,6 +21,7 @@ from data_utils.files import list_own, remove_leftovers, write_text
 from data_utils.mapping import end_with_parent
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
 from data_utils.pictures import PictureSettings
+from data_utils.progress import progress
 from data_utils.shard_set import MANIFEST, VERSION, read_manifest
 from data_utils.shard_write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
 from data_utils.split_file import Split, save_split
@@ -180,24 +180,24 @@ def _write_all(plans: Sequence[PlannedShard], sizes: Mapping[str, int], *, num_w
     missing = [plan for plan in plans if not _is_written(plan, sizes.get(plan.path.name))]
     if len(missing) < len(plans):
         logger.info("%d of %d shards are there already.", len(plans) - len(missing), len(plans))
-    progress = tqdm(total=len(missing), desc="Writing shards", unit="shard", leave=False)
     workers = min(num_workers, len(missing))
-    if workers <= 1:
-        for plan in missing:
-            write_shard(plan)
-            progress.update()
-        return
-    # Not forked: threads of this process may hold locks, which a copy of it would wait for.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool:
-        try:
-            for done in as_completed([pool.submit(write_shard, plan) for plan in missing]):
-                done.result()
-                progress.update()
-        except BrokenProcessPool as error:
-            raise InputError(
-                "A process that wrote shards was killed, most likely because memory ran out; use fewer with "
-                f"--preprocessing_num_workers (now {workers}) and start again: what is written stays."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with progress(total=len(missing), description="Writing shards", unit="shards", stays=False) as shown:
+        if workers <= 1:
+            for plan in missing:
+                write_shard(plan)
+                shown.update()
+            return
+        # Not forked: threads of this process may hold locks, which a copy of it would wait for.
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool:
+            try:
+                for done in as_completed([pool.submit(write_shard, plan) for plan in missing]):
+                    done.result()
+                    shown.update()
+            except BrokenProcessPool as error:
+                raise InputError(
+                    "A process that wrote shards was killed, most likely because memory ran out; use fewer with "
+                    f"--preprocessing_num_workers (now {workers}) and start again: what is written stays."
+                ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, List, Value, disable_progress_bars
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from data_utils.cache import SCHEMA_VERSION, build_once
 from data_utils.errors import InputError
 from data_utils.pairs import join_columns
+from data_utils.progress import progress
 
 _FEATURES = Features({"input_ids": List(Value("int32")), "text_cut": Value("bool")})
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -108,16 +109,22 @@ def tokenize_pairs(
     key = _tokens_key(stored.data.column("text"), tokenizer, max_length)
 
     def build(folder: Path) -> None:
-        stored.map(
-            lambda batch: tokenize_batch(batch["text"], tokenizer, max_length),
-            batched=True,
-            remove_columns=["text"],
-            features=_FEATURES,
-            cache_file_name=str(folder / "part.arrow"),
-            new_fingerprint=key[:32],
-            load_from_cache_file=False,
-            desc="Tokenizing texts",
-        )
+        disable_progress_bars()  # those of `datasets`
+        with progress(total=len(stored), description="Tokenizing texts", unit="rows") as shown:
+
+            def tokenize(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+                shown.update(len(batch["text"]))
+                return tokenize_batch(batch["text"], tokenizer, max_length)
+
+            stored.map(
+                tokenize,
+                batched=True,
+                remove_columns=["text"],
+                features=_FEATURES,
+                cache_file_name=str(folder / "part.arrow"),
+                new_fingerprint=key[:32],
+                load_from_cache_file=False,
+            )
 
     tokens = build_once(Path(cache_dir), "tokens", key, build, overwrite=overwrite, checked=True)
     joined = join_columns(dataset, tokens)

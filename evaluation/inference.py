@@ -12,10 +12,10 @@ from accelerate.utils import gather_object, send_to_device
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from data_utils.batches import BatchReader, Columns
 from data_utils.errors import InputError
+from data_utils.progress import progress
 
 Batch = dict[str, Tensor]
 Outputs = dict[str, Tensor]
@@ -62,9 +62,9 @@ def run_inference(
     turns = [rank + world_size * number for number in range(num_steps)]
     loader = DataLoader(reader, batch_sampler=[batches[turn % len(batches)] for turn in turns], collate_fn=collator)
     parts: list[Outputs] = []
-    progress = tqdm(loader, desc=description, disable=not accelerator.is_main_process, leave=False)
+    shown = progress(loader, description=description, unit="batches", is_shown=accelerator.is_main_process, stays=False)
     with inference_context(model, accelerator):
-        for turn, batch in zip(turns, progress, strict=True):
+        for turn, batch in zip(turns, shown, strict=True):
             outputs = step(model, send_to_device(batch, accelerator.device))
             if turn < len(batches):
                 parts.append(outputs | {"row_index": batch["row_index"]})

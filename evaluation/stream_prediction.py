@@ -17,12 +17,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
-from tqdm.auto import tqdm
 
 from data_utils.collator import PairCollator
 from data_utils.errors import InputError, RankError
 from data_utils.files import format_csv, put_in_place, temporary_path
 from data_utils.ledger import COLUMNS, Entry
+from data_utils.progress import progress
 from data_utils.refusals import describe_refusal
 from data_utils.screen import show
 from data_utils.shard_file import ShardError, ShardRow
@@ -221,9 +221,11 @@ def _answer(
 ) -> tuple[int, Counter[tuple[str, str]]]:
     """Write what this rank's shards give; returns its number of rows, and that of faults by reason and action."""
     model, count, faults = run.load_model(), 0, Counter()
-    loader, quiet = StreamLoader(batches, num_workers=num_workers), not accelerator.is_main_process
+    loader, is_main = StreamLoader(batches, num_workers=num_workers), accelerator.is_main_process
     with inference_context(model, accelerator):
-        for batch in tqdm(loader, desc="predict", total=batches.num_batches, disable=quiet, leave=False):
+        for batch in progress(
+            loader, description="predict", unit="batches", total=batches.num_batches, is_shown=is_main, stays=False
+        ):
             if ERROR in batch:
                 raise ShardError(batch[ERROR])
             shard, guids, entries = (batch.pop(name) for name in (SHARD, GUIDS, FAULTS))

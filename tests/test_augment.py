@@ -360,7 +360,7 @@ def test_flags_that_cannot_be_used_are_refused(folder, predict, capsys, words, n
 def test_unknown_flag_is_one_sentence(folder, predict, capsys):
     assert run(folder, "--predictoins", "x", predictions=predict()) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: Got '--predictoins x', which is no flag of ")
+    assert error.startswith("error: Got '--predictoins', which is no flag of ")
     assert "Did you mean --predictions?" in error
     assert error.count("\n") == 1
 

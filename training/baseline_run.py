@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import set_seed
 
 from data_utils.arguments import DataArguments
@@ -18,6 +17,7 @@ from data_utils.collator import PairCollator
 from data_utils.copies import find_members
 from data_utils.errors import InputError
 from data_utils.pairs import add_row_index
+from data_utils.progress import progress
 from data_utils.split_file import Split, save_split
 from data_utils.splits import group_ids
 from evaluation.report import format_interval, format_table, write_json, write_predictions_csv
@@ -65,8 +65,8 @@ def run_baselines(model: ModelArguments, data: DataArguments, args: SentimentTra
             raise InputError(f"--output_dir {run.path} holds a training run; choose another folder for the baselines.")
         splits, _ = draw_folds(model, data, args)  # before the encoders run: they can fail
         prepared, rows = read_rows(model, data, args)
-        progress = tqdm(splits, desc="folds", disable=args.disable_tqdm, leave=False)
-        answers, strengths = judge_baselines(rows, progress, seed=args.seed)
+        folds = progress(splits, description="fitting", unit="folds", is_shown=not args.disable_tqdm, stays=False)
+        answers, strengths = judge_baselines(rows, folds, seed=args.seed)
         _open_folder(run, model, data, args, splits=splits, prepared=prepared)
         scores = _write_answers(run, rows, splits, answers, data.labels)
         for name, chosen in strengths.items():

@@ -5,12 +5,40 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
+
+from data_utils.progress import progress
 
 SHOWN = {"loss": "loss", "learning_rate": "lr", "grad_norm": "grad"}
 
 
 class LossProgressCallback(ProgressCallback):
-    """One progress bar with loss and learning rate beside it; only evaluations get a line of their own."""
+    """One progress with loss and learning rate beside it; only evaluations get a line of their own."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin where a checkpoint was left, or the time left would be told too short."""
+        self.current_step = state.global_step
+        if state.is_world_process_zero:
+            self.training_bar = progress(
+                total=state.max_steps, description="training", unit="steps", done=state.global_step
+            )
+
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Begin another progress with the first batch of an evaluation."""
+        if state.is_world_process_zero and has_length(eval_dataloader) and self.prediction_bar is None:
+            self.prediction_bar = progress(
+                total=len(eval_dataloader), description="evaluation", unit="batches", stays=False
+            )
+        super().on_prediction_step(args, state, control, eval_dataloader=eval_dataloader, **kwargs)
 
     def on_log(
         self,
@@ -32,4 +60,5 @@ class LossProgressCallback(ProgressCallback):
             self.training_bar.write(f"epoch {logs['epoch']:.2f}  validation: {figures}")
             return
         shown = {short: f"{logs[name]:.4g}" for name, short in SHOWN.items() if isinstance(logs.get(name), float)}
-        self.training_bar.set_postfix(shown)
+        if shown:
+            self.training_bar.set_postfix(shown)

@@ -14,11 +14,11 @@ from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from data_utils.batches import BatchReader
 from data_utils.collator import PairCollator
 from data_utils.feature_columns import FeatureColumn
+from data_utils.progress import progress
 from modeling import SentimentClassifier
 from training.ranks import is_main_process
 
@@ -104,7 +104,8 @@ class FeaturePass:
             num_workers=self.num_workers,
             generator=torch.Generator(),  # or the pass would draw from the random numbers of the training
         )
-        for batch in tqdm(loader, desc=f"{self.kind} features", disable=not is_main_process(), leave=False):
+        kind = f"{self.kind} features"
+        for batch in progress(loader, description=kind, unit="batches", is_shown=is_main_process(), stays=False):
             outputs = self._compute({name: value.to(self.device) for name, value in batch.items()})
             yield [[column.encode(row[column.name]) for column in self.columns] for row in outputs]
 

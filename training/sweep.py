@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from data_utils.errors import InputError
+from data_utils.progress import progress
 from data_utils.screen import printable
 from data_utils.split_file import save_split
 from evaluation.sweep_folder import SweepFolder
@@ -150,7 +150,8 @@ def _train_missing(folder: SweepFolder, heads: HeadBuilder) -> None:
     features = read_features(heads, missing)
     share = missing[args.process_index :: args.world_size]
     light = [trial for trial in share if features[trial.model.fusion].are_light]
-    with tqdm(total=len(share), desc="trials", disable=args.disable_tqdm or not is_main_process()) as bar:
+    is_shown = is_main_process() and not args.disable_tqdm
+    with progress(total=len(share), description="sweep", unit="trials", is_shown=is_shown) as bar:
 
         def train(trial: Trial, stop: Event) -> Outcome:
             return _run_trial(trial, heads, features[trial.model.fusion], folder, stop)
