@@ -11,7 +11,8 @@ import pytest
 from evaluating import LABELS
 
 from data_utils.errors import InputError
-from data_utils.shard import ShardArguments, write_shards
+from data_utils.shard import ShardArguments
+from data_utils.shard_job import write_shards
 from evaluation.loaded_run import load_run
 from evaluation.output_files import OutputFiles
 from evaluation.report import write_json, write_predictions_csv
