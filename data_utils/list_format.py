@@ -99,7 +99,7 @@ def _find_swap(rows: Sequence[Sequence[str]], tags: Collection[str]) -> str | No
     firsts, seconds = len({first for first, _ in pairs}), len({second for _, second in pairs})
     if not _is_most(known, rows) and not (seconds == len(pairs) and 2 * firsts <= len(pairs)):
         return None
-    first, second = pairs[0]
+    first, second = pairs[-1]  # no header
     return (
         f"has its columns in another order than guid,tag: labels like {printable(repr(first), _SHOWN)} come first, and "
         f"guids like {printable(repr(second), _SHOWN)} behind the comma; swap them"

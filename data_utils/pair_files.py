@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from data_utils.cache import ABSENT, FileState, file_state
 from data_utils.pictures import PICTURE_SUFFIXES
-from data_utils.records import Record
+from data_utils.records import SHORTENED, Record
+from data_utils.row_losses import Hint
 
 TEXT_SUFFIX = ".txt"
 # Endings that a guid may have been given in the list, and that pictures of other formats have.
@@ -21,7 +22,6 @@ _ENDING = re.compile(r"\.(?:txt|jpe?g|png|webp|gif|bmp|tiff?|heic|heif|avif)$")
 # Blanks and characters that show nothing at the ends or within, and how spreadsheets mark a number as text.
 _UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff\xad]|^[\\s'=\"]+|[\\s'\"]+$")
 _WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
-_SHORTENED = re.compile(r"\d(?:[.,]\d+)?e\+?\d+", re.IGNORECASE)
 # Spreadsheets and floats keep so many digits of a number.
 _KEPT_DIGITS = 15
 
@@ -52,23 +52,25 @@ class PairFolder:
             return PairFiles(record.guid, ABSENT, ABSENT)
         return PairFiles(record.guid, self._find(record.guid, TEXT_SUFFIX), self._find(record.guid, *PICTURE_SUFFIXES))
 
-    def find_near(self, guid: str, *, is_text: bool) -> str | None:
+    def find_near(self, guid: str, *, is_text: bool) -> Hint | None:
         """Why a file that is absent may be there under another name, with that name; None where there is none."""
-        if _SHORTENED.fullmatch(guid):
-            return "a spreadsheet has shortened this number"
+        if SHORTENED.fullmatch(guid):
+            return Hint("a spreadsheet has shortened this number", is_other_name=True)
         found = [name for name in self._near.get(_loose(guid), ()) if name.lower().endswith(TEXT_SUFFIX) == is_text]
         if not found:
             return None
         if unicodedata.normalize("NFC", _stem(found[0])) != unicodedata.normalize("NFC", guid):
-            return f"there is {found[0]}"
+            return Hint(f"there is {found[0]}", is_other_name=True)
         if len(found) > 1:  # or it would have been taken as the twin
-            return f"{len(found)} files have this name in other spellings of Unicode"
-        return f"there is {found[0]}, an ending that is not read"
+            return Hint(f"{len(found)} files have this name in other spellings of Unicode", is_other_name=True)
+        remedy = "rename it" if is_text else "convert it to JPEG or PNG"
+        return Hint(f"there is {found[0]}, an ending that is not read: {remedy}")
 
-    def find_others(self, guid: str, taken: str) -> str | None:
-        """The name of another picture of the guid beside the file at `taken`."""
+    def find_other(self, guid: str, taken: str) -> Hint | None:
+        """Another picture of the guid beside the file at `taken`, which can't be read."""
         paths = possible_paths(os.path.join(self.path, guid), *PICTURE_SUFFIXES)
-        return next((os.path.basename(path) for path in paths if path != taken and os.path.isfile(path)), None)
+        names = (os.path.basename(path) for path in paths if path != taken and os.path.isfile(path))
+        return next((Hint(f"there is {name} as well") for name in names), None)
 
     def _find(self, guid: str, *suffixes: str) -> FileState:
         first = ABSENT

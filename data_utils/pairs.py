@@ -82,12 +82,10 @@ def _file_faults(files: Sequence[PairFiles], texts: Dataset, pictures: Dataset, 
     for row, pair in enumerate(files):
         for side, missing in ((found.text, faults.MISSING_TEXT), (found.image, faults.MISSING_IMAGE)):
             if side[row] and side[row].reason == missing:
-                near = folder.find_near(pair.guid, is_text=side is found.text)
-                side[row] = side[row]._replace(hint=near)
+                side[row] = side[row]._replace(hint=folder.find_near(pair.guid, is_text=side is found.text))
         image = found.image[row]
         if image and image.reason == faults.UNREADABLE_IMAGE:
-            other = folder.find_others(pair.guid, pair.picture.path)
-            found.image[row] = image._replace(hint=other and f"there is {other} as well")
+            found.image[row] = image._replace(hint=folder.find_other(pair.guid, pair.picture.path))
     return found
 
 

@@ -28,6 +28,8 @@ _HEADER_TAG = ("tag", "label", "sentiment")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _PATH_MARK = re.compile(r"[/\\\0]")
 _LONGEST_GUID = 250  # bytes; with an ending a file system takes 255
+# A long number as spreadsheets write it, like 1.23E+17: many become one.
+SHORTENED = re.compile(r"\d(?:[.,]\d+)?e\+?\d+", re.IGNORECASE)
 _LONGEST_LABEL = 100  # letters of one that is looked for among the allowed ones
 
 
@@ -123,9 +125,11 @@ def _unknown_label_detail(label: str, labels: Sequence[str]) -> str:
     return f"got '{label}'; allowed: {', '.join(labels)}{hint}"
 
 
-def _duplicate_detail(tag: str, first: tuple[int, str]) -> str:
+def _duplicate_detail(guid: str, tag: str, first: tuple[int, str]) -> str:
     row, first_tag = first
-    return f"first in row {row}" + ("" if tag == first_tag else f" with another label ('{first_tag}', here '{tag}')")
+    label = "" if tag == first_tag else f" with another label ('{first_tag}', here '{tag}')"
+    shortened = "; a spreadsheet has shortened this number" if SHORTENED.fullmatch(guid) else ""
+    return f"first in row {row}{label}{shortened}"
 
 
 def _read_record(number: int, cells: list[str], reading: _Reading) -> Record | None:
@@ -156,7 +160,7 @@ def _read_record(number: int, cells: list[str], reading: _Reading) -> Record | N
         return None
     name = unicodedata.normalize("NFC", guid)  # spellings that differ in Unicode alone are of the same files
     if name in reading.first_seen:
-        detail = _duplicate_detail(tag, reading.first_seen[name])
+        detail = _duplicate_detail(guid, tag, reading.first_seen[name])
         reading.fault(number, guid, reason=faults.DUPLICATE_GUID, action=faults.REPEATED, detail=detail)
         return Record(number, guid, label) if keep else None
     reading.first_seen[name] = (number, tag)

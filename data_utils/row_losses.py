@@ -22,15 +22,22 @@ _SHOWN, _SHOWN_DETAIL, _LONGEST_FLAG, _SHOWN_LABELS = 30, 200, 800, 20
 _OTHER_HEADS = {"text": "image_only", "picture": "text_only"}
 
 
+class Hint(NamedTuple):
+    """What may explain a fault; `is_other_name`: the list writes the guid in another way than the file."""
+
+    text: str
+    is_other_name: bool = False
+
+
 class Fault(NamedTuple):
-    """What is wrong with a text or a picture; `hint` names a file that may have been meant."""
+    """What is wrong with a text or a picture."""
 
     reason: str
     detail: str
-    hint: str | None = None
+    hint: Hint | None = None
 
     def __str__(self) -> str:
-        return self.detail if self.hint is None else f"{self.detail}; {self.hint}"
+        return self.detail if self.hint is None else f"{self.detail}; {self.hint.text}"
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,8 @@ class LossRule:
             if _is_large(counts[reason], num_rows):
                 first = next(entry for entry in entries if entry.reason == reason)
                 self._tell(
-                    f"{counts[reason]} of {num_rows} rows of {self.source} can't be used ({reason}); row {first.row}: "
-                    f"{printable(first.detail, _SHOWN_DETAIL)}."
+                    f"{counts[reason]} of {num_rows} rows of {self.source} can't be used ({reason}); row {first.row}, "
+                    f"{printable(repr(first.guid), _SHOWN)}: {printable(first.detail, _SHOWN_DETAIL)}."
                 )
 
     def check_labels(self, num_lost: int, num_rows: int, *, found: Counter[str], labels: Sequence[str]) -> None:
@@ -143,11 +150,11 @@ def _describe(names: Sequence[str], rows: Sequence[int], *found: Sequence[Fault 
     counts = Counter(fault.reason for _, fault in told)
     most = counts.most_common(1)[0][0]
     name, fault = next((each for each in told if each[1].hint), next(each for each in told if each[1].reason == most))
-    hint = ""
-    if fault.hint:
-        hint = (
+    remedy = ""
+    if fault.hint and fault.hint.is_other_name:
+        remedy = (
             " Write the guids as the files are called: spreadsheets drop leading zeros and round long numbers, unless "
             "the column is kept as text."
         )
     why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-    return f"({why}); {name}: {printable(str(fault), _SHOWN_DETAIL)}.{hint}"
+    return f"({why}); {name}: {printable(str(fault), _SHOWN_DETAIL)}.{remedy}"

@@ -65,7 +65,7 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
             return path
     guid = records[0].guid
     names = (folder.find_near(guid, is_text=is_text) for folder in folders.values() for is_text in (True, False))
-    near = next((f" ({name})" for name in names if name), "")
+    near = next((f" ({name.text})" for name in names if name), "")
     looked_in = " or ".join(str(folder) for folder in candidates)
     raise InputError(
         f"Found no text and no picture of the {len(records)} rows of {source} in {looked_in}. Its first row, line "

@@ -43,7 +43,7 @@ def write(line, rows=ROWS):
         ("{guid}: {tag}", "parts its cells by colons"),
         ("{guid} {tag}", "parts its cells by spaces"),
         ("{guid} null", "parts its cells by spaces"),
-        ("{tag},{guid}", "labels like 'negative' come first, and guids like '0' behind the comma; swap them"),
+        ("{tag},{guid}", "labels like 'positive' come first, and guids like '11' behind the comma; swap them"),
     ],
 )
 def test_rows_of_another_form_are_named(read, line, named, for_prediction):

@@ -137,7 +137,9 @@ def test_pictures_of_another_ending_are_named(make_pairs, load):
     folder = make_pairs([(str(number), "positive", f"text {number}", None) for number in range(3)])
     for number in range(3):
         (folder / "data" / f"{number}.heic").write_bytes(heif(b"heic"))
-    assert "no 0.jpg (or .jpeg, .png, .webp); there is 0.heic, an ending that is not read" in refuse(load, folder)
+    assert "no 0.jpg (or .jpeg, .png, .webp); there is 0.heic, an ending that is not read: convert" in refuse(
+        load, folder
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,9 @@ def test_a_number_that_a_spreadsheet_shortened_is_named(make_pairs, load):
     folder = make_pairs([(f"12345678901234567{number}", "positive") for number in range(8)])
     (folder / "train.txt").write_text("".join(f"1.2345{number}E+17,positive\n" for number in range(8)))
     with pytest.raises(InputError, match="a spreadsheet has shortened this number"):
+        load(folder)
+    (folder / "train.txt").write_text("1.23E+17,positive\n" * 8)
+    with pytest.raises(InputError, match=r"7 of 8 .* row 2, '1.23E\+17': first in row 1; a spreadsheet has shortened"):
         load(folder)
 
 
