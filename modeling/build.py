@@ -76,7 +76,7 @@ def _check_frozen_blocks(model: SentimentClassifier) -> None:
     """Refuse encoders whose frozen blocks depend on what is trained: one row tells."""
     size = model.config.picture["image_size"]
     inputs = {
-        "text": {"input_ids": torch.zeros(1, 4, dtype=torch.long)},
+        "text": dict.fromkeys(("input_ids", "attention_mask"), torch.ones(1, 4, dtype=torch.long)),
         "image": {"pixel_values": torch.zeros(1, 3, size, size)},
     }
     for kind, tower in model.towers().items():

@@ -166,7 +166,8 @@ def _embeds(tower: Tower, token: int, length: int) -> bool:
 
 def _refusal(tower: Tower, what: str, error: Exception, remedy: str) -> InputError:
     encoder = tower.encoder
+    way, other = (" with --vision_feature_layer", "leave it out, or ") if tower.feature_layers else ("", "")
     return InputError(
-        f"{type(encoder).__name__} ({encoder.config.model_type}) can't serve as an encoder of {what}: "
-        f"{reason_of(error).rstrip('.')}; {remedy}."
+        f"{type(encoder).__name__} ({encoder.config.model_type}) can't serve as an encoder of {what}{way}: "
+        f"{reason_of(error).rstrip('.')}; {other}{remedy}."
     )
