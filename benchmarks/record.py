@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.results import Result
+from data_utils.home import count_cores
 
 # Instructions that decide how fast matrix products are.
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16")
@@ -63,7 +64,7 @@ def describe_machine() -> dict[str, Any]:
     flags = set(facts.get("flags", "").split())
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": count_cores(),
         "cpu": facts.get("model name", platform.processor()),
         "cpu_flags": [flag for flag in CPU_FLAGS if flag in flags],
         "gpus": gpus,

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from data_utils.encodings import check_encoding
 from data_utils.errors import InputError, check_choice
+from data_utils.home import count_cores
 from data_utils.text import CLEANING_MODES
 
 logger = logging.getLogger(__name__)
@@ -230,4 +231,4 @@ class DataArguments:
         """Number of processes for preparing data: as asked for, else every core this process may use."""
         if self.preprocessing_num_workers:
             return self.preprocessing_num_workers
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return count_cores()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from data_utils.augment_arguments import AugmentArguments
 from data_utils.command_line import FlagParser
+from data_utils.home import ensure_home
 from data_utils.refusals import report_error
 from data_utils.screen import start_logging
 
@@ -20,6 +21,7 @@ from data_utils.screen import start_logging
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code (2 after a mistake of the user)."""
     start_logging()
+    ensure_home()
     parser = FlagParser(AugmentArguments, description="Add changed copies of the rows that a model misjudges.")
     try:
         args = AugmentArguments(**parser.parse(argv))

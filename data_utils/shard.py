@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from data_utils.arguments import DEFAULT_LABELS, MAX_PIXELS, SHARD_SUFFIXES, DataArguments
 from data_utils.command_line import FlagParser
 from data_utils.errors import InputError, check_choice
+from data_utils.home import ensure_home
 from data_utils.refusals import report_error
 from data_utils.screen import show, start_logging
 
@@ -86,6 +87,7 @@ class ShardArguments:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code (2 after a mistake of the user)."""
     start_logging()
+    ensure_home()
     logging.getLogger("data_utils").setLevel(logging.INFO)
     parser = FlagParser(ShardArguments, description="Write shards with the pictures inside, for --streaming.")
     try:

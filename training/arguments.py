@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import IntervalStrategy, TrainingArguments
 
 from data_utils.errors import InputError, check_choice
+from data_utils.home import count_cores
 from data_utils.memory import keep_freed_memory
 from modeling import SentimentClassifier, count_matrix_weights
 from training import launch
@@ -106,7 +107,7 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         self.dataloader_pin_memory = False  # nothing to copy to
         keep_freed_memory()
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it found this out by itself
-        num_cores = len(os.sched_getaffinity(0))
+        num_cores = count_cores()
         if torch.get_num_threads() * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < num_cores:
             logger.info(
                 "On the CPU with %d of %d cores a process: OMP_NUM_THREADS sets it.", torch.get_num_threads(), num_cores

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from data_utils.errors import InputError, RankError, refuse_long_names
+from data_utils.home import ensure_home
 from data_utils.refusals import MachineError, describe_refusal, find_refusal
 from data_utils.screen import printable, show_error, start_logging
 from training.ranks import find_lost_contact, is_local_main_process, is_main_process, leave_ranks, part_ranks
@@ -30,6 +31,7 @@ PACKAGES = ("data_utils", "modeling", "training", "evaluation")
 def set_up_logging() -> None:
     """Our notices on the main rank only; of libraries, their warnings there and their errors elsewhere."""
     start_logging()
+    ensure_home()
     threading.excepthook = _report_thread
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO if is_main_process() else logging.ERROR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from argparse import Namespace
 from collections.abc import Iterator
@@ -14,9 +15,12 @@ from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 
 from data_utils.files import remove
+from data_utils.refusals import MachineError, describe_refusal
 from training.checkpoints import CONVERTED
+from training.console import GO_ON
 from training.sharding import local_shard
 
+logger = logging.getLogger(__name__)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 STEP = "step"
 
@@ -87,14 +91,16 @@ def _converted(checkpoint: Path) -> Iterator[Path]:
             "output_folder": str(target / "whole"),
         }
         # It talks on both streams, and takes its two worker counts for processes only where they are over 1.
-        # Whatever it can't convert leaves no files, on which the ranks agree afterwards.
-        with (
-            open(os.devnull, "w") as null,
-            contextlib.redirect_stdout(null),
-            contextlib.redirect_stderr(null),
-            contextlib.suppress(Exception),
-        ):
-            ds_to_universal.main(Namespace(**folders, **options, inject_missing_state=True))
+        try:
+            with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+                ds_to_universal.main(Namespace(**folders, **options, inject_missing_state=True))
+        except Exception as error:
+            remove(target)
+            sentence = describe_refusal(error, path=target, need=_count_bytes(checkpoint), again=GO_ON)
+            if sentence is not None:
+                raise MachineError(sentence) from error
+            # What it can't convert leaves no files, on which the ranks agree afterwards; it raises anything.
+            logger.warning("%s can't be converted: %s", checkpoint, f"{type(error).__name__}: {error}")
     distributed.barrier()
     try:
         yield target / "whole" / "zero"
@@ -102,6 +108,10 @@ def _converted(checkpoint: Path) -> Iterator[Path]:
         distributed.barrier()
         if distributed.get_rank() == 0:
             remove(target)
+
+
+def _count_bytes(checkpoint: Path) -> int:
+    return sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
 
 
 def _read(file: Path) -> Tensor:
