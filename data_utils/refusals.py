@@ -135,6 +135,13 @@ def tell_refusals(path: Path, *, need: int | None = None, again: str = AGAIN) ->
         raise MachineError(sentence) from error
 
 
+def refuse_unreadable(folder: Path) -> None:
+    """`InputError` for a folder, or a file in it, that this account may not read: it isn't damaged."""
+    for path in (folder, *sorted(folder.iterdir())) if os.access(folder, os.R_OK | os.X_OK) else (folder,):
+        if path.exists() and not os.access(path, os.R_OK):
+            raise InputError(f"{path} may not be read by this account; ask its owner for the right (chmod a+rX).")
+
+
 def report_error(error: Exception) -> int:
     """Print one sentence about a mistake of the user's or a refusal of the machine; returns the exit code.
 

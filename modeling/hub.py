@@ -26,6 +26,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import logging as transformers_logging
 
 from data_utils.errors import InputError
+from data_utils.refusals import describe_refusal, refuse_unreadable
 from modeling.untrusted import check_sizes, drop_code
 
 T = TypeVar("T")
@@ -114,6 +115,8 @@ def clear_faults(name: str | Path, remedy: str) -> Iterator[None]:
                 f"{str(name)!r} brings program code of its own (auto_map in its .json files), which is not run. Take "
                 "another source, or read that code and, if you trust it, add --trust_remote_code."
             ) from error
+        if (sentence := describe_refusal(error)) is not None:  # the files may be in order
+            raise InputError(sentence) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(f"Can't load {str(name)!r}: {reason}. {remedy}") from error
 
@@ -122,8 +125,9 @@ def check_files(folder: Path) -> None:
     """Refuse a model folder with pipes or devices, whose reading would not end, or texts that no memory holds.
 
     Raises:
-        InputError: a file is no plain one, or is larger than any tokenizer's, and holds no weights.
+        InputError: a file is no plain one, may not be read, or is larger than any tokenizer's, and holds no weights.
     """
+    refuse_unreadable(folder)
     for path in sorted(folder.iterdir()):
         status = path.stat() if path.exists() else None
         if status is None or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):

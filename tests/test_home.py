@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import getpass
 import os
+import shutil
+import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from data_utils import DataArguments
+from data_utils import DataArguments, InputError
 from data_utils.home import count_cores, ensure_home, temporary_home
+from evaluation.loaded_run import load_run
 
 NOBODY = 12345
 VARIABLES = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME", "HF_HOME", "TRITON_CACHE_DIR")
@@ -29,6 +33,7 @@ def as_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Call
     (tmp_path / "temporary").mkdir()
     (tmp_path / "temporary").chmod(0o777)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    tempfile.mkdtemp(dir=tmp_path)  # imports what nobody may not be able to read
 
     def run(function: Callable[[], str]) -> str:
         reader, writer = os.pipe()
@@ -39,6 +44,8 @@ def as_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Call
                 os.setgid(NOBODY)
                 os.setuid(NOBODY)
                 os.write(writer, function().encode())
+            except BaseException:
+                os.write(writer, traceback.format_exc().encode())
             finally:
                 os._exit(0)
         os.close(writer)
@@ -77,6 +84,25 @@ def test_home_that_may_not_be_written_to_keeps_its_models_and_gets_no_caches(as_
     found = as_nobody(lambda: f"{settle()} {os.environ['HF_HOME']}")
     temporary = tmp_path / "temporary" / f"multimodal-sentiment-{NOBODY}"
     assert found == f"user-{NOBODY} {home} {temporary / 'multimodal-sentiment'} {home / '.cache' / 'huggingface'}"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_colleague_without_the_right_is_told_so(as_nobody, tiny_run, tmp_path, name):
+    model = shutil.copytree(tiny_run.path, tmp_path / "run") / "model"
+    load_run(tmp_path / "run").load_model()
+    for path in model.iterdir():
+        path.chmod(0o600 if path.name == name else 0o644)
+    (tmp_path / "run").chmod(0o755)
+
+    def load() -> str:
+        ensure_home()
+        try:
+            load_run(tmp_path / "run").load_model()
+        except InputError as error:
+            return str(error)
+        return "loaded"
+
+    assert as_nobody(load).startswith(f"{model / name} may not be read by this account; ask its owner")
 
 
 def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch):

@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from transformers.trainer import TRAINER_STATE_NAME
 
 from data_utils.errors import InputError
+from data_utils.refusals import refuse_unreadable
 from data_utils.schema import read_json
 from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier
@@ -99,7 +100,12 @@ def _is_whole_everywhere(checkpoint: Path, *, reads_all: bool) -> bool:
     Args:
         reads_all: on the ranks that also compare the files' content, one for each file system. On the others lengths
             have to do, or hundreds of ranks would read the same files.
+
+    Raises:
+        InputError: it may not be read.
     """
+    if checkpoint.is_dir():
+        refuse_unreadable(checkpoint)
     whole = checkpoints.is_intact(checkpoint) if reads_all else checkpoints.read_manifest(checkpoint) is not None
     return all(gather_object([whole]))
 
