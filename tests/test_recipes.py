@@ -11,8 +11,10 @@ from conftest import LABELS, TINY
 import train
 from data_utils.errors import InputError
 from evaluation.compare import compare_runs, write_all
-from training.comparison import RESULT_FILES, check_comparison, read_comparison, run_comparison
-from training.parsing import parse_arguments, read_recipe
+from training.comparison import check_comparison, read_comparison, run_comparison
+from training.parsing import parse_arguments
+from training.recipe import read_recipe
+from training.recipe_sections import RESULT_FILES
 from training.sweep_recipe import read_sweep
 
 TWO = "runs: {a: {}, b: {fusion: late}}\n"
@@ -128,7 +130,7 @@ def test_two_kinds_of_recipes_are_refused(write, capfd, other):
         ("--sweep", f"save_strategy: no\n{SWEEP}", "save_strategy is no switch"),
         ("--compare", "runs: {a: {}, b: {save_strategy: no}}", "save_strategy is no switch"),
         ("--config", "fusoin: true", "Did you mean --fusion"),
-        ("--config", "seed: 1\nfusion: [early, late]", "Got 'early late' for --fusion, which takes one value"),
+        ("--config", "seed: 1\nfusion: [early, late]", "which YAML reads as a list"),
         ("--config", "bf16: maybe", "(case insensitive). See --help"),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,18 +20,14 @@ from training.arguments import SentimentTrainingArguments
 from training.console import quiet
 from training.cross_validation import check_supported, draw_folds
 from training.flags import LATEST
-from training.parsing import find_recipe, parse_arguments, read_recipe, spell_flags, to_flags
+from training.parsing import parse_arguments
 from training.ranks import is_main_process
+from training.recipe import find_recipe, read_recipe, spell_flags, to_flags, write_words
+from training.recipe_sections import RUNS, check_runs
 from training.run import choose_run
 
 logger = logging.getLogger(__name__)
-SECTION = "runs"
-# What is written beside the run folders.
-RESULT_FILES = ("comparison.md", "comparison.csv", "comparison.json", "comparison.png", "pairs.csv")
-# What belongs to the whole recipe, or to the command line.
-_NOT_IN_A_RUN = ("output_dir", "config", "sweep", "compare", SECTION)
 Arguments = tuple[ModelArguments, DataArguments, SentimentTrainingArguments]
-_NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -62,10 +57,10 @@ def read_comparison(argv: Sequence[str]) -> ComparisonRecipe | None:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--output_dir", "--output-dir")
     known, rest = finder.parse_known_args(rest)
-    values = read_recipe(path, SECTION)
-    runs = values.pop(SECTION, None)
-    _check_runs(path, runs)
-    default = values.pop("output_dir", None) or f"runs/{path.stem}"
+    values = read_recipe(path, RUNS)
+    runs = values.pop(RUNS, None)
+    check_runs(path, runs)
+    (default,) = write_words("output_dir", values.pop("output_dir", None) or f"runs/{path.stem}")
     folder = Path(known.output_dir or default)
     return ComparisonRecipe(
         folder,
@@ -74,32 +69,6 @@ def read_comparison(argv: Sequence[str]) -> ComparisonRecipe | None:
             for name, own in runs.items()
         },
     )
-
-
-def _check_runs(path: Path, runs: object) -> None:
-    if not isinstance(runs, dict) or len(runs) < 2:
-        raise InputError(
-            f"The recipe {path} has no section `{SECTION}` with two runs or more; write {SECTION}: and below it lines "
-            "like `small: {fusion: early}`."
-        )
-    for name, own in runs.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise InputError(
-                f"Got {name!r} as the name of a run in {path}; a name is a word of letters, digits, dots and dashes, "
-                "in quotes where YAML would read something else, such as a number."
-            )
-        if name in RESULT_FILES:
-            raise InputError(
-                f"Got {name} as the name of a run in {path}, which is a file of the results; choose another."
-            )
-        if own is not None and not isinstance(own, dict):
-            raise InputError(f"The run {name} in {path} is {own!r}; write its flags, like `{name}: {{fusion: early}}`.")
-        foreign = [key for key in _NOT_IN_A_RUN if key in spell_flags(path, own or {})]
-        if foreign:
-            raise InputError(
-                f"The run {name} in {path} has {foreign[0]}, which a run can't choose: its folder is that of the "
-                "comparison and its name. Leave it out."
-            )
 
 
 def run_comparison(recipe: ComparisonRecipe, *, run: Callable[..., None]) -> None:

@@ -27,9 +27,9 @@ from modeling.plan import ModelPlan, plan_model
 from training.arguments import NEUTRAL_FLAGS
 from training.console import quiet
 from training.launch import check_same_everywhere, shares_files, wait_for_everyone
-from training.parsing import to_flags
 from training.probe import FeatureRows, train_head
 from training.ranks import is_main_process
+from training.recipe import to_flags
 from training.run import choose_run, describe_environment
 from training.run_claim import lock_run, move_aside
 from training.sweep_data import HeadBuilder, SweepData, prepare_sweep, read_features

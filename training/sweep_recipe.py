@@ -10,34 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from data_utils.arguments import DataArguments
-from data_utils.errors import InputError, check_choice
+from data_utils.errors import InputError
 from modeling.arguments import ModelArguments
 from training.argument_checks import METRIC_SCHEDULES
 from training.arguments import SentimentTrainingArguments
 from training.console import quiet
 from training.flags import LATEST
-from training.parsing import find_recipe, parse_arguments, read_recipe, spell_flags, to_flags
+from training.parsing import parse_arguments
 from training.ranks import uses_deepspeed, uses_fsdp
+from training.recipe import find_recipe, read_recipe, to_flags
+from training.recipe_sections import SWEEP, read_axes
 
-SECTION, FOLDS = "sweep", "folds"
-# Flags that change neither the towers nor the rows.
-SWEPT = (
-    "fusion",
-    "seed",
-    "learning_rate",
-    "head_learning_rate",
-    "weight_decay",
-    "class_weights",
-    "logit_adjustment",
-    "modality_dropout",
-    "unimodal_loss_weight",
-    "fusion_dropout",
-    "per_device_train_batch_size",
-    "num_train_epochs",
-    "label_smoothing_factor",
-    "lr_scheduler_type",
-    "warmup_steps",
-)
 # What the light loop of a sweep leaves out, beside checkpoints and logs.
 LEFT_OUT = (
     "dry_run",
@@ -106,9 +89,9 @@ def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
     starter, path, rest = find_recipe(argv)
     if starter != "--sweep":
         return None
-    values = {name: value for name, value in read_recipe(path, SECTION).items() if value is not None}
+    values = {name: value for name, value in read_recipe(path, SWEEP).items() if value is not None}
     given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in rest if word.startswith("--")}
-    axes, num_folds = _read_section(path, values.pop(SECTION, None))
+    axes, num_folds = read_axes(path, values.pop(SWEEP, None))
     _check_said_once(path, axes, values)
     _check_folds_and_seeds(given | values.keys())
     axes = {name: choices for name, choices in axes.items() if name not in given}
@@ -119,55 +102,17 @@ def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
     return SweepRecipe(path.stem, axes, num_folds, data, trials)
 
 
-def _read_section(path: Path, section: object) -> tuple[dict[str, tuple[str, ...]], int | None]:
-    """The swept flags with their values as words, and the number of folds."""
-    if not isinstance(section, dict) or not section:
-        raise InputError(
-            f"The recipe {path} has no section `{SECTION}`; write {SECTION}: and below it lines like "
-            "`fusion: [early, late]`, or train it once with --config."
-        )
-    axes, num_folds = {}, None
-    for name, choices in spell_flags(path, section).items():
-        check_choice(f"in the section {SECTION} of {path} the key", name, (*SWEPT, FOLDS))
-        if name == FOLDS:
-            if type(choices) is not int or choices < 2:
-                raise InputError(f"Got {FOLDS}: {choices!r} in {path}; it takes a whole number of at least 2.")
-            num_folds = choices
-        else:
-            axes[name] = _read_choices(path, name, choices)
-    return axes, num_folds
-
-
-def _read_choices(path: Path, name: str, choices: object) -> tuple[str, ...]:
-    words = [str(choice) for choice in choices] if isinstance(choices, list) else []
-    is_plain = words and all(isinstance(choice, str | int | float) for choice in choices)
-    if not is_plain or len({_as_number(word) for word in words}) < len(words):
-        raise InputError(
-            f"Got {name}: {choices} in the section {SECTION} of {path}; it takes a list of words or numbers, each of "
-            f"them once, like {name}: [...]."
-        )
-    return tuple(words)
-
-
-def _as_number(word: str) -> str | float:
-    """What tells two values apart: 0, 0.0 and 0e1 are one number, of which YAML reads the last as a word."""
-    try:
-        return float(word)
-    except ValueError:
-        return word
-
-
 def _check_folds_and_seeds(named: set[str]) -> None:
     """They are flags of a cross-validation, which a sweep is in a way of its own."""
     for name, instead in (("folds", "folds: 5"), ("seeds", "seed: [42, 43, 44]")):
         if name in named:
-            raise InputError(f"Got {name}, which a sweep takes in its section {SECTION}: write `{instead}` there.")
+            raise InputError(f"Got {name}, which a sweep takes in its section {SWEEP}: write `{instead}` there.")
 
 
 def _check_said_once(path: Path, axes: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     twice = sorted(axes.keys() & values.keys())
     if twice:
-        raise InputError(f"{twice[0]} stands twice in {path}, also in its section {SECTION}; leave one of them out.")
+        raise InputError(f"{twice[0]} stands twice in {path}, also in its section {SWEEP}; leave one of them out.")
 
 
 def _check_rates(path: Path, axes: Mapping[str, Any], named: set[str]) -> None:
