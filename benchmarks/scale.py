@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import BertConfig, BertModel, TrainerCallback, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from data_utils.arguments import DEFAULT_LABELS
-from data_utils.shard_set import MANIFEST, VERSION
+from data_utils.shard_manifest import MANIFEST, VERSION
 from data_utils.shard_write import FEATURES
 from data_utils.tokens import train_wordpiece
 

@@ -1,24 +1,67 @@
-"""What all formats of shards have in common: the row they give, and how their files are opened."""
+"""What all formats of shards have in common: the file, how it is opened, and the row that it gives."""
 
 from __future__ import annotations
 
-import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-import pyarrow as pa
-from fsspec.core import url_to_fs
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
-from data_utils.errors import RankError
-from data_utils.shard_set import Shard
+from data_utils.errors import InputError, RankError
+from data_utils.screen import printable
 
 GUID_COLUMNS = ("guid", "id", "__key__")
+_SHOWN = 200  # characters of a library's own words
 
 
 class ShardError(RankError):
     """A shard that turns out unreadable, or a row that --on_bad_pair error refuses, while the program runs."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of rows.
+
+    Attributes:
+        files: the file system that it lies in, with all that reaches it: hosts, accounts, archives around it.
+        path: in `files`.
+        size: bytes; None where nobody knows.
+        rows: None where only a pass through the file would tell.
+        labels: rows by label; None where nobody counted them.
+    """
+
+    files: AbstractFileSystem
+    path: str
+    size: int | None
+    rows: int | None = None
+    labels: Mapping[str, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def url(self) -> str:
+        """For messages: where the file lies, with the archive around it."""
+        url, archive = self.files.unstrip_protocol(self.path), self.files.storage_options.get("fo")
+        return url if archive is None else f"{url}::{archive}"
+
+    @property
+    def local_path(self) -> Path | None:
+        """The file on disk, or the archive on disk that it lies in; None where it is elsewhere."""
+        if isinstance(self.files, LocalFileSystem):
+            return Path(self.path)
+        options = self.files.storage_options
+        return Path(options.get("fo", self.path)) if options.get("target_protocol") == "file" else None
+
+    def open_files(self) -> AbstractFileSystem:
+        """The file system for this process and thread: those made before a fork may not be used behind it."""
+        return type(self.files)(*self.files.storage_args, **self.files.storage_options)
 
 
 @dataclass(frozen=True)
@@ -36,18 +79,26 @@ Row = tuple[int, Callable[[], ShardRow]]
 
 @contextmanager
 def naming(shard: Shard) -> Iterator[None]:
-    """Errors of reading as `ShardError`, with the shard's name."""
+    """Errors of reading as `ShardError`, with the shard's name.
+
+    A damaged file makes the libraries below (pyarrow, datasets, tarfile, what is behind a URL) raise every exception.
+    """
     try:
         yield
-    except (OSError, ValueError, LookupError, tarfile.TarError, pa.ArrowException) as error:
-        reason = f"{type(error).__name__}: {error}"
+    except (ShardError, InputError):
+        raise
+    except Exception as error:
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _SHOWN)
         raise ShardError(f"The shard {shard.url} can't be read ({reason}); copy it again or take it out.") from error
 
 
 @contextmanager
 def opened(shard: Shard) -> Iterator[BinaryIO]:
-    """The shard's file; errors in here are `ShardError`."""
+    """The shard's file; errors in here are `ShardError`, and so is another size than was announced."""
     with naming(shard):
-        files, path = url_to_fs(shard.url)
-        with files.open(path, "rb") as file:
+        files = shard.open_files()
+        found = files.size(shard.path)
+        if None not in (found, shard.size) and found != shard.size:
+            raise OSError(f"{found} bytes instead of {shard.size}")
+        with files.open(shard.path, "rb") as file:
             yield file

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_utils.arguments import SHARD_SUFFIXES
 from data_utils.errors import InputError, refuse_long_names
 from data_utils.files import list_own, remove_leftovers, write_text
 from data_utils.mapping import end_with_parent
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
 from data_utils.pictures import PictureSettings
 from data_utils.progress import progress
-from data_utils.shard_set import MANIFEST, VERSION, read_manifest
+from data_utils.shard_manifest import MANIFEST, VERSION, read_manifest, shard_name
 from data_utils.shard_write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
 from data_utils.split_file import Split, save_split
 from data_utils.splits import split_pairs
@@ -161,7 +160,7 @@ def _plan_part(part: str, pairs: Pairs, rows: np.ndarray, args: ShardArguments, 
             )
             for place, row in enumerate(chosen)
         )
-        name = f"{part}-{number:05d}-of-{count:05d}{SHARD_SUFFIXES[args.shard_format]}"
+        name = shard_name(part, number, count, args.shard_format)
         yield PlannedShard(output / name, args.shard_format, folder, planned)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -10,16 +11,39 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Features
 
 from data_utils.encodings import decode_text
-from data_utils.shard_file import GUID_COLUMNS, Row, ShardError, ShardRow, opened
-from data_utils.shard_set import Shard
+from data_utils.shard_file import GUID_COLUMNS, Row, Shard, ShardError, ShardRow, opened
 
 # Rows decoded at a time; their pictures' bytes are in memory together.
 _ROWS_AT_A_TIME = 16
 
 
+@contextmanager
+def _parsed(shard: Shard) -> Iterator[pq.ParquetFile]:
+    """The shard behind a check of its counts of rows; errors in here are `ShardError`.
+
+    Of the footer only counts and the schema are asked for: statistics, and whatever else lies in a column's own entry,
+    make Arrow end the whole process where a damaged footer has them wrong.
+    """
+    with opened(shard) as source, pq.ParquetFile(source, pre_buffer=False) as file:
+        footer, announced = file.metadata, shard.rows
+        rows = sum(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
+        if not footer.num_rows == rows == (rows if announced is None else announced):
+            raise ShardError(
+                f"The shard {shard.url} has {rows} rows; its footer says {footer.num_rows}"
+                f"{'' if announced is None else f', shards.json {announced}'}: copy it again, or write the shards anew."
+            )
+        yield file
+
+
+def count_rows(shard: Shard) -> int:
+    """Rows by the footer."""
+    with _parsed(shard) as file:
+        return file.metadata.num_rows
+
+
 def iterate_rows(shard: Shard, start: int) -> Iterator[Row]:
     """See `iterate_shard`; row groups before `start` are passed over unread."""
-    with opened(shard) as source, pq.ParquetFile(source, pre_buffer=False) as file:
+    with _parsed(shard) as file:
         names = [name for name in file.schema_arrow.names if name in ("image", "text", "label", *GUID_COLUMNS)]
         if lacking := {"image", "text"} - set(names):
             raise ShardError(f"The shard {shard.url} has no column {' or '.join(sorted(lacking))}, as others have.")
@@ -56,7 +80,7 @@ def _row_decoder(schema: pa.Schema, shard: Shard) -> Callable[[int, dict[str, An
     def decode(number: int, row: dict[str, Any]) -> ShardRow:
         image, label = row["image"], row.get("label")
         if names is not None and isinstance(label, int):
-            label = names[label] if label >= 0 else None
+            label = _class_name(label, names)
         guid = next((row[name] for name in GUID_COLUMNS if row.get(name) is not None), None)
         return ShardRow(
             guid=f"{shard.name}:{number}" if guid is None else str(guid),
@@ -68,22 +92,29 @@ def _row_decoder(schema: pa.Schema, shard: Shard) -> Callable[[int, dict[str, An
     return decode
 
 
+def _class_name(number: int, names: Sequence[str]) -> str | None:
+    """None where the number says that there is no label; a number without a name is a label that nobody knows."""
+    if number >= len(names):
+        return f"class {number} of {len(names)}"
+    return names[number] if number >= 0 else None
+
+
 def _decode(text: str | bytes | None) -> str | None:
     return decode_text(text)[0] if isinstance(text, bytes) else text
 
 
 def find_columns(shard: Shard) -> dict[str, set[str]]:
     """The columns by their meaning."""
-    with opened(shard) as source, pq.ParquetFile(source, pre_buffer=False) as file:
-        schema, metadata = file.schema_arrow, file.metadata
-    found = {name: {name} for name in schema.names}
-    for name, is_usable in (("image", _holds_pictures), ("text", _holds_texts)):
-        if name in found and not is_usable(schema.field(name).type):
-            found[name + " otherwise"] = {f"{name} as {schema.field(name).type}"}
-            del found[name]
-    if "image" in found and _names_files_alone(metadata):
-        found["image otherwise"] = {"image with paths but no bytes (datasets' embed_table_storage puts them in)"}
-        del found["image"]
+    with _parsed(shard) as file:
+        schema = file.schema_arrow
+        found = {name: {name} for name in schema.names}
+        for name, is_usable in (("image", _holds_pictures), ("text", _holds_texts)):
+            if name in found and not is_usable(schema.field(name).type):
+                found[name + " otherwise"] = {f"{name} as {schema.field(name).type}"}
+                del found[name]
+        if "image" in found and pa.types.is_struct(schema.field("image").type) and _names_files_alone(file):
+            found["image otherwise"] = {"image with paths but no bytes (datasets' embed_table_storage puts them in)"}
+            del found["image"]
     return found
 
 
@@ -108,24 +139,19 @@ def _holds_texts(kind: pa.DataType) -> bool:
     return are_strings or _holds_bytes(kind)
 
 
-def _names_files_alone(metadata: pq.FileMetaData) -> bool:
-    """Whether no picture of a shard has its bytes in it, while some have a path, by the counts in the footer."""
-    return _count_values(metadata, "image.bytes") == 0 and bool(_count_values(metadata, "image.path"))
-
-
-def _count_values(metadata: pq.FileMetaData, path: str) -> int | None:
-    """Values of a column that are there; None where nobody counted, or there is no such column."""
-    count = 0
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        columns = [column for column in map(group.column, range(group.num_columns)) if column.path_in_schema == path]
-        if not columns or columns[0].statistics is None or not columns[0].statistics.has_null_count:
-            return None
-        count += group.num_rows - columns[0].statistics.null_count
-    return count
+def _names_files_alone(file: pq.ParquetFile) -> bool:
+    """Whether no picture of a shard has its bytes in it, while some have a path; the first that has them tells."""
+    named = False
+    for batch in file.iter_batches(_ROWS_AT_A_TIME, columns=["image"], use_threads=False):
+        pictures = [picture for picture in batch.column(0).to_pylist() if picture is not None]
+        if any(picture["bytes"] is not None for picture in pictures):
+            return False
+        named = named or any(picture.get("path") is not None for picture in pictures)
+    return named
 
 
 def iterate_texts(shard: Shard) -> Iterator[str]:
     """The texts alone; pictures are passed over."""
-    with opened(shard) as source, pq.ParquetFile(source, pre_buffer=False) as file:
+    with _parsed(shard) as file:
         for batch in file.iter_batches(columns=["text"], use_threads=False):
             yield from (_decode(text) or "" for text in batch.column(0).to_pylist())

@@ -7,8 +7,8 @@ from itertools import islice
 
 from data_utils import shard_parquet, shard_tar
 from data_utils.errors import InputError
-from data_utils.shard_file import Row, ShardError, ShardRow, naming
-from data_utils.shard_set import Shard, ShardSet
+from data_utils.shard_file import Row, Shard, ShardError, ShardRow, naming
+from data_utils.shard_set import ShardSet
 
 _FORMATS = {"parquet": shard_parquet, "webdataset": shard_tar}
 _NEEDED = {

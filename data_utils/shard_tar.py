@@ -2,100 +2,124 @@
 
 from __future__ import annotations
 
-import json
+import posixpath
+import re
 import tarfile
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import PurePosixPath
+from contextlib import contextmanager
 from typing import Any
 
+from data_utils.bounded import parse_json
 from data_utils.encodings import decode_text
 from data_utils.pictures import PICTURE_SUFFIXES
-from data_utils.shard_file import GUID_COLUMNS, Row, ShardRow, opened
-from data_utils.shard_set import Shard
+from data_utils.shard_file import GUID_COLUMNS, Row, Shard, ShardError, ShardRow, opened
+from data_utils.tar_files import Members, TarFiles
 
 _COLUMN_OF = {"txt": "text", "cls": "label", **{suffix.removeprefix("."): "image" for suffix in PICTURE_SUFFIXES}}
+# Pictures that aren't read: a row that has no other file is a row all the same, whose faults are entered.
+_OTHER_PICTURES = ("gif", "bmp", "tif", "tiff", "heic", "heif", "avif", "jxl", "jp2", "svg", "ppm", "pgm", "pnm")
+_ENDINGS = frozenset((*_COLUMN_OF, *_OTHER_PICTURES, "json"))
+# Texts that lie beside the rows.
+_DOCUMENTS = re.compile(
+    r"(readme|licen[sc]e|copying|notice|authors|citation|change[-_]?log|contributing|requirements|classes|labels|"
+    r"categories|index|manifest|metadata|checksums|filelist)(?![a-z0-9])",
+    re.IGNORECASE,
+)
 _LOOKED_AT = 16
 _SHOWN = 40
-Members = dict[str, tarfile.TarInfo]
 
 
 def iterate_rows(shard: Shard, start: int) -> Iterator[Row]:
     """See `iterate_shard`; of rows before `start` only the headers are read."""
-    with opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        for number, (key, members) in enumerate(_iterate_members(archive)):
+    with _opened(shard) as files:
+        rows = enumerate(_iterate_rows(files))
+        for number, (key, members) in rows:
+            if number + 1 == shard.rows and next(rows, None) is not None:
+                raise ShardError(f"{shard.url} has more than the {shard.rows} rows that were announced; copy it again.")
             if number >= start:
-                yield number, lambda k=key, m=members: _read_members(archive, k, m)
+                yield number, lambda k=key, m=members: _read_row(files, k, m)
 
 
 def iterate_texts(shard: Shard) -> Iterator[str]:
     """The texts alone; pictures are passed over."""
-    with opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        for _, members in _iterate_members(archive):
+    with _opened(shard) as files:
+        for _, members in _iterate_rows(files):
             if "txt" in members:
-                yield decode_text(archive.extractfile(members["txt"]).read())[0]
+                yield decode_text(files.read(members["txt"]))[0]
 
 
 def find_columns(shard: Shard) -> dict[str, set[str]]:
-    """The endings in the first rows by their meaning."""
+    """The endings in the first rows, and of what lies between them, by their meaning."""
     found: dict[str, set[str]] = {}
-    with opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        for _, members in islice(_iterate_members(archive), _LOOKED_AT):
+    with _opened(shard) as files:
+        rows = 0
+        for key, members in files.iterate_groups():
             for ending in members:
                 found.setdefault(_COLUMN_OF.get(ending, ending), set()).add(f".{ending}")
-            if "label" in _read_details(archive, members):  # null too: other rows may have one
+            if "label" in _read_details(files, members):  # null too: other rows may have one
                 found.setdefault("label", set()).add(".json with label")
-    return found
+            rows += _is_row(files, key, members)
+            if rows == _LOOKED_AT:
+                break
+    return found if rows else {}
 
 
-def _iterate_members(archive: tarfile.TarFile) -> Iterator[tuple[str, Members]]:
-    """Key and members by ending of each row."""
-    current, members = None, {}
-    for member in archive:
-        archive.members = []  # or the archive would remember every file that it has passed
-        if not member.isfile():
+@contextmanager
+def _opened(shard: Shard) -> Iterator[TarFiles]:
+    with opened(shard) as file:
+        yield TarFiles(file)
+
+
+def _iterate_rows(files: TarFiles) -> Iterator[tuple[str, Members]]:
+    """Key and files of each group that is a row.
+
+    Raises:
+        tarfile.ReadError: a row's files stand in several places, so that each of them would be a row of its own.
+    """
+    seen = set()
+    for key, members in files.iterate_groups():
+        if not _is_row(files, key, members):
             continue
-        path = PurePosixPath(member.name)
-        stem, _, ending = path.name.partition(".")
-        key = str(path.with_name(stem)) if stem else member.name
-        if key != current and members:
-            yield current, members
-            members = {}
-        current = key
-        members[ending.lower()] = member
-    if members:
-        yield current, members
-    _check_end(archive)
+        if key in seen:
+            name = next(iter(members.values())).name
+            raise tarfile.ReadError(
+                f"{name} stands apart from earlier files of the same row; pack the files again with tar --sort=name"
+            )
+        seen.add(key)
+        yield key, members
 
 
-def _check_end(archive: tarfile.TarFile) -> None:
-    """Refuse an archive without the empty block at its end, at whose cut or damage tarfile would just stop."""
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-        raise tarfile.ReadError(f"after {archive.offset} bytes comes neither a file nor the archive's end")
+def _is_row(files: TarFiles, key: str, members: Members) -> bool:
+    """Whether files of one name are a row, and not a document or something else that lies beside the rows."""
+    known = members.keys() & _ENDINGS
+    if known == {"txt"}:
+        return not _DOCUMENTS.match(posixpath.basename(key))
+    if known == {"json"}:
+        return not _read_details(files, members).keys().isdisjoint(("label", *GUID_COLUMNS))
+    return bool(known)
 
 
-def _read_details(archive: tarfile.TarFile, members: Members) -> dict[str, Any]:
+def _read_details(files: TarFiles, members: Members) -> dict[str, Any]:
     """Fields of the row's .json; of one that can't be read its content as the label, which nobody knows then."""
     if "json" not in members:
         return {}
-    content = archive.extractfile(members["json"]).read()
+    content = files.read(members["json"])
     try:
         text = content.decode("utf-8", "surrogatepass")  # as data_utils.shard writes it
     except UnicodeDecodeError:
         text = decode_text(content)[0]
     try:
-        details = json.loads(text.removeprefix("\ufeff"))
+        details = parse_json(text.removeprefix("\ufeff"))
     except ValueError:
         return {"label": f"{text[:_SHOWN]} (no JSON)"}
     return details if isinstance(details, dict) else {}
 
 
-def _read_members(archive: tarfile.TarFile, key: str, members: Members) -> ShardRow:
+def _read_row(files: TarFiles, key: str, members: Members) -> ShardRow:
     def read(ending: str) -> bytes | None:
-        return archive.extractfile(members[ending]).read() if ending in members else None
+        return files.read(members[ending]) if ending in members else None
 
-    details = _read_details(archive, members)
+    details = _read_details(files, members)
     text, number = read("txt"), read("cls")
     return ShardRow(
         guid=str(next((details[name] for name in GUID_COLUMNS if details.get(name) is not None), key)),

@@ -12,13 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
-from fsspec.core import url_to_fs
 
 from data_utils.cache import SCHEMA_VERSION, build_once
 from data_utils.errors import InputError
 from data_utils.ledger import Entry, Ledger
 from data_utils.pairs import NO_LABEL_ID, add_row_index
-from data_utils.shard_file import ShardError
+from data_utils.shard_file import ShardError, naming
 from data_utils.shard_read import iterate_shard
 from data_utils.shard_set import ShardSet
 from data_utils.stream_rows import NumberedRow, RowPreparer
@@ -107,8 +106,8 @@ def _iterate_prepared(
 def _key(shards: ShardSet, prepare: RowPreparer, limit: int | None) -> str:
     states = []
     for shard in shards.shards:
-        files, path = url_to_fs(shard.url)
-        states.append(files.ukey(path))
+        with naming(shard):
+            states.append(shard.open_files().ukey(shard.path))
     settings = [
         *(SCHEMA_VERSION, states, limit, list(prepare.labels), prepare.text_cleaning, prepare.on_bad_pair),
         *(prepare.picture.to_dict(), tokenizer_key(prepare.tokenizer), prepare.max_length, prepare.for_prediction),

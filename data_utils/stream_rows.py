@@ -22,6 +22,7 @@ from data_utils.tokens import tokenize_batch
 Fault = tuple[str, str]
 _LOOKED_AT = 100  # letters of a text, which may be a pointer to it
 _PASS_STRIDE = 998_244_353
+_MOST_DIGITS = 10  # of a class number; Python refuses to make thousands of them a number
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,6 @@ def read_label(label: str | float | None, labels: Sequence[str]) -> tuple[int, F
         return NO_LABEL_ID, (faults.NO_LABEL, "a training row needs a label")
     if name in labels:
         return labels.index(name), None
-    if name.isdecimal() and int(name) < len(labels):
+    if name.isdecimal() and len(name) < _MOST_DIGITS and int(name) < len(labels):
         return int(name), None
     return NO_LABEL_ID, (faults.UNKNOWN_LABEL, f"got {label!r}; allowed: {', '.join(labels)}, or their numbers from 0")

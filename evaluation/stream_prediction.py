@@ -25,9 +25,10 @@ from data_utils.ledger import COLUMNS, Entry
 from data_utils.progress import progress
 from data_utils.refusals import describe_refusal
 from data_utils.screen import show
-from data_utils.shard_file import ShardError, ShardRow
+from data_utils.shard_file import Shard, ShardError, ShardRow
+from data_utils.shard_manifest import MANIFEST
 from data_utils.shard_read import check_columns, iterate_shard
-from data_utils.shard_set import MANIFEST, Shard, ShardSet, find_shards
+from data_utils.shard_set import ShardSet, find_shards
 from data_utils.stream_rows import NumberedRow, RowPreparer
 from data_utils.streaming import ERROR, FAULTS, StreamLoader
 from evaluation.arguments import EvaluationArguments
@@ -212,7 +213,7 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
 
 def _files_read(shards: ShardSet) -> list[Path]:
     """The shards on disk, and where their manifest is if they have one."""
-    paths = [shard.path for shard in shards.shards if shard.path is not None]
+    paths = [path for shard in shards.shards if (path := shard.local_path) is not None]
     return [*paths, *{path.with_name(MANIFEST) for path in paths}]
 
 

@@ -13,7 +13,8 @@ from launching import descendants, is_alive, wait_for
 
 from data_utils import shard_job, shard_write
 from data_utils.errors import InputError
-from data_utils.shard_set import MANIFEST, find_shards
+from data_utils.shard_manifest import MANIFEST
+from data_utils.shard_set import find_shards
 
 FORMATS = ("parquet", "webdataset")
 

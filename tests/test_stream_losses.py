@@ -7,7 +7,8 @@ from tiny import TOKENIZER
 
 from data_utils import InputError
 from data_utils.row_losses import LossRule
-from data_utils.shard_set import MANIFEST, find_shards
+from data_utils.shard_manifest import MANIFEST
+from data_utils.shard_set import find_shards
 from data_utils.stream_losses import check_first_rows
 from data_utils.stream_rows import RowPreparer
 

@@ -12,8 +12,9 @@ from data_utils import shard, streaming
 from data_utils.collator import PairCollator
 from data_utils.errors import InputError
 from data_utils.pairs import NO_LABEL_ID, load_pairs
+from data_utils.shard_manifest import MANIFEST
 from data_utils.shard_read import iterate_shard
-from data_utils.shard_set import MANIFEST, find_shards
+from data_utils.shard_set import find_shards
 from data_utils.stream_cache import load_part
 from data_utils.stream_order import ShuffleOrder, StreamSettings
 from data_utils.stream_rows import RowPreparer, read_label
@@ -211,7 +212,7 @@ def test_fault_is_reported_by_its_row_and_a_broken_shard_ends_the_stream(shards,
     found = shards(rows=[(str(number), "positive", "@you") for number in range(10)])
     faults = [read(stream(found), epoch=epoch) for epoch in (0, 1)]
     assert [{entry.row for batch in batches for entry in batch[FAULTS]} for batches in faults] == [{*range(1, 11)}] * 2
-    path = found.shards[1].url.removeprefix("file://")
+    path = found.shards[1].local_path
     with open(path, "r+b") as file:
         file.truncate(50)
     for num_workers in (0, 2):

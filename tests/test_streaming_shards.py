@@ -6,6 +6,7 @@ import json
 import runpy
 import sys
 import tarfile
+from dataclasses import replace
 
 import fsspec
 import pyarrow as pa
@@ -18,8 +19,9 @@ from fsspec.registry import known_implementations
 from data_utils import shard
 from data_utils.errors import InputError
 from data_utils.shard_file import ShardError
+from data_utils.shard_manifest import MANIFEST
 from data_utils.shard_read import check_columns, iterate_shard
-from data_utils.shard_set import MANIFEST, Shard, find_shards
+from data_utils.shard_set import find_shards
 from data_utils.split_file import load_split
 
 FORMATS = ("parquet", "webdataset")
@@ -205,11 +207,24 @@ def test_damaged_shard_is_named(write_shards, numbered_rows):
         read_all(folder, "train")
 
 
-def test_shard_with_fewer_rows_than_announced_is_noticed(write_shards, numbered_rows):
-    shards = find_shards(str(write_shards(numbered_rows(20))), "train")
-    longer = Shard(shards.shards[0].url, 0, rows=9)
-    with pytest.raises(ShardError, match="ends after 7 rows, of which 9 were announced"):
-        list(iterate_shard(longer, shards.kind, stop=9))
+@pytest.mark.parametrize(
+    ("kind", "announced", "message"),
+    [
+        ("parquet", 9, "has 7 rows; its footer says 7, shards.json 9"),
+        ("parquet", 5, "has 7 rows; its footer says 7, shards.json 5"),
+        ("webdataset", 9, "ends after 7 rows, of which 9 were announced"),
+        ("webdataset", 5, "has more than the 5 rows that were announced"),
+    ],
+)
+def test_shard_with_other_rows_than_announced_is_noticed_before_its_last(
+    write_shards, numbered_rows, kind, announced, message
+):
+    shards = find_shards(str(write_shards(numbered_rows(20), "--shard_format", kind)), "train")
+    other = replace(shards.shards[0], rows=announced)
+    rows = []
+    with pytest.raises(ShardError, match=message):
+        rows.extend(number for number, _ in iterate_shard(other, kind, stop=announced))
+    assert announced > len(rows), "also noticed by who asks for no row behind the last"
 
 
 def test_manifest_of_another_version_is_refused(write_shards, numbered_rows):

@@ -15,7 +15,8 @@ import train
 from data_utils import shard
 from data_utils.errors import InputError, RankError
 from data_utils.ledger import Entry
-from data_utils.shard_set import MANIFEST, find_shards
+from data_utils.shard_manifest import MANIFEST
+from data_utils.shard_set import find_shards
 from evaluation import stream_prediction
 from evaluation.arguments import parse_arguments
 from evaluation.session import run_evaluation

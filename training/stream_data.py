@@ -87,7 +87,7 @@ class StreamedData:
     def describe_cache(self) -> str:
         """How the rows come, for --dry_run."""
         shards = self.train.shards.shards
-        size = sum(shard.size for shard in shards)
+        size = sum(shard.size or 0 for shard in shards)
         return f"none: streamed from {len(shards)} shards of {size / 1e6:.1f} MB ({shards[0].url} and its like)"
 
 
