@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from training.argument_checks import check_flags, check_optimizer, check_schedul
 from training.flags import EvaluationFlags, OutputFlags, TrainingFlags
 from training.losses import ClassBalance
 from training.ranks import launched_world_size, uses_deepspeed
-from training.trackers import list_trackers
+from training.trackers import list_trackers, show_settings
 
 logger = logging.getLogger(__name__)
 # Of the towers' matrices: smaller ones gain little by bfloat16 on a CPU that has it.
@@ -32,6 +33,7 @@ NEUTRAL_FLAGS = (
     "resume_from_checkpoint",
     "disable_tqdm",
     "report_to",
+    "run_name",
     "logging_steps",
     "save_total_limit",
     "local_rank",
@@ -200,7 +202,7 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
     @property
     def update_flags(self) -> dict[str, Any]:
         """`UPDATE_FLAGS` with their values, in JSON's own types."""
-        values = self.to_dict() | {"optim": self.optimizer_kind}
+        values = super().to_dict() | {"optim": self.optimizer_kind}
         return {name: values[name] for name in UPDATE_FLAGS}
 
     @property
@@ -222,6 +224,14 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         self.load_best_model_at_end = False
         self.early_stopping_patience = 0
 
+    def show_beside(self, **groups: Mapping[str, Any]) -> None:
+        """Let trackers have other flags beside these, as {group/flag: value}."""
+        self._beside = groups
+
+    def to_dict(self) -> dict[str, Any]:
+        """What trackers are shown of the flags, in types that they all take."""
+        return show_settings({**super().to_dict(), **getattr(self, "_beside", {})})
+
     def to_plain_dict(self) -> dict[str, Any]:
         """Every flag as YAML's own types, without secrets."""
-        return {name: value for name, value in self.to_dict().items() if not name.endswith("_token")}
+        return {name: value for name, value in super().to_dict().items() if not name.endswith("_token")}

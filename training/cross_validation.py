@@ -179,6 +179,7 @@ def _arguments_of(
     """What `train` needs for one member; a training that was cut off is gone on with."""
     args = copy.deepcopy(pristine)
     args.seed, args.output_dir = member.seed, str(member.path)
+    args.run_name = f"{args.run_name or folder.path.name}-{member.path.name}"
     args.folds, args.seeds = None, 1
     args.resume_from_checkpoint = LATEST if RunFolder(member.path).checkpoints_dir.exists() else None
     # Cached by the first: --overwrite_cache would prepare the same data for each member.

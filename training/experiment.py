@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from transformers import EarlyStoppingCallback, ProgressCallback, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -78,6 +79,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentT
     args.save_on_each_node = args.save_on_each_node or not shares_files(run.path)
     with lock_run(run):
         checkpoint = find_checkpoint(run, args)
+        args.show_beside(model=asdict(model_args), data=asdict(data_args))
         trainer, prepared, _ = assemble(model_args, data_args, args)
         if checkpoint is not None:
             check_continues(checkpoint, trainer.model, prepared)
@@ -88,6 +90,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentT
         with signals.hold(), note_interruption(run, args), tell_refusals(run.path, again=GO_ON):
             result = trainer.train(resume_from_checkpoint=checkpoint)
         write_results(run, trainer, prepared, result.metrics, resumed=checkpoint is not None)
+        trainer.end_trackers()
 
 
 def assemble(

@@ -36,6 +36,7 @@ from training.flags import LATEST
 from training.run_claim import ASIDE, LOCK, MOVING, move_aside
 from training.signals import REQUEUE_CODE, Interrupted
 from training.stream_data import StreamedData
+from training.trackers import final_figures
 from training.trainer import SentimentTrainer, softmax
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def choose_run(model: ModelArguments, args: SentimentTrainingArguments) -> RunFo
         raise InputError(f"--output_dir {path} holds other files ({foreign[0]}, ...); choose a folder of its own.")
     refuse_folder_links(path)
     args.output_dir = str(run.checkpoints_dir)
+    args.run_name = args.run_name or path.name
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(path / "logs")
     return run
 
@@ -173,6 +175,8 @@ def write_results(
         },
     }
     write_json(run.metrics_file, metrics)
+    if figures := final_figures(metrics):
+        trainer.log(figures)
     logger.info("The run is in %s; evaluate it with: python evaluate.py %s", run.path, run.path)
 
 

@@ -216,7 +216,7 @@ def _run_trial(trial: Trial, heads: HeadBuilder, rows: FeatureRows, folder: Swee
 def _complete_flags(trial: Trial, folder: SweepFolder) -> list[str]:
     """With which train.py trains the same into a folder of its own: the later ones win."""
     own = {
-        "split_file": folder.split_file_of(trial.fold),
+        "split_file": str(folder.split_file_of(trial.fold)),
         "bf16": trial.training.bf16,
         "output_dir": f"{folder.path}-{trial.number:04d}",
     }

@@ -98,6 +98,11 @@ def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
     _check_rates(path, axes, given | values.keys())
     base = ["--freeze", "both", *to_flags(values), *rest]
     trials, data = _make_trials(base, axes, num_folds)
+    if "report_to" in given | values.keys() and (trackers := trials[0].training.report_to):
+        raise InputError(
+            f"Got --report_to {' '.join(trackers)}, but the trials of a sweep stand in its tables alone; leave it out, "
+            "and train the best trial by its own flags for a tracker."
+        )
     _check_data(data, num_folds, given | values.keys())
     return SweepRecipe(path.stem, axes, num_folds, data, trials)
 

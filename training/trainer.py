@@ -30,6 +30,7 @@ from training.losses import ClassBalance
 from training.objective import group_parameters, training_loss
 from training.resumable import ResumableTrainer
 from training.signals import is_stop_requested
+from training.trackers import hold_trackers
 
 NON_FINITE_REMEDY = (
     "Lower --learning_rate or --head_learning_rate, use --bf16 or float32 instead of --fp16, or resume from an earlier "
@@ -103,6 +104,7 @@ class SentimentTrainer(ResumableTrainer):
         )
         self.balance = self._balance_classes()
         self._judged = eval_dataset
+        self._trackers = hold_trackers(self.callback_handler)
         self.neftune_noise_alpha = None  # Trainer would look for one table of embeddings of the whole model
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -120,6 +122,11 @@ class SentimentTrainer(ResumableTrainer):
             return super().train(*args, **kwargs)
         finally:
             deactivate_neftune(encoder, noise)
+
+    def end_trackers(self) -> None:
+        """End the runs of all trackers, after the final figures; every rank calls it."""
+        for tracker in self._trackers:
+            tracker.end()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW (or what --optim names) with the towers' rate and the head's, with and without weight decay."""
