@@ -1,23 +1,29 @@
-"""Evaluation: prediction against the bare forwards, and the ablation of three inputs against one plain evaluation."""
+"""Evaluation: prediction against the bare forwards and of more rows, and the ablation of three inputs against one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
+import torch
 from accelerate import Accelerator
+from datasets import Dataset
+from torch import nn
 
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.turns import Batch, take_turns, time_of
-from data_utils.batches import BatchReader
+from data_utils.batches import BatchReader, Columns
 from data_utils.pairs import add_row_index
+from data_utils.stream_cache import FEATURES
 from evaluation.ablation import run_ablation
 from evaluation.inference import classify, inference_context, plan_batches, run_inference
 from modeling import SentimentClassifier
 
 ROWS = 256
 BATCH_SIZE = 32
-PREDICTION_TARGET, ABLATION_TARGET = 0.95, 1.2
+PREDICTION_TARGET, ABLATION_TARGET, GROWTH_TARGET = 0.95, 1.2, 0.9
+MANY_BATCHES, GROWTH = 2000, 8
 
 
 def measure(setting: Setting) -> list[Result]:
@@ -34,6 +40,9 @@ def measure(setting: Setting) -> list[Result]:
         forward = partial(forward_all, model, batches, accelerator)
         sides = [partial(time_of, side) for side in (plain, ablate, forward)]
         plain_seconds, ablation_seconds, ceiling_seconds = take_turns(sides, setting.repeats)
+        many = 4 * GROWTH if setting.quick else MANY_BATCHES
+        growing = [partial(time_batches, count, collator, accelerator) for count in (many, many // GROWTH)]
+        many_seconds, few_seconds = take_turns(growing, setting.repeats)
     rates, ceiling = ([num_rows / seconds for seconds in side] for side in (plain_seconds, ceiling_seconds))
     return [
         Result("prediction", rates, "rows/s", "bare forwards", ceiling, target=PREDICTION_TARGET),
@@ -46,6 +55,14 @@ def measure(setting: Setting) -> list[Result]:
             target=ABLATION_TARGET,
             at_least=False,
         ),
+        Result(
+            f"batches around the forwards, {many}",
+            [many / seconds for seconds in many_seconds],
+            "batches/s",
+            f"of {many // GROWTH}",
+            [many // GROWTH / seconds for seconds in few_seconds],
+            target=GROWTH_TARGET,
+        ),
     ]
 
 
@@ -54,3 +71,16 @@ def forward_all(model: SentimentClassifier, batches: list[Batch], accelerator: A
     with inference_context(model, accelerator):
         for batch in batches:
             classify(model, {name: value.to(accelerator.device) for name, value in batch.items()})
+
+
+def time_batches(num_batches: int, collator: Callable[[Columns], Batch], accelerator: Accelerator) -> float:
+    """Seconds of a prediction of so many batches, of one row without a picture, without its forwards."""
+    row = {"guid": "", "label": 0, "text": "", "input_ids": [0], "image": None}
+    row |= {"text_present": True, "image_present": False}
+    rows = Dataset.from_dict({name: [value] * num_batches for name, value in row.items()}, features=FEATURES)
+
+    def skip(model: nn.Module, batch: Batch) -> Batch:
+        return {"probabilities": torch.zeros(len(batch["row_index"]), 3)}
+
+    options = {"batch_size": 1, "accelerator": accelerator, "step": skip}
+    return time_of(partial(run_inference, nn.Identity(), add_row_index(rows), collator, **options))

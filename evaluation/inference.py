@@ -68,8 +68,8 @@ def run_inference(
             outputs = step(model, send_to_device(batch, accelerator.device))
             if turn < len(batches):
                 parts.append(outputs | {"row_index": batch["row_index"]})
-            # Fetched a step late: a GPU computes one batch while the next one is read.
-            parts[:-1] = map(_fetch, parts[:-1])
+            # Fetched a step late: a GPU computes one batch while the next one is read. The earlier ones were fetched.
+            parts[-2:-1] = map(_fetch, parts[-2:-1])
     return _in_row_order(gather_object([_fetch(part) for part in parts]), num_rows=len(dataset))
 
 

@@ -15,6 +15,7 @@ from conftest import ROOT
 from evaluating import LABELS, NUM_VAL, build_tiny_model
 
 from data_utils import InputError
+from evaluation import inference
 from evaluation.ablation import run_ablation
 from evaluation.inference import check_rows_counted_once, classify, run_inference
 from evaluation.loaded_run import LoadedRun, load_run
@@ -39,6 +40,17 @@ def test_inference_gives_each_row_its_own_output_in_order(tiny_run: RunFolder) -
         alone = classify(model, loaded.collator([rows[index]]))["probabilities"]
         torch.testing.assert_close(found[index], alone[0].detach(), atol=1e-6, rtol=0)
     assert found.std(dim=0).max() > 0.01
+
+
+def test_inference_fetches_no_batch_again_with_each_later_one(
+    tiny_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, model, accelerator = prepare(tiny_run)
+    fetched, fetch = [], inference._fetch
+    monkeypatch.setattr(inference, "_fetch", lambda outputs: fetched.append(1) or fetch(outputs))
+    rows = loaded.load_split_rows("val")
+    run_inference(model, rows, loaded.collator, batch_size=1, accelerator=accelerator, step=classify)
+    assert NUM_VAL <= len(fetched) <= 2 * NUM_VAL
 
 
 def test_inference_leaves_the_model_in_its_mode(tiny_run: RunFolder) -> None:
