@@ -17,7 +17,6 @@ from importlib.util import module_from_spec
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, build, run, close; a mistake of the user's ends with one line and exit code 2."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # a run folder has all that is needed
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't go with the processes of `datasets`
     # Here and not above: whoever imports the package `evaluate` executes this file too, and needs none of these.
     from evaluation.arguments import parse_arguments, parse_comparison
