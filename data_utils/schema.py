@@ -109,16 +109,21 @@ def _check(value: Any, kind: Any) -> None:
         for number, item in enumerate(value):
             _check_at(str(number), item, item_kind)
     else:
-        _require(_is_plain(value, kind), value, kind)
+        _require(_is_plain(value, type(None) if kind is None else kind), value, kind)
 
 
 def _is_plain(value: Any, kind: Any) -> bool:
     if kind is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and (abs(value) < 2**1000 if isinstance(value, int) else math.isfinite(value))
-    if kind in (None, type(None)):
-        return value is None
+    if kind is str:
+        return type(value) is str and (value.isascii() or _is_whole_text(value)) and "\0" not in value
     return type(value) is kind
+
+
+def _is_whole_text(value: str) -> bool:
+    """Whether it has no halves of characters, which no file system and no terminal takes."""
+    return value.encode(errors="replace").decode() == value
 
 
 def _check_union(value: Any, kind: Any) -> None:

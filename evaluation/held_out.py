@@ -29,6 +29,12 @@ def read_held_out(members: Members) -> tuple[NDArray[np.float64], NDArray[np.int
     if isinstance(folder, FoldsFolder):
         table = read_predictions_csv(folder.predictions_oof_file)
         fold_of = folder.fold_of_guids()
+        unknown = next((guid for guid in table.guids if guid not in fold_of), None)
+        if unknown is not None:
+            raise InputError(
+                f"{folder.predictions_oof_file} has the guid {unknown!r}, which no fold in {folder.path / 'splits'} "
+                "holds out: the files are of two runs; copy them again."
+            )
         return table.probabilities, table.labels, np.array([fold_of[guid] for guid in table.guids])
     if not folder.predictions_file.is_file():
         raise InputError(

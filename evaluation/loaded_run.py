@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -42,6 +43,7 @@ from run_files.model_file import check_model_file
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
+DAMAGED = "It is incomplete or damaged; copy it again, or train again."
 MODEL_COLUMNS = ["guid", "label", "input_ids", "image", "text_present", "image_present"]
 
 
@@ -75,8 +77,23 @@ class LoadedRun:
         return PairCollator(self.tokenizer.pad_token_id, self.config.picture["image_size"])
 
     def load_model(self) -> SentimentClassifier:
-        """The weights, in float32 on the CPU."""
-        return _load(SentimentClassifier.from_pretrained, self.folder.model_dir)
+        """The weights, in float32 on the CPU, of a model that was tried on the longest text and a picture.
+
+        Raises:
+            InputError: the weights are incomplete or damaged, or the settings don't go together.
+        """
+        model = _load(SentimentClassifier.from_pretrained, self.folder.model_dir)
+        length, side = self.config.max_length, self.config.picture["image_size"]
+        with clear_faults(self.folder.model_dir, DAMAGED), torch.inference_mode():
+            token = self.tokenizer("a")["input_ids"][0]
+            model(
+                input_ids=torch.full((1, length), token),
+                attention_mask=torch.ones(1, length, dtype=torch.long),
+                pixel_values=torch.zeros(1, 3, side, side, dtype=torch.uint8),
+                text_present=torch.ones(1, dtype=torch.bool),
+                image_present=torch.ones(1, dtype=torch.bool),
+            )
+        return model
 
     def load_rows(self, list_file: Path, *, pair_dir: Path, for_prediction: bool = False) -> Pairs:
         """The pairs of a list (see `load_pairs`) as in training: cleaned, decoded and tokenised for the model.
@@ -212,14 +229,28 @@ def load_run(
     workers = min(data.num_workers(), os.cpu_count() or 1)  # a number from another machine, or from anywhere
     check_files(folder.model_dir)
     check_model_file(folder.model_dir / "config.json")
+    config = _load(SentimentConfig.from_pretrained, folder.model_dir)
+    tokenizer = _load(AutoTokenizer.from_pretrained, folder.model_dir, trust_remote_code=trust_remote_code)
+    with clear_faults(folder.model_dir, DAMAGED):
+        _check_tokenizer(tokenizer, config)
     return LoadedRun(
         folder=folder,
-        config=_load(SentimentConfig.from_pretrained, folder.model_dir),
-        tokenizer=_load(AutoTokenizer.from_pretrained, folder.model_dir, trust_remote_code=trust_remote_code),
+        config=config,
+        tokenizer=tokenizer,
         data=replace(data, preprocessing_num_workers=workers),
         training=sections["training"],
         environment=sections["environment"],
     )
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: SentimentConfig) -> None:
+    """Any exception where the tokenizer can't be used, or isn't the text tower's."""
+    tokenizer(["a", "a b"], truncation=True, max_length=config.max_length)
+    if tokenizer.pad_token_id is None:
+        raise ValueError("its tokenizer has no padding token")
+    largest = max([*tokenizer.get_vocab().values(), tokenizer.pad_token_id])
+    if config.text_tower is not None and largest >= config.text_tower["config"].get("vocab_size", largest + 1):
+        raise ValueError(f"its tokenizer has a token {largest}, which its text tower does not know")
 
 
 def _own_cache(folder: RunFolder, section: Mapping[str, Any]) -> str | None:
@@ -255,5 +286,5 @@ def _describe_faults(pairs: Pairs, guids: Collection[str]) -> str:
 
 def _load(load: Callable[..., T], folder: Path, *, trust_remote_code: bool = False) -> T:
     """A `from_pretrained` on the run's model folder; `InputError` for what is missing or damaged in it."""
-    with clear_faults(folder, "It is incomplete or damaged; copy it again, or train again."):
+    with clear_faults(folder, DAMAGED):
         return load(folder, local_files_only=True, trust_remote_code=trust_remote_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data_utils.bounded import read_bounded
 from data_utils.errors import InputError
 from data_utils.pairs import NO_LABEL_ID
 
 UNLABELLED = "null"
+MAX_BYTES = 2**31  # a million rows have a twentieth of that
 FIRST_COLUMNS = ("guid", "label", "prediction")
 PROBABILITY_PREFIX = "prob_"
 # Half a unit of the 8th decimal per class and some for the arithmetic of the model, as a share of a sum of 1.
@@ -89,10 +92,10 @@ def read_predictions_csv(path: Path) -> PredictionTable:
 def _read_rows(path: Path) -> tuple[list[str], _Rows]:
     """The header, and each row with its line number."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            return header, [(reader.line_num, row) for row in reader if row]
+        text = read_bounded(path, MAX_BYTES).decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = next(reader, [])
+        return header, [(reader.line_num, row) for row in reader if row]
     except OSError as error:
         raise InputError(
             f"Cannot read the predictions {str(path)!r} ({error.strerror}); check the path and its rights."

@@ -87,7 +87,8 @@ class ModelFile(TypedDict, total=False):
     image_std: Scale
     id2label: Annotated[dict[str, Name], Within(2, 10_000)]
     max_length: Annotated[int, Within(2, 32_768)]
-    text_cleaning: Name
+    text_cleaning: Literal["report", "tweet", "none"]
+    fusion_dropout: Annotated[float, Within(0, 1)]
     temperature: Annotated[float, Within(1e-3, 1e3)]
 
 

@@ -68,7 +68,7 @@ class FaultLog:
 
     def _enter(self, rows: Sequence[Sequence[str]]) -> None:
         if self._known is None:
-            if self._own.is_symlink():  # what it points to is none of ours
+            if self._own.is_symlink() or self._own.is_fifo():  # none of ours, whatever it leads to
                 self._own.unlink()
             _cut_half_line(self._own)
             self._known = {tuple(row[:3]) for row in _read_rows(self._own)}
@@ -91,11 +91,15 @@ def _cut_half_line(path: Path) -> None:
 
 
 def _read_rows(path: Path) -> Iterator[list[str]]:
+    """The entries of a list of faults; what is none of ours is passed over."""
     if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
             rows = csv.reader(file)
-            next(rows, None)  # the header
-            yield from rows
+            try:
+                next(rows, None)  # the header
+                yield from (row for row in rows if len(row) == len(COLUMNS))
+            except csv.Error as error:
+                raise InputError(f"{path} is no list of faults ({error}); move it away.") from error
 
 
 class StreamTrainer(SentimentTrainer):
