@@ -96,6 +96,8 @@ class FlagParser(argparse.ArgumentParser):
         """
         words = [_spell(word) for word in (sys.argv[1:] if argv is None else argv)]
         self.check_names(word.split("=")[0] for word in words if _FLAG.match(word) and word != "--")
+        if any("\0" in word for word in words):  # as a recipe may hold; no file's name can
+            raise InputError(f"Got {next(word for word in words if chr(0) in word)!r}, which holds a NUL; take it out.")
         known, extra = self.parse_known_args(words)
         if extra:
             raise InputError(self._explain_overfull(words) or self._explain_unknown(extra[0]))

@@ -20,6 +20,7 @@ from data_utils.file_kinds import name_kind
 from data_utils.ledger import Ledger
 from data_utils.list_format import EXPECTED, refuse_other_formats
 from data_utils.row_losses import describe_labels
+from data_utils.screen import printable
 
 MAX_LIST = 256 * MEBIBYTE  # some ten million rows; more are streamed from shards
 
@@ -30,6 +31,7 @@ _PATH_MARK = re.compile(r"[/\\\0]")
 _LONGEST_GUID = 250  # bytes; with an ending a file system takes 255
 # A long number as spreadsheets write it, like 1.23E+17: many become one.
 SHORTENED = re.compile(r"\d(?:[.,]\d+)?e\+?\d+", re.IGNORECASE)
+_SHOWN = 60  # characters of a guid in a message
 _LONGEST_LABEL = 100  # letters of one that is looked for among the allowed ones
 
 
@@ -177,7 +179,8 @@ def _no_usable_row(list_file: Path, ledger: Ledger, labels: Sequence[str]) -> st
     elif faults.NO_LABEL in counts:
         text += " A list for training needs a label in every row; this one looks like a list for --predict."
     else:
-        text += f" Expected {EXPECTED}; row {entries[0].row}: {entries[0].detail}."
+        guid = printable(repr(entries[0].guid), _SHOWN)
+        text += f" Expected {EXPECTED}; row {entries[0].row}, {guid}: {entries[0].detail}."
     return text
 
 

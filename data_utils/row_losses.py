@@ -19,6 +19,12 @@ logger = logging.getLogger(__name__)
 MAX_LOST, MAX_ABSENT = 0.1, 0.5
 # Characters of a label, of a fault and of the flag that names all labels, in one sentence; and labels that are listed.
 _SHOWN, _SHOWN_DETAIL, _LONGEST_FLAG, _SHOWN_LABELS = 30, 200, 800, 20
+_REMEDIES = {
+    faults.NO_LABEL: "Label them, or keep them in a list for --predict.",
+    faults.MALFORMED_ROW: "Write lines of guid,tag.",
+    faults.INVALID_GUID: "Write guids as the files are called, without folder and ending.",
+    faults.DUPLICATE_GUID: "Write each guid once.",
+}
 _OTHER_HEADS = {"text": "image_only", "picture": "text_only"}
 
 
@@ -70,12 +76,12 @@ class LossRule:
         """
         counts = Counter(entry.reason for entry in entries if entry.action != faults.REPEATED)
         self.check_labels(counts[faults.UNKNOWN_LABEL], num_rows, found=found, labels=labels)
-        for reason in (faults.NO_LABEL, faults.MALFORMED_ROW, faults.INVALID_GUID, faults.DUPLICATE_GUID):
+        for reason, remedy in _REMEDIES.items():
             if _is_large(counts[reason], num_rows):
                 first = next(entry for entry in entries if entry.reason == reason)
                 self._tell(
                     f"{counts[reason]} of {num_rows} rows of {self.source} can't be used ({reason}); row {first.row}, "
-                    f"{printable(repr(first.guid), _SHOWN)}: {printable(first.detail, _SHOWN_DETAIL)}."
+                    f"{printable(repr(first.guid), _SHOWN)}: {printable(first.detail, _SHOWN_DETAIL)}. {remedy}"
                 )
 
     def check_labels(self, num_lost: int, num_rows: int, *, found: Counter[str], labels: Sequence[str]) -> None:

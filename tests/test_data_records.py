@@ -128,7 +128,7 @@ def test_plain_guid_is_valid(guid):
         ("1,null\n2,null\n", "--predict"),
         ("1;positive\n2;neutral\n", "parts its cells by semicolons; write lines"),
         ("guid\ttag\n1\tpositive\n", "parts its cells by tabs"),
-        ("1\n2\n", "row 1: 1 cell; expected guid,tag"),
+        ("1\n2\n", "row 1, '1': 1 cell; expected guid,tag"),
         (
             '{"guid": "1", "tag": "negative"}\n{"guid": "2", "tag": "neutral"}\n',
             "is a JSON document .* lines of guid,tag",

@@ -76,8 +76,16 @@ def test_split_files_are_bounded(tmp_path):
     with pytest.raises(InputError, match="at most 67,108,864"):
         load_split(path)
     path.write_text("[" * 100_000)
-    with pytest.raises(InputError, match=r"is not JSON \(it is nested too deeply"):
+    with pytest.raises(InputError, match=r"is no JSON \(it is nested too deeply"):
         load_split(path)
     path.write_bytes(b'{"train": ["\xff"]}')
-    with pytest.raises(InputError, match="is not JSON"):
+    with pytest.raises(InputError, match="is no JSON"):
         load_split(path)
+
+
+def test_a_nul_in_a_recipe_is_refused(run_train, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text('output_dir: "runs\\0x"\n')
+    with pytest.raises(SystemExit) as stop:
+        run_train("--config", str(tmp_path / "recipe.yaml"), name=None)
+    assert stop.value.code == 2
+    assert "which holds a NUL" in read_error(capsys)

@@ -66,10 +66,10 @@ def test_a_tenth_of_odd_labels_goes_into_the_ledger(make_pairs, load):
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("{},null", "no_label.*a training row needs a label"),
-        ("{},positive,0.7", "malformed_row.*3 cells"),
-        ("images/{},positive", "invalid_guid.*a plain file name"),
-        ("0,neutral", "duplicate_guid.*first in row 1"),
+        ("{},null", "no_label.*a training row needs a label.*Label them"),
+        ("{},positive,0.7", "malformed_row.*3 cells.*Write lines of guid,tag"),
+        ("images/{},positive", "invalid_guid.*a plain file name.*without folder and ending"),
+        ("0,neutral", "duplicate_guid.*first in row 1.*Write each guid once"),
     ],
 )
 def test_rows_lost_for_one_reason(make_pairs, load, line, named):
