@@ -20,6 +20,7 @@ from datasets import Dataset
 from datasets.table import MemoryMappedTable, concat_tables
 from filelock import FileLock, Timeout
 
+from data_utils.bounded import MAX_DOCUMENT, parse_json, read_bounded
 from data_utils.errors import InputError
 from data_utils.files import remove
 from data_utils.refusals import ROOM, describe_room
@@ -27,7 +28,7 @@ from data_utils.refusals import ROOM, describe_room
 logger = logging.getLogger(__name__)
 
 # Raised whenever the meaning or the columns of a cache change: caches of older programs are then never opened.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _META = "meta.json"
 _TEMPORARY = ".building-"
 _BYTES_PER_READ = 1 << 20
@@ -79,16 +80,16 @@ class _DamagedError(Exception):
 def _open(folder: Path) -> Dataset:
     """Memory-map a finished cache; files of another size or checksum than when it was finished count as damage."""
     try:
-        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        meta = _read_meta(folder)
         for name, size in meta["files"].items():
             if (folder / name).stat().st_size != size:
                 raise _DamagedError(f"{name} has another size than it was written with")
         for name, checksum in meta["checksums"].items():
-            if _checksum(folder / name) != checksum:
+            if _checksum(folder / name, whole=meta["checked"]) != checksum:
                 raise _DamagedError(f"{name} holds other bytes than were written")
         # One data set of all tables, not one per file: describing and hashing each takes longer than mapping its file.
         # The folder's name holds the cache key, so nothing needs to be hashed at all.
-        tables = [MemoryMappedTable.from_file(str(folder / name)) for name in sorted(meta["files"])]
+        tables = [MemoryMappedTable.from_file(str(folder / name)) for name in sorted(meta["files"]) if _is_table(name)]
         dataset = Dataset(concat_tables(tables), fingerprint=folder.name)
         if len(dataset) != meta["rows"]:  # to Arrow a file ends where zeros begin, as a machine that dies leaves them
             raise _DamagedError(f"{len(dataset)} rows instead of {meta['rows']}")
@@ -102,21 +103,53 @@ def _count_rows(path: Path) -> int:
         return sum(batch.num_rows for batch in pa.ipc.open_stream(source))
 
 
-def _checksum(path: Path) -> int:
+def _is_table(name: str) -> bool:
+    return name.endswith(".arrow")
+
+
+def _checksum(path: Path, *, whole: bool) -> int:
     """CRC-32: it tells damage, not intent, at several times the speed of SHA-256."""
     value = 0
+    for block in _iterate_blocks(path) if whole or not _is_table(path.name) else _iterate_structure(path):
+        value = zlib.crc32(block, value)
+    return value
+
+
+def _iterate_blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(_BYTES_PER_READ):
-            value = zlib.crc32(block, value)
-    return value
+            yield block
+
+
+def _iterate_structure(path: Path) -> Iterator[pa.Buffer]:
+    """All that a table consists of but for what binary columns hold (pictures, sequences of features).
+
+    Damage in the rest would end every start with the same error, or make Arrow read where there is nothing.
+    """
+    with pa.memory_map(str(path)) as source:
+        messages = pa.ipc.MessageReader.open_stream(source)
+        first = messages.read_next_message()
+        schema = pa.ipc.read_schema(first)
+        yield first.metadata
+        for message in messages:
+            yield message.metadata
+            for column in pa.ipc.read_record_batch(message, schema).columns:
+                buffers = column.buffers()
+                for buffer in buffers[:-1] if pa.types.is_binary(column.type) else buffers:
+                    if buffer is not None:
+                        yield buffer
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    return parse_json(read_bounded(folder / _META, MAX_DOCUMENT))
 
 
 def _finish(folder: Path, destination: Path, *, checked: bool) -> None:
     """Seal a built folder and move it into place in one step."""
-    files = {path.name: path.stat().st_size for path in sorted(folder.glob("*.arrow"))}
-    rows = sum(_count_rows(folder / name) for name in files)
-    checksums = {name: _checksum(folder / name) for name in files} if checked else {}
-    meta = {"rows": rows, "files": files, "checksums": checksums, "finished": time.time()}
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    rows = sum(_count_rows(folder / name) for name in files if _is_table(name))
+    checksums = {name: _checksum(folder / name, whole=checked) for name in files}
+    meta = {"rows": rows, "files": files, "checksums": checksums, "checked": checked, "finished": time.time()}
     (folder / _META).write_text(json.dumps(meta), encoding="utf-8")
     if destination.exists():
         discarded = destination.with_name(f"{destination.name}{_TEMPORARY}{uuid.uuid4().hex}")
@@ -167,7 +200,7 @@ def _try_open(destination: Path) -> Dataset | None:
 def was_built_after(destination: Path, moment: float) -> bool:
     """Whether a cache folder was finished at `moment` (seconds since the epoch) or later."""
     try:
-        return json.loads((destination / _META).read_text(encoding="utf-8"))["finished"] >= moment
+        return _read_meta(destination)["finished"] >= moment
     except (OSError, ValueError, LookupError, TypeError):
         return False
 
@@ -207,10 +240,11 @@ def build_once(
         cache_dir: folder of all caches; made when missing.
         name: what is cached, the first part of the folder's name.
         key: hash of everything that shapes the content.
-        build: writes the rows into the folder it is given, as *.arrow files whose sorted names give the order.
+        build: writes the rows into the folder it is given, as *.arrow files whose sorted names give the order; other
+            files beside them are only checked.
         overwrite: build even if the cache is there, unless another process has done so since this call began.
         checked: read all of it whenever it is opened, to notice every damage; for caches that are small beside the
-            work that they spare. Of others the size and the number of rows are looked at.
+            work that they spare. Of others what binary columns hold is left out, as pictures.
 
     Returns:
         The rows, memory-mapped.
