@@ -32,6 +32,7 @@ class Shard:
         size: bytes; None where nobody knows.
         rows: None where only a pass through the file would tell.
         labels: rows by label; None where nobody counted them.
+        text_encoding: of texts that are bytes, and whose own isn't certain; None: each by itself.
     """
 
     files: AbstractFileSystem
@@ -39,6 +40,7 @@ class Shard:
     size: int | None
     rows: int | None = None
     labels: Mapping[str, int] | None = None
+    text_encoding: str | None = None
 
     @property
     def name(self) -> str:

@@ -78,13 +78,13 @@ def _row_decoder(schema: pa.Schema, shard: Shard) -> Callable[[int, dict[str, An
     names = label.names if isinstance(label, ClassLabel) else None
 
     def decode(number: int, row: dict[str, Any]) -> ShardRow:
-        image, label = row["image"], row.get("label")
+        image, text, label = row["image"], row["text"], row.get("label")
         if names is not None and isinstance(label, int):
             label = _class_name(label, names)
         guid = next((row[name] for name in GUID_COLUMNS if row.get(name) is not None), None)
         return ShardRow(
             guid=f"{shard.name}:{number}" if guid is None else str(guid),
-            text=_decode(row["text"]),
+            text=decode_text(text, shard.text_encoding)[0] if isinstance(text, bytes) else text,
             image=image.get("bytes") if isinstance(image, dict) else image,
             label=label,
         )
@@ -97,10 +97,6 @@ def _class_name(number: int, names: Sequence[str]) -> str | None:
     if number >= len(names):
         return f"class {number} of {len(names)}"
     return names[number] if number >= 0 else None
-
-
-def _decode(text: str | bytes | None) -> str | None:
-    return decode_text(text)[0] if isinstance(text, bytes) else text
 
 
 def find_columns(shard: Shard) -> dict[str, set[str]]:
@@ -150,8 +146,8 @@ def _names_files_alone(file: pq.ParquetFile) -> bool:
     return named
 
 
-def iterate_texts(shard: Shard) -> Iterator[str]:
-    """The texts alone; pictures are passed over."""
+def iterate_texts(shard: Shard) -> Iterator[str | bytes]:
+    """The texts alone, not decoded; pictures are passed over."""
     with _parsed(shard) as file:
         for batch in file.iter_batches(columns=["text"], use_threads=False):
-            yield from (_decode(text) or "" for text in batch.column(0).to_pylist())
+            yield from (text or "" for text in batch.column(0).to_pylist())

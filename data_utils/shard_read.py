@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from data_utils import shard_parquet, shard_tar
+from data_utils.encodings import decode_text, find_encoding
 from data_utils.errors import InputError
 from data_utils.shard_file import Row, Shard, ShardError, ShardRow, naming
 from data_utils.shard_set import ShardSet
@@ -55,12 +56,22 @@ def check_columns(shards: ShardSet, *, labelled: bool) -> None:
 
 def read_texts(shards: ShardSet, *, limit: int) -> list[str]:
     """The first `limit` texts in the shards' order; pictures are passed over."""
-    found: list[str] = []
+    return [
+        decode_text(text, shard.text_encoding)[0] if isinstance(text, bytes) else text
+        for shard, text in islice(_iterate_texts(shards), limit)
+    ]
+
+
+def find_text_encoding(shards: ShardSet, *, limit: int) -> str | None:
+    """The encoding of texts that are bytes, and whose own isn't certain, by the first `limit` texts together."""
+    texts = (text for _, text in islice(_iterate_texts(shards), limit))
+    return find_encoding(text for text in texts if isinstance(text, bytes))
+
+
+def _iterate_texts(shards: ShardSet) -> Iterator[tuple[Shard, str | bytes]]:
     for shard in shards.shards:
-        found += islice(_FORMATS[shards.kind].iterate_texts(shard), limit - len(found))
-        if len(found) >= limit:
-            break
-    return found
+        for text in _FORMATS[shards.kind].iterate_texts(shard):
+            yield shard, text
 
 
 def _guarded(shard: Shard, read: Callable[[], ShardRow]) -> Callable[[], ShardRow]:

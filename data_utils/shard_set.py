@@ -42,6 +42,10 @@ class ShardSet:
     kind: str
     shards: tuple[Shard, ...]
 
+    def with_text_encoding(self, encoding: str | None) -> ShardSet:
+        """The same shards, whose texts are read in this encoding where they are bytes and don't tell their own."""
+        return replace(self, shards=tuple(replace(shard, text_encoding=encoding) for shard in self.shards))
+
     @cached_property
     def starts(self) -> np.ndarray | None:
         """The number of the first row of each shard, and of all rows behind them: int64 (shards + 1)."""

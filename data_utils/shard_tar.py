@@ -37,15 +37,15 @@ def iterate_rows(shard: Shard, start: int) -> Iterator[Row]:
             if number + 1 == shard.rows and next(rows, None) is not None:
                 raise ShardError(f"{shard.url} has more than the {shard.rows} rows that were announced; copy it again.")
             if number >= start:
-                yield number, lambda k=key, m=members: _read_row(files, k, m)
+                yield number, lambda k=key, m=members: _read_row(shard, files, k, m)
 
 
-def iterate_texts(shard: Shard) -> Iterator[str]:
-    """The texts alone; pictures are passed over."""
+def iterate_texts(shard: Shard) -> Iterator[bytes]:
+    """The texts alone, not decoded; pictures are passed over."""
     with _opened(shard) as files:
         for _, members in _iterate_rows(files):
             if "txt" in members:
-                yield decode_text(files.read(members["txt"]))[0]
+                yield files.read(members["txt"])
 
 
 def find_columns(shard: Shard) -> dict[str, set[str]]:
@@ -115,7 +115,7 @@ def _read_details(files: TarFiles, members: Members) -> dict[str, Any]:
     return details if isinstance(details, dict) else {}
 
 
-def _read_row(files: TarFiles, key: str, members: Members) -> ShardRow:
+def _read_row(shard: Shard, files: TarFiles, key: str, members: Members) -> ShardRow:
     def read(ending: str) -> bytes | None:
         return files.read(members[ending]) if ending in members else None
 
@@ -123,7 +123,7 @@ def _read_row(files: TarFiles, key: str, members: Members) -> ShardRow:
     text, number = read("txt"), read("cls")
     return ShardRow(
         guid=str(next((details[name] for name in GUID_COLUMNS if details.get(name) is not None), key)),
-        text=None if text is None else decode_text(text)[0],
+        text=None if text is None else decode_text(text, shard.text_encoding)[0],
         image=next((read(ending) for ending in members if _COLUMN_OF.get(ending) == "image"), None),
         label=details.get("label") if number is None else decode_text(number)[0].strip(),
     )

@@ -111,7 +111,7 @@ def _key(shards: ShardSet, prepare: RowPreparer, limit: int | None) -> str:
     settings = [
         *(SCHEMA_VERSION, states, limit, list(prepare.labels), prepare.text_cleaning, prepare.on_bad_pair),
         *(prepare.picture.to_dict(), tokenizer_key(prepare.tokenizer), prepare.max_length, prepare.for_prediction),
-        prepare.max_image_pixels,
+        *(prepare.max_image_pixels, shards.shards[0].text_encoding),
         list(FEATURES),
     ]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()

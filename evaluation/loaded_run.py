@@ -204,6 +204,7 @@ class LoadedRun:
                 f"scored, and there are none for --split {split}; answer others with --predict SHARDS --streaming."
             )
         limit, cache_dir = self.data.max_eval_samples, self.data.cache_path()
+        shards = shards.with_text_encoding(self.data.text_encoding)
         return load_part(shards, self.row_preparer(), cache_dir=cache_dir, limit=limit)[0]
 
 

@@ -181,6 +181,7 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
             "data_utils.shard --for_prediction, or name others with a glob."
         )
     check_columns(shards, labelled=False)
+    shards = shards.with_text_encoding(run.data.text_encoding)
     files = OutputFiles(Path(arguments.output))
     files.prepare([*_files_read(shards), *run.list_files()])
     parts = _PartFiles(files)

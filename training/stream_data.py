@@ -15,7 +15,7 @@ from data_utils.collator import PairCollator
 from data_utils.errors import InputError
 from data_utils.ledger import Ledger
 from data_utils.row_losses import LossRule
-from data_utils.shard_read import check_columns, read_texts
+from data_utils.shard_read import check_columns, find_text_encoding, read_texts
 from data_utils.shard_set import ShardSet, find_shards
 from data_utils.stream_cache import load_part
 from data_utils.stream_losses import check_first_rows
@@ -33,6 +33,8 @@ from training.data import note_absent_classes, train_tokenizer
 logger = logging.getLogger(__name__)
 # The texts, from the first shards on, that a WordPiece tokenizer is trained on.
 TOKENIZER_TEXTS = 10_000
+# Those that tell their encoding.
+ENCODING_TEXTS = 1000
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,8 @@ def prepare_stream(
     Raises:
         InputError: the shards can't be used; it says why.
     """
-    shards = find_shards(data.data_dir, "train")
-    if shards is None:
-        raise InputError(
-            f"There are no train-*.parquet or train-*.tar in {data.data_dir}; write them with python -m "
-            "data_utils.shard, or leave --streaming out."
-        )
     _check_flags(args, model)
-    check_columns(shards, labelled=True)
+    shards, encoding = _open_shards(data)
     _check_counts(shards, data, args)
     settings = _settings(shards, data, args)
     if shards.num_rows is not None:
@@ -128,7 +124,7 @@ def prepare_stream(
     )
     rule = LossRule(data.data_dir, plan.reads, stops=not data.allow_data_loss)
     _check_losses(shards, prepare, rule)
-    val, ledger = _load_validation(data, prepare)
+    val, ledger = _load_validation(data, prepare, encoding)
     stream = PairStream(
         shards,
         settings,
@@ -137,9 +133,27 @@ def prepare_stream(
     )
     known = "an uncounted number of" if stream.num_rows is None else stream.num_rows
     logger.info("%s pairs for training in %d shards, streamed.", known, len(shards.shards))
-    shaping = [data.labels, data.text_cleaning, data.on_bad_pair, plan.picture.to_dict(), data.max_image_pixels]
+    shaping = [data.labels, data.text_cleaning, data.on_bad_pair, plan.picture.to_dict()]
+    shaping += [data.max_image_pixels, encoding]
     num_workers, hashed = args.dataloader_num_workers, _hash(shaping)
-    return StreamedData(stream, val, tokenizer, ledger, plan.max_length, num_workers, hashed, data.text_encoding)
+    return StreamedData(stream, val, tokenizer, ledger, plan.max_length, num_workers, hashed, encoding)
+
+
+def _open_shards(data: DataArguments) -> tuple[ShardSet, str | None]:
+    """The shards for training, and the encoding of their texts that are bytes and don't tell their own."""
+    shards = find_shards(data.data_dir, "train")
+    if shards is None:
+        raise InputError(
+            f"There are no train-*.parquet or train-*.tar in {data.data_dir}; write them with python -m "
+            "data_utils.shard, or leave --streaming out."
+        )
+    check_columns(shards, labelled=True)
+    encoding = data.text_encoding
+    if encoding is None and shards.label_counts is None:  # data_utils.shard, which counts, writes UTF-8
+        encoding = find_text_encoding(shards, limit=ENCODING_TEXTS)
+        if encoding is not None:
+            logger.info("Texts that are not UTF-8 are read as %s; --text_encoding names another encoding.", encoding)
+    return shards.with_text_encoding(encoding), encoding
 
 
 def _check_flags(args: SentimentTrainingArguments, model: ModelArguments) -> None:
@@ -198,13 +212,17 @@ def _settings(shards: ShardSet, data: DataArguments, args: SentimentTrainingArgu
     )
 
 
-def _load_validation(data: DataArguments, prepare: RowPreparer) -> tuple[Dataset | None, Ledger]:
+def _load_validation(data: DataArguments, prepare: RowPreparer, encoding: str | None) -> tuple[Dataset | None, Ledger]:
     shards = find_shards(data.data_dir, "validation") if data.val_ratio > 0 else None
     if shards is None:
         return None, Ledger()
     check_columns(shards, labelled=True)
     dataset, ledger = load_part(
-        shards, prepare, cache_dir=data.cache_path(), limit=data.max_eval_samples, overwrite=data.overwrite_cache
+        shards.with_text_encoding(encoding),
+        prepare,
+        cache_dir=data.cache_path(),
+        limit=data.max_eval_samples,
+        overwrite=data.overwrite_cache,
     )
     if data.on_bad_pair == "error" and len(ledger):
         raise InputError(f"Validation rows have faults and --on_bad_pair is error: {ledger.summary()}.")
