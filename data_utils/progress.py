@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -48,7 +48,7 @@ class PlainProgress(Iterable[T]):
         self, items: Iterable[T] | None, *, description: str, unit: str, total: int | None, done: int, stays: bool
     ) -> None:
         self.items, self.description, self.unit, self.stays = items, description, unit, stays
-        self.total = len(items) if total is None and isinstance(items, Sized) else total
+        self.total = _length(items) if total is None else total
         self.n = self._before = done
         self._figures: dict[str, Any] = {}
         self._begin = self._last = time.monotonic()
@@ -57,7 +57,7 @@ class PlainProgress(Iterable[T]):
 
     def __iter__(self) -> Iterator[T]:
         with self:
-            for item in self.items or ():
+            for item in () if self.items is None else self.items:
                 yield item
                 self.update()
 
@@ -103,3 +103,11 @@ class PlainProgress(Iterable[T]):
                 parts.append(f"{tqdm.format_interval(seconds)} in all")
         print(f"{self.description}: {', '.join(parts)}", file=sys.stderr, flush=True)
         self._last, self._told = now, self.n
+
+
+def _length(items: object) -> int | None:
+    """None where nobody counted them: loaders of streams have a length all the same, which fails."""
+    try:
+        return len(items)  # type: ignore[arg-type]
+    except TypeError:
+        return None
