@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -92,6 +92,8 @@ def find_shards(location: str, part: str) -> ShardSet | None:
         files, path = _locate(location)
         manifest = _read_manifest(files, path)
         if manifest is not None:
+            if isinstance(files, LocalFileSystem):
+                _check_all_listed(_list_files(files, path), manifest, path)
             entries = manifest["parts"].get(part, ())
             shards = [
                 Shard(files, f"{path}/{entry['file']}", entry["bytes"], entry["rows"], entry["labels"])
@@ -137,6 +139,16 @@ def _read_manifest(files: AbstractFileSystem, path: str) -> dict[str, Any] | Non
             f"{name} says that the shards aren't finished; run the same `python -m data_utils.shard` again."
         )
     return manifest
+
+
+def _check_all_listed(found: Iterable[str], manifest: Mapping[str, Any], path: str) -> None:
+    """Refuse shards beside a manifest that doesn't list them: nobody would read them."""
+    listed = {f"{path}/{entry['file']}" for entries in manifest["parts"].values() for entry in entries}
+    if others := sorted(set(found) - listed):
+        raise InputError(
+            f"{others[0]} is not listed in {path}/{MANIFEST}, so its rows would not be read; take it out, or name the "
+            "shards with a glob, which reads them without that list."
+        )
 
 
 def _list_files(files: AbstractFileSystem, path: str) -> dict[str, int | None]:

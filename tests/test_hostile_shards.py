@@ -1,45 +1,19 @@
-"""Shards with any bit turned, tars of any origin, manifests that say what can't be: one sentence names the shard."""
+"""Shards with any bit turned, manifests that say what can't be, chained URLs: read, or one sentence that names them."""
 
-import io
 import json
 import os
 import random
 import struct
-import subprocess
-import tarfile
 import zipfile
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from shard_reading import read_all, write_parquet
 
 from data_utils.errors import InputError
 from data_utils.shard_file import ShardError
 from data_utils.shard_manifest import MANIFEST, parse_manifest
-from data_utils.shard_read import check_columns, iterate_shard, read_texts
 from data_utils.shard_set import find_shards
 from data_utils.stream_rows import read_label
-
-
-def picture():
-    target = io.BytesIO()
-    Image.new("RGB", (4, 3), (200, 30, 60)).save(target, "JPEG")
-    return target.getvalue()
-
-
-def read_all(location):
-    shards = find_shards(str(location), "train")
-    check_columns(shards, labelled=True)
-    read_texts(shards, limit=100)
-    return [read() for shard in shards.shards for _, read in iterate_shard(shard, shards.kind, stop=shard.rows)]
-
-
-def write_parquet(path, count=2):
-    kind = pa.struct({"bytes": "binary", "path": "string"})
-    pictures = pa.array([{"bytes": picture(), "path": "x.jpg"}] * count, kind)
-    columns = {"image": pictures, "text": ["a good day"] * count, "label": ["positive"] * count}
-    pq.write_table(pa.table(columns), path, store_schema=False, compression="none")
 
 
 def read_each(path, contents):
@@ -93,163 +67,6 @@ def test_parquet_whose_counts_of_rows_contradict_each_other_is_refused(tmp_path)
     assert refused == 2, "the count of the file and that of its row group"
 
 
-def row_files(*numbers):
-    rows = {}
-    for number in numbers:
-        rows |= {f"{number}.jpg": picture(), f"{number}.txt": b"a good day", f"{number}.cls": b"positive"}
-    return rows
-
-
-def write_tar(path, files):
-    """Files as {name: content}, or TarInfo with everything that is asked for."""
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
-        for name, content in files.items():
-            member = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-
-
-def special(name, kind, target=""):
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, target
-    return member
-
-
-LITTER = {
-    "._0.jpg": b"\0\5\x16\7",
-    "sub/._1.txt": b"\0\5\x16\7",
-    ".DS_Store": b"\0\0\0\1Bud1",
-    "__MACOSX/._0.jpg": b"x",
-    "__MACOSX/5.jpg": b"x",
-    "PaxHeader/0.jpg": b"30 mtime=1\n",
-    "sub/PaxHeaders.123/0.txt": b"30 mtime=1\n",
-    "README.md": b"# Data",
-    "README.txt": b"Data",
-    "LICENSE": b"MIT",
-    "LICENSE.txt": b"MIT",
-    "Thumbs.db": b"x",
-    "desktop.ini": b"x",
-    "dataset_info.json": b'{"features": {}}',
-    "classes.txt": b"positive",
-    "checksums.md5": b"x",
-    ".git/config": b"x",
-    "@eaDir/0.jpg": b"x",
-    "notes": b"x",
-}
-
-
-@pytest.mark.parametrize("place", ["before", "between", "behind", "all over"])
-def test_what_lies_beside_the_rows_of_a_tar_is_no_row(tmp_path, place):
-    first, second = row_files(0), row_files(1)
-    litter = list(LITTER.items())
-    order = {
-        "before": {**LITTER, **first, **second},
-        "between": {**first, **LITTER, **second},
-        "behind": {**first, **second, **LITTER},
-        "all over": dict(sorted({**first, **LITTER, **second}.items())),
-    }[place]
-    assert len(litter) + 6 == len(order)
-    write_tar(tmp_path / "a.tar", order)
-    assert [(row.guid, row.text, row.image) for row in read_all(tmp_path)] == [
-        (guid, "a good day", picture()) for guid in ("0", "1")
-    ]
-
-
-def test_rows_that_lack_files_are_rows(tmp_path):
-    files = {"0.heic": b"x", "1.txt": b"words", "2.json": b'{"label": 1}', "3.cls": b"1", "4.json": b"[" * 100_000}
-    write_tar(tmp_path / "a.tar", {**row_files(9), **files, "a/0.jpg": picture(), "b/0.jpg": picture()})
-    assert [row.guid for row in read_all(tmp_path)] == ["9", "0", "1", "2", "3", "4", "a/0", "b/0"]
-
-
-@pytest.mark.parametrize(
-    "links",
-    [
-        pytest.param(
-            [special("1.jpg", tarfile.LNKTYPE, "0.jpg"), special("1.txt", tarfile.LNKTYPE, "0.txt")], id="hard"
-        ),
-        pytest.param(
-            [special("1.jpg", tarfile.SYMTYPE, "0.jpg"), special("1.txt", tarfile.SYMTYPE, "./0.txt")], id="soft"
-        ),
-        pytest.param(
-            [special("d/1.jpg", tarfile.SYMTYPE, "../0.jpg"), special("d/1.txt", tarfile.LNKTYPE, "./0.txt")], id="up"
-        ),
-        pytest.param(
-            [special("1.jpg", tarfile.SYMTYPE, "2.jpg"), special("1.txt", tarfile.SYMTYPE, "2.txt")], id="later"
-        ),
-    ],
-)
-def test_link_has_the_content_of_the_file_that_it_names(tmp_path, links):
-    write_tar(tmp_path / "a.tar", {**row_files(0), **dict.fromkeys(links, b""), **row_files(2)})
-    rows = read_all(tmp_path)
-    assert [(row.text, row.image) for row in rows] == [("a good day", picture())] * 3
-
-
-def test_tar_of_hard_links_by_gnu_tar_gives_every_row(tmp_path):
-    for name, content in row_files(*range(3)).items():
-        (tmp_path / name).write_bytes(content)
-    for number in (1, 2):
-        (tmp_path / f"{number}.jpg").unlink()
-        os.link(tmp_path / "0.jpg", tmp_path / f"{number}.jpg")
-    subprocess.run(["tar", "--sort=name", "-cf", "a.tar", "--exclude=a.tar", "."], cwd=tmp_path, check=True)
-    assert [(row.guid, row.image) for row in read_all(tmp_path)] == [(guid, picture()) for guid in "012"]
-
-
-def huge(name, size):
-    member = tarfile.TarInfo(name)
-    member.size = size
-    return member.tobuf(tarfile.GNU_FORMAT)
-
-
-ZEROS = b"\0" * 1024
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({**row_files(0), special("1.jpg", tarfile.LNKTYPE, "gone.jpg"): b""}, r"1\.jpg is no file, but a link"),
-        ({**row_files(0), special("1.jpg", tarfile.SYMTYPE, "/etc/passwd"): b""}, r"1\.jpg is no file, but a link"),
-        ({**row_files(0), special("1.jpg", tarfile.SYMTYPE, "1.jpg"): b""}, r"1\.jpg is no file, but a link"),
-        ({**row_files(0), special("1.jpg", tarfile.FIFOTYPE): b""}, r"1\.jpg is no file, but a link or a device"),
-        ({"0.jpg": b"x", "1.jpg": b"x", "0.txt": b"x", "1.txt": b"x"}, r"0\.txt stands apart .*tar --sort=name"),
-        ({**row_files(0, 1), tarfile.TarInfo("0.jpg"): b"x"}, r"0\.jpg stands apart .*tar --sort=name"),
-        ({"0.jpg": b"x", tarfile.TarInfo("0.jpg"): b"x"}, r"0\.jpg stands in it twice"),
-    ],
-)
-def test_tar_whose_rows_would_be_lost_or_doubled_is_refused_naming_one_file(tmp_path, files, message):
-    write_tar(tmp_path / "a.tar", {"9.txt": b"x", "9.jpg": b"x", "9.cls": b"1", **files})
-    with pytest.raises((ShardError, InputError), match=rf"a\.tar can't be read \(ReadError: {message}"):
-        read_all(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda path: os.truncate(path, 200 * 2**30), "bytes follow the archive's end"),
-        (lambda path: path.write_bytes(path.read_bytes() * 2), "bytes follow the archive's end"),
-        (lambda path: path.write_bytes(huge("1.jpg", 200 * 2**30)), "unexpected end of data|neither a file"),
-        (
-            lambda path: (path.write_bytes(huge("1.json", 2**38)), os.truncate(path, 2**38 + 10_240)),
-            "at most 268435456 are read",
-        ),
-        (lambda path: path.write_bytes(huge("1.jpg", -512) + ZEROS), "has -512 bytes"),
-        (lambda path: path.write_bytes(special_header(tarfile.GNUTYPE_LONGNAME, 2**38)), "a header speaks of"),
-        (lambda path: path.write_bytes(special_header(tarfile.XHDTYPE, -512)), "a header speaks of"),
-    ],
-)
-def test_tar_with_absurd_sizes_takes_neither_time_nor_memory(tmp_path, spoil, message):
-    path = tmp_path / "a.tar"
-    write_tar(path, row_files(0))
-    spoil(path)
-    with pytest.raises((ShardError, InputError), match=rf"a\.tar can't be read .*({message})"):
-        read_all(tmp_path)
-
-
-def special_header(kind, size):
-    member = tarfile.TarInfo("x")
-    member.type, member.size = kind, size
-    return member.tobuf(tarfile.GNU_FORMAT) + ZEROS
-
-
 def entry(**changes):
     return {"file": "train-00000-of-00001.tar", "rows": 3, "bytes": 9999, "labels": {"positive": 3}} | changes
 
@@ -289,6 +106,16 @@ def test_manifest_that_says_what_cannot_be_is_refused(entries, message):
 def test_manifest_that_is_none_is_refused(source):
     with pytest.raises(InputError, match=f"{MANIFEST} is (no manifest of shards|of version)"):
         parse_manifest(source, MANIFEST)
+
+
+def test_shard_that_the_manifest_does_not_list_is_named(write_shards, numbered_rows):
+    folder = write_shards(numbered_rows(9))
+    write_parquet(folder / "train-00002-of-00003.parquet")
+    with pytest.raises(
+        InputError, match=r"train-00002-of-00003\.parquet is not listed in .*name the shards with a glob"
+    ):
+        find_shards(str(folder), "train")
+    assert find_shards(f"{folder}/train-*.parquet", "train").num_rows == 8 + 2
 
 
 def test_manifest_of_200_gigabytes_is_refused(tmp_path):
