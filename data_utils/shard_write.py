@@ -99,7 +99,7 @@ def find_damage(plan: PlannedShard, size: int | None) -> str | None:
     """
     try:
         found, rows = plan.path.stat().st_size, _COUNTERS[plan.kind](plan.path)
-    except (OSError, tarfile.TarError, pa.ArrowException) as error:
+    except (OSError, ValueError, tarfile.TarError, pa.ArrowException) as error:
         return f"{type(error).__name__}: {error}"
     if size not in (None, found):
         return f"{found} bytes instead of {size}"

@@ -51,6 +51,13 @@ def test_parquet_with_any_bit_turned_neither_ends_the_process_nor_brings_a_trace
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_parquet_of_200_gigabytes_is_refused(tmp_path):
+    write_parquet(tmp_path / "a.parquet")
+    os.truncate(tmp_path / "a.parquet", 200 * 2**30)
+    with pytest.raises(InputError, match=r"a\.parquet can't be read"):
+        read_all(tmp_path)
+
+
 def test_parquet_whose_counts_of_rows_contradict_each_other_is_refused(tmp_path):
     write_parquet(tmp_path / "a.parquet", count=3)
     content = (tmp_path / "a.parquet").read_bytes()

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tarfile
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -261,6 +262,20 @@ def test_run_of_a_flag_that_is_refused_by_now_still_predicts(run, tmp_path):
     words = [str(done), "--predict", str(tmp_path / "tars"), "--streaming", "--output", str(tmp_path / "o.csv")]
     run_evaluation(parse_arguments(words))
     assert len((tmp_path / "o.csv").read_text().splitlines()) == 5
+
+
+def test_shards_in_an_archive_train_and_are_predicted_whatever_else_a_tar_holds(run, tmp_path):
+    write_tar(tmp_path / "train-0.tar", {"README.md": b"# Data", "._0.jpg": b"\0\5"} | tar_rows(range(8)))
+    with zipfile.ZipFile(tmp_path / "F.zip", "w") as archive:
+        archive.write(tmp_path / "train-0.tar", "rows/train-0.tar")
+    done = run(f"zip://rows::{tmp_path}/F.zip", "--max_steps", "2", "--dataloader_num_workers", "1")
+    shards = f"zip://rows/*.tar::{tmp_path}/F.zip"
+    words = [str(done), "--predict", shards, "--streaming", "--output", str(tmp_path / "o.csv")]
+    run_evaluation(parse_arguments([*words, "--dataloader_num_workers", "1"]))
+    lines = (tmp_path / "o.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["guid", *map(str, range(8))]
+    with pytest.raises(InputError, match=r"F\.zip"):
+        run_evaluation(parse_arguments([*words[:-1], str(tmp_path / "F.zip")]))
 
 
 def test_prediction_that_fails_leaves_nothing_behind(run, tmp_path):
