@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't go with the processes of `datasets`
     # Here and not above: whoever imports the package `evaluate` executes this file too, and needs none of these.
     from evaluation.arguments import parse_arguments, parse_comparison
+    from evaluation.run_folder import RunFolder
     from training.console import clear_errors, set_up_libraries, set_up_logging
     from training.ranks import part_ranks
 
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             run_compare(comparison)
             return
         arguments = parse_arguments(words)
+        RunFolder(arguments.run).check_config()
         from evaluation.session import run_evaluation
 
         set_up_libraries()

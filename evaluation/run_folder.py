@@ -15,6 +15,7 @@ from data_utils.files import write_text
 from data_utils.schema import read_yaml
 from run_files.schema import ConfigFile
 
+_CONTENTS = "A run folder has config.yaml and model/ in it, as train.py leaves them"
 ARGUMENT_SECTIONS = ("model", "data", "training", "environment")
 # Folders of other work, by a section of their config.yaml, and what can be done with them.
 WITHOUT_MODEL = {
@@ -38,22 +39,24 @@ class RunFolder:
     def open(cls, path: str | Path) -> RunFolder:
         """The run at `path`; `InputError` when it is not there, not a run, or not finished."""
         run = cls(path)
-        contents = "A run folder has config.yaml and model/ in it, as train.py leaves them"
-        if not run.path.is_dir():
-            raise InputError(f"Got the run {str(path)!r}, which is not a folder. {contents}: pass its --output_dir.")
-        if not run.config_file.is_file():
-            raise InputError(
-                f"Got the folder {str(path)!r}, which has no config.yaml. {contents}: pass its --output_dir."
-            )
+        run.check_config()
         if not (run.model_dir / "config.json").is_file():
             for section, remedy in WITHOUT_MODEL.items():
                 if section in run.load_arguments():
                     raise InputError(f"Got {str(path)!r}, {remedy}")
             raise InputError(
-                f"The run {str(path)!r} has no model/config.json. {contents}; "
+                f"The run {str(path)!r} has no model/config.json. {_CONTENTS}; "
                 "it was stopped before it saved a model: resume it, or pass another run."
             )
         return run
+
+    def check_config(self) -> None:
+        """`InputError` unless the folder is there, with a config.yaml in it."""
+        path = str(self.path)
+        if not self.path.is_dir():
+            raise InputError(f"Got the run {path!r}, which is not a folder. {_CONTENTS}: pass its --output_dir.")
+        if not self.config_file.is_file():
+            raise InputError(f"Got the folder {path!r}, which has no config.yaml. {_CONTENTS}: pass its --output_dir.")
 
     def is_run(self) -> bool:
         """Whether it has a config.yaml that train.py wrote."""

@@ -38,6 +38,7 @@ STARTS = [
     ("train.py", ["--compare", "{comparison}"], 2),
     ("evaluate.py", ["--help"], 0),
     ("evaluate.py", ["RUN", "--ablaton"], 2),
+    ("evaluate.py", ["runs/mistyped"], 2),
     ("evaluate.py", ["compare", "--help"], 0),
     ("evaluate.py", ["compare", "a", "b", "--outptu", "c"], 2),
     ("data_utils.sample", ["--help"], 0),

@@ -149,7 +149,7 @@ def test_config_that_is_not_ours_is_refused(tmp_path: Path, content: str) -> Non
         (["run", "--ablation_input", "blank"], "for --ablation and --contributions; add one"),
         (["run", "--per_device_eval_batch_size", "0"], "1 or more"),
         (["run", "--mixed_precision", "fp8"], "invalid choice"),
-        (["run", "--wrong"], "Unrecognized arguments: --wrong"),
+        (["run", "--wrong"], "which is no flag of"),
     ],
 )
 def test_command_line_mistakes_are_named(arguments: list[str], message: str) -> None:
