@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,7 +19,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from data_utils.errors import InputError
 from data_utils.files import remove
-from data_utils.schema import read_json
+from data_utils.schema import Within, read_json
 from modeling import SentimentClassifier, parameter_table
 
 MANIFEST = "checkpoint.json"
@@ -26,6 +27,7 @@ MANIFEST = "checkpoint.json"
 PARTIAL, DELETED = ".partial", ".deleted-"
 CONVERTED = ".universal"  # a checkpoint of DeepSpeed's on its way into another layout
 NO_OPTIMIZER = "none"
+_NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-[0-9]{{1,18}}")
 # Of a longer file only blocks are hashed: a large model's checkpoint has hundreds of gigabytes.
 MAX_BYTES_HASHED_WHOLE = 64 * 2**20
 NUM_BLOCKS, BLOCK_BYTES = 64, 2**18
@@ -44,8 +46,8 @@ class Manifest:
         update_flags: what shaped the updates, by flag; empty in a checkpoint from before they were written down.
     """
 
-    world_size: int
-    global_batch_size: int
+    world_size: Annotated[int, Within(1, 2**20)]
+    global_batch_size: Annotated[int, Within(1, 2**30)]
     optimizer: str
     files: dict[str, int]
     digests: dict[str, str] = field(default_factory=dict)
@@ -64,7 +66,8 @@ def step_of(folder: Path) -> int:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
-    return sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*[0-9]"), key=step_of)
+    found = (path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _NAME.fullmatch(path.name))
+    return sorted(found, key=step_of)
 
 
 def publish(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,20 @@ class ResumableTrainer(Trainer):
         if self.is_deepspeed_enabled:
             return f"{kind} under ZeRO-{self.zero_stage}, {args.mixed_precision} precision, {args.world_size} ranks"
         return f"{kind} under FSDP" if self.is_fsdp_enabled else f"{kind}, whole"
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """As in Trainer.
+
+        Raises:
+            InputError: the checkpoint holds objects other than numbers, which might be made to run code.
+        """
+        try:
+            return super().train(resume_from_checkpoint, **kwargs)
+        except pickle.UnpicklingError as error:
+            raise InputError(
+                f"{resume_from_checkpoint} can't be gone on from: a file of it is damaged, or holds other objects than "
+                "numbers, which are not loaded. Use another checkpoint."
+            ) from error
 
     def create_accelerator_and_postprocess(self) -> None:
         """As in Trainer; where DeepSpeed's settings contradict the flags, an error before anything is done."""
