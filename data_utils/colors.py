@@ -11,6 +11,14 @@ from PIL import Image, ImageCms
 GROUND = 255
 # What is white in a picture of numbers: the first of these that its largest number doesn't exceed.
 _WHITE = {"I": (255, 65_535, 2**31 - 1), "F": (1, 255, 65_535)}
+_SCALED_BY = {"L;2": 85, "L;4": 17}
+
+
+def scale_key(image: Image.Image) -> None:
+    """Before a picture is loaded: Pillow scales grey values of 2 and 4 bits, but not the one that is transparent."""
+    key, form = image.info.get("transparency"), image.tile[0].args if image.tile else None
+    if isinstance(key, int) and form in _SCALED_BY:
+        image.info["transparency"] = key * _SCALED_BY[form]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

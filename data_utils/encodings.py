@@ -23,7 +23,7 @@ _SEVEN_BITS = ("iso2022", "utf-7", "hz")
 # Bytes that no text has, but for the halves of characters in UTF-16.
 _HALF = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
-_ESCAPE = b"\x1b$"  # begins Japanese in ISO 2022
+_ESCAPES = ((b"\x1b$)C", "iso2022_kr"), (b"\x1b$", "iso2022_jp_2"))  # begin what isn't ASCII in ISO 2022
 # At most so many texts, and bytes of each, are looked at.
 _MOST_TEXTS, _MOST_BYTES = 1000, 2000
 # Encodings that fall so far behind (a logarithm) in so many texts are not tried on the others.
@@ -150,8 +150,9 @@ def _decode_certain(source: bytes) -> tuple[str, str] | None:
     for codec, mark in _MARKS:
         if source.startswith(mark) and (found := _try(source[len(mark) :], codec)):
             return found
-    if _ESCAPE in source and (found := _try(source, "iso2022_jp_2")):
-        return found
+    for escape, codec in _ESCAPES:
+        if escape in source and (found := _try(source, codec)):
+            return found
     found = _try(source, "utf-8-sig")
     return _decode_wide(source, found) if _HALF.search(source.strip(b"\0")) else found
 

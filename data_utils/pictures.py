@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from data_utils.arguments import MAX_PIXELS
-from data_utils.colors import to_rgb
+from data_utils.colors import scale_key, to_rgb
 from data_utils.errors import InputError
 from data_utils.file_kinds import name_kind
 
@@ -36,10 +36,12 @@ _LONGEST_STRIP = 32
 # A photograph of 12 megapixels takes a fifth to a third of the time.
 _SPARE = 3
 _SCALES = (8, 4, 2)
-# Stored pixels of a progressive JPEG in the memory of one decoded pixel.
-_PACKED = 4
+# Stored pixels of a JPEG that count as one: a progressive one holds them all in memory, any takes time for each.
+_PACKED, _PACKED_PROGRESSIVE = 16, 4
 # Pillow's own bound knows nothing of JPEGs that are decoded smaller; `_check_size` stands in its place.
 Image.MAX_IMAGE_PIXELS = None
+# What lies beside the pixels, like a profile or an editor's history, costs no picture up to what all may take together.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
 class PictureError(Exception):
@@ -120,8 +122,8 @@ def _find_scale(width: int, height: int, settings: PictureSettings) -> int:
 
 
 def _check_size(image: Image.Image, stored: tuple[int, int], max_pixels: int) -> None:
-    """`PictureError` where decoding takes too much memory; of a progressive JPEG it holds all stored pixels, packed."""
-    packed = stored[0] * stored[1] // _PACKED if "progressive" in image.info else 0
+    """`PictureError` where decoding takes too much memory or time."""
+    packed = stored[0] * stored[1] // (_PACKED_PROGRESSIVE if "progressive" in image.info else _PACKED)
     if max(image.width * image.height, packed) > max_pixels:
         raise PictureError(
             f"{stored[0]} x {stored[1]} pixels, more than --max_image_pixels {max_pixels} allows; raise that, at some "
@@ -166,6 +168,7 @@ def open_picture(source: bytes, settings: PictureSettings | None = None, max_pix
                 stored = image.size
                 _shrink_while_decoding(image, settings, max_pixels)
                 _check_size(image, stored, max_pixels)
+                scale_key(image)
                 image.load()
                 turning = _turning(image)
                 picture = to_rgb(image)

@@ -129,6 +129,7 @@ WRITTEN = {
     "big5hkscs": ["traditional"],
     "cp949": ["korean"],
     "euc_kr": ["korean"],
+    "iso2022_kr": ["korean"],
     **{f"utf-{width}-{order}": list(SENTENCES) for width, order in ((16, "le"), (16, "be"), (32, "le"), (32, "be"))},
 }
 CASES = [(codec, language) for codec, languages in WRITTEN.items() for language in languages]

@@ -105,6 +105,15 @@ def test_colours_that_stand_for_transparent(depth, colour, pixel, key, expected)
     assert np.unique(decode_picture(png(depth, colour, rows, key), SQUASH)).tolist() == [expected]
 
 
+@pytest.mark.parametrize(("depth", "value", "grey"), [(1, 0, 0), (1, 1, 255), (2, 2, 170), (4, 5, 85)])
+def test_transparent_grey_of_few_bits(depth, value, grey):
+    pixels = int(f"{value:0{depth}b}" * (8 // depth), 2)
+    rows = (b"\0" + bytes([pixels]) * depth) * 8
+    for key, expected in ((value, 255), (1 - value if depth == 1 else value + 1, grey)):
+        source = png(depth, 0, rows, struct.pack(">H", key))
+        assert np.unique(decode_picture(source, SQUASH)).tolist() == [expected]
+
+
 @pytest.mark.parametrize(
     ("dtype", "low", "high"),
     [
@@ -170,10 +179,12 @@ def test_other_formats_beyond_the_bound_are_refused_with_the_flag(kind):
         decode_picture(source, SQUASH, 4999)
 
 
-def test_progressive_jpeg_of_sixteen_times_the_bound_is_refused(photo):
-    source = encode(photo(2, (800, 400)), "JPEG", progressive=True)
-    with pytest.raises(PictureError, match="--max_image_pixels 20000"):
-        decode_picture(source, SQUASH, 20_000)
+@pytest.mark.parametrize(("progressive", "least"), [(False, 20_000), (True, 80_000)])
+def test_jpeg_of_many_times_the_bound_is_refused(progressive, least, photo):
+    source = encode(photo(2, (800, 400)), "JPEG", progressive=progressive)
+    assert decode_picture(source, SQUASH, least).shape == (3, 16, 16)
+    with pytest.raises(PictureError, match=f"--max_image_pixels {least - 1} allows"):
+        decode_picture(source, SQUASH, least - 1)
 
 
 def measure(source: bytes, results: multiprocessing.SimpleQueue) -> None:
@@ -212,7 +223,8 @@ def test_absurd_profiles_and_exif_do_not_cost_the_picture(kind, photo):
     exif = Image.Exif()
     exif[0x010E] = "x" * 60_000
     picture = photo(3, SIZE)
-    odd = encode(picture, kind, icc_profile=b"\xff" * 200_000, exif=exif)
+    size = 200_000 if kind == "JPEG" else 3_000_000  # a JPEG has no room for more
+    odd = encode(picture, kind, icc_profile=b"\xff" * size, exif=exif)
     assert np.abs(decode_picture(odd, SQUASH).astype(int) - decode_picture(encode(picture, kind), SQUASH)).max() <= 1
 
 
