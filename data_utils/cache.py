@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from data_utils.bounded import MAX_DOCUMENT, parse_json, read_bounded
 from data_utils.errors import InputError
 from data_utils.files import remove
-from data_utils.refusals import ROOM, describe_room
+from data_utils.refusals import NOT_ON_DISK, ROOM, describe_room
 
 logger = logging.getLogger(__name__)
 
@@ -266,6 +266,8 @@ def build_once(
                     return dataset
             return _build_locked(destination, build, checked=checked)
     except OSError as error:
+        if error.errno in NOT_ON_DISK:  # of the processes that built it
+            raise
         room = describe_room(cache_dir) if error.errno in ROOM else ""
         raise InputError(
             f"the cache folder {cache_dir} cannot be written ({error.strerror or error}{room}); "

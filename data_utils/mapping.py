@@ -23,6 +23,7 @@ from datasets import Features
 
 from data_utils.errors import InputError
 from data_utils.memory import keep_freed_memory
+from data_utils.processes import limit_workers
 from data_utils.progress import progress
 
 # Rows per file: at most, and at least. A file takes this share of the rows a process has left; see `_plan_files`.
@@ -45,6 +46,7 @@ class Workers:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._pool: ProcessPoolExecutor | None = None
+        self._possible: int | None = None  # found out when it is first needed
         self._environment = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -58,6 +60,10 @@ class Workers:
 
     def choose_map(self, num_workers: int) -> Callable[..., Iterator[int]]:
         """The `map` of the processes there are, or of so many new ones; the plain one where one process is enough."""
+        if self._pool is None and num_workers > 1:
+            if self._possible is None:
+                self._possible = limit_workers(num_workers)
+            num_workers = min(num_workers, self._possible)
         if self._pool is None and num_workers > 1:
             self._environment.enter_context(_quiet_fork())
             self._pool = ProcessPoolExecutor(num_workers, initializer=_start_worker)

@@ -20,6 +20,7 @@ from data_utils.files import list_own, remove_leftovers, write_text
 from data_utils.mapping import end_with_parent
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
 from data_utils.pictures import PictureSettings
+from data_utils.processes import limit_workers
 from data_utils.progress import progress
 from data_utils.shard_manifest import MANIFEST, VERSION, read_manifest, shard_name
 from data_utils.shard_write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
@@ -179,7 +180,7 @@ def _write_all(plans: Sequence[PlannedShard], sizes: Mapping[str, int], *, num_w
     missing = [plan for plan in plans if not _is_written(plan, sizes.get(plan.path.name))]
     if len(missing) < len(plans):
         logger.info("%d of %d shards are there already.", len(plans) - len(missing), len(plans))
-    workers = min(num_workers, len(missing))
+    workers = limit_workers(min(num_workers, len(missing)))
     with progress(total=len(missing), description="Writing shards", unit="shards", stays=False) as shown:
         if workers <= 1:
             for plan in missing:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import resource
 import shutil
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from torch import distributed
 
 from data_utils import sample, shard
+from data_utils.refusals import MachineError
 from evaluation.run_folder import RunFolder
 from training.checkpoints import list_checkpoints
+from training.universal import _converted
 
 CHECKPOINTS = ["--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "steps", "--eval_steps", "2"]
 
@@ -122,3 +126,32 @@ def test_sample_without_room_is_drawn_afterwards(tmp_path, capfd):
         assert sample.main(words) == 2
     assert f"{tmp_path / 'sample'}" in capfd.readouterr().err
     assert sample.main(words) == 0
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of this process."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("param_shapes")])
+def test_only_a_full_disk_ends_the_conversion_of_a_checkpoint(error, alone, tmp_path, monkeypatch, caplog):
+    """What DeepSpeed can't convert starts anew, with a notice."""
+
+    def fail(arguments: Namespace) -> None:
+        Path(arguments.output_folder).mkdir(parents=True)
+        raise error
+
+    monkeypatch.setattr("deepspeed.checkpoint.ds_to_universal.main", fail)
+    checkpoint = tmp_path / "checkpoint-2"
+    (checkpoint / "global_step2").mkdir(parents=True)
+    if isinstance(error, OSError):
+        with pytest.raises(MachineError, match=r"\.universal \(No space"), _converted(checkpoint):
+            pass
+    else:
+        with _converted(checkpoint) as folder:
+            assert not folder.exists()
+        assert f"{checkpoint} can't be converted: KeyError: 'param_shapes'" in caplog.text
+    assert names(tmp_path) == ["checkpoint-2"]
