@@ -89,7 +89,7 @@ class LossRule:
         if _is_large(num_lost, num_rows):
             self._tell(
                 f"{num_lost} of {num_rows} rows of {self.source} carry a label that was not asked for. "
-                f"{describe_labels(found, labels)}"
+                f"{describe_labels(found, labels, with_flag=self.stops)}"
             )
 
     def check_files(
@@ -130,18 +130,21 @@ def _is_large(num_lost: int, num_rows: int) -> bool:
     return num_lost > max(MAX_LOST * num_rows, 1)
 
 
-def describe_labels(found: Counter[str], labels: Sequence[str]) -> str:
-    """The labels that there are, with their rows, and the very flag that asks for them.
+def describe_labels(found: Counter[str], labels: Sequence[str], *, with_flag: bool = True) -> str:
+    """The labels that there are, with their rows, and the very flag that asks training for them.
 
     Args:
         found: rows by label.
         labels: the allowed ones, whose order the flag keeps.
+        with_flag: say the flag.
     """
     shown = ", ".join(
         f"{printable(repr(label), _SHOWN)} ({count})" for label, count in found.most_common(_SHOWN_LABELS)
     )
     more = f" and {len(found) - _SHOWN_LABELS} others" if len(found) > _SHOWN_LABELS else ""
     text = f"Labels found, with their rows: {shown}{more}; allowed: {', '.join(labels)}."
+    if not with_flag:
+        return text
     places = {label.casefold(): place for place, label in enumerate(labels)}
     ordered = sorted(found, key=lambda label: (places.get(label.casefold(), len(places)), label))
     flag = shlex.join(ordered)
