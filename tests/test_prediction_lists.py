@@ -124,8 +124,8 @@ def test_names_that_are_near_are_told(
     with pytest.raises(SystemExit):
         evaluate_main(*words)
     assert "was read as the guid 'P1' (there is p1.txt)" in capsys.readouterr().err
-    source.write_text("p1,null\nP2,null\n")
+    source.write_text("p1,null\nP2,null\nP3,null\n")
     evaluate_main(*words)
-    assert [line.split(",")[0] for line in output.read_text().splitlines()] == ["p1", "P2"]
-    assert "1 of 2 rows have neither a text nor a picture that can be used" in caplog.text
+    assert [line.split(",")[0] for line in output.read_text().splitlines()] == ["p1", "P2", "P3"]
+    assert "2 of 3 rows have neither a text nor a picture that can be used" in caplog.text
     assert "no P2.txt; there is p2.txt" in caplog.text
