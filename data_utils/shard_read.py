@@ -11,6 +11,7 @@ from data_utils.errors import InputError
 from data_utils.shard_file import Row, Shard, ShardError, ShardRow, naming
 from data_utils.shard_set import ShardSet
 
+_SHOWN = 20  # names of columns or endings
 _FORMATS = {"parquet": shard_parquet, "webdataset": shard_tar}
 _NEEDED = {
     "parquet": "the columns image (struct of bytes and path, or bytes), text and label (a name or a class number)",
@@ -49,9 +50,10 @@ def check_columns(shards: ShardSet, *, labelled: bool) -> None:
     except ShardError as error:
         raise InputError(str(error)) from error
     if not {"image", "text"} <= found.keys() or (labelled and "label" not in found):
-        names = ", ".join(sorted({name for names in found.values() for name in names})) or "nothing"
+        names = sorted({name for names in found.values() for name in names}) or ["nothing"]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         needed = _NEEDED[shards.kind] + ("" if labelled else " (label may be absent)")
-        raise InputError(f"{shard.url} holds {names}; needed are {needed}.")
+        raise InputError(f"{shard.url} holds {', '.join(names[:_SHOWN])}{more}; needed are {needed}.")
 
 
 def read_texts(shards: ShardSet, *, limit: int) -> list[str]:

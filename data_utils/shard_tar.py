@@ -61,7 +61,7 @@ def find_columns(shard: Shard) -> dict[str, set[str]]:
             rows += _is_row(files, key, members)
             if rows == _LOOKED_AT:
                 break
-    return found if rows else {}
+    return found
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def _iterate_rows(files: TarFiles) -> Iterator[tuple[str, Members]]:
 
 def _is_row(files: TarFiles, key: str, members: Members) -> bool:
     """Whether files of one name are a row, and not a document or something else that lies beside the rows."""
-    known = members.keys() & _ENDINGS
+    known = {ending.rpartition(".")[2] for ending in members} & _ENDINGS  # also of 1.large.jpg
     if known == {"txt"}:
         return not _DOCUMENTS.match(posixpath.basename(key))
     if known == {"json"}:

@@ -14,9 +14,9 @@ Members = dict[str, tarfile.TarInfo]
 _MAX_BYTES = 256 * MEBIBYTE  # of a file that is read, and of a name
 _MAX_PADDING = MEBIBYTE  # behind the archive's end
 _MAX_LINKS = 8  # from one to the next
-# Folders of what systems and programs keep for themselves; PaxHeader: names as old programs unpacked and packed them.
-_LITTER = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information")
-_LITTER_STARTS = ("paxheader", "@paxheader", "@longlink", ".git", ".ipynb_checkpoints", ".trash", ".appledouble")
+# Folders of what systems and programs keep for themselves, beside those with a dot before.
+_LITTER = frozenset(("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"))
+_LITTER_STARTS = ("paxheader", "@paxheader", "@longlink")  # names as old programs unpacked and packed them
 
 
 class TarFiles:
@@ -33,7 +33,7 @@ class TarFiles:
     def iterate_groups(self) -> Iterator[tuple[str, Members]]:
         """Key (the name up to the first dot) and files, by the rest of their names, of neighbours with the same key.
 
-        Folders, files whose names begin with a dot, and what lies in folders of systems and programs is passed over.
+        Folders, what has a name that begins with a dot, and what systems and programs keep is passed over.
 
         Raises:
             tarfile.ReadError: the archive is cut or damaged, or something follows its end.
@@ -42,7 +42,7 @@ class TarFiles:
         for member in _iterate_members(self._archive):
             folder, name = posixpath.split(posixpath.normpath(member.name))
             stem, _, ending = name.partition(".")
-            if member.isdir() or not stem or _is_litter(folder) or _is_litter(name):
+            if member.isdir() or not stem or any(map(_is_litter, [*folder.split("/"), name])):
                 continue
             key = posixpath.join(folder, stem)
             if key != current and members:
@@ -119,7 +119,7 @@ def _iterate_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
-def _is_litter(path: str) -> bool:
-    """Whether a name, or one of the folders in a path, is of what systems and programs keep for themselves."""
-    names = path.lower().split("/")
-    return any(name in _LITTER or name.startswith(_LITTER_STARTS) for name in names)
+def _is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is of what systems and programs keep for themselves."""
+    name = name.lower()
+    return name in _LITTER or name.startswith(_LITTER_STARTS) or (name.startswith(".") and name not in (".", ".."))

@@ -52,6 +52,8 @@ LITTER = {
     "classes.txt": b"positive",
     "checksums.md5": b"x",
     ".git/config": b"x",
+    ".Trashes/501/0.jpg": b"x",
+    "..": b"x",
     "@eaDir/0.jpg": b"x",
     "notes": b"x",
 }
@@ -75,9 +77,16 @@ def test_what_lies_beside_the_rows_of_a_tar_is_no_row(tmp_path, place):
 
 
 def test_rows_that_lack_files_are_rows(tmp_path):
-    files = {"0.heic": b"x", "1.txt": b"words", "2.json": b'{"label": 1}', "3.cls": b"1", "4.json": b"[" * 100_000}
+    files = {
+        "0.heic": b"x",
+        "1.txt": b"words",
+        "2.json": b'{"label": 1}',
+        "3.cls": b"1",
+        "4.json": b"[" * 100_000,
+        "5.large.jpg": b"x",
+    }
     write_tar(tmp_path / "a.tar", {**row_files(9), **files, "a/0.jpg": picture(), "b/0.jpg": picture()})
-    assert [row.guid for row in read_all(tmp_path)] == ["9", "0", "1", "2", "3", "4", "a/0", "b/0"]
+    assert [row.guid for row in read_all(tmp_path)] == ["9", "0", "1", "2", "3", "4", "5", "a/0", "b/0"]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +120,12 @@ def test_tar_of_hard_links_by_gnu_tar_gives_every_row(tmp_path):
         os.link(tmp_path / "0.jpg", tmp_path / f"{number}.jpg")
     subprocess.run(["tar", "--sort=name", "-cf", "a.tar", "--exclude=a.tar", "."], cwd=tmp_path, check=True)
     assert [(row.guid, row.image) for row in read_all(tmp_path)] == [(guid, picture()) for guid in "012"]
+
+
+def test_tar_without_rows_names_some_of_what_it_holds(tmp_path):
+    write_tar(tmp_path / "a.tar", {f"{number}.caption{number:03d}": b"x" for number in range(100)})
+    with pytest.raises(InputError, match=r"holds \.caption000, .*, \.caption019 and 80 more; needed are"):
+        read_all(tmp_path)
 
 
 def huge(name, size):
