@@ -7,11 +7,14 @@ import pytest
 import torch
 from conftest import TINY
 from transformers import Trainer, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.optimization import get_scheduler
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from data_utils.errors import InputError
 from training.experiment import assemble
 from training.parsing import check_command_line, parse_arguments
+from training.refused_flags import CHOICES, TRACKERS
 
 FIELDS = [field.name for field in dataclasses.fields(TrainingArguments)]
 # Refused before the heavy imports: a value, and words of the sentence.
@@ -92,6 +95,10 @@ ABSURD = {
     "--save_total_limit 0": "a large number keeps all",
     "--data_seed -1": "allowed is 0 to",
     "--ddp_timeout -1": "more than 0",
+    "--report_to tensorbord": "Did you mean tensorboard?",
+    "--eval_strategy sometimes": "allowed are no, steps, epoch",
+    "--neftune_noise_alpha 1e308": "0 (off) to 1,000,000",
+    "--dataloader_num_workers 1 --dataloader_prefetch_factor 1000000": "at most 1,000",
     "--neftune_noise_alpha 5 --fusion image_only": "embeddings of words",
     "--neftune_noise_alpha 5 --freeze both": "embeddings of words",
     "--include_num_input_tokens_seen all --fusion image_only": "reads no texts",
@@ -193,6 +200,19 @@ def history(run):
 
 def losses(run):
     return [entry["loss"] for entry in history(run) if "loss" in entry]
+
+
+def test_words_of_the_tables_are_those_of_the_installed_trainer():
+    assert set(TRACKERS) == {*INTEGRATION_TO_CALLBACK, "none", "all"}
+    fields = {field.name: field for field in dataclasses.fields(TrainingArguments)}
+    enumerations = {
+        "eval_strategy": IntervalStrategy,
+        "logging_strategy": IntervalStrategy,
+        "save_strategy": SaveStrategy,
+    }
+    for flag in CHOICES.keys() - {"class_weights", "report_to"}:
+        words = [each.value for each in enumerations.get(flag, ())] or fields[flag].metadata["choices"]
+        assert set(CHOICES[flag]) == set(words), flag
 
 
 def test_every_flag_of_trainer_is_in_a_table():

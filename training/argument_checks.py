@@ -7,33 +7,19 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import IntervalStrategy, SchedulerType, Trainer, get_scheduler
+from transformers import SchedulerType, Trainer, get_scheduler
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
-from transformers.trainer_utils import SaveStrategy
-from transformers.training_args import OptimizerNames, trainer_log_levels
+from transformers.training_args import OptimizerNames
 
 from data_utils.errors import InputError, check_choice
 from training.device_flags import check_device_flags, check_launch_flags
-from training.flags import CLASS_WEIGHTS, METRICS
+from training.flags import METRICS
 from training.number_flags import check_numbers
 
 if TYPE_CHECKING:
     from training.arguments import SentimentTrainingArguments
 
 METRIC_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
-CHOICES = {
-    "class_weights": CLASS_WEIGHTS,
-    "lr_scheduler_type": [each.value for each in SchedulerType],
-    "optim": [each.value for each in OptimizerNames],
-    "eval_strategy": [each.value for each in IntervalStrategy],
-    "logging_strategy": [each.value for each in IntervalStrategy],
-    "save_strategy": [each.value for each in SaveStrategy],
-    "log_level": tuple(trainer_log_levels),
-    "log_level_replica": tuple(trainer_log_levels),
-    "train_sampling_strategy": ("random", "sequential", "group_by_length", "batch_rebalance"),
-    "dataloader_multiprocessing_context": ("fork", "spawn", "forkserver"),
-    "ddp_backend": ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl"),
-}
 # Of a schedule's arguments those that --lr_scheduler_kwargs doesn't give.
 _GIVEN_TO_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs")
 # Words in the names of optimizers that group a model's weights by themselves.
@@ -47,9 +33,8 @@ def check_flags(args: SentimentTrainingArguments) -> None:
     check_numbers(args)
     if args.profile and args.dry_run:
         raise InputError("Got --profile and --dry_run, which makes a single update; leave one of the two out.")
-    for flag, allowed in CHOICES.items():
-        if getattr(args, flag) is not None:
-            check_choice(f"--{flag}", getattr(args, flag), allowed)
+    check_choice("--lr_scheduler_type", args.lr_scheduler_type, [each.value for each in SchedulerType])
+    check_choice("--optim", args.optim, [each.value for each in OptimizerNames])
     _check_rhythms(args)
     _check_best_model(args)
 

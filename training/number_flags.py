@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MAX_SEED = 2**32 - 1  # numpy's
 MAX_COUNT = 10**9
 MAX_TRAININGS = 10_000  # of one cross-validation
+MAX_PREFETCHED = 1_000  # batches of one worker
 MAX_WORKERS = 512  # of one process
 
 
@@ -60,7 +61,7 @@ NUMBERS: Mapping[str, Numbers] = {
     "ddp_timeout": _COUNT,
     "ddp_bucket_cap_mb": _COUNT,
     "dataloader_num_workers": Numbers(0, MAX_WORKERS, f"it must be 0 or more, and at most {MAX_WORKERS}"),
-    "dataloader_prefetch_factor": _COUNT,
+    "dataloader_prefetch_factor": Numbers(1, MAX_PREFETCHED, f"it must be more than 0, and at most {MAX_PREFETCHED:,}"),
     "learning_rate": _ANY,
     "head_learning_rate": _ANY,
     "weight_decay": _ANY,
@@ -74,7 +75,7 @@ NUMBERS: Mapping[str, Numbers] = {
     ),
     "logit_adjustment": _SWITCHED,
     "unimodal_loss_weight": _SWITCHED,
-    "neftune_noise_alpha": _SWITCHED,
+    "neftune_noise_alpha": Numbers(0, 10**6, "allowed is 0 (off) to 1,000,000"),
     "early_stopping_patience": Numbers(0, MAX_COUNT, f"allowed is 0 (off) or more, and at most {MAX_COUNT:,}"),
     "eval_delay": _ANY,
     "warmup_steps": Numbers(

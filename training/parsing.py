@@ -16,7 +16,7 @@ from training.console import quiet
 from training.number_flags import check_numbers
 from training.recipe import GROUPS, SECTIONS, all_flags, find_recipe, read_recipe, spell_flags, to_flags, trainer_flags
 from training.recipe_sections import check_runs, read_axes
-from training.refused_flags import refuse_flags
+from training.refused_flags import check_choices, refuse_flags
 
 if TYPE_CHECKING:
     from training.arguments import SentimentTrainingArguments
@@ -73,7 +73,7 @@ def check_command_line(argv: Sequence[str], *, description: str = "Train a class
     for name, training in trainings.items():
         try:
             values = parser.parse(training)
-            _check_numbers(values)
+            _check_values(values)
             if starter != "--sweep":  # whose other flags are judged together
                 with quiet(True):  # a training says it again
                     _split(values)
@@ -112,12 +112,13 @@ def _split(values: dict[str, Any]) -> tuple[ModelArguments, DataArguments]:
     """
     model, data = _take(ModelArguments, values), _take(DataArguments, values)
     data.refuse_unused()
-    _check_numbers(values)
+    _check_values(values)
     refuse_flags(values, _defaults(), model)
     return model, data
 
 
-def _check_numbers(values: dict[str, Any]) -> None:
+def _check_values(values: dict[str, Any]) -> None:
+    check_choices(values)
     check_numbers(SimpleNamespace(**{**_defaults(), **values}))
 
 

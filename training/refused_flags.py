@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from data_utils.errors import InputError
+from data_utils.errors import InputError, check_choice
 from modeling.arguments import ModelArguments
 from modeling.choices import FUSIONS, frozen_modalities
+from training.flags import CLASS_WEIGHTS
 
 _PUSH = "what would be uploaded is the folder of checkpoints; upload the model afterwards: hf upload NAME RUN/model"
 _LIGER = "these kernels replace layers of language models, which classifiers lack; take --bf16, or --torch_compile"
@@ -51,6 +52,23 @@ REFUSED: Mapping[str, str] = {
 }
 # Of them those whose default would be a lie too: nothing is done by them.
 _ALWAYS = ("do_train", "do_eval", "do_predict")
+# Of transformers, and none or all of those that are installed.
+TRACKERS = (
+    *("azure_ml", "comet_ml", "mlflow", "neptune", "tensorboard", "trackio", "wandb", "codecarbon", "clearml"),
+    *("dagshub", "flyte", "dvclive", "swanlab", "kubeflow", "none", "all"),
+)
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "class_weights": CLASS_WEIGHTS,
+    "eval_strategy": ("no", "steps", "epoch"),
+    "logging_strategy": ("no", "steps", "epoch"),
+    "save_strategy": ("no", "steps", "epoch", "best"),
+    "train_sampling_strategy": ("random", "sequential", "group_by_length", "batch_rebalance"),
+    "dataloader_multiprocessing_context": ("fork", "spawn", "forkserver"),
+    "ddp_backend": ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl"),
+    "log_level": ("detail", "debug", "info", "warning", "error", "critical", "passive"),
+    "log_level_replica": ("detail", "debug", "info", "warning", "error", "critical", "passive"),
+    "report_to": TRACKERS,
+}
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,15 @@ NEEDED: Mapping[str, Need] = {
     "trackio_static_space_id": _TRACKIO,
     "run_name": _TRACKER,
 }
+
+
+def check_choices(given: Mapping[str, Any]) -> None:
+    """`InputError` for a word that a flag doesn't take; several may be parted by commas."""
+    for flag, allowed in CHOICES.items():
+        value = given.get(flag) or []
+        for word in ",".join(value).split(",") if isinstance(value, list) else [value]:
+            if word:
+                check_choice(f"--{flag}", word, allowed)
 
 
 def refuse_flags(given: Mapping[str, Any], defaults: Mapping[str, Any], model: ModelArguments) -> None:
