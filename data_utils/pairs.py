@@ -168,6 +168,18 @@ def _fingerprint(table: pa.Table, kept: np.ndarray, settings: dict[str, Any]) ->
     return digest.hexdigest()
 
 
+def _join_tables(
+    rows: InMemoryTable, texts: Dataset, pictures: Dataset, kept: Sequence[bool], settings: dict[str, Any]
+) -> tuple[Dataset, str]:
+    """The kept rows with all columns, and their fingerprint."""
+    # Joined as tables: a data set describes and hashes each piece anew at every step.
+    columns = [texts.data.select(["text", "text_key"]), pictures.data.select(["image", "image_key"])]
+    table = concat_tables([rows, *columns], axis=1)
+    fingerprint = _fingerprint(table.table, np.array(kept), settings)
+    dataset = Dataset(table, fingerprint=fingerprint)
+    return dataset if all(kept) else dataset.select(np.flatnonzero(kept)), fingerprint
+
+
 def pair_folder(pair_dir: Path) -> Path:
     """The folder of the files: `data` inside of the given one, or the given one itself.
 
@@ -233,19 +245,13 @@ def load_pairs(
     kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, ledger=ledger)
     if data.on_bad_pair == "error":
         _refuse_faults(list_file, ledger.entries)
-    rule.check_files([repr(record.guid) for record in records], found.text, found.image)
+    rule.check_files([record.guid for record in records], found.text, found.image)
     if not any(kept):
         _refuse_empty(folder.path, ledger)
     _note_files(folder, records, texts, ledger)
 
-    # Joined as tables: a data set describes and hashes each piece anew at every step.
-    columns = [texts.data.select(["text", "text_key"]), pictures.data.select(["image", "image_key"])]
-    table = concat_tables([_row_columns(records, found, data.labels), *columns], axis=1)
     settings = {"labels": data.labels, "text_cleaning": mode, "picture": picture.to_dict()}
-    fingerprint = _fingerprint(table.table, np.array(kept), settings)
-    dataset = Dataset(table, fingerprint=fingerprint)
-    if not all(kept):
-        dataset = dataset.select(np.flatnonzero(kept))
+    dataset, fingerprint = _join_tables(_row_columns(records, found, data.labels), texts, pictures, kept, settings)
     chosen = texts.data["chosen_encoding"][0].as_py()
     return Pairs(dataset=dataset, ledger=ledger, fingerprint=fingerprint, text_encoding=chosen)
 

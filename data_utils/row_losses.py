@@ -93,30 +93,30 @@ class LossRule:
             )
 
     def check_files(
-        self, names: Sequence[str], texts: Sequence[Fault | None], pictures: Sequence[Fault | None]
+        self, guids: Sequence[str], texts: Sequence[Fault | None], pictures: Sequence[Fault | None]
     ) -> None:
         """Texts and pictures that aren't there.
 
         Args:
-            names: of the N rows, for messages.
+            guids: of the N rows, for messages.
             texts, pictures: what is wrong with those of each row.
 
         Raises:
             InputError: over a tenth of the rows has neither, or over half lack one that the head reads.
         """
-        both = [row for row in range(len(names)) if texts[row] and pictures[row]]
-        if _is_large(len(both), len(names)):
+        both = [row for row in range(len(guids)) if texts[row] and pictures[row]]
+        if _is_large(len(both), len(guids)):
             self._tell(
-                f"{len(both)} of {len(names)} rows have neither a text nor a picture that can be used "
-                f"{_describe(names, both, texts, pictures)} Check --data_dir and the guids."
+                f"{len(both)} of {len(guids)} rows have neither a text nor a picture that can be used "
+                f"{_describe(guids, both, texts, pictures)} Check --data_dir and the guids."
             )
             return
         for modality, found in (("text", texts), ("picture", pictures)):
-            rows = [row for row in range(len(names)) if found[row]]
-            if modality in self.needs and len(rows) > MAX_ABSENT * len(names):
+            rows = [row for row in range(len(guids)) if found[row]]
+            if modality in self.needs and len(rows) > MAX_ABSENT * len(guids):
                 self._tell(
-                    f"{len(rows)} of {len(names)} rows have no {modality} that can be used "
-                    f"{_describe(names, rows, found)} Mend that, or take --fusion {_OTHER_HEADS[modality]}."
+                    f"{len(rows)} of {len(guids)} rows have no {modality} that can be used "
+                    f"{_describe(guids, rows, found)} Mend that, or take --fusion {_OTHER_HEADS[modality]}."
                 )
 
     def _tell(self, message: str) -> None:
@@ -153,12 +153,12 @@ def describe_labels(found: Counter[str], labels: Sequence[str], *, with_flag: bo
     return f"{text} To ask for all of them: `--labels {flag}`."
 
 
-def _describe(names: Sequence[str], rows: Sequence[int], *found: Sequence[Fault | None]) -> str:
+def _describe(guids: Sequence[str], rows: Sequence[int], *found: Sequence[Fault | None]) -> str:
     """Counts of the rows' faults by reason, and one of them, rather one that a file of another name may explain."""
-    told = [(names[row], each[row]) for row in rows for each in found]
+    told = [(guids[row], each[row]) for row in rows for each in found]
     counts = Counter(fault.reason for _, fault in told)
     most = counts.most_common(1)[0][0]
-    name, fault = next((each for each in told if each[1].hint), next(each for each in told if each[1].reason == most))
+    guid, fault = next((each for each in told if each[1].hint), next(each for each in told if each[1].reason == most))
     remedy = ""
     if fault.hint and fault.hint.is_other_name:
         remedy = (
@@ -166,4 +166,4 @@ def _describe(names: Sequence[str], rows: Sequence[int], *found: Sequence[Fault 
             "the column is kept as text."
         )
     why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-    return f"({why}); {name}: {printable(str(fault), _SHOWN_DETAIL)}.{remedy}"
+    return f"({why}); {printable(repr(guid), _SHOWN)}: {printable(str(fault), _SHOWN_DETAIL)}.{remedy}"

@@ -32,8 +32,8 @@ def check_first_rows(shards: ShardSet, prepare: RowPreparer, rule: LossRule) -> 
         str(given) if fault else prepare.labels[number] for given, number, fault in labels if given is not None
     )
     rule.check_rows(entries, len(rows), found=found, labels=prepare.labels)
-    names = [repr(row.row.guid) for row in rows]
-    rule.check_files(names, *(_pick(entries, rows, reasons) for reasons in (_TEXT_REASONS, _PICTURE_REASONS)))
+    guids = [row.row.guid for row in rows]
+    rule.check_files(guids, *(_pick(entries, rows, reasons) for reasons in (_TEXT_REASONS, _PICTURE_REASONS)))
 
 
 def _read_first_rows(shards: ShardSet) -> list[NumberedRow]:
