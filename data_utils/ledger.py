@@ -10,6 +10,7 @@ from pathlib import Path
 from data_utils.files import write_csv
 
 ENCODINGS_FILE = "encodings.csv"
+DECODED_COLUMNS = ("guid", "encoding", "text")
 _SHOWN, _LEAD = 60, 20  # characters of a text, and how many come before the one that tells
 COLUMNS = ("row", "guid", "reason", "action", "detail")
 
@@ -93,7 +94,9 @@ class Ledger:
         examples = {encoding: (guid, text) for guid, encoding, text in reversed(self.decoded)}
         for encoding, count in Counter(encoding for _, encoding, _ in self.decoded).most_common():
             guid, text = examples[encoding]
-            lines.append(f"{count} texts are not UTF-8 and were decoded as {encoding}, like {guid}: {text}")
+            lines.append(
+                f"{count} texts are not UTF-8 and were decoded as {encoding} ({ENCODINGS_FILE}), like {guid}: {text}"
+            )
         return "\n".join([*lines, *self.notes])
 
     def write_csv(self, path: Path) -> None:
@@ -104,14 +107,14 @@ class Ledger:
         """
         write_csv(Path(path), [COLUMNS, *(astuple(entry) for entry in self.entries)])
 
-    def write_encodings(self, folder: Path) -> None:
-        """Write `encodings.csv` into a folder: a header, then a line per text that isn't UTF-8; nothing without one.
+    def write_encodings(self, path: Path) -> None:
+        """Write `encodings.csv`: a header, then a line per text that isn't UTF-8; no file where there is none.
 
         Raises:
             InputError: the file cannot be written.
         """
         if self.decoded:
-            write_csv(Path(folder) / ENCODINGS_FILE, [("guid", "encoding", "text"), *self.decoded])
+            write_csv(Path(path), [DECODED_COLUMNS, *self.decoded])
 
 
 def _shorten(text: str) -> str:

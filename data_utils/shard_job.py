@@ -17,6 +17,7 @@ import numpy as np
 
 from data_utils.errors import InputError, refuse_long_names
 from data_utils.files import list_own, remove_leftovers, write_text
+from data_utils.ledger import ENCODINGS_FILE
 from data_utils.mapping import end_with_parent
 from data_utils.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
 from data_utils.pictures import PictureSettings
@@ -62,7 +63,7 @@ def write_shards(args: ShardArguments) -> dict[str, Any]:
     }
     sizes = _claim_folder(output, manifest)
     pairs.ledger.write_csv(output / "quarantine.csv")
-    pairs.ledger.write_encodings(output)
+    pairs.ledger.write_encodings(output / ENCODINGS_FILE)
     if pairs.ledger.summary():
         logger.info("%s\nEach is a row of %s.", pairs.ledger.summary(), output / "quarantine.csv")
     if split is not None:

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from data_utils.errors import InputError
-from data_utils.ledger import COLUMNS
+from data_utils.ledger import COLUMNS, DECODED_COLUMNS, ENCODINGS_FILE
 
 _PROBED_ROWS = 3
 
@@ -35,6 +35,11 @@ class OutputFiles:
     def quarantine(self) -> Path:
         """What was wrong with which row; written only if something was."""
         return self._beside("quarantine.csv")
+
+    @property
+    def encodings(self) -> Path:
+        """Which texts aren't UTF-8, and how they were read; written only if some aren't."""
+        return self._beside(ENCODINGS_FILE)
 
     @property
     def contributions(self) -> Path:
@@ -65,7 +70,14 @@ class OutputFiles:
             raise InputError(f"Cannot write into {self.output.parent} ({error}); give another --output.") from error
 
     def _refuse_inputs(self, read: Container[Path]) -> None:
-        for path in (self.output, self.probabilities, self.quarantine, self.metrics, self.contributions):
+        for path in (
+            self.output,
+            self.probabilities,
+            self.quarantine,
+            self.encodings,
+            self.metrics,
+            self.contributions,
+        ):
             if path.resolve() in read:
                 raise InputError(f"--output {self.output} would overwrite {path.resolve()}; give it another name.")
             if path.exists() and not path.is_file():
@@ -77,6 +89,7 @@ class OutputFiles:
             self.output: self._is_prediction,
             self.probabilities: lambda: _is_probabilities(_read_start(self.probabilities)),
             self.quarantine: lambda: _read_start(self.quarantine)[:1] == [list(COLUMNS)],
+            self.encodings: lambda: _read_start(self.encodings)[:1] == [list(DECODED_COLUMNS)],
             self.metrics: lambda: _is_object(self.metrics, "confusion_matrix"),
             self.contributions: lambda: _is_object(self.contributions, "overall"),
         }

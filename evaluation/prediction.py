@@ -108,10 +108,11 @@ def write_predictions(
     answers = encode_csv([*_read_header(files.source, len(guids)), *rows])
     details = _format_probabilities(rows, probabilities, label_names, columns)
     write_together({files.output: answers, files.probabilities: details})
-    for path in (files.quarantine, files.metrics, files.contributions):
+    for path in (files.quarantine, files.encodings, files.metrics, files.contributions):
         path.unlink(missing_ok=True)
     if len(ledger):
         ledger.write_csv(files.quarantine)
+    ledger.write_encodings(files.encodings)
     if ledger.summary():
         logger.info("%s", ledger.summary())
     if (labels == NO_LABEL_ID).all():

@@ -128,7 +128,8 @@ class _PartFiles:
             "probabilities": (files.probabilities, ("guid", "prediction", *(f"prob_{name}" for name in names))),
             "quarantine": (files.quarantine, COLUMNS),
         }
-        files.metrics.unlink(missing_ok=True)  # of labels, which nobody looks at here
+        for path in (files.metrics, files.encodings):  # of labels and encodings, which nobody looks at here
+            path.unlink(missing_ok=True)
         if not any(self.path("quarantine", shard).stat().st_size for shard in range(num_shards)):
             files.quarantine.unlink(missing_ok=True)
             del targets["quarantine"]

@@ -185,7 +185,7 @@ def test_encodings_are_counted(make_pairs, load):
     assert pairs.dataset["text"][:] == ["plain", "等等…", "再见…", "café"]
     assert not len(pairs.ledger)
     assert "2 texts are not UTF-8 and were decoded as gb18030" in pairs.ledger.summary()
-    assert "1 texts are not UTF-8 and were decoded as cp1252, like 3: café" in pairs.ledger.summary()
+    assert "1 texts are not UTF-8 and were decoded as cp1252 (encodings.csv), like 3: café" in pairs.ledger.summary()
 
 
 def test_quarantine_csv_has_a_row_per_fault(faulty, load, tmp_path):
@@ -257,7 +257,7 @@ def test_real_data_loads_again_in_no_time(shared, make_arguments, monkeypatch):
     first = run()
     assert len(first.dataset) == 511
     assert Counter(entry.reason for entry in first.ledger) == {"empty_text": 6}
-    assert "118 texts are not UTF-8 and were decoded as gb18030, like " in first.ledger.summary()
+    assert "118 texts are not UTF-8 and were decoded as gb18030 (encodings.csv), like " in first.ledger.summary()
     assert {encoding for _, encoding, _ in first.ledger.decoded} == {"gb18030"}
     assert np.all(first.dataset["image_present"][:])
     monkeypatch.setattr("data_utils.loading.decode_picture", None)

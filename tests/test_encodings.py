@@ -123,8 +123,8 @@ def test_decision_is_told_with_a_sample_and_each_text_is_a_row(folder, load, tmp
     pairs = load(folder, text_cleaning="none")
     assert pairs.text_encoding == "cp1252"
     assert pairs.dataset["text"][:] == draw_texts("english", 60)
-    assert "30 texts are not UTF-8 and were decoded as cp1252, like 0: " in pairs.ledger.summary()
-    pairs.ledger.write_encodings(tmp_path)
+    assert "30 texts are not UTF-8 and were decoded as cp1252 (encodings.csv), like 0: " in pairs.ledger.summary()
+    pairs.ledger.write_encodings(tmp_path / "encodings.csv")
     with (tmp_path / "encodings.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["guid"], row["encoding"]) for row in rows] == [(str(number), "cp1252") for number in range(0, 60, 2)]
@@ -175,13 +175,19 @@ def test_tweets_of_the_real_data_are_read_as_gb18030(shared):
 def test_run_keeps_the_decision_for_later_predictions(folder, run_train, tmp_path, evaluate_main):
     """A list with one text, which alone would be read as another language."""
     run, screen = run_train("--max_steps", "1", data_dir=folder, name="run")
-    assert "were decoded as cp1252, like" in screen
+    assert "were decoded as cp1252 (encodings.csv), like" in screen
     assert "text_encoding: cp1252" in (run / "config.yaml").read_text()
     assert len((run / "encodings.csv").read_text().splitlines()) == 31
     odd = "çok İyi şey ðþ".encode("cp1252", "ignore") + "сегодня отличная погода".encode("cp1251")
     (folder / "data" / "0.txt").write_bytes(odd)
     (folder / "list.txt").write_text("guid,tag\n0,null\n")
     evaluate_main(run, "--predict", folder / "list.txt", "--output", tmp_path / "answers.txt")
+    assert (tmp_path / "answers.encodings.csv").read_text().startswith("guid,encoding,text\n0,cp1252,")
+    (folder / "data" / "0.txt").write_text("plain")
+    evaluate_main(run, "--predict", folder / "list.txt", "--output", tmp_path / "answers.txt")
+    assert not (tmp_path / "answers.encodings.csv").exists()
+    (folder / "data" / "0.txt").write_bytes(odd)
+
     from evaluation.loaded_run import load_run
 
     found = load_run(run, data_dir=str(folder)).load_rows(folder / "list.txt", pair_dir=folder, for_prediction=True)

@@ -16,6 +16,7 @@ from data_utils.arguments import DataArguments
 from data_utils.collator import PairCollator
 from data_utils.copies import find_members
 from data_utils.errors import InputError
+from data_utils.ledger import ENCODINGS_FILE
 from data_utils.pairs import add_row_index
 from data_utils.progress import progress
 from data_utils.split_file import Split, save_split
@@ -171,7 +172,7 @@ def _open_folder(
     for number, split in enumerate(splits):
         save_split(split, run.path / "splits" / f"fold-{number}.json")
     prepared.ledger.write_csv(run.quarantine_file)
-    prepared.ledger.write_encodings(run.path)
+    prepared.ledger.write_encodings(run.quarantine_file.with_name(ENCODINGS_FILE))
     summary = prepared.ledger.summary()
     if summary:
         logger.info("%s\nEach is a row of %s.", summary, run.quarantine_file)

@@ -19,6 +19,7 @@ from data_utils.errors import InputError
 from data_utils.files import write_text
 from data_utils.folds import hold_out, make_folds
 from data_utils.group_sizes import check_fold_sizes
+from data_utils.ledger import ENCODINGS_FILE
 from data_utils.pairs import Pairs, load_pairs
 from data_utils.schema import read_json
 from data_utils.split_file import Split, save_split
@@ -169,7 +170,7 @@ def _open(
     for number, split in enumerate(splits):
         save_split(split, folder.split_file_of(number))
     pairs.ledger.write_csv(folder.quarantine_file)
-    pairs.ledger.write_encodings(folder.path)
+    pairs.ledger.write_encodings(folder.quarantine_file.with_name(ENCODINGS_FILE))
     folder.save_arguments(sections)
 
 

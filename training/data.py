@@ -18,7 +18,7 @@ from data_utils.arguments import DataArguments
 from data_utils.cache import was_built_after
 from data_utils.copies import find_copies
 from data_utils.errors import InputError
-from data_utils.ledger import Ledger
+from data_utils.ledger import ENCODINGS_FILE, Ledger
 from data_utils.pairs import add_row_index, load_pairs
 from data_utils.split_file import Split, save_split
 from data_utils.splits import split_pairs
@@ -95,7 +95,7 @@ class TrainingData:
         """Write split.json, quarantine.csv and encodings.csv."""
         save_split(self.split, run.split_file)
         self.ledger.write_csv(run.quarantine_file)
-        self.ledger.write_encodings(run.path)
+        self.ledger.write_encodings(run.quarantine_file.with_name(ENCODINGS_FILE))
 
     def describe_cache(self) -> str:
         """Which prepared data are used, and whether this launch had to build them, for --dry_run."""

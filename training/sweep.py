@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from data_utils.errors import InputError
+from data_utils.ledger import ENCODINGS_FILE
 from data_utils.progress import progress
 from data_utils.screen import printable
 from data_utils.split_file import save_split
@@ -92,7 +93,7 @@ def open_sweep(folder: SweepFolder, recipe: SweepRecipe, data: SweepData) -> Non
     for number, split in enumerate(data.splits):
         save_split(split, folder.split_file_of(None if recipe.num_folds is None else number))
     data.prepared.ledger.write_csv(folder.quarantine_file)
-    data.prepared.ledger.write_encodings(folder.path)
+    data.prepared.ledger.write_encodings(folder.quarantine_file.with_name(ENCODINGS_FILE))
     folder.save_arguments(sections)  # last: where it stands, the next start goes on and writes none of these
     summary = data.prepared.ledger.summary()
     if summary:
