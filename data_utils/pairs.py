@@ -135,7 +135,9 @@ def _refuse_faults(list_file: Path, entries: Sequence[Entry]) -> None:
     )
 
 
-def _refuse_empty(folder: Path, ledger: Ledger) -> None:
+def _refuse_empty(folder: Path, kept: Sequence[bool], ledger: Ledger) -> None:
+    if any(kept):
+        return
     counts = Counter(entry.reason for entry in ledger)
     why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     first = next(iter(ledger))
@@ -166,6 +168,17 @@ def _fingerprint(table: pa.Table, kept: np.ndarray, settings: dict[str, Any]) ->
         batch = columns.slice(first, last + 1 - first).filter(pa.array(kept[first : last + 1]))
         digest.update(json.dumps(list(batch.to_pydict().values())).encode())
     return digest.hexdigest()
+
+
+def _load_files(
+    files: Sequence[PairFiles], data: DataArguments, picture: PictureSettings, mode: str
+) -> tuple[Dataset, Dataset]:
+    """The texts and the pictures of all records, from their caches, which are built when needed."""
+    with Workers(data.num_workers()) as workers:
+        options = CacheOptions(data.cache_path(), workers, data.overwrite_cache)
+        # The pictures first: only they are worth starting processes, which the texts then find running.
+        pictures = load_pictures(files, picture, options, max_pixels=data.max_image_pixels)
+        return load_texts(files, mode, options, encoding=data.text_encoding), pictures
 
 
 def _join_tables(
@@ -227,27 +240,21 @@ def load_pairs(
         InputError: list or folder missing, nothing usable in them, a large loss, `--on_bad_pair error` and a fault, or
             a cache folder that cannot be written.
     """
-    list_file, mode, ledger = Path(list_file), text_cleaning or data.text_cleaning, Ledger()
-    folder = PairFolder(pair_folder(pair_dir))
+    list_file, mode = Path(list_file), text_cleaning or data.text_cleaning
+    ledger, folder = Ledger(), PairFolder(pair_folder(pair_dir))
     rule = LossRule(str(list_file), needs, stops=not (data.allow_data_loss or for_prediction))
     records = read_records(list_file, labels=data.labels, ledger=ledger, for_prediction=for_prediction)
-    num_rows = len(records) if for_prediction else len(records) + len(ledger)
     if data.on_bad_pair != "error":
+        num_rows = len(records) + (0 if for_prediction else len(ledger))
         rule.check_rows(ledger.entries, num_rows, found=ledger.labels, labels=data.labels)
     files = [folder.find(record) for record in records]
-    with Workers(data.num_workers()) as workers:
-        options = CacheOptions(data.cache_path(), workers, data.overwrite_cache)
-        # The pictures first: only they are worth starting processes, which the texts then find running.
-        pictures = load_pictures(files, picture, options, max_pixels=data.max_image_pixels)
-        texts = load_texts(files, mode, options, encoding=data.text_encoding)
-
+    texts, pictures = _load_files(files, data, picture, mode)
     found = _file_faults(files, texts, pictures, folder)
     kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, ledger=ledger)
     if data.on_bad_pair == "error":
         _refuse_faults(list_file, ledger.entries)
     rule.check_files([record.guid for record in records], found.text, found.image)
-    if not any(kept):
-        _refuse_empty(folder.path, ledger)
+    _refuse_empty(folder.path, kept, ledger)
     _note_files(folder, records, texts, ledger)
 
     settings = {"labels": data.labels, "text_cleaning": mode, "picture": picture.to_dict()}
