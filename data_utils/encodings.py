@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from data_utils.errors import InputError
-from data_utils.letters import LANGUAGES, share_of_other, shares_of
+from data_utils.letters import ANY, share_of_other, shares_of
 
 _MARKS = (  # of UTF-32 first, as one of UTF-16 begins like it
     ("utf-32-le", codecs.BOM_UTF32_LE),
@@ -165,7 +165,7 @@ def _decode_wide(source: bytes, narrow: tuple[str, str] | None) -> tuple[str, st
         found = _try(source, codec)
         if found is None or _HALF.search(found[0].strip("\0").encode("utf-8", "surrogatepass")):
             continue
-        score = _score_text(_Candidate(codec, 0, LANGUAGES), piece)
+        score = _score_text(_Candidate(codec, 0, (ANY,)), piece)
         if score > highest:
             best, highest = found, score
     return best

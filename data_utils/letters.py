@@ -79,7 +79,7 @@ _COMMON = {
     "japanese": ("euc_jp", 0xB0, 0xCF),
     "korean": ("euc_kr", 0xB0, 0xC8),
 }
-LANGUAGES = (*_LATIN, *_ALPHABETS, *_COMMON)
+ANY = "any"  # language
 _COMMON_SIGN = -10.0
 _OTHER_BY_KIND = {"L": -12.0, "M": -12.0, "N": -11.0, "P": -11.0, "S": -11.0, "Z": -9.0, "C": -18.0}
 _RARE_SIGN = -15.0
@@ -88,17 +88,22 @@ _RARE_SIGN = -15.0
 @cache
 def shares_of(language: str) -> dict[str, float]:
     """Natural logarithms of the shares of characters beyond ASCII; of others `share_of_other`."""
+    if language == ANY:
+        found: dict[str, float] = {}
+        for each in (*_LATIN, *_ALPHABETS, *_COMMON):
+            found |= {letter: max(share, found.get(letter, share)) for letter, share in shares_of(each).items()}
+        return found
     if language in _LATIN:
         return _EUROPEAN | _ranked(_LATIN[language], 0.02, 6)
     if language in _ALPHABETS:
         return _EUROPEAN | _ranked(_ALPHABETS[language], 0.1, 10)
     frequent = {"chinese": _CHINESE, "traditional": _TRADITIONAL, "japanese": _KANJI, "korean": _HANGUL}[language]
     signs = {sign: math.log(0.17 / (rank + 4)) for rank, sign in enumerate(frequent)}
-    found = dict.fromkeys(_common_signs(language), _COMMON_SIGN) | signs | _EAST_ASIAN
+    shares = dict.fromkeys(_common_signs(language), _COMMON_SIGN) | signs | _EAST_ASIAN
     if language == "japanese":
-        found |= dict.fromkeys(map(chr, range(0xFF66, 0xFFA0)), -9.0)  # of half width
-        found |= _ranked(_KATAKANA, 0.02, 15) | _ranked(_KANA, 0.06, 15)
-    return found
+        shares |= dict.fromkeys(map(chr, range(0xFF66, 0xFFA0)), -9.0)  # of half width
+        shares |= _ranked(_KATAKANA, 0.02, 15) | _ranked(_KANA, 0.06, 15)
+    return shares
 
 
 @lru_cache(maxsize=100_000)

@@ -21,8 +21,7 @@ def draw_texts(language: str, count: int) -> list[str]:
 
 @pytest.mark.parametrize(("codec", "language"), CASES)
 def test_encoding_is_found_by_sixty_texts(codec, language):
-    texts = draw_texts(language, 60)
-    sources = [text.encode(codec, "ignore") for text in texts]
+    sources = [text.encode(codec, "ignore") for text in draw_texts(language, 60)]
     chosen = find_encoding(sources)
     for source in sources:
         assert decode_text(source, chosen)[0] == source.decode(codec)
