@@ -19,6 +19,7 @@ _MARKS = (  # of UTF-32 first, as one of UTF-16 begins like it
 )
 # What fits where the chosen encoding doesn't: the second of them fits everything.
 _LAST = ("cp1252", "latin-1")
+LOST = "\ufffd"
 _SEVEN_BITS = ("iso2022", "utf-7", "hz")
 # Bytes that no text has, but for the halves of characters in UTF-16.
 _HALF = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
@@ -70,6 +71,7 @@ _CANDIDATES = (  # of equal ones the first
     _Candidate("cp1257", -5, ("lithuanian", "latvian", "estonian")),
     _Candidate("cp1258", -5, ("vietnamese",)),
     _Candidate("cp874", -3, ("thai",)),
+    _Candidate("utf-8", -5, (ANY,)),  # damaged
     _Candidate("iso8859_15", -3, _WESTERN),
     _Candidate("iso8859_5", -2, _CYRILLIC),
     _Candidate("cp866", -2, _CYRILLIC),
@@ -113,7 +115,8 @@ def decode_text(source: bytes, encoding: str | None = None) -> tuple[str, str]:
     if certain is not None:
         return certain
     chosen = encoding or find_encoding([source])
-    return next(filter(None, (_try(source, codec) for codec in (chosen, *_LAST))))
+    damaged = _mend(source) if codecs.lookup(chosen).name == "utf-8" else None
+    return damaged or next(filter(None, (_try(source, codec) for codec in (chosen, *_LAST))))
 
 
 def find_encoding(sources: Iterable[bytes]) -> str | None:
@@ -176,6 +179,13 @@ def _try(source: bytes, codec: str) -> tuple[str, str] | None:
         return source.decode(codec), codec.removesuffix("-sig")
     except (UnicodeError, ValueError):
         return None
+
+
+def _mend(source: bytes) -> tuple[str, str] | None:
+    """UTF-8 that was cut within a character, or damaged, if more characters are whole; U+FFFD stands for the others."""
+    text = source.decode("utf-8", "replace")
+    lost = text.count(LOST)
+    return (text, "utf-8") if sum(character > "\x7f" for character in text) > 2 * lost else None
 
 
 def _cut(source: bytes) -> bytes:

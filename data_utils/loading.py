@@ -15,7 +15,7 @@ from datasets import Dataset, Features, Value
 from data_utils import ledger as faults
 from data_utils.bounded import MEBIBYTE, read_bounded
 from data_utils.cache import FileState, build_once, cache_key
-from data_utils.encodings import decode_text, find_encoding
+from data_utils.encodings import LOST, decode_text, find_encoding
 from data_utils.errors import InputError
 from data_utils.file_kinds import find_pointer
 from data_utils.mapping import Workers, map_to_folder
@@ -93,6 +93,8 @@ def load_text_row(row: dict[str, Any], mode: str, chosen: str | None) -> dict[st
     if pointer := find_pointer(source):
         return {**faulty, "text_detail": f"{name}: {pointer}"}
     raw, encoding = decode_text(source, chosen)
+    if encoding == chosen == "utf-8" and LOST in raw:
+        encoding = "utf-8 (damaged)"
     text = clean_text(raw, mode)
     key = text_key(raw)
     detail = None

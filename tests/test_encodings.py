@@ -94,6 +94,22 @@ def test_texts_that_do_not_fit_the_chosen_encoding_are_read_otherwise():
     assert find_encoding([b"plain", "schön".encode()]) is None
 
 
+@pytest.mark.parametrize("language", ["russian", "chinese", "french", "korean"])
+def test_utf_8_that_was_cut_within_a_character_stays_utf_8(language, make_pairs, load):
+    texts = draw_texts(language, 30)
+    sources = [text.encode() for text in texts]
+    for number in range(0, 30, 3):
+        sources[number] = sources[number] + "é€"[number % 2].encode()[:1]
+    folder = make_pairs([(str(number), "positive", source) for number, source in enumerate(sources)])
+    pairs = load(folder, text_cleaning="none")
+    found = pairs.dataset["text"][:]
+    assert pairs.text_encoding == "utf-8"
+    for number, text in enumerate(found):
+        assert text == sources[number].decode("utf-8", "replace").strip()
+    assert {encoding for _, encoding, _ in pairs.ledger.decoded} == {"utf-8 (damaged)"}
+    assert decode_text(b"caf\xe9", "utf-8") == ("café", "cp1252")
+
+
 def test_more_texts_than_are_looked_at_give_the_same_answer():
     sources = [text.encode("koi8_r") for text in draw_texts("russian", 60)]
     assert find_encoding(source for _ in range(60) for source in sources) == "koi8_r"
