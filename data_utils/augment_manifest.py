@@ -16,6 +16,7 @@ from data_utils.errors import InputError
 from data_utils.files import remove, write_text
 from data_utils.pairs import pair_folder
 from data_utils.records import is_valid_guid
+from data_utils.refusals import describe_refusal
 from data_utils.schema import read_json
 
 logger = logging.getLogger(__name__)
@@ -113,25 +114,31 @@ def publish(data_dir: Path, manifest: Mapping[str, Any], source: bytes) -> None:
         source: bytes of the list.
 
     Raises:
-        InputError: a file can't be written, or has come to be meanwhile; what was added can be undone.
+        InputError: a file can't be written, or has come to be meanwhile; what was added is taken away again.
     """
-    folder = pair_folder(data_dir)
-    _write_manifest(data_dir, {**manifest, "complete": False})
     try:
-        for copy in manifest["copies"]:
-            for name in copy["files"]:
-                _move(folder / _STAGING / name, folder / name)
-        (data_dir / _LIST_TEMPORARY).unlink(missing_ok=True)
-        with (data_dir / _LIST_TEMPORARY).open("xb") as file:
-            file.write(source)
-        _move(data_dir / _LIST_TEMPORARY, data_dir / manifest["output"]["name"])
-        (folder / _STAGING).rmdir()
-    except OSError as error:
-        raise InputError(
-            f"Cannot add the copies to {data_dir} ({error.strerror}: {error.filename}); mend that, then run "
-            f"python -m data_utils.augment --data_dir {data_dir} --undo and start again."
-        ) from error
-    _write_manifest(data_dir, {**manifest, "complete": True})
+        _write_manifest(data_dir, {**manifest, "complete": False})
+        _add_files(data_dir, manifest, source)
+        _write_manifest(data_dir, {**manifest, "complete": True})
+    except (OSError, InputError) as error:
+        undo(data_dir)
+        is_told = isinstance(error, InputError)
+        reason = (
+            str(error) if is_told else describe_refusal(error, path=data_dir) or f"{error.strerror}: {error.filename}"
+        )
+        raise InputError(f"Cannot add the copies to {data_dir}, and nothing was added. {reason}") from error
+
+
+def _add_files(data_dir: Path, manifest: Mapping[str, Any], source: bytes) -> None:
+    folder = pair_folder(data_dir)
+    for copy in manifest["copies"]:
+        for name in copy["files"]:
+            _move(folder / _STAGING / name, folder / name)
+    (data_dir / _LIST_TEMPORARY).unlink(missing_ok=True)
+    with (data_dir / _LIST_TEMPORARY).open("xb") as file:
+        file.write(source)
+    _move(data_dir / _LIST_TEMPORARY, data_dir / manifest["output"]["name"])
+    (folder / _STAGING).rmdir()
 
 
 def _write_manifest(data_dir: Path, manifest: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_utils import group_ids, load_pairs
+from data_utils import augment_manifest, group_ids, load_pairs
 from data_utils.augment import main
 from data_utils.augment_manifest import MANIFEST
 from data_utils.encodings import decode_text
@@ -416,3 +416,26 @@ def test_cell_without_end_is_one_sentence(folder, predict, capsys):
     path.write_text(path.read_text() + '"' + "x" * 200_000)
     assert run(folder, predictions=path) == 2
     assert "no line of a CSV" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["_write_manifest", "_move"])
+def test_disk_that_is_full_while_copies_are_added_leaves_the_folder_as_it_was(
+    folder, predict, monkeypatch, capsys, step
+):
+    before, table = digest(folder), predict()
+    real = getattr(augment_manifest, step)
+
+    def refuse(*arguments):
+        """The finished manifest, or the list, which come last."""
+        if (step == "_write_manifest" and arguments[1]["complete"]) or str(arguments[-1]).endswith("augmented.txt"):
+            raise OSError(28, "No space left on device")
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(augment_manifest, step, refuse)
+        assert run(folder, predictions=table) == 2
+    screen = capsys.readouterr().err
+    assert "nothing was added. Cannot write" in screen
+    assert "No space left on device" in screen
+    assert digest(folder) == before
+    assert run(folder, predictions=table) == 0
