@@ -61,8 +61,9 @@ def build_model(
         _fill_towers(model, plans, towers or {}, trust_remote_code=args.trust_remote_code)
         model.initialize_weights()
     _check_frozen_blocks(model)
-    if model.uses_text and "text" not in (towers or {}):
-        check_reading(model.text_tower, plans["text"], tokenizer)
+    # The towers that are made here for a tokenizer that is trained are known to read to the end.
+    if model.uses_text and plan.tokenizer is not None and "text" not in (towers or {}):
+        check_reading(model.text_tower, tokenizer, plan.max_length)
     return model
 
 

@@ -30,6 +30,9 @@ def check_patches(config: PreTrainedConfig, image_size: int) -> None:
             f"Pictures of {image_size} px can't be cut into patches of {patch_size} px; "
             "set --image_size to a multiple of the patch size."
         )
+    own_size = getattr(config, "image_size", None)
+    if isinstance(own_size, int) and own_size < max(1, patch_size if isinstance(patch_size, int) else 1):
+        raise InputError(f"Got the image_size {own_size} in the picture tower's settings, which is less than a patch.")
 
 
 def build_skeleton(args: ModelArguments, plan: ModelPlan) -> SentimentClassifier:

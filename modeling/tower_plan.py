@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
     AutoModel,
@@ -26,7 +25,7 @@ from transformers import (
     ViTModel,
 )
 
-from data_utils.errors import InputError
+from data_utils.errors import InputError, reason_of
 from modeling import hub
 from modeling.arguments import ModelArguments
 from modeling.sizes import bounded_build
@@ -156,12 +155,12 @@ def override_config(flag: str, config: PreTrainedConfig, values: dict[str, Any])
     """
     check_sizes(values, flag)
     for key, value in values.items():
-        if not hasattr(config, key):
+        if key.startswith("_") or not hasattr(config, key) or callable(getattr(config, key)):
             near = difflib.get_close_matches(key, list(config.to_dict()), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise InputError(f"Got {key!r} in {flag}, which {type(config).__name__} doesn't have.{hint}")
         try:
             setattr(config, key, value)
-        except StrictDataclassError as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"Got {key!r}: {value!r} in {flag}, which doesn't fit: {reason}") from error
+            config.to_dict()
+        except Exception as error:  # any: transformers checks some values by using them
+            raise InputError(f"Got {key!r}: {value!r} in {flag}, which doesn't fit: {reason_of(error)}") from error

@@ -46,7 +46,8 @@ def tower_settings(
     """
     settings = config.to_dict()
     # A float16 file would keep the tower in float16 (transformers 5); we train and save float32.
-    for key in ("dtype", "torch_dtype", "architectures", "transformers_version"):
+    # Names of another task's classes, of which there may be thousands, belong to no encoder.
+    for key in ("dtype", "torch_dtype", "architectures", "transformers_version", "id2label", "label2id"):
         settings.pop(key, None)
     # DINOv2 and its like keep a mask token for their pretraining only: a parameter that never gets a gradient.
     if "use_mask_token" in settings:

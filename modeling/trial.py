@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers import initialization as init
 
 from data_utils.errors import InputError, reason_of
+from data_utils.tokens import tokenize_batch
 from modeling.frozen import Reached
 from modeling.tower_plan import TowerPlan
 from modeling.towers import Tower
@@ -58,12 +59,16 @@ def try_texts(plan: TowerPlan, tokenizer: PreTrainedTokenizerBase | None, *, lim
     Raises:
         InputError: it can't read them, or gives no vector and tokens of its widths.
     """
-    text, pad_token_id = _example(plan, tokenizer)
-    tower = build_empty(plan)
-    try:
-        _run(tower, **_batch([text, text[:2]], pad_token_id))
-    except Exception as error:  # any: another library's code
-        raise _refusal(tower, "texts", error, TEXT_REMEDY) from error
+    if tokenizer is None:
+        text, pad_token_id = list(range(5, 13))[:limit], getattr(plan.config, "pad_token_id", None) or 0
+    else:
+        text, pad_token_id = _example(tokenizer, limit), tokenizer.pad_token_id
+    with torch.random.fork_rng(devices=[]):
+        tower = build_empty(plan)
+        try:
+            _run(tower, **_batch([text, text[:2]], pad_token_id))
+        except Exception as error:  # any: another library's code
+            raise _refusal(tower, "texts", error, TEXT_REMEDY) from error
     token = text[len(text) // 2]  # a real one: many families don't count padding
     if wanted <= limit and _embeds(tower, token, wanted):
         return limit
@@ -81,27 +86,30 @@ def _longest_text(tower: Tower, token: int, known: int, limit: int) -> int:
     return low
 
 
-def check_reading(tower: Tower, plan: TowerPlan, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_reading(tower: Tower, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
     """Whether the vector of a text depends on more than its first token, and is made of numbers.
 
     Args:
         tower: with its weights.
-        plan: of the tower.
         tokenizer: of its texts.
+        max_length: tokens to which they are cut.
 
     Raises:
         InputError: it doesn't: the encoder reads from left to right, for one; or the weights are damaged.
     """
-    text, pad_token_id = _example(plan, tokenizer)
+    text = _example(tokenizer, max_length)
     other = [*text]
-    other[len(text) // 2] = next(token for token in range(len(text) + 9) if token not in {*text, pad_token_id})
+    middle = len(text) // 2
+    other[middle] = next(token for token in (*text, 0, 1) if token != text[middle])
     was_training = tower.training
     with torch.no_grad():
-        vectors, _ = tower.eval()(**_batch([text, other], pad_token_id))
+        vectors, _ = tower.eval()(**_batch([text, other], tokenizer.pad_token_id))
     tower.train(was_training)
     name = type(tower.encoder).__name__
     if not vectors.isfinite().all():
-        raise InputError(f"{name} answers a short text with numbers that aren't finite; its weights are damaged.")
+        raise InputError(
+            f"{name} answers a short text with numbers that aren't finite: its weights or settings are wrong."
+        )
     if torch.allclose(vectors[0], vectors[1], rtol=1e-5, atol=1e-7):
         raise InputError(
             f"{name} gives texts that begin alike one vector, that of the first token, which sees no other: take the "
@@ -112,13 +120,14 @@ def check_reading(tower: Tower, plan: TowerPlan, tokenizer: PreTrainedTokenizerB
 def build_empty(plan: TowerPlan) -> Tower:
     """The tower on the CPU with weights that hold anything: what isn't written takes no memory and no time."""
     with init.no_init_weights():
-        return Tower(plan.settings()).eval()
+        return Tower(plan.settings())
 
 
 def _run(tower: Tower, **inputs: Tensor) -> None:
     first = next(iter(inputs.values()))
     with torch.no_grad():
-        vector, tokens = tower(**inputs)
+        vector, tokens = tower.train()(**inputs)  # as it will be used: dropout's settings may be wrong too
+    tower.eval()
     if vector.shape != (len(first), tower.width):
         raise ValueError(f"it gives vectors of the shape {tuple(vector.shape)}, not {(len(first), tower.width)}")
     lengths = {len(first[0])} if "input_ids" in inputs else {tokens.shape[1]}
@@ -128,11 +137,9 @@ def _run(tower: Tower, **inputs: Tensor) -> None:
         raise ValueError(f"its tokens have the width {tokens.shape[2]}, but its settings say {tower.token_width}")
 
 
-def _example(plan: TowerPlan, tokenizer: PreTrainedTokenizerBase | None) -> tuple[list[int], int]:
-    """The tokens of a short text, and that of the padding; made-up ones for a tokenizer that is trained later."""
-    if tokenizer is None:
-        return [5, 6, 7, 8, 9], getattr(plan.config, "pad_token_id", None) or 0
-    return tokenizer("It was a fine day.")["input_ids"], tokenizer.pad_token_id
+def _example(tokenizer: PreTrainedTokenizerBase, limit: int) -> list[int]:
+    """Up to eight tokens of a text."""
+    return tokenize_batch(["It was a fine day."], tokenizer, min(limit, 8))["input_ids"][0]
 
 
 def _batch(texts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, Tensor]:
