@@ -7,12 +7,13 @@ import dataclasses
 import difflib
 import itertools
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass
 from types import NoneType, UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TextIO, Union, get_args, get_origin, get_type_hints
 
 from data_utils.errors import InputError
 from data_utils.flag_hints import LAUNCHER_FLAGS, SYNONYMS
@@ -108,6 +109,11 @@ class FlagParser(argparse.ArgumentParser):
         for name in names:
             if name not in self._option_string_actions:
                 raise InputError(self._explain_unknown(name, source))
+
+    def print_help(self, file: TextIO | None = None) -> None:
+        """Once for the processes that a launcher started on this machine."""
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            super().print_help(file)
 
     def show_hidden(self) -> None:
         """From here on help tells of hidden flags too."""

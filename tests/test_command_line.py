@@ -114,6 +114,13 @@ def test_help_has_groups_and_leaves_trainer_to_help_all(capsys):
     assert len(texts["--help"].splitlines()) < 250
 
 
+def test_help_is_printed_by_one_of_the_processes_of_a_machine(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit):
+        check_command_line(["--help"])
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("words", "meant"),
     [

@@ -84,6 +84,22 @@ def test_unknown_total_slow_work_and_work_done_before(screen, clock):
     ]
 
 
+class Uncounted:
+    """Like the loader of a stream whose rows nobody counted."""
+
+    def __iter__(self):
+        return iter("ab")
+
+    def __len__(self):
+        raise TypeError("object has no len()")
+
+
+def test_stream_without_a_length_is_gone_through(screen, clock):
+    stream = screen(False)
+    assert list(progress(Uncounted(), description="x", unit="rows")) == ["a", "b"]
+    assert stream.getvalue().startswith("x: 2 rows")
+
+
 def test_work_that_fails_has_no_end(screen, clock):
     stream = screen(False)
     items = progress(map(int, ["1", "2", "three"]), description="x", unit="rows", total=3)
