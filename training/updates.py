@@ -23,7 +23,7 @@ def check_updates(num_rows: int, args: SentimentTrainingArguments) -> None:
     """
     if _count_batches(num_rows, args):
         return
-    largest = num_rows // (1 if args.accelerator_config.split_batches else args.world_size)
+    largest = num_rows // args.world_size
     advice = f"take at most {largest}" if largest else f"launch at most {num_rows} processes"
     processes = "" if args.world_size == 1 else f" on each of {args.world_size} processes"
     raise InputError(
@@ -60,6 +60,4 @@ def warn_of_idle_updates(num_rows: int, args: SentimentTrainingArguments) -> Non
 def _count_batches(num_rows: int, args: SentimentTrainingArguments) -> int:
     """Batches of each rank in an epoch, as accelerate deals them."""
     size, ranks = args.per_device_train_batch_size, args.world_size
-    if args.accelerator_config.split_batches:  # each batch is shared among the ranks
-        ranks = 1
     return num_rows // size // ranks if args.dataloader_drop_last else -(-num_rows // (size * ranks))
