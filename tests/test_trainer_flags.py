@@ -29,7 +29,8 @@ REFUSED = {
     "do_train": ("false", "train.py trains, always"),
     "enable_jit_checkpoint": ("true", "SIGTERM"),
     "eval_do_concat_batches": ("false", "--eval_accumulation_steps"),
-    "fsdp_config": ('{"fsdp_version": 2}', "without --fsdp"),
+    "fsdp": ("full_shard", "accelerate_configs/fsdp.yaml"),
+    "fsdp_config": ('{"fsdp_version": 2}', "accelerate_configs/fsdp.yaml"),
     "hub_always_push": ("true", "hf upload"),
     "hub_model_id": ("me/model", "hf upload"),
     "hub_private_repo": ("true", "without --report_to trackio"),
@@ -59,7 +60,6 @@ REFUSED_HERE = {
     "accelerator_config": ('{"split_batches": true}', "changes the rows of an update"),
     "ddp_backend": ("gloo", "one process"),
     "deepspeed": ("nowhere.json", "accelerate launch"),
-    "fsdp": ("full_shard", "several accelerators"),
     "local_rank": ("3", "LOCAL_RANK"),
     "report_to": ("tensorbord", "Did you mean tensorboard?"),
 }

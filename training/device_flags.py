@@ -23,7 +23,7 @@ _CHECKPOINTING = (
     *("preserve_rng_state", "determinism_check", "debug", "early_stop"),
 )
 # Of the flags that take JSON, those that take the path of a file as well.
-_PATHS = ("accelerator_config", "fsdp_config", "deepspeed")
+_PATHS = ("accelerator_config", "deepspeed")
 _ACCUMULATION = "gradient_accumulation_kwargs"
 # What --accelerator_config may say: the values that keep the rows of an update, and their order.
 _ACCELERATOR: dict[str, tuple[Any, ...]] = {
@@ -38,18 +38,12 @@ _ACCELERATOR: dict[str, tuple[Any, ...]] = {
 
 def check_launch_flags(args: SentimentTrainingArguments) -> None:
     """`InputError` for flags that need another launch; `args` are as given."""
-    alone = launched_world_size() == 1
-    if args.fsdp and (alone or not torch.accelerator.is_available()):
-        raise InputError(
-            "Got --fsdp, which shards a model over several accelerators: launch with accelerate_configs/fsdp.yaml on a "
-            "machine that has them, in place of the flag."
-        )
     if args.deepspeed and "RANK" not in os.environ:
         raise InputError(
             "Got --deepspeed in a process that no launcher started; start it with accelerate launch --config_file "
             "accelerate_configs/zero2.yaml, in place of the flag."
         )
-    if args.ddp_backend is not None and alone:
+    if args.ddp_backend is not None and launched_world_size() == 1:
         raise InputError(f"Got --ddp_backend {args.ddp_backend}, and one process; leave it out, or launch several.")
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     if args.local_rank not in (-1, rank):
@@ -62,7 +56,7 @@ def check_device_flags(args: SentimentTrainingArguments) -> None:
     """`InputError` for what --accelerator_config, --activation_checkpointing_kwargs or --torch_compile can't do."""
     _check_accelerator(read_object("accelerator_config", args.accelerator_config))
     _check_checkpointing(read_object("activation_checkpointing_kwargs", args.activation_checkpointing_kwargs))
-    for name in ("lr_scheduler_kwargs", "fsdp_config", "deepspeed"):
+    for name in ("lr_scheduler_kwargs", "deepspeed"):
         read_object(name, getattr(args, name))
     if args.torch_compile or args.torch_compile_backend or args.torch_compile_mode:
         _check_compiler(args.torch_compile_backend or "inductor", args.torch_compile_mode)

@@ -13,6 +13,7 @@ from modeling.choices import FUSIONS, frozen_modalities
 from training.flags import CLASS_WEIGHTS
 
 _PUSH = "what would be uploaded is the folder of checkpoints; upload the model afterwards: hf upload NAME RUN/model"
+_FSDP = "the launch says how a model is sharded: accelerate launch --config_file accelerate_configs/fsdp.yaml"
 _LIGER = "these kernels replace layers of language models, which classifiers lack; take --bf16, or --torch_compile"
 _METRICS = "the figures need the answers to all rows at once; --eval_accumulation_steps spares the device's memory"
 # What any value but the default is answered with.
@@ -29,6 +30,8 @@ REFUSED: Mapping[str, str] = {
     "do_train": "train.py trains, always; to evaluate a run take evaluate.py RUN",
     "enable_jit_checkpoint": "SIGTERM and SIGUSR1 end a training with a checkpoint already",
     "eval_do_concat_batches": _METRICS,
+    "fsdp": _FSDP,
+    "fsdp_config": _FSDP,
     "hub_always_push": _PUSH,
     "hub_model_id": _PUSH,
     "hub_revision": _PUSH,
@@ -103,7 +106,6 @@ NEEDED: Mapping[str, Need] = {
     "dataloader_multiprocessing_context": _WORKERS,
     "dataloader_persistent_workers": _WORKERS,
     "dataloader_prefetch_factor": _WORKERS,
-    "fsdp_config": Need(lambda args: bool(args.fsdp), "--fsdp"),
     "hub_private_repo": _TRACKIO,
     "project": _TRACKIO,
     "trackio_bucket_id": _TRACKIO,
