@@ -110,6 +110,22 @@ def test_answers_and_probabilities_are_written_both_or_not_at_all(
     assert written.count("p0,") == 2
 
 
+def test_streamed_answers_without_room_for_their_probabilities_leave_nothing(
+    tiny_run: RunFolder, write_shards, numbered_rows, evaluate_main, refuses, tmp_path
+):
+    shards = write_shards([(guid, "null") for guid, _ in numbered_rows(30)], "--for_prediction")
+    output = tmp_path / "answers" / "test.csv"
+    words = [tiny_run.path, "--predict", shards, "--streaming", "--output", output]
+    evaluate_main(*words)
+    size, expected = output.stat().st_size, output.read_bytes()
+    shutil.rmtree(output.parent)
+    sentence = refuses(size + 50, lambda: evaluate_main(*words))
+    assert f"Cannot write {output} (File too large" in sentence
+    assert names(output.parent) == []
+    evaluate_main(*words)
+    assert output.read_bytes() == expected
+
+
 def test_shards_without_room_are_written_afterwards(make_pairs, numbered_rows, tmp_path, capfd):
     folder = make_pairs(numbered_rows(12))
     words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / "shards"), "--rows_per_shard", "6"]
