@@ -61,7 +61,7 @@ class MachineError(RankError):
 def find_refusal(error: BaseException) -> tuple[int, str | None] | None:
     """The number in `REMEDIES` of what the machine refused, and the path if it was told; None for another error."""
     chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+    while (cause := _cause_of(chain[-1])) is not None and cause not in chain:
         chain.append(cause)
     for each in chain:
         if isinstance(each, OSError) and each.errno in REMEDIES:
@@ -72,11 +72,20 @@ def find_refusal(error: BaseException) -> tuple[int, str | None] | None:
     return None
 
 
+def _cause_of(error: BaseException) -> BaseException | None:
+    """What an error was made of; another kind's that came while one was handled is a fault of its own."""
+    return error.__cause__ or (error.__context__ if _is_of_library(error) else None)
+
+
+def _is_of_library(error: BaseException) -> bool:
+    return isinstance(error, OSError | RuntimeError) or type(error).__module__.startswith("safetensors")
+
+
 def _read_number(error: BaseException) -> int | None:
     """Of a library's own kind of error, by its words."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
-    if not (isinstance(error, OSError | RuntimeError) or type(error).__module__.startswith("safetensors")):
+    if not _is_of_library(error):
         return None
     text = str(error)
     if (found := _NUMBER.search(text)) and int(found[1]) in REMEDIES:

@@ -13,7 +13,7 @@ import pytest
 from torch import distributed
 
 from data_utils import sample, shard
-from data_utils.refusals import MachineError
+from data_utils.refusals import MachineError, describe_refusal
 from evaluation.run_folder import RunFolder
 from training.checkpoints import list_checkpoints
 from training.universal import _converted
@@ -171,3 +171,13 @@ def test_only_a_full_disk_ends_the_conversion_of_a_checkpoint(error, alone, tmp_
             assert not folder.exists()
         assert f"{checkpoint} can't be converted: KeyError: 'param_shapes'" in caplog.text
     assert names(tmp_path) == ["checkpoint-2"]
+
+
+def test_fault_of_the_program_beside_a_refusal_is_not_hidden_by_it():
+    refusal, fault = PermissionError(13, "Permission denied", "file"), KeyError("name")
+    fault.__context__ = refusal
+    assert describe_refusal(fault) is None
+    assert "file (Permission denied)" in describe_refusal(refusal)
+    library = RuntimeError("it can't be written")
+    library.__context__ = refusal
+    assert describe_refusal(library) == describe_refusal(refusal)
