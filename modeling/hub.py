@@ -51,7 +51,10 @@ def load_config(name: str, *, trust_remote_code: bool) -> PreTrainedConfig:
 
 def load_tokenizer(name: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub name. Raises `InputError` if it can't be had."""
-    return from_hub(AutoTokenizer.from_pretrained, name, trust_remote_code=trust_remote_code)
+    tokenizer = from_hub(AutoTokenizer.from_pretrained, name, trust_remote_code=trust_remote_code)
+    with clear_faults(name, REMEDIES):
+        tokenizer("a short text")  # what its files lack, or have wrong, may come to light no earlier
+    return tokenizer
 
 
 def load_image_processor(name: str, *, trust_remote_code: bool) -> BaseImageProcessor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
@@ -12,6 +12,7 @@ from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_S
 
 from data_utils.errors import InputError
 from data_utils.pictures import PictureSettings
+from data_utils.schema import Within, check_types
 from modeling import hub
 from modeling.arguments import DEFAULT_CLIP_NAME, DEFAULT_TEXT_NAME, DEFAULT_VISION_NAME, ModelArguments
 from modeling.configuration import SentimentConfig
@@ -23,6 +24,7 @@ from modeling.trial import try_pictures, try_texts
 BICUBIC, BILINEAR = 3, 2  # Pillow's codes, as in preprocessor_config.json
 DEFAULT_MAX_LENGTH = 128
 COMPOSED_PROJECTION_DIM = 512  # as in VisionTextDualEncoderConfig
+Channels = Annotated[list[Annotated[float, Within(-1e6, 1e6)]], Within(1, 3)]
 MAX_IMAGE_SIZE = 4_096
 MAX_TEXT_LENGTH = 16_384  # tokens, where neither tower nor tokenizer has a limit below it
 
@@ -161,8 +163,10 @@ def _picture(
     """Picture settings, mean and std: the named model's own, else its architecture's."""
     if name is not None:
         processor = hub.load_image_processor(name, trust_remote_code=args.trust_remote_code)
-        size, shortest, resample = _processor_geometry(name, processor)
-        mean, std = processor.image_mean, processor.image_std
+        with hub.clear_faults(name, hub.REMEDIES):
+            size, shortest, resample = _processor_geometry(name, processor)
+            mean, std = list(processor.image_mean), list(processor.image_std)
+            check_types([mean, std], list[Channels], f"The image processor of {name!r}", remedy="choose another one")
     elif args.model == "clip":
         size, shortest, resample, mean, std = 224, 224, BICUBIC, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
     else:

@@ -15,7 +15,7 @@ Seed = Annotated[int, Within(-(2**63), 2**64)]
 # A sweep writes a list where its trials differ.
 Swept = float | list[float | None] | None
 Side = Annotated[int, Within(1, 4096)]
-Scale = Annotated[list[Annotated[float, Within(1e-6, 1e6)]], Within(3, 3)]
+Scale = Annotated[list[Annotated[float, Within(1e-6, 1e6)]], Within(1, 3)]
 
 
 class TrainingSection(TypedDict, total=False):
@@ -83,7 +83,7 @@ class ModelFile(TypedDict, total=False):
     text_tower: TowerSettings | None
     vision_tower: TowerSettings | None
     picture: Picture
-    image_mean: Annotated[list[Annotated[float, Within(-1e6, 1e6)]], Within(3, 3)]
+    image_mean: Annotated[list[Annotated[float, Within(-1e6, 1e6)]], Within(1, 3)]
     image_std: Scale
     id2label: Annotated[dict[str, Name], Within(2, 10_000)]
     max_length: Annotated[int, Within(2, 32_768)]

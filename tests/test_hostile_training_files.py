@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from evaluation.folds_folder import FoldsFolder
 from evaluation.run_folder import RunFolder
 from evaluation.sweep_folder import SweepFolder
 from training import checkpoints
+from training.pickles import check_pickles
 from training.resume import find_checkpoint
 
 STATE = {
@@ -136,6 +138,20 @@ def test_pickles_of_a_checkpoint_run_no_code(
         manifest["files"][name] = len(files[name])
         manifest["digests"][name] = checkpoints.hash_content(folder / name)
         (folder / checkpoints.MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "global_step1/zero_pp_rank_0_mp_rank_00_optim_states.pt"])
+def test_pickles_are_looked_at_before_deepspeed_loads_them(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"step": torch.ones(2), "rates": [0.1], "names": OrderedDict(a=1)}, path)
+    check_pickles(tmp_path)
+    torch.save({"step": Path("/")}, path)
+    with pytest.raises(InputError, match="would run pathlib"):
+        check_pickles(tmp_path)
+    path.write_bytes(b"no archive")
+    with pytest.raises(InputError, match="is damaged"):
+        check_pickles(tmp_path)
 
 
 def test_damaged_trials_are_dropped(tmp_path: Path) -> None:

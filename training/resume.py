@@ -21,6 +21,7 @@ from training import checkpoints
 from training.arguments import SentimentTrainingArguments
 from training.data import TrainingData
 from training.flags import LATEST
+from training.pickles import check_pickles
 from training.stream_data import StreamedData
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | N
             f"{checkpoint} was written with --save_only_model: there is no optimizer or schedule to go on with. "
             "Start anew, or name a checkpoint that has them."
         )
+    check_pickles(checkpoint)
     read_json(checkpoint / TRAINER_STATE_NAME, StateFile, remedy="use an earlier checkpoint")
     _check_update_flags(checkpoint, manifest.update_flags, args.update_flags)
     args.keep_global_batch_size(manifest.global_batch_size)
