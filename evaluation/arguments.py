@@ -165,7 +165,11 @@ def build_parser() -> FlagParser:
     common.add_argument(
         "--mixed_precision", choices=MIXED_PRECISIONS, help="default: the launcher's, else as in training"
     )
-    common.add_argument("--cache_dir", metavar="DIR", help="for the prepared data (default: the usual folder; the training's own must be named)")
+    common.add_argument(
+        "--cache_dir",
+        metavar="DIR",
+        help="for the prepared data (default: the usual one; the training's own must be named)",
+    )
     common.add_argument(
         "--trust_remote_code",
         action="store_true",
