@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from evaluating import save_run
 from tiny import LABELS, SIZES, TOKENIZER
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
@@ -177,3 +179,17 @@ def test_run_folder_runs_no_code_of_its_tokenizer(
     assert not always_yes
     evaluate_main(run.path, "--trust_remote_code")
     assert marker.exists()
+
+
+def test_every_loading_says_whether_code_is_trusted() -> None:
+    folders = ("data_utils", "modeling", "evaluation", "run_files", "training", "benchmarks")
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    silent, spoken = [], 0
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("from_pretrained", "from_config"):
+                says = any(keyword.arg in ("trust_remote_code", None) for keyword in node.keywords)
+                spoken += says
+                silent += [] if says else [f"{path}:{node.lineno}"]
+    assert silent == []
+    assert spoken >= 5

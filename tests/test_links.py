@@ -96,7 +96,8 @@ def test_lock_that_is_no_file_is_told_in_one_sentence(
     capsys: pytest.CaptureFixture[str],
     kind: str,
 ) -> None:
-    lock = tmp_path / ".run.lock"
+    lock = tmp_path / "run" / ".lock"
+    lock.parent.mkdir()
     if kind == "folder":
         lock.mkdir()
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,6 +92,6 @@ def _name(folder: Path) -> Path:
 
 def _find_free(prefix: str) -> Path:
     number = 1
-    while (path := Path(f"{prefix}{number}")).exists():
+    while os.path.lexists(path := Path(f"{prefix}{number}")):
         number += 1
     return path
