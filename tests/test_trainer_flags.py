@@ -78,7 +78,7 @@ ABSURD = {
     "--eval_steps 5": "without --eval_strategy steps",
     "--save_steps 5": "without --save_strategy steps",
     "--eval_strategy no --eval_delay 1": "without --eval_strategy",
-    "--folds 1000000000": "it takes 2 to 10,000",
+    "--folds 1000000000": "at most 10,000",
     "--folds 3 --seeds 1000000000": "3,000,000,000 trainings",
     "--dataloader_num_workers 1000000": "at most 512",
     "--dataloader_persistent_workers": "without --dataloader_num_workers",

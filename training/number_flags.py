@@ -85,7 +85,7 @@ NUMBERS: Mapping[str, Numbers] = {
     "eval_steps": _RHYTHM,
     "save_steps": _RHYTHM,
     "data_seed": Numbers(0, MAX_SEED, f"allowed is 0 to {MAX_SEED}"),
-    "folds": Numbers(2, MAX_TRAININGS, f"it takes 2 to {MAX_TRAININGS:,}, or is left out"),
+    "folds": Numbers(2, MAX_TRAININGS, f"it takes 2 or more, at most {MAX_TRAININGS:,}, or is left out"),
 }
 _WHOLE_ABOVE_1 = ("warmup_steps", "logging_steps", "eval_steps", "save_steps")
 
