@@ -10,12 +10,13 @@ from families import FAMILIES, flags_for, save_family, small_config, train_and_s
 from data_utils.errors import InputError
 
 WORKING = (
-    "albert bert camembert deberta-v2 distilbert electra funnel mpnet mt5 roberta t5 xlnet beit convnext deit dinov2 "
+    "albert bert camembert deberta-v2 distilbert electra mpnet mt5 roberta t5 xlnet beit convnext deit dinov2 "
     "dinov3_vit focalnet resnet swin vit chinese_clip clip siglip"
 )
 REFUSED = {
     "bart": "no text encoder alone",
     "bros": "BrosModel (bros) can't serve as an encoder of texts: You have to specify bbox",
+    "funnel": "FunnelModel (funnel) can't serve as an encoder of texts of 4 tokens",
     "gpt2": "gives texts that begin alike one vector",
     "groupvit": "choose a model like CLIP or SigLIP",
     "hgnet_v2": "HGNetV2",

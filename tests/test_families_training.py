@@ -13,7 +13,7 @@ import train
 @pytest.mark.parametrize("flags", [["--freeze", "none"], ["--freeze", "both", "--cache_features", "true"]])
 @pytest.mark.parametrize(
     ("text", "picture"),
-    [("t5", "swin"), ("funnel", "resnet"), ("xlnet", "focalnet"), ("longformer", "convnext")],
+    [("t5", "swin"), ("deberta-v2", "resnet"), ("xlnet", "focalnet"), ("longformer", "convnext")],
 )
 def test_families_train_on_rows(text, picture, flags, sample, tmp_path):
     for family in (text, picture):
