@@ -21,6 +21,7 @@ from evaluation.statistics import bootstrap_intervals
 from evaluation.sweep_summary import FIGURES, spread_figures
 
 SECTION = "folds"
+MAX_MEMBERS = 100_000
 OUT_OF_FOLD_FILE = "predictions_oof.csv"
 
 
@@ -52,7 +53,11 @@ class FoldsFolder(RunFolder):
         """The cross-validated run at `path`; None if it isn't one."""
         run = RunFolder(path)
         section = run.load_arguments().get(SECTION) if run.is_run() else None
-        return None if section is None else cls(path, section["seeds"], section["num_folds"])
+        if section is None:
+            return None
+        if section["num_folds"] * len(section["seeds"]) > MAX_MEMBERS:
+            raise InputError(f"{run.config_file} has over {MAX_MEMBERS:,} trainings under folds; copy it again.")
+        return cls(path, section["seeds"], section["num_folds"])
 
     def split_file_of(self, fold: int) -> Path:
         """The split of a fold: its rows are the test part."""

@@ -40,8 +40,8 @@ class EnvironmentSection(TypedDict, total=False):
 class FoldsSection(TypedDict):
     """Of config.yaml of a cross-validated run."""
 
-    num_folds: Annotated[int, Within(2, 1000)]
-    seeds: Annotated[list[Seed], Within(1, 1000)]
+    num_folds: Annotated[int, Within(2, 10_000)]
+    seeds: Annotated[list[Seed], Within(1, 10_000)]
     sha256: NotRequired[Name]
 
 

@@ -207,12 +207,17 @@ def test_files_of_other_trainings_are_noticed(make_run: Callable[..., str]) -> N
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "Cannot read"), ("[]", "is not one of"), ('{"training": 5}', "is not one of"), ("\xff", "Cannot read")],
+    [
+        ("{", "is no JSON"),
+        ("[]", "has a list, where a map belongs"),
+        ('{"training": 5}', "has training: 5, where a map or nothing belongs"),
+        ("\xff", "is no JSON"),
+    ],
 )
 def test_damaged_metrics_are_named(make_run: Callable[..., str], content: str, message: str) -> None:
     paths = [make_run("a", draw_probabilities(2, 3)), make_run("b", draw_probabilities(1, 4))]
     (Path(paths[1]) / "metrics.json").write_text(content, encoding="latin-1")
-    with pytest.raises(InputError, match=rf"{message}.*metrics\.json|metrics\.json.*{message}"):
+    with pytest.raises(InputError, match=rf"metrics\.json {message}"):
         compare_runs(paths)
 
 

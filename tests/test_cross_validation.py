@@ -215,7 +215,7 @@ def test_damaged_figures_of_a_member_are_named(root, tmp_path, capfd):
             )
         )
     assert ending.value.code == 2
-    assert f"{damaged} is damaged" in capfd.readouterr().err
+    assert f"{damaged} is no JSON" in capfd.readouterr().err
 
 
 def test_training_moves_a_run_of_folds_aside_even_where_it_should_go_on(root, tmp_path):

@@ -122,7 +122,7 @@ def test_wrong_values_in_every_place(folder: Folder, name: str) -> None:
         ("config.yaml", ("data", "data_dir"), "a\0b", ["data_dir", "a text"]),
         ("config.yaml", ("environment",), [], ["environment", "a list", "a map"]),
         ("config.yaml", ("environment", "mixed_precision"), "fp4", ["mixed_precision", "'fp4'", "bf16"]),
-        ("config.yaml", ("folds",), {"num_folds": 10**9, "seeds": [1]}, ["folds.num_folds", "1000000000", "1,000"]),
+        ("config.yaml", ("folds",), {"num_folds": 10**9, "seeds": [1]}, ["folds.num_folds", "1000000000", "10,000"]),
         ("split.json", ("train",), {"a": 1}, ["train", "a map", "a list"]),
         ("model/config.json", ("picture",), None, ["picture", "None", "a map"]),
         ("model/config.json", ("picture", "image_size"), 10**6, ["picture.image_size", "4,096"]),
