@@ -1,6 +1,7 @@
 # make quickstart   set-up, sample data, a small training run, its ablation and predictions
 # make test         set-up and all tests but the slow ones        make test-all   those too
 # make test-matrix  the slow ones of the launches: 20 random kills per strategy, every strategy x architecture, machines
+# make test-fuzz    20,000 damaged files over all readers: each a value or one sentence
 # make bench        set-up and all measurements of speed: docs/performance.md
 # make lint         ruff's checks and format                      make format     repairs what it can
 # make venv         set-up only: .venv with requirements.txt
@@ -16,7 +17,7 @@ SAMPLE := data/sample
 RUN := runs/quickstart
 
 .DELETE_ON_ERROR:
-.PHONY: help venv dev quickstart test test-all test-matrix bench lint format
+.PHONY: help venv dev quickstart test test-all test-matrix test-fuzz bench lint format
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -61,6 +62,9 @@ test-all: dev
 test-matrix: dev
 	$(BIN)/python -m pytest -m slow -s tests/test_resume.py tests/test_strategies.py tests/test_multi_node.py \
 	    tests/test_accelerate_configs.py tests/test_slurm.py
+
+test-fuzz: dev
+	$(BIN)/python -m pytest -m fuzz tests/test_fuzz.py
 
 bench: venv
 	$(BIN)/python -m benchmarks
