@@ -122,7 +122,7 @@ def _read_all(
         except EXPECTED as error:
             if not str(error).strip():
                 wrong = f"{reader.name}, seed {seed}: an empty message"
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # panics of Rust are no Exception
             place = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__}: {error}"[:200]
             wrong = f"{reader.name}, seed {seed}: {reason!r} in {Path(place.filename).name}:{place.lineno}"
