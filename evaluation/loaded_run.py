@@ -35,6 +35,7 @@ from data_utils.shard_set import find_shards
 from data_utils.split_file import Split
 from data_utils.stream_cache import load_part
 from data_utils.stream_rows import RowPreparer
+from data_utils.tokens import tokenize_batch
 from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier, SentimentConfig
 from modeling.fusion import get_fusion_head
@@ -246,7 +247,7 @@ def load_run(
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: SentimentConfig) -> None:
     """Any exception where the tokenizer can't be used, or isn't the text tower's."""
-    tokenizer(["a", "a b"], truncation=True, max_length=config.max_length)
+    tokenize_batch(["a", "a b " * min(config.max_length, 1000)], tokenizer, config.max_length)
     if tokenizer.pad_token_id is None:
         raise ValueError("its tokenizer has no padding token")
     largest = max([*tokenizer.get_vocab().values(), tokenizer.pad_token_id])

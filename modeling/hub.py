@@ -112,7 +112,9 @@ def clear_faults(name: str | Path, remedy: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":  # a panic of Rust's code
+            raise
         if "trust_remote_code=True" in str(error):
             raise InputError(
                 f"{str(name)!r} brings program code of its own (auto_map in its .json files), which is not run. Take "
