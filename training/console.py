@@ -23,8 +23,8 @@ from training.signals import REQUEUE_CODE, Interrupted
 INTERRUPTED_CODE = 130  # 128 and the number of SIGINT, as of a shell
 RESUME = "the same command and --resume_from_checkpoint latest"
 GO_ON = f"then go on with {RESUME}"
-# After this long a launcher has ended the other ranks of the first one that met an error.
-SECONDS_TO_BE_ENDED = 3
+# After this long the first rank of a machine has said what all of them met, and its launcher has ended the others.
+SECONDS_TO_BE_ENDED = 10
 PACKAGES = ("data_utils", "modeling", "training", "evaluation")
 
 
@@ -77,6 +77,8 @@ def clear_errors() -> Iterator[None]:
             show_error(error)
         elif find_refusal(error) is not None:
             _write_refusal(str(error))
+        else:  # a launcher that sees this rank end ends the one that speaks, which may be slower
+            time.sleep(SECONDS_TO_BE_ENDED)
         leave_ranks(2)
     except MachineError as error:
         _write_refusal(str(error))
