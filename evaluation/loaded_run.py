@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from data_utils import (
     DataArguments,
@@ -40,6 +40,7 @@ from evaluation.run_folder import RunFolder
 from modeling import SentimentClassifier, SentimentConfig
 from modeling.fusion import get_fusion_head
 from modeling.hub import check_files, clear_faults
+from modeling.untrusted import load_tokenizer
 from run_files.model_file import check_model_file
 
 T = TypeVar("T")
@@ -232,7 +233,7 @@ def load_run(
     check_files(folder.model_dir)
     check_model_file(folder.model_dir / "config.json")
     config = _load(SentimentConfig.from_pretrained, folder.model_dir)
-    tokenizer = _load(AutoTokenizer.from_pretrained, folder.model_dir, trust_remote_code=trust_remote_code)
+    tokenizer = _load(load_tokenizer, folder.model_dir, trust_remote_code=trust_remote_code)
     with clear_faults(folder.model_dir, DAMAGED):
         _check_tokenizer(tokenizer, config)
     return LoadedRun(

@@ -17,7 +17,6 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -27,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from data_utils.errors import InputError
 from data_utils.refusals import describe_refusal, refuse_unreadable
-from modeling.untrusted import check_sizes, drop_code
+from modeling import untrusted
 
 T = TypeVar("T")
 REMEDIES = (
@@ -41,17 +40,19 @@ TEXTS, MAX_TEXT = (".json", ".txt", ".model", ".jinja", ".py"), 2**28
 def load_config(name: str, *, trust_remote_code: bool) -> PreTrainedConfig:
     """The configuration of a folder or hub name. Raises `InputError` if it can't be had."""
     settings, _ = from_hub(PreTrainedConfig.get_config_dict, name, trust_remote_code=trust_remote_code)
-    check_sizes(settings, repr(name))  # first of all: some configurations make a list with an entry for each layer
+    untrusted.check_sizes(
+        settings, repr(name)
+    )  # first of all: some configurations make a list with an entry for each layer
     config = from_hub(AutoConfig.from_pretrained, name, trust_remote_code=trust_remote_code)
     if not trust_remote_code:
         with clear_faults(name, REMEDIES):
-            drop_code(config)
+            untrusted.drop_code(config)
     return config
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub name. Raises `InputError` if it can't be had."""
-    tokenizer = from_hub(AutoTokenizer.from_pretrained, name, trust_remote_code=trust_remote_code)
+    tokenizer = from_hub(untrusted.load_tokenizer, name, trust_remote_code=trust_remote_code)
     with clear_faults(name, REMEDIES):
         tokenizer("a short text")  # what its files lack, or have wrong, may come to light no earlier
     return tokenizer
@@ -59,6 +60,8 @@ def load_tokenizer(name: str, *, trust_remote_code: bool) -> PreTrainedTokenizer
 
 def load_image_processor(name: str, *, trust_remote_code: bool) -> BaseImageProcessor:
     """The image processor of a folder or hub name, in its Pillow version. Raises `InputError` if it can't be had."""
+    if not trust_remote_code:
+        from_hub(untrusted.check_image_processor, name)
     return from_hub(AutoImageProcessor.from_pretrained, name, trust_remote_code=trust_remote_code, backend="pil")
 
 
@@ -83,7 +86,7 @@ def from_hub(load: Callable[..., T], name: str, **options: Any) -> T:
     Args:
         load: a `from_pretrained`.
         name: folder or hub name.
-        options: of `load`; trust_remote_code must be among them.
+        options: of `load`; trust_remote_code must be among them for a `from_pretrained`.
 
     Raises:
         InputError: the folder or name doesn't exist, lacks what is asked for, or the hub can't be reached.

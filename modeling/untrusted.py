@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
+import transformers
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from data_utils.errors import InputError
 
@@ -51,6 +55,42 @@ def _numbers(key: str, value: Any) -> list[tuple[str, int]]:
         elif isinstance(value, int) and not isinstance(value, bool):
             found.append((key, value))
     return found
+
+
+def load_tokenizer(source: str | Path, *, local_files_only: bool, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """`AutoTokenizer.from_pretrained` of no other class than a tokenizer's; any exception where that fails."""
+    if not trust_remote_code:
+        settings, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local_files_only)
+        for part in (settings, get_tokenizer_config(source, local_files_only=local_files_only)):
+            _check_class("tokenizer_class", part.get("tokenizer_class"), PreTrainedTokenizerBase)
+    options = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
+    return AutoTokenizer.from_pretrained(source, **options)
+
+
+def check_image_processor(source: str, *, local_files_only: bool) -> None:
+    """`ValueError` where the files would have another class be loaded as image processor; OSError without files."""
+    settings, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local_files_only)
+    processor, _ = BaseImageProcessor.get_image_processor_dict(source, local_files_only=local_files_only)
+    for part in (settings, processor):
+        for key in ("image_processor_type", "feature_extractor_type"):
+            _check_class(key, part.get(key), BaseImageProcessor)
+
+
+def _check_class(key: str, name: Any, kind: type) -> None:
+    """`ValueError` for a class of transformers that is no `kind`.
+
+    Libraries call `from_pretrained` of whatever class is named, an AutoProcessor, say, which then asks on the terminal
+    whether to run foreign code. A name that transformers hasn't does no harm, nor does one whose library is missing.
+    """
+    # The spellings that libraries try in turn.
+    names = {str(name), stem := re.sub("(Fast)+$", "", str(name)), stem.replace("FeatureExtractor", "ImageProcessor")}
+    if kind is BaseImageProcessor:
+        names = {each for each in names if not each.endswith("FeatureExtractor")}
+    for each in names:
+        found = getattr(transformers, each, None)
+        is_kind = isinstance(found, type) and (issubclass(found, kind) or getattr(found, "is_dummy", False))
+        if found is not None and not is_kind:
+            raise ValueError(f"its {key} is {name!r}, which is no {kind.__name__} of transformers")
 
 
 def drop_code(config: PreTrainedConfig) -> None:

@@ -117,6 +117,61 @@ def test_unknown_class_of_an_image_processor_is_refused(clip: Path, always_yes: 
     assert not always_yes
 
 
+@pytest.mark.parametrize(
+    ("file", "key", "name"),
+    [
+        ("tokenizer_config.json", "tokenizer_class", "AutoProcessor"),
+        ("tokenizer_config.json", "tokenizer_class", "AutoProcessorFastFast"),
+        ("tokenizer_config.json", "tokenizer_class", "RagTokenizer"),
+        ("config.json", "tokenizer_class", "AutoImageProcessor"),
+        ("preprocessor_config.json", "image_processor_type", "AutoProcessor"),
+        ("preprocessor_config.json", "image_processor_type", "AutoModelFast"),
+        ("preprocessor_config.json", "feature_extractor_type", "AutoFeatureExtractor"),
+        ("config.json", "image_processor_type", "AutoProcessor"),
+    ],
+)
+def test_classes_that_would_ask_are_no_way_in(
+    clip: Path, always_yes: list[str], file: str, key: str, name: str
+) -> None:
+    marker = plant(clip)
+    maps = {auto: ref for each in MAPS.values() for auto, ref in each.items()}
+    maps |= {"AutoProcessor": "code.ForeignProcessor", "AutoFeatureExtractor": "code.ForeignProcessor"}
+    (clip / "processor_config.json").write_text(json.dumps({"auto_map": maps}))
+    if file != "tokenizer_config.json":
+        change(clip / "preprocessor_config.json", image_processor_type=None, auto_map=maps)
+        change(clip / "tokenizer_config.json", tokenizer_class=None)
+    change(clip / file, **{key: name})
+    with pytest.raises(InputError, match=f"its {key} is '{name}', which is no") as error:
+        build(clip)
+    assert "\n" not in str(error.value)
+    assert not marker.exists()
+    assert not always_yes
+
+
+@pytest.mark.parametrize("name", ["AutoProcessor", "BertModel"])
+def test_run_folder_names_no_other_class_than_a_tokenizer(
+    tiny_pairs: Path,
+    tmp_path: Path,
+    evaluate_main: Callable[..., None],
+    always_yes: list[str],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    run = save_run(tmp_path / "run", tiny_pairs)
+    marker = plant(run.model_dir)
+    change(run.model_dir / "tokenizer_config.json", tokenizer_class=name)
+    auto_map = {"AutoProcessor": "code.ForeignProcessor"}
+    (run.model_dir / "processor_config.json").write_text(json.dumps({"auto_map": auto_map}))
+    with pytest.raises(SystemExit) as stop:
+        evaluate_main(run.path)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("error:") == 1
+    assert f"its tokenizer_class is '{name}', which is no" in message
+    assert not marker.exists()
+    assert not always_yes
+
+
 def test_code_of_a_part_s_settings_is_not_asked_about(clip: Path, always_yes: list[str]) -> None:
     marker = plant(clip)
     part = {"model_type": "align_vision_model", "auto_map": {"AutoModel": "code.ForeignModel"}}
