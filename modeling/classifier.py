@@ -17,6 +17,7 @@ from modeling.choices import frozen_modalities
 from modeling.configuration import SentimentConfig
 from modeling.features import Features
 from modeling.fusion import TransformerLayer, get_fusion_head
+from modeling.hub import without_reports
 from modeling.output import SentimentOutput
 from modeling.sizes import bounded_build
 from modeling.state import describe_differences
@@ -224,11 +225,13 @@ class SentimentClassifier(PreTrainedModel):
             InputError: keys or sizes differ (it says which), or the weights file is damaged.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        kwargs = {"dtype": torch.float32, "trust_remote_code": False} | kwargs
+        # The towers choose their own attention; one that a file names may be a compiled kernel of the hub.
+        kwargs = {"dtype": torch.float32, "attn_implementation": "eager", "trust_remote_code": False} | kwargs
         try:
-            model, info = super().from_pretrained(
-                name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-            )
+            with without_reports():
+                model, info = super().from_pretrained(
+                    name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+                )
         except SafetensorError as error:
             raise InputError(
                 f"The weights in {name_or_path} are damaged ({error}); copy or train them again."

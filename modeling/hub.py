@@ -93,12 +93,18 @@ def from_hub(load: Callable[..., T], name: str, **options: Any) -> T:
     """
     local = _must_be_local(name)
     name = str(Path(name).expanduser()) if name.startswith("~") else name
+    with without_reports(), clear_faults(name, REMEDIES):
+        return load(name, local_files_only=local, **options)
+
+
+@contextmanager
+def without_reports() -> Iterator[None]:
+    """Without transformers' tables of missing and unused weights, which we check ourselves, and without its bars."""
     verbosity, shows_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()  # reports of unused weights, which we check ourselves
+    transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        with clear_faults(name, REMEDIES):
-            return load(name, local_files_only=local, **options)
+        yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if shows_bars:

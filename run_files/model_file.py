@@ -9,6 +9,7 @@ from data_utils.errors import InputError
 from data_utils.schema import COPY_AGAIN, read_json
 from modeling.configuration import SentimentConfig
 from modeling.fusion import FUSION_HEADS
+from modeling.untrusted import check_sizes
 from run_files.schema import ModelFile
 
 
@@ -20,6 +21,7 @@ def check_model_file(path: Path) -> None:
             tower that the head uses is missing; it says which.
     """
     content = read_json(path, ModelFile)
+    check_sizes(content, str(path))
     fault = _find_fault(content)
     if fault:
         raise InputError(f"{path} has {fault}; {COPY_AGAIN}.")

@@ -82,6 +82,7 @@ class Folder:
         assert all(character.isprintable() or character in "\n\t\r" for character in shown), (what, shown)
         errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
         assert (code, len(errors)) in ((0, 0), (2, 1)), (what, shown)
+        assert "LOAD REPORT" not in shown, what  # transformers' table, beside our sentence
         return errors[0] if errors else ""
 
     def with_content(self, name: str, content: bytes, *words: object) -> str:
@@ -126,6 +127,8 @@ def test_wrong_values_in_every_place(folder: Folder, name: str) -> None:
         ("split.json", ("train",), {"a": 1}, ["train", "a map", "a list"]),
         ("model/config.json", ("picture",), None, ["picture", "None", "a map"]),
         ("model/config.json", ("picture", "image_size"), 10**6, ["picture.image_size", "4,096"]),
+        ("model/config.json", ("num_labels",), 10**9, ["num_labels", "1,000,000"]),
+        ("model/config.json", ("vision_tower", "config", "hidden_size"), 8, ["don't fit its model"]),
         ("model/config.json", ("max_length",), 10**9, ["max_length", "32,768"]),
         ("model/config.json", ("temperature",), 0, ["temperature", "0.001"]),
         ("model/config.json", ("id2label",), {"0": "a", "2": "b"}, ["id2label", "numbers from 0"]),

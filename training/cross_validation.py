@@ -30,6 +30,7 @@ from evaluation.run_folder import RunFolder
 from modeling import SentimentConfig
 from modeling.arguments import ModelArguments
 from modeling.plan import plan_model
+from run_files.model_file import check_model_file
 from run_files.schema import MemberMetricsFile
 from training.arguments import NEUTRAL_FLAGS, SentimentTrainingArguments
 from training.console import quiet
@@ -192,6 +193,7 @@ def _write_results(folder: FoldsFolder) -> None:
     temperatures = folder.calibrate()
     for member in folder.members():
         path = RunFolder(member.path).model_dir
+        check_model_file(path / "config.json")
         config = SentimentConfig.from_pretrained(path, trust_remote_code=False)
         config.temperature = temperatures[member.fold]
         write_text(path / "config.json", config.to_json_string())  # whole or not at all, unlike save_pretrained
