@@ -23,7 +23,7 @@ from modeling.plan import ModelPlan
 from modeling.state import describe_differences
 from modeling.tower_plan import TowerPlan
 from modeling.towers import Tower
-from modeling.trial import check_reading
+from modeling.trial import check_reading, check_seeing
 
 # Parts of published checkpoints that our towers leave out, because nothing would train them.
 LEFT_OUT = ("pooler.", "embeddings.mask_token")
@@ -64,6 +64,8 @@ def build_model(
     # The towers that are made here for a tokenizer that is trained are known to read to the end.
     if model.uses_text and plan.tokenizer is not None and "text" not in (towers or {}):
         check_reading(model.text_tower, tokenizer, plan.max_length)
+    if model.uses_image and "image" not in (towers or {}):
+        check_seeing(model.image_tower, plan.picture.image_size)
     return model
 
 

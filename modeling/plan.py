@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
@@ -18,6 +19,7 @@ from modeling.arguments import DEFAULT_CLIP_NAME, DEFAULT_TEXT_NAME, DEFAULT_VIS
 from modeling.configuration import SentimentConfig
 from modeling.fusion import get_fusion_head
 from modeling.plan_checks import build_skeleton, check_blocks, check_patches, check_readouts
+from modeling.readout import measure_output
 from modeling.tower_plan import TowerPlan, override_config, plan_dual_towers, plan_tower
 from modeling.trial import try_pictures, try_texts
 
@@ -109,12 +111,17 @@ def plan_model(
         raise InputError(
             f"The tokenizer of {source!r} has no padding token; choose an encoder that was trained in batches."
         )
+    reads = get_fusion_head(args.fusion).reads()
+    if "picture" in reads:
+        vision = measure_output(vision, pixel_values=torch.zeros(2, 3, *[picture.image_size] * 2, device="meta"))
+    if "text" in reads:
+        text = measure_output(text, input_ids=torch.zeros(2, 4, dtype=torch.long, device="meta"))
     composed = args.model == "clip" and clip_name is None and (text_name or vision_name)
     plan = ModelPlan(
         text=text,
         vision=vision,
         tokenizer=tokenizer,
-        reads=get_fusion_head(args.fusion).reads(),
+        reads=reads,
         picture=picture,
         image_mean=tuple(mean),
         image_std=tuple(std),

@@ -43,6 +43,7 @@ class TowerPlan:
         source: folder or hub name of the weights, None for random ones.
         part: the attribute of a dual model that holds this tower ("text_model"), None for a model of its own.
         pooling, feature_layers: how it is read out, see `Tower`.
+        token_width: see `tower_settings`.
     """
 
     encoder_class: type[PreTrainedModel]
@@ -52,6 +53,7 @@ class TowerPlan:
     part: str | None = None
     pooling: str = "default"
     feature_layers: tuple[int, ...] | None = None
+    token_width: int | None = None
 
     def settings(self) -> dict[str, Any]:
         """From which `Tower` builds it."""
@@ -61,6 +63,7 @@ class TowerPlan:
             projection_dim=self.projection_dim,
             pooling=self.pooling,
             feature_layers=self.feature_layers,
+            token_width=self.token_width,
         )
 
 

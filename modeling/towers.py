@@ -35,6 +35,7 @@ def tower_settings(
     projection_dim: int | None = None,
     pooling: str = "default",
     feature_layers: Sequence[int] | None = None,
+    token_width: int | None = None,
 ) -> dict[str, Any]:
     """A tower as plain JSON, from which `Tower` builds it again without the hub.
 
@@ -43,6 +44,7 @@ def tower_settings(
         projection_dim: width of the pretrained projection, None without one.
         pooling: of `modeling.choices.POOLINGS`, see `Tower`.
         feature_layers: see `Tower`.
+        token_width: width of the tokens where the configuration tells none or another.
     """
     settings = config.to_dict()
     # A float16 file would keep the tower in float16 (transformers 5); we train and save float32.
@@ -58,6 +60,7 @@ def tower_settings(
         "projection_dim": projection_dim,
         **({} if pooling == "default" else {"pooling": pooling}),
         **({} if feature_layers is None else {"feature_layers": list(feature_layers)}),
+        **({} if token_width is None else {"token_width": token_width}),
     }
 
 
@@ -104,9 +107,10 @@ class Tower(nn.Module):
     """An encoder, and the pretrained projection of its vector where it has one (CLIP).
 
     The vector is what the encoder offers: its pooled output, else its first token (CLS). With the pooling "mean" it is
-    the mean of the tokens that are no padding (Reimers and Gurevych 2019, section 3). With feature_layers it is made of
-    the first tokens behind several blocks (0: the embeddings), each brought to mean 0 and variance 1, side by side:
-    what lower blocks know of a picture, its texture and mood, the last one may have thrown away.
+    the mean of the tokens that are no padding (Reimers and Gurevych 2019, section 3), as of a picture without CLS. With
+    feature_layers it is made of those vectors behind several blocks (0: the embeddings), each brought to mean 0 and
+    variance 1, side by side: what lower blocks know of a picture, its texture and mood, the last one may have thrown
+    away.
 
     Attributes:
         width: width of the vector.
@@ -119,7 +123,10 @@ class Tower(nn.Module):
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         self.encoder = build_encoder(settings["class_name"], settings["config"])
-        self.token_width = _hidden_size(self.encoder.config)
+        self.token_width = settings.get("token_width") or hidden_size(self.encoder.config)
+        if self.token_width is None:
+            name = type(self.encoder.config).__name__
+            raise InputError(f"The settings of {name} tell no hidden_size; choose another encoder.")
         projection_dim = settings["projection_dim"]
         check_width("projection_dim", projection_dim)
         self.projection = None if projection_dim is None else nn.Linear(self.token_width, projection_dim, bias=False)
@@ -129,8 +136,7 @@ class Tower(nn.Module):
         self.is_frozen = False
         self.frozen_blocks: FrozenBlocks | None = None
         self.pads_texts = self.encoder.config.model_type in READ_AT_THE_END
-        parameters = inspect.signature(self.encoder.forward).parameters
-        self._options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in parameters else {}
+        self._options = own_options(self.encoder)
 
     def forward(self, *, hidden: Tensor | None = None, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Run the encoder on its own inputs (input_ids and attention_mask, or pixel_values).
@@ -194,19 +200,20 @@ class Tower(nn.Module):
         return {"input_ids": F.pad(input_ids, (0, padding), value=config.pad_token_id)}
 
     def _read(self, output: ModelOutput, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        tokens = output.last_hidden_state
-        if tokens.dim() == 4:  # convolutional encoders: (B, D, H, W)
-            tokens = tokens.flatten(2).transpose(1, 2)
+        tokens = lay_out_tokens(output.last_hidden_state)
         pooled = output.get("pooler_output")
-        vector = tokens[:, 0] if pooled is None else pooled.flatten(1)
-        if self.pooling == "mean":
-            weights = torch.ones_like(tokens[..., 0]) if mask is None else mask.to(tokens.dtype)
-            vector = (tokens * weights[..., None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
+        vector = self._pool(tokens, mask) if pooled is None or self.pooling == "mean" else pooled.flatten(1)
         if self.feature_layers:
             last = len(output["hidden_states"]) - 1  # behind the last block its own norm follows, in the vector
-            layers = [output["hidden_states"][n][:, 0] if n < last else vector for n in self.feature_layers]
+            layers = [self._pool(output["hidden_states"][n], None) if n < last else vector for n in self.feature_layers]
             vector = torch.cat([F.layer_norm(layer, layer.shape[-1:]) for layer in layers], dim=-1)
         return vector if self.projection is None else self.projection(vector), tokens
+
+    def _pool(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        if self.pooling == "default":
+            return tokens[:, 0]
+        weights = torch.ones_like(tokens[..., 0]) if mask is None else mask.to(tokens.dtype)
+        return (tokens * weights[..., None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
 def _find_layers(encoder: PreTrainedModel, wanted: Sequence[int] | None) -> tuple[int, ...]:
@@ -225,10 +232,19 @@ def _find_layers(encoder: PreTrainedModel, wanted: Sequence[int] | None) -> tupl
     return layers
 
 
-def _hidden_size(config: PreTrainedConfig) -> int:
-    """Width of an encoder's tokens; convolutional and staged encoders give a list of widths instead."""
+def hidden_size(config: PreTrainedConfig) -> int | None:
+    """Width of an encoder's tokens, if its settings tell; convolutional and staged ones give a list of widths."""
     if hasattr(config, "hidden_size"):
         return config.hidden_size
-    if hasattr(config, "hidden_sizes"):
-        return config.hidden_sizes[-1]
-    raise InputError(f"The settings of {type(config).__name__} tell no hidden_size; choose another encoder.")
+    return config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else None
+
+
+def own_options(encoder: PreTrainedModel) -> dict[str, Any]:
+    """What the encoder's forward is told beside its inputs: pictures may be of another size than in pretraining."""
+    takes = "interpolate_pos_encoding" in inspect.signature(encoder.forward).parameters
+    return {"interpolate_pos_encoding": True} if takes else {}
+
+
+def lay_out_tokens(states: Tensor) -> Tensor:
+    """Tokens (B, S, D) of a last hidden state: those of convolutional encoders are a map (B, D, H, W)."""
+    return states.flatten(2).transpose(1, 2) if states.dim() == 4 else states

@@ -119,6 +119,29 @@ def check_reading(tower: Tower, tokenizer: PreTrainedTokenizerBase, max_length: 
         )
 
 
+def check_seeing(tower: Tower, image_size: int) -> None:
+    """Whether a picture tower gives one picture one vector.
+
+    Args:
+        tower: with its weights.
+        image_size: side in pixels.
+
+    Raises:
+        InputError: it doesn't: it leaves out patches at random, for one, as is done in a pretraining.
+    """
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randn(1, 3, image_size, image_size, generator=generator)
+    was_training = tower.training
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        first, second = (tower.eval()(pixel_values=picture)[0] for _ in range(2))
+    tower.train(was_training)
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise InputError(
+            f"{type(tower.encoder).__name__} gives one picture another vector each time, as encoders do that leave out "
+            f"patches at random in their pretraining: {PICTURE_REMEDY}."
+        )
+
+
 def build_empty(plan: TowerPlan) -> Tower:
     """The tower on the CPU with weights that hold anything: what isn't written takes no memory and no time."""
     with init.no_init_weights():

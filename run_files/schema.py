@@ -65,6 +65,7 @@ class TowerSettings(TypedDict):
     projection_dim: Annotated[int, Within(1, 65_536)] | None
     pooling: NotRequired[Literal["default", "mean"]]
     feature_layers: NotRequired[Annotated[list[Annotated[int, Within(-1000, 1000)]], Within(1, 1000)] | None]
+    token_width: NotRequired[Annotated[int, Within(1, 65_536)]]
 
 
 class Picture(TypedDict):

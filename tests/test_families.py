@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from families import FAMILIES, flags_for, save_family, small_config, train_and_save
+from tiny import IMAGE_SIZE
 
 from data_utils.errors import InputError
 
 WORKING = (
     "albert bert camembert deberta-v2 distilbert electra mpnet mt5 roberta t5 xlnet beit convnext deit dinov2 "
-    "dinov3_vit focalnet resnet swin vit chinese_clip clip siglip"
+    "dinov3_vit focalnet resnet swin vit chinese_clip clip siglip "
+    "altclip cvt hiera ijepa mobilenet_v2 mobilevit poolformer segformer swiftformer"
 )
 REFUSED = {
     "bart": "no text encoder alone",
@@ -20,11 +23,11 @@ REFUSED = {
     "gpt2": "gives texts that begin alike one vector",
     "groupvit": "choose a model like CLIP or SigLIP",
     "hgnet_v2": "HGNetV2",
-    "mobilevit": "MobileViTModel (mobilevit) can't serve as an encoder of pictures",
     "owlvit": "choose a model like CLIP or SigLIP",
     "reformer": "ReformerModel (reformer) can't serve as an encoder of texts",
     "siglip2": "'pixel_attention_mask' and 'spatial_shapes'",
     "textnet": "TextNetModel (textnet) can't serve as an encoder of pictures",
+    "vit_mae": "ViTMAEModel gives one picture another vector each time",
 }
 
 
@@ -57,6 +60,16 @@ def test_family_that_cannot_serve_is_refused_with_the_reason(family, reason, tmp
 
 def test_family_that_reads_from_left_to_right_works_with_the_mean(tmp_path):
     assert judge("gpt2", tmp_path, text_pooling="mean") is None
+
+
+@pytest.mark.parametrize("family", ["poolformer", "segformer", "ijepa"])
+def test_pictures_without_a_token_for_the_whole_are_read_by_the_mean_of_their_patches(family, tmp_path):
+    save_family(small_config(family), tmp_path / "model")
+    flags = {"model": "vilbert", "fusion": "image_only", "vision_name": str(tmp_path / "model")}
+    tower = train_and_save(flags, tmp_path / "run").image_tower
+    vector, tokens = tower(pixel_values=torch.rand(2, 3, 2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
+    assert tokens.shape[1] > 1
+    torch.testing.assert_close(vector, tokens.mean(1))
 
 
 @pytest.mark.parametrize("family", ["t5", "deberta-v2"])
