@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -201,6 +202,7 @@ class DataArguments:
                 f"--labels is {labels!r}; it takes a list of words, for example --labels negative neutral positive "
                 "(in a YAML file put words like yes, no or 1 in quotes)."
             )
+        self.labels = labels = [unicodedata.normalize("NFC", label) for label in labels]
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise InputError(f"--labels is {' '.join(labels)!r}; it takes at least two labels, each of them once.")
         for label in labels:

@@ -25,7 +25,9 @@ _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), f"a HEIC picture; {_CONVERT}"),
     **dict.fromkeys((b"avif", b"avis"), f"an AVIF picture; {_CONVERT}"),
 }
-_LOOKED_AT = 1024
+_HTML = re.compile(rb"<(?:!--|!doctype html|(?:html|head|body|title|meta|script|style|center|div|p|h[1-6]|br)[\s/>])")
+_PICTURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF.{4}WEBP", re.DOTALL)
+_LOOKED_AT, _SHOWN = 1024, 40
 
 
 def find_pointer(source: bytes) -> str | None:
@@ -47,11 +49,34 @@ def name_kind(source: bytes) -> str | None:
             return kind
     if source and not source.strip(b"\0"):
         return "nothing but zeros, as a copy that was cut off leaves; copy it again"
-    return _name_markup(source[:_LOOKED_AT].removeprefix(codecs.BOM_UTF8).lstrip().lower())
+    head = source[:_LOOKED_AT].removeprefix(codecs.BOM_UTF8)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        head = head[2:].replace(b"\0", b"")
+    return _name_markup(head.lstrip().lower())
+
+
+def name_other_than_text(source: bytes) -> str | None:
+    """What a file that should be a text surely is; None where it may be one."""
+    pointer = find_pointer(source)
+    if pointer is not None or b"\0" not in source[:_LOOKED_AT]:
+        return pointer
+    if _PICTURE.match(source):
+        return "a picture in the place of a text"
+    return next((kind for beginning, kind in _BEGINNINGS if source.startswith(beginning)), None)
+
+
+def name_text(source: bytes) -> str | None:
+    """The first words of a file of plain text in the place of a picture, as servers and programs leave; else None."""
+    words = re.match(rb"[\n\r\t -~]{8,}", source[:_LOOKED_AT])
+    return (
+        f"not a picture in a known format, but a text that begins with {' '.join(words[0].decode().split())[:_SHOWN]!r}"
+        if words
+        else None
+    )
 
 
 def _name_markup(head: bytes) -> str | None:
-    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<!--")):
+    if _HTML.match(head):
         return f"an HTML page {_PAGE}"
     if b"<svg" in head and head.startswith((b"<svg", b"<?xml", b"<!doctype svg")):
         return f"an SVG drawing; {_CONVERT}"

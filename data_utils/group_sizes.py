@@ -32,7 +32,7 @@ def check_largest_group(dataset: Dataset, groups: Sequence[int]) -> None:
         InputError: names what ties the rows together, and the remedy.
     """
     rows = _find_largest(groups)
-    if len(rows) <= _MANY * len(groups):
+    if len(rows) == 1 or len(rows) <= _MANY * len(groups):
         return
     fault = f"{len(rows)} of {len(groups)} rows can't be parted for validation: {_describe(dataset, rows)}"
     if len(rows) > _MOST * len(groups):

@@ -17,7 +17,7 @@ from data_utils.bounded import MEBIBYTE, read_bounded
 from data_utils.cache import FileState, build_once, cache_key
 from data_utils.encodings import LOST, decode_text, find_encoding
 from data_utils.errors import InputError
-from data_utils.file_kinds import find_pointer
+from data_utils.file_kinds import name_other_than_text
 from data_utils.mapping import Workers, map_to_folder
 from data_utils.pair_files import TEXT_SUFFIX, PairFiles
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture
@@ -90,8 +90,8 @@ def load_text_row(row: dict[str, Any], mode: str, chosen: str | None) -> dict[st
         source = read_bounded(Path(row["path"]), MAX_TEXT_BYTES)
     except (OSError, InputError) as error:
         return {**faulty, "text_detail": f"{name}: {_reason(error)}"}
-    if pointer := find_pointer(source):
-        return {**faulty, "text_detail": f"{name}: {pointer}"}
+    if kind := name_other_than_text(source):
+        return {**faulty, "text_detail": f"{name}: {kind}"}
     raw, encoding = decode_text(source, chosen)
     if encoding == chosen == "utf-8" and LOST in raw:
         encoding = "utf-8 (damaged)"
@@ -154,7 +154,7 @@ def read_file(state: FileState, limit: int) -> bytes | None:
         source = read_bounded(Path(state.path), limit)
     except (OSError, InputError):
         return None
-    return None if find_pointer(source) else source
+    return None if name_other_than_text(source) else source
 
 
 def load_texts(files: Sequence[PairFiles], mode: str, options: CacheOptions, *, encoding: str | None) -> Dataset:

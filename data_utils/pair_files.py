@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from data_utils.cache import ABSENT, FileState, file_state
 from data_utils.pictures import PICTURE_SUFFIXES
@@ -21,6 +22,11 @@ TEXT_SUFFIX = ".txt"
 _ENDING = re.compile(r"\.(?:txt|jpe?g|png|webp|gif|bmp|tiff?|heic|heif|avif)$")
 # Blanks and characters that show nothing at the ends or within, and how spreadsheets mark a number as text.
 _UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff\xad]|^[\\s'=\"]+|[\\s'\"]+$")
+# What few programs call a picture of the formats that are read, and these in small and capital letters mixed.
+_JPEG_ENDINGS = (*PICTURE_SUFFIXES, ".jpe", ".jfif", ".pjpeg")
+# Signs that are lost between list and folder (also a system's of names that end in dots), or stand for each other.
+_LOST = re.compile(r"(?<=\d),(?=\d{3})|[\ufe0e\ufe0f]|^\+|\.+$")
+_JOINTS = re.compile(r"[\s_-]+")
 _WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
 # Spreadsheets and floats keep so many digits of a number.
 _KEPT_DIGITS = 15
@@ -63,7 +69,8 @@ class PairFolder:
             return Hint(f"there is {found[0]}", is_other_name=True)
         if len(found) > 1:  # or it would have been taken as the twin
             return Hint(f"{len(found)} files have this name in other spellings of Unicode", is_other_name=True)
-        remedy = "rename it" if is_text else "convert it to JPEG or PNG"
+        ending = os.path.splitext(found[0])[1].lower()
+        remedy = "rename it" if is_text or ending in _JPEG_ENDINGS else "convert it to JPEG or PNG"
         return Hint(f"there is {found[0]}, an ending that is not read: {remedy}")
 
     def find_other(self, guid: str, taken: str) -> Hint | None:
@@ -136,7 +143,8 @@ def _stem(name: str) -> str:
 
 def _loose(guid: str) -> str:
     """The guid without case, ending, quotes, leading zeros, decimals, and the digits that a spreadsheet rounds."""
-    key = _ENDING.sub("", _UNSEEN.sub("", unicodedata.normalize("NFKC", guid)).casefold())
+    key = _ENDING.sub("", _UNSEEN.sub("", unicodedata.normalize("NFKC", unquote(guid))).casefold())
+    key = _JOINTS.sub("-", _LOST.sub("", key))
     number = _WHOLE_NUMBER.fullmatch(key)
     if number is None:
         return key

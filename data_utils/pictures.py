@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 from data_utils.arguments import MAX_PIXELS
 from data_utils.colors import scale_key, to_rgb
 from data_utils.errors import InputError
-from data_utils.file_kinds import name_kind
+from data_utils.file_kinds import name_kind, name_text
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 # The name is not trusted: a file is read as what it is. Only formats of plain pixels; others start helper programs.
@@ -204,5 +204,5 @@ def _reason(error: Exception, source: bytes) -> str:
     if not source:
         return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError):
-        return name_kind(source) or "not a picture in a known format"
+        return name_kind(source) or name_text(source) or "not a picture in a known format"
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -120,6 +120,14 @@ def _read_rows(list_file: Path, labels: Sequence[str]) -> list[tuple[int, list[s
     return rows
 
 
+def find_label(tag: str, labels: Sequence[str]) -> str | None:
+    """The allowed label that a tag says, in whatever way Unicode writes it; None where it is none of them."""
+    if tag in labels:
+        return tag
+    name = unicodedata.normalize("NFC", tag)
+    return next((label for label in labels if unicodedata.normalize("NFC", label) == name), None)
+
+
 def _unknown_label_detail(label: str, labels: Sequence[str]) -> str:
     folded = {known.casefold(): known for known in labels}
     close = difflib.get_close_matches(label.casefold(), folded, n=1) if len(label) <= _LONGEST_LABEL else []
@@ -147,7 +155,7 @@ def _read_record(number: int, cells: list[str], reading: _Reading) -> Record | N
         detail = f"a guid is a plain file name without its ending, no path, of at most {_LONGEST_GUID} bytes"
         reading.fault(number, guid, reason=faults.INVALID_GUID, action=faults.BOTH_MASKED, detail=detail)
         return Record(number, guid, None, valid=False) if keep else None
-    label = None if tag.casefold() in ("", "null") else tag
+    label = None if tag.casefold() in ("", "null") else find_label(tag, reading.labels) or tag
     if label is not None:
         reading.ledger.labels[label] += 1
     if label is not None and label not in reading.labels:

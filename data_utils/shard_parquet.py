@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -81,15 +82,24 @@ def _row_decoder(schema: pa.Schema, shard: Shard) -> Callable[[int, dict[str, An
         image, text, label = row["image"], row["text"], row.get("label")
         if names is not None and isinstance(label, int):
             label = _class_name(label, names)
-        guid = next((row[name] for name in GUID_COLUMNS if row.get(name) is not None), None)
+        guid = next((guid for name in GUID_COLUMNS if (guid := _to_plain(row.get(name))) is not None), None)
         return ShardRow(
             guid=f"{shard.name}:{number}" if guid is None else str(guid),
             text=decode_text(text, shard.text_encoding)[0] if isinstance(text, bytes) else text,
             image=image.get("bytes") if isinstance(image, dict) else image,
-            label=label,
+            label=_to_plain(label),
         )
 
     return decode
+
+
+def _to_plain(value: Any) -> Any:
+    """A label or guid: bytes as the text that they are; of floats, which pandas makes of integers, the integer."""
+    if isinstance(value, bytes):
+        return decode_text(value)[0]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _class_name(number: int, names: Sequence[str]) -> str | None:

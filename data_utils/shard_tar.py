@@ -90,13 +90,35 @@ def _iterate_rows(files: TarFiles) -> Iterator[tuple[str, Members]]:
 
 
 def _is_row(files: TarFiles, key: str, members: Members) -> bool:
-    """Whether files of one name are a row, and not a document or something else that lies beside the rows."""
+    """Whether files of one name are a row, and not a document or something else that lies beside the rows.
+
+    Raises:
+        tarfile.ReadError: they are several rows.
+    """
+    _refuse_several(key, members)
     known = {ending.rpartition(".")[2] for ending in members} & _ENDINGS  # also of 1.large.jpg
     if known == {"txt"}:
         return not _DOCUMENTS.match(posixpath.basename(key))
     if known == {"json"}:
         return not _read_details(files, members).keys().isdisjoint(("label", *GUID_COLUMNS))
     return bool(known)
+
+
+def _refuse_several(key: str, members: Members) -> None:
+    """Refuse rows that go by one name since theirs have dots before the ending, like photo.1.jpg and photo.2.jpg."""
+    kinds: dict[str, set[str]] = {}
+    for ending in members:
+        middle, _, last = ending.rpartition(".")
+        if last in _COLUMN_OF:
+            kinds.setdefault(middle, set()).add(_COLUMN_OF[last])
+    most = max(map(len, kinds.values()), default=0)
+    alike = [middle for middle, found in kinds.items() if len(found) == most and {"image", "text"} <= found]
+    if len(alike) > 1:
+        names = [f"{key}.{middle}" if middle else key for middle in alike[:2]]
+        raise tarfile.ReadError(
+            f"{names[0]} and {names[1]} would be one row, whose name ends at its first dot; write other signs for the "
+            "dots within names"
+        )
 
 
 def _read_details(files: TarFiles, members: Members) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from data_utils.file_kinds import find_pointer
 from data_utils.ledger import Entry
 from data_utils.pairs import NO_LABEL_ID, choose_action
 from data_utils.pictures import PictureError, PictureSettings, decode_picture
+from data_utils.records import find_label
 from data_utils.shard_file import ShardRow
 from data_utils.text import clean_text
 from data_utils.tokens import tokenize_batch
@@ -22,6 +24,7 @@ from data_utils.tokens import tokenize_batch
 Fault = tuple[str, str]
 _LOOKED_AT = 100  # letters of a text, which may be a pointer to it
 _PASS_STRIDE = 998_244_353
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?")
 _MOST_DIGITS = 10  # of a class number; Python refuses to make thousands of them a number
 
 
@@ -134,7 +137,7 @@ def _absent(row: NumberedRow) -> dict[str, Any]:
 
 
 def read_label(label: str | float | None, labels: Sequence[str]) -> tuple[int, Fault | None]:
-    """Class number of a label: by its name (of digits too), else it is the number; -100 with a fault for others.
+    """Class number of a label: by its name, else it is the number, where no name is one; -100 with a fault for others.
 
     Numbers may be floats: a column of integers becomes one as soon as one of them is missing (then nan) in pandas.
     """
@@ -143,8 +146,10 @@ def read_label(label: str | float | None, labels: Sequence[str]) -> tuple[int, F
     name = "" if label is None else str(label).strip()
     if name.casefold() in ("", "null"):
         return NO_LABEL_ID, (faults.NO_LABEL, "a training row needs a label")
-    if name in labels:
-        return labels.index(name), None
-    if name.isdecimal() and len(name) < _MOST_DIGITS and int(name) < len(labels):
+    if (known := find_label(name, labels)) is not None:
+        return labels.index(known), None
+    are_numbers = any(map(_NUMBER.fullmatch, labels))  # 2 may not be the third of the classes -1, 0 and 1
+    if not are_numbers and name.isdecimal() and len(name) < _MOST_DIGITS and int(name) < len(labels):
         return int(name), None
-    return NO_LABEL_ID, (faults.UNKNOWN_LABEL, f"got {label!r}; allowed: {', '.join(labels)}, or their numbers from 0")
+    numbers = "" if are_numbers else ", or their numbers from 0"
+    return NO_LABEL_ID, (faults.UNKNOWN_LABEL, f"got {label!r}; allowed: {', '.join(labels)}{numbers}")

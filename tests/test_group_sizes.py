@@ -32,6 +32,13 @@ def fold(pairs, num_folds=5):
     return folds
 
 
+def test_rows_by_themselves_are_no_group_however_few(make_pairs, make_arguments, small_picture, caplog):
+    folder = make_pairs([(str(number), label) for number, label in enumerate(LABELS)])
+    pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=make_arguments(folder), picture=small_picture)
+    check_largest_group(pairs.dataset, group_ids(pairs.dataset))
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(("text", "shown"), [("None", "'None', a program's word for nothing"), ("hello", "'hello'.")])
 def test_a_text_in_most_rows_is_named(load, text, shown):
     pairs, data = load(45, text)

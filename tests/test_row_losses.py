@@ -1,5 +1,6 @@
 """Large losses stop a training and say what would mend them; of those of a prediction one is told."""
 
+import io
 import unicodedata
 
 import pytest
@@ -55,6 +56,13 @@ def test_the_flag_shows_the_spelling_of_the_list_in_the_asked_order_and_quoted(m
     assert "`--labels 'very good' negative neutral`." in message
 
 
+def test_labels_in_another_spelling_of_unicode_are_the_labels(make_pairs, load):
+    whole, pieces = ["n\u00e9gatif", "tr\u00e8s bon"], ["ne\u0301gatif", "tre\u0300s bon"]
+    folder = make_pairs([(str(number), whole[number % 2]) for number in range(6)])
+    for labels in (whole, pieces):
+        assert load(folder, labels=labels).dataset["label"][:] == [0, 1] * 3
+
+
 def test_a_tenth_of_odd_labels_goes_into_the_ledger(make_pairs, load):
     rows = [(str(number), "positive") for number in range(18)]
     pairs = load(make_pairs([*rows, ("18", "Positive"), ("19", "great")]))
@@ -99,6 +107,9 @@ def heif(brand):
         (POINTER, "git lfs pull"),
         (b"/annex/objects/SHA256E-s1--0.jpg\n", "git annex get"),
         (b"\n<!DOCTYPE html><html><body>404", "an HTML page"),
+        (b"<title>Not found</title>", "an HTML page"),
+        ("<html><body>Gone".encode("utf-16"), "an HTML page"),
+        (b"404: Not Found", "a text that begins with '404: Not Found'"),
         (b'{"error": "not found"}', "a JSON document"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML document"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing; convert it"),
@@ -127,6 +138,30 @@ def test_texts_that_are_pointers_or_absent_are_no_texts(make_pairs, load):
     assert len(load(folder, needs=("picture",)).dataset) == 6
 
 
+@pytest.mark.parametrize("content", ["JPEG", "PNG", "GIF", "WEBP", b"%PDF-1.4\n\0", b"\x1f\x8b\x08\0\0"])
+def test_texts_that_are_pictures_or_documents_are_no_texts(make_pairs, load, photo, content):
+    if isinstance(content, str):
+        target = io.BytesIO()
+        photo(1).save(target, content)
+        content = target.getvalue()
+    folder = make_pairs([(str(number), "positive", content) for number in range(6)])
+    assert "6 of 6 rows have no text that can be used (6 unreadable_text)" in refuse(load, folder)
+
+
+def test_texts_that_begin_like_pictures_or_documents_are_texts(make_pairs, load):
+    texts = ["GIF89a is older than you", "%PDF-1.7 opens nowhere", "PK\x03\x04 is how a ZIP begins"]
+    pairs = load(make_pairs([(str(number), "positive", text) for number, text in enumerate(texts)]))
+    assert pairs.dataset["text_present"][:] == [True] * 3
+
+
+@pytest.mark.parametrize(("ending", "remedy"), [(".Jpg", "rename it"), (".jfif", "rename it"), (".bmp", "convert it")])
+def test_a_picture_of_an_ending_that_is_not_read_is_renamed_or_converted(make_pairs, load, photo, ending, remedy):
+    folder = make_pairs([(str(number), "positive", f"text {number}", None) for number in range(3)])
+    for number in range(3):
+        (folder / "data" / f"{number}{ending}").write_bytes(b"x")
+    assert f"there is 0{ending}, an ending that is not read: {remedy}" in refuse(load, folder)
+
+
 def test_a_modality_missing_in_half_of_the_rows_is_trained_without(make_pairs, load):
     rows = [("1", "positive", "a"), ("2", "positive", "b"), ("3", "neutral", None), ("4", "neutral", None)]
     assert len(load(make_pairs(rows)).dataset) == 4
@@ -152,6 +187,12 @@ def test_pictures_of_another_ending_are_named(make_pairs, load):
         ("\u200b{}", "{}"),
         ("'{}", "{}"),
         ("\uff11{}", "1{}"),
+        ('"1,0{}"', "10{}"),
+        ("+{}", "{}"),
+        ("a{}.", "a{}"),
+        ("a%20{}", "a {}"),
+        ("a-{}", "a_{}"),
+        ("\u2764{}", "\u2764\ufe0f{}"),
         ("1234567890123{}00", "1234567890123{}67"),
     ],
 )
@@ -162,7 +203,8 @@ def test_near_names_are_told_and_not_taken(make_pairs, load, listed, stored):
     (folder / "train.txt").write_text("".join(f"{name},positive\n" for name in names))
     message = refuse(load, folder)
     assert "5 of 20 rows have neither a text nor a picture" in message
-    assert f"no {names[0]}.txt; there is {rows[0][0]}.txt" in message
+    shown = names[0].strip('"')
+    assert f"no {shown}.txt; there is {rows[0][0]}.txt" in message
     assert "spreadsheets drop leading zeros" in message
     few = make_pairs([(str(number), "positive") for number in range(100, 110)], folder="few")
     (few / "train.txt").write_text("0100,positive\n" + "".join(f"{number},positive\n" for number in range(101, 110)))
