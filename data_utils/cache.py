@@ -28,7 +28,7 @@ from data_utils.refusals import NOT_ON_DISK, ROOM, describe_room
 logger = logging.getLogger(__name__)
 
 # Raised whenever the meaning or the columns of a cache change: caches of older programs are then never opened.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 _META = "meta.json"
 _TEMPORARY = ".building-"
 _BYTES_PER_READ = 1 << 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ _ASCII, _UNREAL, _ALPHABETS_MIXED, _SIGNS_MIXED = -3.0, -15.0, -8.0, -4.0
 _ALPHABET, _SIGN = "\u0370-\u1fff\uff61-\uff9f", "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _MIXED_ALPHABETS = re.compile(f"(?<=[A-Za-z])[{_ALPHABET}]|[{_ALPHABET}](?=[A-Za-z])")
 _MIXED_SIGNS = re.compile(f"(?<=[A-Za-z])[{_SIGN}]|[{_SIGN}](?=[A-Za-z])")
-_UNUSUAL = -6.0
+_UNUSUAL, _COMPANY = -6.0, 4.0
 
 
 class _Candidate(NamedTuple):
@@ -79,6 +80,17 @@ _CANDIDATES = (  # of equal ones the first
     _Candidate("mac_roman", -5, _WESTERN),
     _Candidate("cp850", -5, _WESTERN),
     _Candidate("cp852", -5, _EASTERN),
+    _Candidate("cp437", -6, _WESTERN),
+    _Candidate("cp863", -6, ("french",)),
+    _Candidate("cp860", -6, ("portuguese",)),
+    _Candidate("cp737", -5, ("greek",)),
+    _Candidate("cp857", -5, ("turkish",)),
+    _Candidate("cp862", -5, ("hebrew",)),
+    _Candidate("cp775", -6, ("lithuanian", "latvian", "estonian")),
+    _Candidate("mac_latin2", -6, _EASTERN),
+    _Candidate("mac_greek", -5, ("greek",)),
+    _Candidate("mac_turkish", -6, ("turkish",)),
+    _Candidate("johab", -4, ("korean",)),
     _Candidate("utf-16-le", 0, _ASIAN),
     _Candidate("utf-16-be", 0, _ASIAN),
 )
@@ -132,8 +144,10 @@ def find_encoding(sources: Iterable[bytes]) -> str | None:
     """
     pieces: list[bytes] = []
     number, stride = 0, 1
+    certain_ones: Counter[str] = Counter()
     for source in sources:
-        if _decode_certain(source) is not None:
+        if (certain := _decode_certain(source)) is not None:
+            certain_ones[certain[1]] += 1
             continue
         if number % stride == 0:
             pieces.append(_cut(source))
@@ -145,7 +159,9 @@ def find_encoding(sources: Iterable[bytes]) -> str | None:
     some = pieces[:: -(-len(pieces) // _TRIED)]
     scores = {candidate: _score(candidate, some) for candidate in _CANDIDATES}
     hopeful = [candidate for candidate in _CANDIDATES if scores[candidate] > max(scores.values()) - _HOPELESS]
-    return max(hopeful, key=lambda candidate: _score(candidate, pieces)).codec
+    # Where most texts have the NULs of UTF-16, the few words without one are of it as well.
+    company = {codec: _COMPANY * len(pieces) for codec in _WIDE if certain_ones[codec] > number}
+    return max(hopeful, key=lambda candidate: _score(candidate, pieces) + company.get(candidate.codec, 0)).codec
 
 
 def _decode_certain(source: bytes) -> tuple[str, str] | None:

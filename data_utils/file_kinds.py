@@ -68,11 +68,9 @@ def name_other_than_text(source: bytes) -> str | None:
 def name_text(source: bytes) -> str | None:
     """The first words of a file of plain text in the place of a picture, as servers and programs leave; else None."""
     words = re.match(rb"[\n\r\t -~]{8,}", source[:_LOOKED_AT])
-    return (
-        f"not a picture in a known format, but a text that begins with {' '.join(words[0].decode().split())[:_SHOWN]!r}"
-        if words
-        else None
-    )
+    if words is None:
+        return None
+    return f"not a picture in a known format, but a text that begins with {words[0].decode().strip()[:_SHOWN]!r}"
 
 
 def _name_markup(head: bytes) -> str | None:

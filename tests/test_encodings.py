@@ -71,6 +71,13 @@ def test_one_text_is_decoded_as(source, expected):
     assert expected[0].encode(expected[1]) in (source, source.removeprefix(b"\xef\xbb\xbf"), source[2:], source[4:])
 
 
+@pytest.mark.parametrize(("codec", "chosen"), [("utf-16-le", "utf-16-le"), ("utf-16-be", "utf-16-be")])
+def test_few_words_without_a_nul_are_in_the_utf_16_of_the_other_texts(codec, chosen):
+    sources = [f"{text} 1".encode(codec) for text in SENTENCES["traditional"]] + ["轉發".encode(codec)]
+    assert find_encoding(sources) == chosen
+    assert find_encoding([*sources, *("caf\xe9 d\xe9j\xe0".encode("cp1252") for _ in range(3))]) == "cp1252"
+
+
 def test_text_without_anything_beyond_ascii_before_a_late_letter_is_judged_by_that_letter():
     assert decode_text(b"x" * 100_000 + "don’t".encode("cp1252"))[1] == "cp1252"
 
