@@ -17,7 +17,7 @@ from data_utils.augment_text import change_text
 from data_utils.cache import FileState
 from data_utils.encodings import decode_text
 from data_utils.errors import InputError
-from data_utils.loading import MAX_PICTURE_BYTES, MAX_TEXT_BYTES, read_file
+from data_utils.loading import read_picture_file, read_text_file
 from data_utils.pair_files import TEXT_SUFFIX, PairFolder, possible_paths
 from data_utils.pictures import PICTURE_SUFFIXES, PictureError
 from data_utils.records import Record
@@ -93,7 +93,7 @@ class CopyMaker:
 
     def _copy_text(self, parent: Record, count: int) -> Iterator[Copy]:
         files = self.folder.find(parent)
-        source = read_file(files.text, MAX_TEXT_BYTES)
+        source = read_text_file(files.text)
         if source is None:
             self.skipped[NO_TEXT] += 1
             return
@@ -113,7 +113,7 @@ class CopyMaker:
 
     def _copy_picture(self, parent: Record, count: int) -> Iterator[Copy]:
         files = self.folder.find(parent)
-        source = read_file(files.picture, MAX_PICTURE_BYTES)
+        source = read_picture_file(files.picture)
         for number in self._free_numbers(parent.guid, "image", count):
             try:
                 picture, changes = change_picture(
@@ -179,7 +179,7 @@ def _link_or_copy(source: str, target: Path) -> None:
 def read_text_keys(folder: PairFolder, records: Sequence[Record], encoding: str | None) -> Iterator[str]:
     """`text_key` of each pair that has a text; `encoding` is of those whose own isn't certain."""
     for record in records:
-        source = read_file(folder.find(record).text, MAX_TEXT_BYTES)
+        source = read_text_file(folder.find(record).text)
         key = None if source is None else text_key(decode_text(source, encoding)[0])
         if key is not None:
             yield key

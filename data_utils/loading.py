@@ -143,18 +143,27 @@ def load_pictures(
 
 def find_text_encoding(states: Iterable[FileState]) -> str | None:
     """The encoding of those texts whose own isn't certain, by all of them; see `find_encoding`."""
-    return find_encoding(filter(None, (read_file(state, MAX_TEXT_BYTES) for state in states)))
+    return find_encoding(filter(None, map(read_text_file, states)))
 
 
-def read_file(state: FileState, limit: int) -> bytes | None:
-    """The bytes of a file of at most `limit`; None if it can't be read, or only stands for the real one."""
+def read_text_file(state: FileState) -> bytes | None:
+    """The bytes of a text's file; None if it can't be read, or surely is no text."""
+    source = _read_file(state, MAX_TEXT_BYTES)
+    return None if source is None or name_other_than_text(source) else source
+
+
+def read_picture_file(state: FileState) -> bytes | None:
+    """The bytes of a picture's file; None if it can't be read."""
+    return _read_file(state, MAX_PICTURE_BYTES)
+
+
+def _read_file(state: FileState, limit: int) -> bytes | None:
     if state.kind != "file":
         return None
     try:
-        source = read_bounded(Path(state.path), limit)
+        return read_bounded(Path(state.path), limit)
     except (OSError, InputError):
         return None
-    return None if name_other_than_text(source) else source
 
 
 def load_texts(files: Sequence[PairFiles], mode: str, options: CacheOptions, *, encoding: str | None) -> Dataset:
