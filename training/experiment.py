@@ -19,6 +19,7 @@ from data_utils.refusals import tell_refusals
 from modeling import SentimentClassifier
 from modeling.arguments import ModelArguments
 from modeling.build import build_model
+from modeling.parameters import find_idle
 from modeling.plan import ModelPlan, check_sources, plan_model
 from training import signals
 from training.arguments import SentimentTrainingArguments
@@ -32,6 +33,7 @@ from training.features import use_features
 from training.launch import check_same_everywhere, shares_files
 from training.parsing import parse_arguments
 from training.profiling import ProfileCallback
+from training.ranks import launched_world_size
 from training.resume import check_continues, find_checkpoint
 from training.run import choose_run, note_interruption, open_run, write_results, write_start
 from training.run_claim import lock_run
@@ -122,6 +124,8 @@ def assemble(
         labels=data_args.labels,
         text_cleaning=data_args.text_cleaning,
     )
+    if launched_world_size() > 1 and args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = bool(find_idle(model))
     args.choose_precision_for(model)
     collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size)
     if data_args.streaming:

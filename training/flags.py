@@ -79,7 +79,7 @@ class TrainingFlags:
         metadata={"help": "Write a trace of updates 4 to 6 and a table of where their time went to RUN/profile."},
     )
     ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Not needed: every built parameter gets a gradient."}
+        default=None, metadata={"help": "Default: on where an encoder has parameters that get no gradient (T5)."}
     )
 
 
