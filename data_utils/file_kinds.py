@@ -11,11 +11,12 @@ POINTER = "a Git LFS pointer in the place of the file itself; fetch the files wi
 _ANNEX_POINTER = "a git-annex pointer in the place of the file itself; fetch the files with `git annex get`"
 _CONVERT = "convert it to JPEG or PNG"
 _PAGE = "(servers send one in the place of a file that they don't give: download it again)"
+PARQUET = "a Parquet file"
 _BEGINNINGS = (
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive or an office document"),
     (b"\x1f\x8b", "a gzip archive; unpack it"),
-    (b"PAR1", "a Parquet file"),
+    (b"PAR1", PARQUET),
     (b"8BPS", f"a Photoshop picture; {_CONVERT}"),
     (b"\xff\x0a", f"a JPEG XL picture; {_CONVERT}"),
     (b"\0\0\0\x0cJXL ", f"a JPEG XL picture; {_CONVERT}"),

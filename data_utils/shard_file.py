@@ -12,10 +12,12 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from data_utils.errors import InputError, RankError
+from data_utils.file_kinds import PARQUET, name_kind
 from data_utils.screen import printable
 
 GUID_COLUMNS = ("guid", "id", "__key__")
 _SHOWN = 200  # characters of a library's own words
+_LOOKED_AT = 1024  # bytes
 
 
 class ShardError(RankError):
@@ -99,8 +101,20 @@ def opened(shard: Shard) -> Iterator[BinaryIO]:
     """The shard's file; errors in here are `ShardError`, and so is another size than was announced."""
     with naming(shard):
         files = shard.open_files()
-        found = files.size(shard.path)
-        if None not in (found, shard.size) and found != shard.size:
-            raise OSError(f"{found} bytes instead of {shard.size}")
         with files.open(shard.path, "rb") as file:
-            yield file
+            try:
+                found = files.size(shard.path)
+                if None not in (found, shard.size) and found != shard.size:
+                    raise OSError(f"{found} bytes instead of {shard.size}")
+                yield file
+            except Exception as error:
+                _refuse_other_kind(shard, file, error)
+                raise
+
+
+def _refuse_other_kind(shard: Shard, file: BinaryIO, error: Exception) -> None:
+    """`ShardError` for a file that can't be read since another stands in its place, like a pointer to it."""
+    file.seek(0)
+    kind = name_kind(file.read(_LOOKED_AT))
+    if kind not in (None, PARQUET):
+        raise ShardError(f"The shard {shard.url} is {kind}.") from error

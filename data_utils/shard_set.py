@@ -26,6 +26,7 @@ from data_utils.shard_manifest import MANIFEST, PARTS, parse_manifest
 from data_utils.shard_parquet import count_rows
 
 _GLOB_MARKS = frozenset("*?[")
+_PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 _FOOTER_THREADS = 16
 _SHOWN = 200  # characters of a library's own words
 
@@ -160,6 +161,11 @@ def _list_files(files: AbstractFileSystem, path: str) -> dict[str, int | None]:
     else:
         found = {path: files.info(path)}
     ends = tuple(SHARD_SUFFIXES.values())
+    packed = next((name for name in sorted(found) if name.endswith(_PACKED)), None)
+    if packed is not None and not any(name.endswith(ends) for name in found):
+        raise InputError(
+            f"{files.unstrip_protocol(packed)} is compressed; unpack it to a .tar (gunzip, unzstd, xz -d)."
+        )
     return {
         name: _file_size(files, name, info)
         for name, info in sorted(found.items())

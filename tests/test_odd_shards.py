@@ -1,5 +1,7 @@
 """Shards as other programs write them: labels, guids and names of every form, each read as what it says, or refused."""
 
+import gzip
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -71,3 +73,28 @@ def test_more_pictures_and_texts_of_a_row_are_no_rows(tmp_path):
     more = {"1.crop.jpg": b"x", "1.crop.txt": b"x", "1.ocr.json": b"{}"}
     write_tar(tmp_path / "a.tar", {**row("1"), **more, **row("2"), "2.large.jpg": b"x"})
     assert [(row.guid, row.text) for row in read_all(tmp_path)] == [("1", "a day"), ("2", "a day")]
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (POINTER, "git lfs pull"),
+        (b"<!DOCTYPE html><title>Not found", "an HTML page"),
+        (gzip.compress(b"x" * 10_000), "a gzip archive; unpack it"),
+    ],
+    ids=["pointer", "page", "gzip"],
+)
+def test_what_stands_in_the_place_of_a_shard_is_named(tmp_path, name, content, named):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=named):
+        read_all(tmp_path)
+
+
+def test_compressed_tars_are_named(tmp_path):
+    (tmp_path / "train-0.tar.gz").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"train-0\.tar\.gz is compressed; unpack it to a \.tar"):
+        read_all(tmp_path)
