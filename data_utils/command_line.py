@@ -16,11 +16,11 @@ from types import NoneType, UnionType
 from typing import Any, NoReturn, TextIO, Union, get_args, get_origin, get_type_hints
 
 from data_utils.errors import InputError
-from data_utils.flag_hints import LAUNCHER_FLAGS, SYNONYMS
+from data_utils.flag_hints import ANSWERS, SYNONYMS
 
 _FLAG = re.compile("--|-[A-Za-z]")  # -1 is a number
-_SWITCH_WORDS = {"yes": True, "true": True, "t": True, "y": True, "1": True}
-_SWITCH_WORDS |= {"no": False, "false": False, "f": False, "n": False, "0": False}
+_SWITCH_WORDS = {"yes": True, "true": True, "on": True, "t": True, "y": True, "1": True}
+_SWITCH_WORDS |= {"no": False, "false": False, "off": False, "f": False, "n": False, "0": False}
 _PLACEHOLDERS = {int: "N", float: "X"}
 
 
@@ -130,15 +130,17 @@ class FlagParser(argparse.ArgumentParser):
         return None
 
     def _explain_unknown(self, word: str, source: str = "") -> str:
-        is_launcher_flag = word.lstrip("-") in LAUNCHER_FLAGS
-        hint = LAUNCHER_FLAGS[word.lstrip("-")] if is_launcher_flag else self._find_meant(word.lstrip("-"))
+        name = word.lstrip("-")
+        hint = ANSWERS[name] if name in ANSWERS else self._find_meant(name)
         return f"Got {word!r}{source}, which is no flag of {self.prog}.{hint} See --help for all flags."
 
     def _find_meant(self, name: str) -> str:
         for meant in SYNONYMS.get(name.lower(), ()):
             if f"--{meant.split()[0]}" in self._option_string_actions:
                 return f" Did you mean --{meant}?"
-        near = difflib.get_close_matches(f"--{name}", list(self._option_string_actions), n=1)
+        # Not the twins that turn a switch off: --jit_mode_eval is no --no_do_eval.
+        flags = [flag for flag in self._option_string_actions if name.startswith("no") or not flag.startswith("--no_")]
+        near = difflib.get_close_matches(f"--{name}", flags, n=1)
         return f" Did you mean {near[0]}?" if near else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _TRAIN_BATCH = ("per_device_train_batch_size", "per_device_eval_batch_size")
+_ASIDE = " It isn't needed: an earlier run in --output_dir is moved aside by itself."
 _LAUNCH = " It belongs to the launcher, in front of the program: accelerate launch --{} {} ..."
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -79,8 +80,20 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "wandb": ("report_to wandb",),
     "tensorboard": ("report_to tensorboard",),
     "test_file": ("predict",),
+    # Of earlier versions of transformers.
+    "logging_dir": ("output_dir",),
+    "fp16_opt_level": ("fp16",),
+    "half_precision_backend": ("bf16",),
+    "include_tokens_per_second": ("include_num_input_tokens_seen",),
+    "jit_mode_eval": ("torch_compile",),
+    "per_gpu_eval_batch_size": ("per_device_eval_batch_size",),
+    "per_gpu_train_batch_size": ("per_device_train_batch_size",),
+    "split_batches": ("accelerator_config",),
+    "torchdynamo": ("torch_compile_backend",),
 }
-LAUNCHER_FLAGS = {
+# What is said of flags that no flag of ours stands for.
+ANSWERS = {
+    **dict.fromkeys(("overwrite_output_dir", "overwrite", "force"), _ASIDE),
     "config_file": _LAUNCH.format("config_file", "FILE.yaml"),
     **dict.fromkeys(
         ("gpus", "num_gpus", "num_processes", "nproc_per_node", "world_size"), _LAUNCH.format("num_processes", "N")

@@ -111,6 +111,12 @@ def plan_model(
         raise InputError(
             f"The tokenizer of {source!r} has no padding token; choose an encoder that was trained in batches."
         )
+    own = [name for name in ("lowercase", "vocab_size") if getattr(args, name) != getattr(ModelArguments, name)]
+    if tokenizer is not None and own:
+        raise InputError(
+            f"Got --{own[0]} {getattr(args, own[0])}, for a tokenizer that is trained here, but {source!r} brings "
+            "its own; leave it out."
+        )
     reads = get_fusion_head(args.fusion).reads()
     if "picture" in reads:
         vision = measure_output(vision, pixel_values=torch.zeros(2, 3, *[picture.image_size] * 2, device="meta"))

@@ -16,6 +16,7 @@ from data_utils.errors import InputError
 # Of what is built one by one, in milliseconds each, even where it gets no memory.
 MAX_PARTS = 1000
 PARTS = re.compile(r"layers?$|depths?$|blocks?$|stages$|experts$|repeats$")
+DROPOUT = re.compile(r"dropout(_prob|_rate|_p)?$|pdrop$|layerdrop$|drop_path_rate$")
 # Of names that transformers makes one by one, of a grid's side, and of all else.
 MAX_LABELS, MAX_SIDE, MAX_NUMBER = 1_000_000, 8192, 2**40
 
@@ -28,10 +29,13 @@ def check_sizes(settings: Any, source: str) -> None:
         source: whose they are, for the message.
 
     Raises:
-        InputError: a number of layers, a side of a picture or any other whole number is beyond all measure.
+        InputError: a number of layers, a side of a picture or any other whole number is beyond all measure; or a
+            dropout is no share.
     """
     for key, value in _numbers("", settings):
-        if abs(value) > (limit := _limit(key)):
+        if DROPOUT.search(key) and not 0 <= value <= 1:  # which some encoders tell in their first training step
+            raise InputError(f"{source} has {key} {value}; a dropout is 0 to 1. Choose another one.")
+        if isinstance(value, int) and abs(value) > (limit := _limit(key)):
             raise InputError(
                 f"{source} has {key} {str(value)[:20]}; encoders have at most {limit:,}. Choose another one."
             )
@@ -43,8 +47,8 @@ def _limit(key: str) -> int:
     return MAX_LABELS if key == "num_labels" else MAX_SIDE if key == "image_size" else MAX_NUMBER
 
 
-def _numbers(key: str, value: Any) -> list[tuple[str, int]]:
-    """Each whole number with the key that it stands under; of a list of parts also their sum."""
+def _numbers(key: str, value: Any) -> list[tuple[str, float]]:
+    """Each number with the key that it stands under; of a list of parts also their sum."""
     found, waiting = [], [(key, value)]
     while waiting:
         key, value = waiting.pop()
@@ -52,7 +56,7 @@ def _numbers(key: str, value: Any) -> list[tuple[str, int]]:
             waiting += [(str(name), item) for name, item in value.items()]
         elif isinstance(value, list | tuple):
             waiting += [(key, item) for item in value]
-        elif isinstance(value, int) and not isinstance(value, bool):
+        elif isinstance(value, int | float) and not isinstance(value, bool):
             found.append((key, value))
     return found
 

@@ -135,6 +135,9 @@ def test_help_is_printed_by_one_of_the_processes_of_a_machine(monkeypatch, capsy
         ("--fp32", "--bf16 no?"),
         ("--learning-rat 1", "--learning_rate?"),
         ("--num_processes 2", "in front of the program"),
+        ("--jit_mode_eval", "--torch_compile?"),
+        ("--per-gpu-train-batch-size 4", "--per_device_train_batch_size?"),
+        ("--overwrite_output_dir", "moved aside by itself"),
     ],
 )
 def test_flag_that_was_meant_is_named(words, meant):
@@ -142,6 +145,11 @@ def test_flag_that_was_meant_is_named(words, meant):
         check_command_line(words.split())
     assert "which is no flag of" in str(refused.value)
     assert meant in str(refused.value)
+
+
+def test_switch_is_written_in_every_spelling_of_a_recipe():
+    for word, value in (("on", True), ("OFF", False), ("Yes", True), ("n", False), ("1", True)):
+        assert build_parser("").parse(["--torch_compile", word]) == {"torch_compile": value}
 
 
 @pytest.mark.parametrize(

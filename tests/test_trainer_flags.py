@@ -99,6 +99,8 @@ ABSURD = {
     "--eval_strategy sometimes": "allowed are no, steps, epoch",
     "--neftune_noise_alpha 1e308": "0 (off) to 1,000,000",
     "--dataloader_num_workers 1 --dataloader_prefetch_factor 1000000": "at most 1,000",
+    "--torch_compile False --torch_compile_backend eager": "which turns it on",
+    "--torch_compile off --torch_compile_mode default": "which turns it on",
     "--neftune_noise_alpha 5 --fusion image_only": "embeddings of words",
     "--neftune_noise_alpha 5 --freeze both": "embeddings of words",
     "--include_num_input_tokens_seen all --fusion image_only": "reads no texts",

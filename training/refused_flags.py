@@ -143,6 +143,9 @@ def refuse_flags(given: Mapping[str, Any], defaults: Mapping[str, Any], model: M
                 f"Got {_show(name, value)}, which has no effect without {NEEDED[name].words}; add that, or leave it "
                 "out."
             )
+    details = [name for name in ("torch_compile_backend", "torch_compile_mode") if given.get(name)]
+    if details and given.get("torch_compile") is False:
+        raise InputError(f"Got --torch_compile False and --{details[0]}, which turns it on; leave one of the two out.")
     _check_texts(args, model)
 
 
