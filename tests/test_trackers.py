@@ -1,16 +1,18 @@
 """What trackers are shown: the figures of metrics.json, all flags, and a run for each training."""
 
+import gc
 import json
 import sys
 import textwrap
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from data_utils.errors import InputError
 from training.arguments import SentimentTrainingArguments
 from training.sweep_recipe import read_sweep
-from training.trackers import final_figures, show_settings
+from training.trackers import final_figures, list_trackers, show_settings
 
 WANDB = '''
     """Keeps what it is told."""
@@ -123,3 +125,13 @@ def test_tracker_of_a_sweep_is_refused(tmp_path):
     with pytest.raises(InputError, match="Got --report_to tensorboard, but the trials of a sweep"):
         read_sweep(["--sweep", str(recipe)])
     assert read_sweep(["--sweep", str(recipe), "--report_to", "none"]).trials[0].training.report_to == []
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", [name for name in INTEGRATION_TO_CALLBACK if name != "tensorboard"])
+def test_tracker_without_its_package_is_refused_in_one_sentence(name, capfd):
+    with pytest.raises(InputError, match=rf"--report_to {name}, which can't be had here \("):
+        list_trackers([name])
+    gc.collect()
+    assert "Traceback" not in capfd.readouterr().err

@@ -1,6 +1,7 @@
 """What train.py refuses or stops, each with one sentence: wrong flags, leaks, other people's folders, a loss of nan."""
 
 import json
+import os
 import re
 import tempfile
 
@@ -137,6 +138,11 @@ def test_folder_of_other_files_is_left_alone(run_train, capfd, tmp_path):
     (tmp_path / "run" / "config.yaml").write_text("title: mine")
     assert "holds other files (config.yaml" in fails(run_train, capfd)
     assert (tmp_path / "run" / "thesis.tex").read_text() == "years of work"
+
+
+def test_run_folder_whose_name_is_no_utf_8_is_refused_before_anything_is_made(run_train, capfd, tmp_path):
+    assert "which is no name in UTF-8" in fails(run_train, capfd, "--output_dir", f"{tmp_path}/\udcff")
+    assert not os.path.exists(f"{tmp_path}/\udcff")
 
 
 def test_run_folder_of_a_living_job_is_refused(run_train, capfd, tmp_path):

@@ -70,6 +70,10 @@ def choose_run(model: ModelArguments, args: SentimentTrainingArguments) -> RunFo
     path = Path(os.path.realpath(Path(args.output_dir or f"runs/{model.model}-{model.fusion}").expanduser()))
     run = RunFolder(path)
     try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # the reader of weights takes no other
+        raise InputError(f"Got --output_dir {path}, which is no name in UTF-8; choose another one.") from error
+    try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(

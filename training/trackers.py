@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -134,11 +135,22 @@ def list_trackers(names: Sequence[str]) -> list[str]:
         check_choice("--report_to", name, (*INTEGRATION_TO_CALLBACK, "none", "all"))
         if name in ("none", "all"):
             raise InputError(f"Got --report_to {' '.join(found)}; {name} stands alone.")
-        try:
-            INTEGRATION_TO_CALLBACK[name]()
-        except (ImportError, RuntimeError) as error:
+        if (missing := _find_missing(name)) is not None:
             raise InputError(
-                f"Got --report_to {name}, which can't be had here ({error}); install its package, or take "
+                f"Got --report_to {name}, which can't be had here ({missing}); install its package, or take "
                 "--report_to tensorboard or none."
-            ) from error
+            )
     return found
+
+
+def _find_missing(name: str) -> str | None:
+    """What a tracker lacks to be built, in its own words; None for one that can be."""
+    # Some print a traceback when they are cleared away half built.
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        INTEGRATION_TO_CALLBACK[name]()
+    except (ImportError, RuntimeError, ValueError) as error:
+        return str(error)
+    finally:
+        sys.unraisablehook = hook
+    return None
