@@ -182,9 +182,10 @@ def _decode_wide(source: bytes, narrow: tuple[str, str] | None) -> tuple[str, st
     highest = -math.inf if narrow is None else _UNREAL * len(_HALF.findall(piece)) + _ASCII * len(piece)
     for codec in _WIDE:
         found = _try(source, codec)
-        if found is None or _HALF.search(found[0].strip("\0").encode("utf-8", "surrogatepass")):
+        if found is None:
             continue
-        score = _score_text(_Candidate(codec, 0, (ANY,)), piece)
+        controls = _HALF.findall(piece.decode(codec, "replace").strip("\0").encode("utf-8", "surrogatepass"))
+        score = _score_text(_Candidate(codec, 0, (ANY,)), piece) + _UNREAL * len(controls)
         if score > highest:
             best, highest = found, score
     return best

@@ -85,9 +85,10 @@ def _cells(line: str) -> list[str]:
 
 
 def _is_header(cells: list[str], labels: Sequence[str]) -> bool:
-    """Whether the first row names the columns; a word that is a label, too, doesn't make it one."""
+    """Whether the first row names the columns; one with a label doesn't, unless both words are names of columns."""
     second = cells[1] if len(cells) > 1 else ""
-    return cells[0].casefold() in _HEADER_GUID or (second.casefold() in _HEADER_TAG and second not in labels)
+    names_guid, names_tag = cells[0].casefold() in _HEADER_GUID, second.casefold() in _HEADER_TAG
+    return (names_guid or names_tag) if second not in labels else (names_guid and names_tag)
 
 
 def _read_source(list_file: Path) -> bytes:

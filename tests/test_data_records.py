@@ -49,6 +49,11 @@ def test_first_row_whose_label_is_a_usual_column_name_is_no_header(tmp_path):
     assert len(read_records(path, labels=["label", "tag"], ledger=Ledger())) == 1
 
 
+def test_first_row_whose_guid_is_a_usual_column_name_is_no_header(read):
+    records, _ = read("id,positive\n2,neutral\n")
+    assert [record.guid for record in records] == ["id", "2"]
+
+
 def test_row_numbers_are_lines_of_the_file(read):
     records, _ = read("guid,tag\n\n1,positive\n\n\n2,neutral\n")
     assert [record.row for record in records] == [3, 6]
