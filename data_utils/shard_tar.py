@@ -5,8 +5,10 @@ from __future__ import annotations
 import posixpath
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from data_utils.bounded import parse_json
@@ -113,6 +115,8 @@ def _refuse_several(key: str, members: Members) -> None:
             kinds.setdefault(middle, set()).add(_COLUMN_OF[last])
     most = max(map(len, kinds.values()), default=0)
     alike = [middle for middle, found in kinds.items() if len(found) == most and {"image", "text"} <= found]
+    if "" not in kinds and any(count > 1 for kind, count in Counter(chain(*kinds.values())).items() if kind != "image"):
+        alike = list(kinds)  # nothing bears the name alone, and more than one has a text, or a label
     if len(alike) > 1:
         names = [f"{key}.{middle}" if middle else key for middle in alike[:2]]
         raise tarfile.ReadError(

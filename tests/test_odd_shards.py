@@ -63,8 +63,9 @@ def row(name):
     return {f"{name}.jpg": picture(), f"{name}.txt": b"a day", f"{name}.cls": b"1"}
 
 
-def test_rows_whose_names_have_dots_are_not_taken_as_one(tmp_path):
-    write_tar(tmp_path / "a.tar", {**row("1"), **row("photo.1"), **row("photo.2")})
+@pytest.mark.parametrize("second", [row("photo.2"), {"photo.2.txt": b"a day", "photo.2.cls": b"1"}])
+def test_rows_whose_names_have_dots_are_not_taken_as_one(tmp_path, second):
+    write_tar(tmp_path / "a.tar", {**row("1"), **row("photo.1"), **second})
     with pytest.raises(InputError, match=r"photo\.1 and photo\.2 would be one row.* for the dots within names"):
         read_all(tmp_path)
 
