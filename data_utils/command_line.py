@@ -140,7 +140,7 @@ class FlagParser(argparse.ArgumentParser):
                 return f" Did you mean --{meant}?"
         # Not the twins that turn a switch off: --jit_mode_eval is no --no_do_eval.
         flags = [flag for flag in self._option_string_actions if name.startswith("no") or not flag.startswith("--no_")]
-        near = difflib.get_close_matches(f"--{name}", flags, n=1)
+        near = difflib.get_close_matches(f"--{name}", flags, n=1, cutoff=0.7)
         return f" Did you mean {near[0]}?" if near else ""
 
 

@@ -285,3 +285,9 @@ def test_swept_flags_may_be_written_with_dashes(write):
     sweep = read_sweep(["--sweep", recipe, "--data_dir", "x", "--model", "clip"])
     assert [trial.values for trial in sweep.trials] == [{"head_learning_rate": "0.1"}, {"head_learning_rate": "0.2"}]
     assert [trial.training.head_learning_rate for trial in sweep.trials] == [0.1, 0.2]
+
+
+def test_record_of_a_run_is_no_recipe(tmp_path):
+    (tmp_path / "config.yaml").write_text("model: {fusion: early}\ndata: {}\ntraining: {seed: 1}\nenvironment: {}\n")
+    with pytest.raises(InputError, match="is the record of a run"):
+        parse_arguments(["--config", str(tmp_path / "config.yaml")])

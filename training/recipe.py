@@ -71,7 +71,8 @@ def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
         section: the one of `SECTIONS` that it may hold.
 
     Raises:
-        InputError: it can't be read, a key stands twice, it holds another section, or it names another recipe.
+        InputError: it can't be read, a key stands twice, it holds another section, it names another recipe, or it is
+            the config.yaml of a run.
     """
     try:
         values = parse_yaml(read_bounded(path, MAX_RECIPE).decode("utf-8"))
@@ -82,6 +83,11 @@ def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(
             f"The recipe {path} is no mapping; write one `flag: value` a line, without dashes before flag."
+        )
+    if all(isinstance(values.get(part), dict) for part in ("model", "data", "training")):
+        raise InputError(
+            f"The recipe {path} is the record of a run, with all that was settled on its machine; copy the lines that "
+            "you want, of its sections model, data and training, into a file of their own."
         )
     values = spell_flags(path, values)
     for name in ("config", "compare"):
