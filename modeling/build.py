@@ -119,8 +119,9 @@ def _load_donor(source: str, model_class: type | None, *, trust_remote_code: boo
     with torch.random.fork_rng(devices=[]):
         donor, info = hub.load_model(source, trust_remote_code=trust_remote_code, model_class=model_class)
     never_saved = {key for key in info["missing_keys"] if not _left_out(key)}
-    if never_saved:
-        raise InputError(f"The weights of {source!r} are incomplete. {describe_differences(never_saved, (), ())}")
+    if differences := describe_differences(never_saved, (), info["mismatched_keys"]):
+        what = "are incomplete" if never_saved else "don't fit its config.json"
+        raise InputError(f"The weights of {source!r} {what}. {differences}")
     return donor
 
 

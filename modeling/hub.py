@@ -68,7 +68,9 @@ def load_image_processor(name: str, *, trust_remote_code: bool) -> BaseImageProc
 def load_model(
     name: str, *, trust_remote_code: bool, model_class: type | None = None
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model of a folder or hub name, and which weights it lacks. Raises `InputError` if it can't be had.
+    """The model of a folder or hub name, and which weights it lacks, or has in another size, as transformers tells it.
+
+    Raises `InputError` if it can't be had.
 
     Args:
         name: folder or hub name.
@@ -76,8 +78,8 @@ def load_model(
         model_class: of transformers; None: as its configuration says.
     """
     config = load_config(name, trust_remote_code=trust_remote_code)
-    options = {"config": config, "output_loading_info": True, "trust_remote_code": trust_remote_code}
-    return from_hub((model_class or AutoModel).from_pretrained, name, **options)
+    options = {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    return from_hub((model_class or AutoModel).from_pretrained, name, trust_remote_code=trust_remote_code, **options)
 
 
 def from_hub(load: Callable[..., T], name: str, **options: Any) -> T:

@@ -196,6 +196,13 @@ def test_trusted_code_runs(clip: Path, always_yes: list[str], names: list[str]) 
     assert not always_yes
 
 
+def test_sizes_that_are_not_those_of_the_weights_are_named(clip: Path) -> None:
+    text = json.loads((clip / "config.json").read_text())["text_config"]
+    change(clip / "config.json", text_config=text | {"intermediate_size": 40})
+    with pytest.raises(InputError, match=r"don't fit its config.json.*keys of another size.*fc1"):
+        build(clip)
+
+
 def test_pickles_are_no_way_in(clip: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
 

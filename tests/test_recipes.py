@@ -116,6 +116,9 @@ def test_two_kinds_of_recipes_are_refused(write, capfd, other):
         ("--compare", SWEEP, "has a section sweep; start it with --sweep in place of --compare"),
         ("--compare", TWO + SWEEP, "has the sections sweep and runs"),
         ("--config", "compare: other.yaml", "names another recipe (compare)"),
+        ("--config", "trust-remote-code: yes", "--trust_remote_code"),
+        ("--compare", "runs: {a: {}, b: {trust_remote_code: true}}", "given on the command line alone"),
+        ("--sweep", f"trust_remote_code: 1\n{SWEEP}", "given on the command line alone"),
         ("--config", "learning-rate: 1\nlearning_rate: 2", "learning_rate stands twice"),
         (
             "--config",

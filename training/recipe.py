@@ -101,13 +101,18 @@ def spell_flags(path: Path, values: Mapping[Any, Any]) -> dict[str, Any]:
     """The same with underscores in the names, which may be written with dashes as on the command line.
 
     Raises:
-        InputError: both spellings of a flag are there.
+        InputError: both spellings of a flag are there, or foreign code is trusted: a recipe may come from anywhere.
     """
     spelled: dict[str, Any] = {}
     for name, value in values.items():
         flag = str(name).removeprefix("--").replace("-", "_")
         if flag in spelled:
             raise InputError(f"{flag} stands twice in the recipe {path}, in two spellings; leave one of them out.")
+        if flag == "trust_remote_code" and value is not False:
+            raise InputError(
+                f"The recipe {path} has {flag}, which is given on the command line alone; take it out and, if you have "
+                f"read that code and trust it, add --{flag}."
+            )
         spelled[flag] = value
     return spelled
 
