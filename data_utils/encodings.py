@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -35,6 +36,10 @@ _ASCII, _UNREAL, _ALPHABETS_MIXED, _SIGNS_MIXED = -3.0, -15.0, -8.0, -4.0
 _ALPHABET, _SIGN = "\u0370-\u1fff\uff61-\uff9f", "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _MIXED_ALPHABETS = re.compile(f"(?<=[A-Za-z])[{_ALPHABET}]|[{_ALPHABET}](?=[A-Za-z])")
 _MIXED_SIGNS = re.compile(f"(?<=[A-Za-z])[{_SIGN}]|[{_SIGN}](?=[A-Za-z])")
+_SCRIPTS = {"LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "HEBREW", "ARABIC"}  # as Unicode calls their letters
+# What UTF-8 writes in one or two bytes; runs beyond ASCII; and letters that stand in no language's words.
+_TWO_BYTES = frozenset(map(chr, range(0x800)))
+_PAIRS, _SELDOM = re.compile("[\x80-\u07ff]+"), re.compile("[\u037b-\u037d]")
 _UNUSUAL, _COMPANY = -6.0, 4.0
 
 
@@ -173,7 +178,18 @@ def _decode_certain(source: bytes) -> tuple[str, str] | None:
         if escape in source and (found := _try(source, codec)):
             return found
     found = _try(source, "utf-8-sig")
+    if found is not None and _is_doubtful(found[0]):
+        return None
     return _decode_wide(source, found) if _HALF.search(source.strip(b"\0")) else found
+
+
+def _is_doubtful(text: str) -> bool:
+    """Whether a text that fits the rules of UTF-8 is of no language: of short Chinese words in GB18030 some do."""
+    wide = _PAIRS.findall(text)
+    if not wide or not set(text) <= _TWO_BYTES:
+        return False
+    scripts = [{unicodedata.name(each, "?").split()[0] for each in run} & _SCRIPTS for run in wide]
+    return any(len(found) > 1 for found in scripts) or bool(_SELDOM.search(text))
 
 
 def _decode_wide(source: bytes, narrow: tuple[str, str] | None) -> tuple[str, str] | None:

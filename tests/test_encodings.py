@@ -81,6 +81,26 @@ def test_few_words_without_a_nul_are_in_the_utf_16_of_the_other_texts(codec, cho
     assert find_encoding([*sources, *("caf\xe9 d\xe9j\xe0".encode("cp1252") for _ in range(3))]) == "cp1252"
 
 
+@pytest.mark.parametrize("text", ["图片 1", "图3,positive", "我的图片"])
+def test_chinese_words_that_fit_the_rules_of_utf_8_are_chinese(text):
+    assert decode_text(text.encode("gb18030")) == (text, "gb18030")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u0562\u0561\u0580\u0565\u0582",
+        "10 \xb5m \xe0 \u03a3",
+        "\u04d9\u049b\u04a3 \xe9",
+        "\u0259z\u0259l",
+        "\u03bc\xe9",
+        "\u0434\xe9",
+    ],
+)
+def test_rare_letters_in_utf_8_stay(text):
+    assert decode_text(text.encode()) == (text, "utf-8")
+
+
 def test_text_without_anything_beyond_ascii_before_a_late_letter_is_judged_by_that_letter():
     assert decode_text(b"x" * 100_000 + "don’t".encode("cp1252"))[1] == "cp1252"
 
