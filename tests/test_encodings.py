@@ -81,7 +81,7 @@ def test_few_words_without_a_nul_are_in_the_utf_16_of_the_other_texts(codec, cho
     assert find_encoding([*sources, *("caf\xe9 d\xe9j\xe0".encode("cp1252") for _ in range(3))]) == "cp1252"
 
 
-@pytest.mark.parametrize("text", ["图片 1", "图3,positive", "我的图片"])
+@pytest.mark.parametrize("text", ["图片 1", "图3,positive", "我的图片", "图1\n图2\n图3\n图4\n" * 9])
 def test_chinese_words_that_fit_the_rules_of_utf_8_are_chinese(text):
     assert decode_text(text.encode("gb18030")) == (text, "gb18030")
 
