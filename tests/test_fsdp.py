@@ -75,8 +75,8 @@ def test_whole_weights_come_out_and_go_back_in(ranks, case):
 
 def test_train_under_fsdp_equals_one_process(sample, tmp_path):
     """Also: back to the best weights after a forward pass, and on from the checkpoint, sharded and whole."""
-    steps = ["--max_steps", "4", "--eval_strategy", "steps", "--eval_steps", "2", "--save_steps", "2"]
-    every, last = ["--save_strategy", "steps"], ["--load_best_model_at_end", "False"]
+    steps = ["--max_steps", "4", "--eval_strategy", "steps", "--eval_steps", "2"]
+    every, last = ["--save_strategy", "steps", "--save_steps", "2"], ["--load_best_model_at_end", "False"]
     # The best is the first: the loss falls from there.
     first = ["--metric_for_best_model", "loss", "--greater_is_better", "True", "--save_strategy", "best"]
     resume = ["--resume_from_checkpoint", str(tmp_path / "first" / "checkpoints" / "checkpoint-2")]

@@ -9,7 +9,7 @@ from conftest import ROOT
 from launching import launch, load_weights, logged_losses, needs_compiler, train_flags, wait_for
 from network import ADDRESSES, PORT, two_nodes, wait_until_ended
 
-PARTS = ("accelerate_configs", "data_utils", "evaluation", "modeling", "training", "train.py")
+PARTS = ("accelerate_configs", "data_utils", "evaluation", "modeling", "run_files", "training", "train.py")
 # train.py's flags that give one process the rows of two.
 BATCH = {1: ("--per_device_train_batch_size", "8"), 2: ("--per_device_train_batch_size", "4")}
 STEPS = ["--max_steps", "4", *BATCH[2], "--save_strategy", "steps", "--save_steps", "2"]

@@ -83,7 +83,7 @@ COUNT_PAGE_FAULTS = """
 import resource, torch
 from data_utils.memory import keep_freed_memory
 keep_freed_memory()
-for _ in range(5):
+for _ in range(30):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.empty(16 * 2**20).fill_(1)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -96,7 +96,7 @@ def test_freed_memory_is_used_again():
     command = [sys.executable, "-c", COUNT_PAGE_FAULTS]
     counts = list(map(int, subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.split()))
     assert counts[0] > 1000
-    assert counts[-1] < 1000  # by then there is room for a tensor's alignment too
+    assert counts[-1] < 1000  # by then there is room for the alignment of a tensor wherever small objects lie
 
 
 @pytest.mark.parametrize(
