@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -100,18 +101,27 @@ class Calls:
 
 @contextmanager
 def count_encoders() -> Iterator[Calls]:
-    """The calls of every model's encoders of texts and of pictures."""
-    calls = Calls()
+    """The calls of every model's encoders of texts and of pictures, but for the trial of a model that is loaded."""
+    calls, loading = Calls(), False
+    load_model = LoadedRun.load_model
+
+    def load_uncounted(run: LoadedRun) -> SentimentClassifier:
+        nonlocal loading
+        loading = True
+        model = load_model(run)
+        loading = False
+        return model
 
     def note(module: nn.Module, _: object, output: object) -> None:
         kind = ENCODERS.get(type(module).__name__)
-        if kind is not None:
+        if kind is not None and not loading:
             calls.counts[kind] += 1
             calls.given.add((kind, output.last_hidden_state.float().numpy().tobytes()))
 
     hook = register_module_forward_hook(note)
     try:
-        yield calls
+        with mock.patch.object(LoadedRun, "load_model", load_uncounted):
+            yield calls
     finally:
         hook.remove()
 
