@@ -1,6 +1,6 @@
 """Damages files by a seed, and tells readers that answer with anything but a value or one sentence.
 
-Each reader runs in a forked process: a crash of native code, a hang and a rise of memory are findings like a traceback.
+Readers run in a program of their own: a crash of native code, a hang and a rise of memory are findings, too.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from conftest import ROOT
+from launching import warm_python
 
 from data_utils.errors import InputError, RankError
 from data_utils.shard_file import ShardError
@@ -55,79 +59,72 @@ class Reader:
     share: int
 
 
-def fuzz(reader: Reader, folder: Path, seeds: Sequence[int]) -> list[str]:
-    """What was wrong, by seed; sound files are read first, and must be."""
-    sound = folder / "sound"
-    sound.mkdir(parents=True)
-    reader.make(sound)
-    findings, seeds = [], list(seeds)
+def fuzz(program: Path, reader: Reader, folder: Path, seeds: range) -> list[str]:
+    """What was wrong, by seed; sound files are read first, and must be.
+
+    Args:
+        program: calls `read_all` with the words that it gets.
+        reader: of the program.
+        folder: empty, for its files.
+        seeds: of the inputs.
+    """
+    findings: list[str] = []
+    report, environment = folder / "report", os.environ | {"PYTHONPATH": str(ROOT)}
     while seeds:
-        done, found = _run_forked(reader, sound, folder / "damaged", seeds)
-        findings += found
-        seeds = seeds[done:]
+        report.write_text("")
+        words = [str(program), reader.name, str(folder), str(seeds.start), str(seeds.stop)]
+        done = subprocess.run(
+            [str(warm_python().program), *words], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+        lines = [json.loads(line) for line in report.read_text().splitlines()]
+        findings += [line for line in lines if line]
+        if done.returncode and not lines:
+            raise RuntimeError(f"{reader.name}: the sound files can't be read")
+        if done.returncode:  # the first line is of the sound files
+            findings.append(f"{reader.name}, seed {seeds[len(lines) - 1]}: ended with {done.returncode}")
+        seeds = seeds[len(lines) - 1 + bool(done.returncode) :]
     return findings
 
 
-def _run_forked(reader: Reader, sound: Path, damaged: Path, seeds: Sequence[int]) -> tuple[int, list[str]]:
-    """Inputs that were done, the last of which may have ended the process, and what was found."""
-    out, into = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(out)
-        code = 1
-        try:
-            with os.fdopen(into, "w", buffering=1) as report:
-                _read_all(reader, sound, damaged, seeds, report.write)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(into)
-    lines = []
-    with os.fdopen(out) as report:
-        lines = [json.loads(line) for line in report]
-    status = os.waitpid(child, 0)[1]
-    found = [line for line in lines if line]
-    if status:
-        end = os.waitstatus_to_exitcode(status)
-        why = signal.Signals(-end).name if end < 0 else f"exit code {end}"
-        if end > 0:
-            raise RuntimeError(f"{reader.name}: the sound files can't be read")
-        found.append(f"{reader.name}, seed {seeds[len(lines)]}: ended by {why}")
-        return len(lines) + 1, found
-    return len(lines), found
-
-
-def _read_all(
-    reader: Reader, sound: Path, damaged: Path, seeds: Sequence[int], report: Callable[[str], object]
-) -> None:
-    """In the forked process: a line of JSON for each input, "" or what was wrong."""
+def read_all(reader: Reader, folder: Path, seeds: range) -> None:
+    """Damage and read; writes a line of JSON to `folder`/report for the sound files and each input: "" or the fault."""
+    sound, damaged = folder / "sound", folder / "damaged"
+    if not sound.exists():
+        sound.mkdir()
+        reader.make(sound)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends also what native code hangs in
-    _copy(sound, damaged)
-    reader.read(damaged)
-    names = sorted({path.relative_to(sound) for glob in reader.files for path in sound.glob(glob) if path.is_file()})
-    for seed in seeds:
+    with (folder / "report").open("a", buffering=1) as report:
         _copy(sound, damaged)
-        rng = random.Random(f"{reader.name} {seed}")
-        path = damaged / rng.choice(names)
-        path.write_bytes(damage(path.read_bytes(), path.suffix, rng))
-        signal.alarm(SECONDS)
-        wrong = ""
-        try:
-            reader.read(damaged)
-        except EXPECTED as error:
-            if not str(error).strip():
-                wrong = f"{reader.name}, seed {seed}: an empty message"
-        except BaseException as error:  # panics of Rust are no Exception
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {error}"[:200]
-            wrong = f"{reader.name}, seed {seed}: {reason!r} in {Path(place.filename).name}:{place.lineno}"
+        reader.read(damaged)
+        report.write('""\n')
+        names = sorted(
+            {path.relative_to(sound) for glob in reader.files for path in sound.glob(glob) if path.is_file()}
+        )
+        for seed in seeds:
+            _copy(sound, damaged)
+            rng = random.Random(f"{reader.name} {seed}")
+            path = damaged / rng.choice(names)
+            path.write_bytes(damage(path.read_bytes(), path.suffix, rng))
+            fault = _find_fault(reader, damaged)
+            report.write(json.dumps(fault and f"{reader.name}, seed {seed}: {fault}") + "\n")
+
+
+def _find_fault(reader: Reader, damaged: Path) -> str:
+    """What is wrong with how a reader answers; a hang is ended with the process, also in native code."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(SECONDS)
+    try:
+        reader.read(damaged)
+    except EXPECTED as error:
+        return "" if str(error).strip() else "an empty message"
+    except BaseException as error:  # panics of Rust are no Exception
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {str(error)[:200]!r} in {Path(place.filename).name}:{place.lineno}"
+    finally:
         signal.alarm(0)
-        report(json.dumps(wrong) + "\n")
+    return ""
 
 
 def _copy(sound: Path, damaged: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import draw_photo
 from evaluating import LABELS, PICTURE, save_run, write_pairs
-from fuzzing import Reader, fuzz
+from fuzzing import Reader, fuzz, read_all
 from PIL import Image
 
 from data_utils import DataArguments, augment, load_pairs, load_split, make_split, save_split, shard
@@ -224,5 +225,11 @@ def count_inputs(reader: Reader, total: int) -> int:
 def test_damaged_files_are_answered_in_one_sentence(reader, total, tmp_path):
     # The large run goes on where the small one ends.
     first = 0 if total == FEW else count_inputs(reader, FEW)
-    findings = fuzz(reader, tmp_path, range(first, first + count_inputs(reader, total)))
+    findings = fuzz(Path(__file__), reader, tmp_path, range(first, first + count_inputs(reader, total)))
     assert findings == [], f"{len(findings)} findings"
+
+
+if __name__ == "__main__":  # as `fuzz` starts it
+    name, folder, first, stop = sys.argv[1:]
+    chosen = next(reader for reader in READERS if reader.name == name)
+    read_all(chosen, Path(folder), range(int(first), int(stop)))
