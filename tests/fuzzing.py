@@ -73,9 +73,7 @@ def fuzz(program: Path, reader: Reader, folder: Path, seeds: range) -> list[str]
     while seeds:
         report.write_text("")
         words = [str(program), reader.name, str(folder), str(seeds.start), str(seeds.stop)]
-        done = subprocess.run(
-            [str(warm_python().program), *words], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
-        )
+        done = subprocess.run([str(warm_python().program), *words], cwd=ROOT, env=environment)
         lines = [json.loads(line) for line in report.read_text().splitlines()]
         findings += [line for line in lines if line]
         if done.returncode and not lines:
