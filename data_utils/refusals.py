@@ -14,6 +14,12 @@ from data_utils.errors import InputError, RankError
 from data_utils.screen import show_error
 
 AGAIN = "then start the same command again"
+DEVICE_MEMORY = -1  # of a GPU, for which the system has no number
+SMALLER = (
+    "take a smaller --per_device_train_batch_size with as many times the --gradient_accumulation_steps, which makes the "
+    "same updates, --activation_checkpointing, --bf16, or accelerate_configs/zero3_offload.yaml; in an evaluation a "
+    "smaller --per_device_eval_batch_size"
+)
 # What to do about each, behind the system's own words.
 REMEDIES = {
     errno.ENOSPC: f"make room there, {AGAIN}",
@@ -31,11 +37,12 @@ REMEDIES = {
     errno.EAGAIN: "use fewer processes (--preprocessing_num_workers 1, --dataloader_num_workers 0, OMP_NUM_THREADS=1), "
     "or raise the limit on them (ulimit -u)",
     errno.ENOBUFS: "give the container more shared memory (docker run --shm-size), or take --dataloader_num_workers 0",
-    errno.ENOMEM: "use fewer processes or smaller batches, or a machine of more memory",
+    errno.ENOMEM: f"use fewer processes, or a machine of more memory; {SMALLER}",
+    DEVICE_MEMORY: SMALLER,
 }
 # Room that is missing, whatever was to be written.
 ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NOT_ON_DISK = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
+NOT_ON_DISK = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, DEVICE_MEMORY)
 # Libraries that write by themselves tell the number or the words, or, as torch's archives, neither.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 _WORDS = {
@@ -51,7 +58,7 @@ _WORDS = {
         (errno.ENOBUFS, r"out of shared memory|unable to (open|mmap|allocate) shared memory"),
         (errno.ENOMEM, r"DefaultCPUAllocator: can't allocate memory"),
     )
-}
+} | {re.compile(r"(CUDA|HIP|XPU) (error: )?out of memory|CU\w+_STATUS_ALLOC_FAILED"): DEVICE_MEMORY}
 
 
 class MachineError(RankError):
@@ -111,7 +118,8 @@ def describe_refusal(
     remedy = REMEDIES[number].replace(AGAIN, again)
     place = told or path
     if place is None or number in NOT_ON_DISK:
-        return f"The system refuses what is needed ({os.strerror(number)}); {remedy}."
+        reason = "The GPU's memory is full" if number == DEVICE_MEMORY else os.strerror(number)
+        return f"The system refuses what is needed ({reason}); {remedy}."
     if number not in ROOM:
         return f"Cannot use {place} ({os.strerror(number)}); {remedy}."
     return f"Cannot write {place} ({os.strerror(number)}{describe_room(Path(place), need)}); {remedy}."
