@@ -16,8 +16,8 @@ from data_utils.screen import show_error
 AGAIN = "then start the same command again"
 DEVICE_MEMORY = -1  # of a GPU, for which the system has no number
 SMALLER = (
-    "take a smaller --per_device_train_batch_size with as many times the --gradient_accumulation_steps, which makes the "
-    "same updates, --activation_checkpointing, --bf16, or accelerate_configs/zero3_offload.yaml; in an evaluation a "
+    "take a smaller --per_device_train_batch_size with as many times the --gradient_accumulation_steps (the same "
+    "updates), --activation_checkpointing, --bf16, or accelerate_configs/zero3_offload.yaml; for an evaluation, a "
     "smaller --per_device_eval_batch_size"
 )
 # What to do about each, behind the system's own words.

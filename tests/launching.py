@@ -91,15 +91,15 @@ def train_flags(
 
 
 def too_large_batch(make_pairs: Callable[..., Path], run: Path) -> list[str]:
-    """Flags of train.py for 128 texts of 4,096 tokens in one layer that makes 275 GB of them, which no device has.
+    """Flags of train.py for 128 texts of 512 tokens in one layer that makes 275 GB of them, which no device has.
 
     Before the first update only short texts meet the layer, so nothing else is large.
     """
-    rows = [(str(number), ("negative", "positive")[number % 2], f"word {number} " * 2048) for number in range(128)]
-    tower = TINY | {"intermediate_size": 2**17, "max_position_embeddings": 4096}
+    rows = [(str(number), ("negative", "positive")[number % 2], f"word {number} " * 256) for number in range(128)]
+    tower = TINY | {"intermediate_size": 2**20, "max_position_embeddings": 512}
     words = ["--data_dir", str(make_pairs(rows)), "--output_dir", str(run), "--cache_dir", f"{run}-cache"]
     words += ["--model", "clip", "--fusion", "text_only", "--from_scratch", "--text_config", json.dumps(tower)]
-    words += ["--projection_dim", "16", "--max_length", "4096", "--val_ratio", "0", "--report_to", "none"]
+    words += ["--projection_dim", "16", "--max_length", "512", "--val_ratio", "0", "--report_to", "none"]
     return [*words, "--per_device_train_batch_size", "128", "--bf16", "False", "--max_steps", "1"]
 
 

@@ -10,6 +10,7 @@ sets and the settings that libraries read when they are loaded; a test whose poi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import runpy
@@ -58,8 +59,11 @@ class WarmPython:
 
 def serve(address: str, program: str) -> Callable[[], object]:
     """Load the libraries, then fork for each request; what it returns is run by the forked process."""
+    # Libraries ask for GPUs while they load; by CUDA itself, no process that is forked afterwards could use one.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     for name in LIBRARIES:
-        __import__(name)
+        with contextlib.suppress(ImportError):  # what is missing is missed by the program that needs it
+            __import__(name)
     sys.executable = program  # so launchers start their ranks warm, too
     os.environ["PYTHON_EXEC"] = program
     with socket.socket(socket.AF_UNIX) as listener:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 from transformers import IntervalStrategy, TrainingArguments
 
@@ -104,7 +105,9 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             check_choice("--include_num_input_tokens_seen", self.include_num_input_tokens_seen, TOKENS_SEEN)
 
     def _choose_device(self) -> None:
-        if torch.accelerator.is_available():
+        # Where there is a GPU too, Trainer doesn't hear a launcher that asks for the CPU (cpu.yaml).
+        self.use_cpu = self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
+        if torch.accelerator.is_available() and not self.use_cpu:
             return
         self.dataloader_pin_memory = False  # nothing to copy to
         keep_freed_memory()

@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 from transformers import EarlyStoppingCallback, ProgressCallback, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.trainer_utils import enable_full_determinism
 
 from data_utils.arguments import DataArguments
 from data_utils.collator import PairCollator
@@ -116,7 +117,8 @@ def assemble(
     if prepared.val is None:
         args.disable_evaluation()
 
-    set_seed(args.seed)  # the head's initial weights
+    # The head's initial weights. Kernels are made deterministic before any runs: frozen towers do ahead of Trainer.
+    (enable_full_determinism if args.full_determinism else set_seed)(args.seed)
     model = build_model(
         plan,
         model_args,

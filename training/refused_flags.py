@@ -13,7 +13,7 @@ from modeling.choices import FUSIONS, frozen_modalities
 from training.flags import CLASS_WEIGHTS
 
 _PUSH = "what would be uploaded is the folder of checkpoints; upload the model afterwards: hf upload NAME RUN/model"
-_FSDP = "the launch says how a model is sharded: accelerate launch --config_file accelerate_configs/fsdp.yaml"
+_FSDP = "the launch says how a model is sharded: accelerate launch --config_file accelerate_configs/fsdp2.yaml"
 _LIGER = "these kernels replace layers of language models, which classifiers lack; take --bf16, or --torch_compile"
 _METRICS = "the figures need the answers to all rows at once; --eval_accumulation_steps spares the device's memory"
 # What any value but the default is answered with.

@@ -79,6 +79,8 @@ class ResumableTrainer(Trainer):
             super().create_accelerator_and_postprocess()
         except ValueError as error:  # flags that don't go with DeepSpeed or FSDP
             raise InputError(str(error)) from error
+        if self.args.torch_compile and self.args.tf32 is False:
+            torch.backends.cuda.matmul.allow_tf32 = False  # accelerate turned it on
         if not self.is_deepspeed_enabled:
             return
         settings = self.accelerator.state.deepspeed_plugin.hf_ds_config

@@ -28,6 +28,7 @@ from evaluation.scoring import score_predictions
 from modeling import parameter_table
 from modeling.arguments import ModelArguments
 from modeling.build import save_processors
+from training.argument_checks import METRIC_SCHEDULES
 from training.arguments import SentimentTrainingArguments
 from training.checkpoints import clear_leftovers, grant_as
 from training.console import GO_ON
@@ -170,6 +171,7 @@ def write_results(
             "num_val_rows": 0 if prepared.val is None else len(prepared.val),
             "num_test_rows": 0 if prepared.test is None else len(prepared.test),
             "steps": trainer.state.global_step,
+            "skipped_steps": count_skipped(trainer),
             "epochs": trainer.state.epoch,
             # Of this launch alone are the seconds and the rate.
             "resumed_at_step": trainer._initial_global_step if resumed else None,
@@ -218,6 +220,21 @@ def describe_best(trainer: SentimentTrainer) -> dict[str, Any] | None:
         "step": state.best_global_step,
         "epoch": epochs[0] if epochs else None,
     }
+
+
+def count_skipped(trainer: SentimentTrainer) -> int | None:
+    """Updates that float16's scaler left out after an overflow, those before a resume too; None where nobody counts.
+
+    The schedule doesn't move on with them.
+    """
+    args = trainer.args
+    if not args.fp16:
+        return 0
+    if trainer.is_deepspeed_enabled:
+        return trainer.deepspeed.skipped_steps
+    if args.lr_scheduler_type.value in METRIC_SCHEDULES:  # these count evaluations
+        return None
+    return trainer.state.global_step - trainer.lr_scheduler.last_epoch
 
 
 def mean_loss(log_history: Sequence[Mapping[str, Any]]) -> float | None:
