@@ -56,7 +56,23 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _read_kind(annotation: ast.expr) -> Any:
-    names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
-    if not names <= _KNOWN.keys():
+    try:
+        return _type_of(annotation)
+    except (KeyError, TypeError):
         return str
-    return eval(ast.unparse(annotation), {"__builtins__": {}}, _KNOWN)
+
+
+def _type_of(annotation: ast.expr) -> Any:
+    """The type that an annotation writes; KeyError for names and forms that aren't known here."""
+    match annotation:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return _KNOWN[name]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _type_of(left) | _type_of(right)
+        case ast.Subscript(value=outer, slice=ast.Tuple(elts=inner)):
+            return _type_of(outer)[tuple(map(_type_of, inner))]
+        case ast.Subscript(value=outer, slice=inner):
+            return _type_of(outer)[_type_of(inner)]
+    raise KeyError(ast.unparse(annotation))
