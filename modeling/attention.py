@@ -86,5 +86,19 @@ def _tower_attention(
     return attended.transpose(1, 2).contiguous(), None
 
 
+def _tower_mask(*, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """transformers' mask; on an accelerator without its looks at the values, for which the host would have to wait.
+
+    Texts are padded on the right (`PairCollator`), where a causal mask hides the padding from all that is real: there
+    the padding needs no mask, and the attention is left to the flash kernel, which takes none.
+    """
+    if attention_mask is not None and attention_mask.device.type != "cpu":
+        if kwargs.get("allow_is_causal_skip", True):
+            attention_mask = None
+        else:
+            kwargs["allow_is_bidirectional_skip"] = False
+    return sdpa_mask(attention_mask=attention_mask, **kwargs)
+
+
 AttentionInterface.register(ATTENTION, _tower_attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+AttentionMaskInterface.register(ATTENTION, _tower_mask)

@@ -99,7 +99,7 @@ class SentimentClassifier(PreTrainedModel):
 
         Args:
             text_present, image_present: (B,) bool; False puts the learned missing-modality vector in its place.
-            input_ids, attention_mask: (B, L) int64.
+            input_ids, attention_mask: (B, L) int64, padded on the right.
             pixel_values: (B, 3, H, H) uint8, as decoded; rescaled and normalised here and nowhere else.
             labels: (B,) int64, -100 is ignored.
             text_vector ... image_hidden: instead of inputs, what a frozen tower gave for them; see `encode_text`.
@@ -210,8 +210,11 @@ class SentimentClassifier(PreTrainedModel):
                 f"pixel_values are {pixel_values.dtype}; the model rescales and normalises by itself and takes only "
                 "uint8 (0..255). Pass the decoded picture, not the output of an image processor."
             )
-        mean = torch.tensor(self.config.image_mean, device=pixel_values.device)[:, None, None]
-        std = torch.tensor(self.config.image_std, device=pixel_values.device)[:, None, None]
+        mean, std = (
+            # Filled on the device: a copy from the host would wait for all that is queued there.
+            torch.stack([torch.full((1, 1), value, device=pixel_values.device) for value in values])
+            for values in (self.config.image_mean, self.config.image_std)
+        )
         return ((pixel_values / 255.0 - mean) / std).to(self.image_tower.encoder.dtype)
 
     def get_input_embeddings(self) -> None:

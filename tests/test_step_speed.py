@@ -11,9 +11,10 @@ import yaml
 from conftest import ROOT
 from tiny import ARCHITECTURES, tiny_batch, tiny_model
 from torch import nn
+from transformers import AttentionMaskInterface
 
 from data_utils.errors import InputError
-from modeling.attention import attend
+from modeling.attention import ATTENTION, attend
 from modeling.patches import PatchConv2d, embed_patches_linearly
 from training import launch
 from training.arguments import MIN_WEIGHTS_FOR_BF16, SentimentTrainingArguments
@@ -53,6 +54,20 @@ def test_towers_in_bfloat16_answer_as_in_float32(architecture):
         rounded = model(**batch).logits
     assert rounded.dtype == torch.bfloat16
     assert (exact - rounded).abs().max() < 0.02 * max(exact.abs().max(), 1)
+
+
+def test_causal_attention_needs_no_mask_of_padding_on_the_right():
+    tower, batch = tiny_model("clip").text_tower.eval(), tiny_batch()
+    mask = batch["attention_mask"]
+    masked = tower.encoder(input_ids=batch["input_ids"], attention_mask=mask)
+    unmasked = tower.encoder(input_ids=batch["input_ids"])
+    torch.testing.assert_close(unmasked.pooler_output, masked.pooler_output)
+    real = mask.bool()
+    torch.testing.assert_close(unmasked.last_hidden_state[real], masked.last_hidden_state[real])
+    sizes = {"batch_size": 4, "q_length": mask.shape[1], "kv_length": mask.shape[1]}
+    on_accelerator = AttentionMaskInterface()[ATTENTION](**sizes, attention_mask=mask.to("meta"))
+    assert on_accelerator is None
+    assert AttentionMaskInterface()[ATTENTION](**sizes, attention_mask=mask.bool()) is not None
 
 
 def test_patches_as_linear_layer_equal_the_convolution():

@@ -117,4 +117,7 @@ class OutputFlags:
     )
     logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
     report_to: list[str] = field(default_factory=lambda: ["tensorboard"], metadata={"help": "Trackers, or none."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Not used: a loss that isn't finite ends training."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: the collator picks the columns."})

@@ -43,6 +43,7 @@ REFUSED: Mapping[str, str] = {
     "label_names": "the rows' labels are those of the list --train_file, the classes those of --labels",
     "length_column_name": "the rows have no such column; their tokens are counted",
     "liger_kernel_config": _LIGER,
+    "logging_nan_inf_filter": "a loss that isn't finite ends training, and is never logged",
     "optim_target_modules": "the optimizers that take it (GaLore, APOLLO) can't keep the two learning rates of towers "
     "and head",
     "parallelism_config": "each device holds whole rows and layers; launch with one of accelerate_configs/",

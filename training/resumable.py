@@ -25,6 +25,7 @@ from data_utils.refusals import tell_refusals
 from training import checkpoints
 from training.console import GO_ON
 from training.launch import check_wrapping
+from training.looks import LateLooks
 from training.sharding import gather_float32, reshard, scatter_weights
 from training.signals import Interrupted
 from training.universal import load_moments
@@ -38,10 +39,12 @@ class ResumableTrainer(Trainer):
 
     Attributes:
         stop_requested: set on all ranks alike when any of them got a signal; the update at hand ends with a checkpoint.
+        looks: at figures of updates, which may end the training; none is open when anything is logged, judged or saved.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         self.stop_requested = False
+        self.looks = LateLooks()
         self._partial_dir: Path | None = None
         super().__init__(**kwargs)
         self.add_callback(_SaveAndStop(self))
@@ -174,8 +177,15 @@ class ResumableTrainer(Trainer):
         else:
             super()._run_epoch(*args, **kwargs)
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """As in Trainer, once it is known that all updates were sound."""
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            self.looks.settle()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         """As in Trainer, which would delete the newest checkpoint under a limit of 1; `rotate` has seen to it."""
+        self.looks.settle()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             return super()._finalize_training(*args, **kwargs)
@@ -271,6 +281,7 @@ class _SaveAndStop(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
+        self.trainer.looks.settle()  # a stop is not to wait for the next epoch's first update
         control.should_save = control.should_save or self.trainer.stop_requested
         # A checkpoint doesn't hold the losses since the last log entry: without an entry they'd be lost in a resume.
         control.should_log = control.should_log or control.should_save

@@ -142,13 +142,16 @@ class StreamTrainer(SentimentTrainer):
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """As in `SentimentTrainer`, after the batches' faults were entered."""
         batches, weight_sum = super().get_batch_samples(map(self._take_faults, epoch_iterator), num_batches, device)
-        if weight_sum > 0:
+        return batches, weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # 0 where no row of an update counts
+
+    def _judge_sums(self, sums: Sequence[float]) -> None:
+        super()._judge_sums(sums)
+        if sums[0] > 0:
             self._useless_updates = None
         elif self._useless_updates is not None:
             self._useless_updates += 1
             if self._useless_updates * self.args.global_batch_size >= USELESS_ROWS:
                 self._refuse_useless_rows()
-        return batches, weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # 0 where no row of an update counts
 
     def _refuse_useless_rows(self) -> None:
         """Stop a run that has learnt from no row yet, on all ranks at once, as all know the rows' sum of weights."""

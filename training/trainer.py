@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
@@ -103,6 +105,7 @@ class SentimentTrainer(ResumableTrainer):
             callbacks=list(callbacks),
         )
         self.balance = self._balance_classes()
+        self._device_balance = self.balance.to(args.device)
         self._judged = eval_dataset
         self._trackers = hold_trackers(self.callback_handler)
         self.neftune_noise_alpha = None  # Trainer would look for one table of embeddings of the whole model
@@ -143,13 +146,20 @@ class SentimentTrainer(ResumableTrainer):
         """The micro batches of one update, and the sum of their rows' class weights over all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._mark_filling_rows(batches)
-        labels = torch.cat([batch["labels"].cpu() for batch in batches] or [torch.zeros(0, dtype=torch.long)])
+        labels = torch.cat([batch["labels"] for batch in batches] or [torch.zeros(0, dtype=torch.long)])
         weight_sum = self.balance.weights[labels[labels != NO_LABEL_ID]].sum()
         # Every rank learns here, at no further cost, whether any was asked to stop.
-        sums = torch.stack([weight_sum, torch.tensor(float(is_stop_requested()))]).to(device)
+        sums = torch.stack([weight_sum, torch.tensor(float(is_stop_requested()))])
+        # From pinned memory an accelerator copies while the host goes on.
+        sums = sums.pin_memory() if self.args.dataloader_pin_memory else sums
+        batches, sums = send_to_device((batches, sums), device, non_blocking=True)
         sums = self.accelerator.reduce(sums, reduction="sum")
-        self.stop_requested = bool(sums[1])
+        self.looks.look(sums, self._judge_sums)
         return batches, sums[0]
+
+    def _judge_sums(self, sums: Sequence[float]) -> None:
+        """Of an update over all ranks: the rows' class weights, and how many ranks were asked to stop."""
+        self.stop_requested = sums[1] > 0
 
     def _balance_classes(self) -> ClassBalance:
         counts = torch.bincount(torch.as_tensor(self.train_dataset["label"][:]), minlength=len(self.labels))
@@ -180,7 +190,7 @@ class SentimentTrainer(ResumableTrainer):
         """In training the row's share of the global loss, in evaluation the plain mean cross-entropy of the batch.
 
         Raises:
-            NonFiniteLossError: before the backward pass of a loss that is nan or infinite.
+            NonFiniteLossError: a loss is nan or infinite; told at once on the CPU, else by `LateLooks`.
         """
         if not model.training:
             inputs = {name: value for name, value in inputs.items() if name != "row_index"}
@@ -193,13 +203,22 @@ class SentimentTrainer(ResumableTrainer):
             epoch=int(self.state.epoch or 0),
             modality_dropout=self.args.modality_dropout if self._has_two_modalities else 0.0,
             unimodal_loss_weight=self.args.unimodal_loss_weight if self._has_two_modalities else 0.0,
-            balance=self.balance.to(inputs["labels"].device),
+            balance=self._device_balance,
             weight_sum=num_items_in_batch,
         )
-        self._check_finite(loss, inputs["row_index"])
+        step, rows = self.state.global_step + 1, inputs["row_index"]
+        self.looks.look(loss, partial(self._judge_finite, "loss", step=step, moment=self._moment, row_index=rows))
         # Data parallel averages gradients over ranks, while each rank's loss is its share of the whole.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in Trainer, but the batches stay on the host, where `get_batch_samples` counts their labels."""
+        placed, self.accelerator.device_placement = self.accelerator.device_placement, False
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.accelerator.device_placement = placed
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         """As in Trainer, but --dataloader_drop_last, meant for training, drops no row of an evaluation."""
@@ -246,21 +265,28 @@ class SentimentTrainer(ResumableTrainer):
         """As in Trainer; an infinite gradient, which clipping would turn into nan in every weight, ends training."""
         norm = super()._get_grad_norm(model, grad_norm)
         # Under float16 infinite gradients are the scaler's daily business: it skips the update by itself.
-        if norm is not None and not self.args.fp16 and not math.isfinite(norm):
-            # DeepSpeed makes the update with the backward pass, and tells the norm afterwards.
-            moment = "after" if self.is_deepspeed_enabled else "before"
-            raise NonFiniteLossError(
-                f"The gradient's norm is {float(norm)} at step {self.state.global_step + 1}; stopped {moment} the "
-                f"update. {NON_FINITE_REMEDY}"
-            )
+        if norm is not None and not self.args.fp16:
+            # DeepSpeed makes the update with the backward pass, and tells the norm afterwards, as a number.
+            moment = "after" if self.is_deepspeed_enabled else self._moment
+            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP's lies in parts on the ranks
+            judge = partial(self._judge_finite, "gradient's norm", step=self.state.global_step + 1, moment=moment)
+            self.looks.look(norm, judge) if isinstance(norm, Tensor) else judge(norm)
+        self.looks.end_update()
         return norm
 
-    def _check_finite(self, loss: Tensor, row_index: Tensor) -> None:
-        if not torch.isfinite(loss):
+    def _judge_finite(
+        self, name: str, value: float, *, step: int, moment: str, row_index: Tensor | None = None
+    ) -> None:
+        if not math.isfinite(value):
+            rows = "" if row_index is None else f" (training rows {row_index.tolist()})"
             raise NonFiniteLossError(
-                f"The loss is {loss.item()} at step {self.state.global_step + 1} (training rows "
-                f"{row_index.tolist()}); stopped before the update. {NON_FINITE_REMEDY}"
+                f"The {name} is {value} at step {step}{rows}; stopped {moment} the update. {NON_FINITE_REMEDY}"
             )
+
+    @property
+    def _moment(self) -> str:
+        """When it is known whether an update is sound; see `LateLooks`."""
+        return "before" if self.args.device.type == "cpu" else "after"
 
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         labels, row_index = prediction.label_ids

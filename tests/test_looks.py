@@ -1,0 +1,202 @@
+"""Figures of updates are read late on an accelerator, and nothing else of an update is read by the host."""
+
+import json
+import math
+
+import pytest
+import torch
+from accelerate import PartialState
+from conftest import TINY
+from safetensors.torch import load_file
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from training import looks
+from training.arguments import SentimentTrainingArguments
+from training.checkpoints import list_checkpoints
+from training.experiment import assemble
+from training.looks import LateLooks
+from training.losses import classification_loss
+from training.parsing import parse_arguments
+from training.signals import REQUEUE_CODE
+
+META = torch.device("meta")  # an accelerator in which nothing can be read: whoever tries gets an error
+
+
+class Arrival:
+    """An event of torch's, for a device without any."""
+
+    def synchronize(self):
+        pass
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """What is copied to the host, one list of shapes for each update; on the device meta all values are 1."""
+    shapes = []
+
+    def fetch(values):
+        shapes.append(tuple(values.shape))
+        return torch.ones(values.shape), Arrival()
+
+    monkeypatch.setattr(looks, "fetch", fetch)
+    return shapes
+
+
+@pytest.fixture
+def make_trainer(fresh_state, sample, tmp_path, monkeypatch):
+    """Factory of trainers on the device meta."""
+
+    def make(*flags):
+        argv = [
+            "--data_dir",
+            str(sample),
+            "--cache_dir",
+            str(tmp_path / "cache"),
+            "--output_dir",
+            str(tmp_path / "run"),
+        ]
+        argv += ["--from_scratch", "--text_config", json.dumps(TINY), "--image_size", "32", "--max_length", "16"]
+        argv += ["--vision_config", json.dumps(TINY | {"patch_size": 16}), "--preprocessing_num_workers", "1"]
+        argv += ["--report_to", "none", "--disable_tqdm", "true", "--eval_strategy", "no", "--save_strategy", "no"]
+        model_args, data_args, args = parse_arguments([*argv, *flags])
+        monkeypatch.setattr(SentimentTrainingArguments, "device", META)
+        monkeypatch.setitem(PartialState._shared_state, "device", META)
+        return assemble(model_args, data_args, args)[0]
+
+    return make
+
+
+class Copies(TorchDispatchMode):
+    """Notes the copies between devices for which the host waits."""
+
+    def __init__(self):
+        super().__init__()
+        self.waited_for = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        devices = {leaf.device for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)}
+        is_copy = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+        if is_copy and len(devices) > 1 and not (kwargs or {}).get("non_blocking", len(args) > 2 and args[2]):
+            self.waited_for.append(func)
+        return result
+
+
+class Uploads(TorchFunctionMode):
+    """Notes the tensors that are made on a device from numbers of the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.tensor, torch.as_tensor) and result.device == META:
+            self.made.append(args)
+        return result
+
+
+def list_steps(run):
+    return [int(path.name.rpartition("-")[2]) for path in list_checkpoints(run / "checkpoints")]
+
+
+class EnoughError(Exception):
+    """Ends a training before its figures are read at its end."""
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model", "clip", "--fusion", "attn"],
+        ["--model", "vilbert", "--class_weights", "sqrt", "--unimodal_loss_weight", "0.3"],
+        ["--model", "baseline", "--gradient_accumulation_steps", "2", "--label_smoothing_factor", "0.1"],
+        ["--model", "clip", "--fusion", "co_attn", "--max_grad_norm", "0", "--logit_adjustment", "1"],
+    ],
+    ids=lambda flags: "-".join(flags[1:4:2]),
+)
+def test_nothing_of_an_update_is_read_by_the_host(make_trainer, fetched, monkeypatch, flags):
+    trainer = make_trainer(
+        "--per_device_train_batch_size",
+        "2",
+        "--optim",
+        "adamw_torch",
+        "--logging_steps",
+        "100",
+        "--max_steps",
+        "100",
+        *flags,
+    )
+    copies, uploads, num_fetched = Copies(), Uploads(), []
+
+    def step_end(self, args, state, control, **kwargs):
+        num_fetched.append(len(fetched))
+        if state.global_step == 1:
+            uploads.made.clear()  # the sum of losses, once for a training
+        if state.global_step == 5:
+            raise EnoughError
+
+    monkeypatch.setattr("training.callbacks.LossProgressCallback.on_step_end", step_end)
+    monkeypatch.setattr("training.resumable._SaveAndStop.on_step_end", step_end)
+    with copies, uploads, pytest.raises(EnoughError):
+        trainer.train()
+    assert next(trainer.model.parameters()).device == META
+    assert not copies.waited_for
+    assert not uploads.made
+    micro_batches = trainer.args.gradient_accumulation_steps
+    assert num_fetched == [update * (micro_batches + 2) for update in range(1, 6)]  # sums, losses, norm
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Figures of the CPU are read late too."""
+
+    def look(self, values, judge):
+        self._current.append((values.detach().clone(), Arrival(), judge))
+
+    monkeypatch.setattr(LateLooks, "look", look)
+
+
+STEPWISE = ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_total_limit", "9", "--max_steps", "5"]
+
+
+def test_late_looks_change_no_weight(run_train, request):
+    runs = [run_train("--max_steps", "5", name="at_once")[0]]
+    request.getfixturevalue("late")
+    runs.append(run_train("--max_steps", "5", name="late")[0])
+    first, second = (load_file(run / "model" / "model.safetensors") for run in runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("save_steps", "bad", "num_updates", "kept"),
+    [(1, 3, 3, [1, 2]), (4, 2, 3, []), (4, 4, 4, []), (9, 5, 5, [])],
+    ids=["before a checkpoint", "one update later", "at the first checkpoint", "at the end"],
+)
+def test_nothing_is_kept_of_an_update_that_was_not_finite(
+    run_train, late, monkeypatch, capfd, tmp_path, save_steps, bad, num_updates, kept
+):
+    made = []
+
+    def spoiled(*args, **kwargs):
+        made.append(1)
+        return classification_loss(*args, **kwargs) * (math.nan if len(made) == bad else 1)
+
+    monkeypatch.setattr("training.objective.classification_loss", spoiled)
+    with pytest.raises(SystemExit):
+        run_train(*STEPWISE, "--save_steps", str(save_steps), "--eval_steps", str(save_steps))
+    assert f"The loss is nan at step {bad} (training rows " in capfd.readouterr().err
+    assert len(made) == num_updates
+    assert list_steps(tmp_path / "run") == kept
+    assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.parametrize(("asked_at", "stopped_at"), [(2, 3), (7, 7)], ids=["within an epoch", "in its last update"])
+def test_signal_ends_a_training_with_a_checkpoint(run_train, late, monkeypatch, tmp_path, asked_at, stopped_at):
+    asked = iter([False] * (asked_at - 1) + [True] * 9)
+    monkeypatch.setattr("training.trainer.is_stop_requested", lambda: next(asked))
+    with pytest.raises(SystemExit) as ending:
+        run_train("--num_train_epochs", "2", "--save_strategy", "epoch")
+    assert ending.value.code == REQUEUE_CODE
+    assert list_steps(tmp_path / "run") == [stopped_at]
