@@ -15,6 +15,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(C
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml
 SAMPLE := data/sample
 RUN := runs/quickstart
+# Two files of tests at once: each is mostly one core's work, and takes some 3 GB.
+AT_ONCE := -n 2 --dist loadfile
 
 .DELETE_ON_ERROR:
 .PHONY: help venv dev quickstart test test-all test-matrix test-fuzz bench lint format
@@ -54,10 +56,10 @@ quickstart: venv $(SAMPLE)/train.txt
 	@echo "  model/             the trained model"
 
 test: dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(AT_ONCE)
 
 test-all: dev
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest $(AT_ONCE) -m ""
 
 test-matrix: dev
 	$(BIN)/python -m pytest -m slow -s tests/test_resume.py tests/test_strategies.py tests/test_multi_node.py \
