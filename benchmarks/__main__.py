@@ -1,101 +1,110 @@
-"""Runs the measurements, each in a process of its own: `python -m benchmarks [NAME ...]`."""
+"""Runs the measurements, each in a process of its own: `python -m benchmarks [NAME ...]`, or `... gpu` on a GPU."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
 import logging
-import subprocess
+import math
+import signal
 import sys
-import tempfile
-import time
 from pathlib import Path
 
+from benchmarks import gpu
 from benchmarks.inputs import draw_pairs, write_clip
 from benchmarks.preparation import read_guids
-from benchmarks.record import Record, describe_machine
-from benchmarks.report import format_report
+from benchmarks.record import MACHINES, Record, describe_machine
+from benchmarks.report import format_report, format_row, write_report
 from benchmarks.results import Result
+from benchmarks.runner import Target, run_all
 from benchmarks.setting import Setting
+from data_utils.files import write_text
 from training.console import set_up_logging
 
-logger = logging.getLogger("benchmarks")
 ROOT = Path(__file__).resolve().parent.parent
-MACHINES = ROOT / "benchmarks" / "machines"
 # Modules of this package that have a function `measure`, in the order of the table.
 MEASUREMENTS = (
     *("step", "naive", "kernels", "loader", "preparation", "start"),
     *("evaluation", "features", "options", "sweep", "memory"),
 )
-NUM_PAIRS, NUM_QUICK_PAIRS = 1000, 80
+GPU = "gpu"
+TARGETS: dict[str, Target] = {name: (f"benchmarks.{name}:measure", math.inf) for name in MEASUREMENTS} | gpu.PARTS
+NUM_PAIRS, NUM_GPU_PAIRS, NUM_QUICK_PAIRS = 1000, 3600, 80
+GPU_SECONDS = 280.0
 
 
 def main() -> None:
-    """Measure what is named, or everything; everything writes the table too."""
+    """Measure what is named, or everything; everything on a CPU writes the table too."""
     options = _read_options()
     set_up_logging()
-    setting = _prepare(options)
-    if options.json:
-        (name,) = options.names
-        results = importlib.import_module(f"benchmarks.{name}").measure(setting)
-        Path(options.json).write_text(json.dumps([result.to_dict() for result in results]), encoding="utf-8")
-        return
-    asked = options.names or MEASUREMENTS
-    found = {name: results for name in asked if (results := _run(name, setting))}
+    logging.getLogger("benchmarks").setLevel(logging.INFO)
+    targets, for_gpu = _choose_targets(options.names)
+    seconds = options.seconds or (GPU_SECONDS if for_gpu else None)
+    setting = _prepare(options, for_gpu=for_gpu)
     num_pairs = len(read_guids(setting.data_dir / "train.txt")) - 1
     data = f"{num_pairs:,} pairs, " + ("given by --data_dir" if options.data_dir else "drawn, JPEG of 400 px")
-    record = Record(describe_machine(), data, found)
+    record = Record(describe_machine(), data, {})
+    for name, result in run_all(targets, setting, seconds=seconds, ahead=for_gpu):
+        keep(name, result, record, options.output_dir)
     print(format_report([record]))
     if not options.names and not options.quick:
         record.save(MACHINES)
-        records = [Record.load(path) for path in sorted(MACHINES.glob("*.json"))]
-        (ROOT / "docs" / "performance.md").write_text(format_report(records), encoding="utf-8")
-    if len(found) < len(asked):
-        raise SystemExit(f"Failed: {', '.join(name for name in asked if name not in found)}.")
+        write_report()
+    missing = [name for name, found in record.results.items() if any(result.name == name for result in found)]
+    if missing:
+        raise SystemExit(f"Failed or left out, at least in part: {', '.join(missing)}.")
+
+
+def keep(name: str, result: Result, record: Record, folder: Path) -> None:
+    """Put a figure into the record, and write and show it at once: the call may be cut before the next one."""
+    record.results.setdefault(name, []).append(result)
+    record.save(folder)
+    write_text(folder / "table.md", format_report([record]))
+    print(f"{name}: {' | '.join(filter(None, format_row(result)))}", flush=True)
 
 
 def _read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(MEASUREMENTS)}; all by default")
+    known = f"{', '.join(MEASUREMENTS)}; all of them by default. On a GPU: {GPU} for all of {', '.join(gpu.PARTS)}"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {known}")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
     parser.add_argument("--data_dir", type=Path, help="folder with train.txt and data/; drawn by default")
     parser.add_argument("--clip_name", type=Path, help="folder of a CLIP; by default ViT-B/32's shape, random")
     parser.add_argument("--work_dir", type=Path, default=ROOT / "runs" / "benchmarks", help="inputs and caches")
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=ROOT / "runs" / "benchmarks" / "results",
+        help="for the record (JSON) and the table, written after each figure",
+    )
+    parser.add_argument(
+        "--seconds", type=float, help=f"end after so many; on a GPU {GPU_SECONDS:.0f} by default, else never"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny model and few steps: shows only that all works")
-    parser.add_argument("--json", help=argparse.SUPPRESS)  # where the process of one measurement leaves its results
     options = parser.parse_args()
-    unknown = sorted(set(options.names) - set(MEASUREMENTS))
-    if unknown:
-        parser.error(f"got {', '.join(unknown)}; allowed: {', '.join(MEASUREMENTS)}")
+    if unknown := sorted(set(options.names) - {GPU, *TARGETS}):
+        parser.error(f"got {', '.join(unknown)}; allowed: {known}")
     return options
 
 
-def _prepare(options: argparse.Namespace) -> Setting:
+def _choose_targets(names: list[str]) -> tuple[dict[str, Target], bool]:
+    """What was asked for, and whether any of it is for a GPU."""
+    chosen = [part for name in names or MEASUREMENTS for part in (gpu.PARTS if name == GPU else [name])]
+    return {name: TARGETS[name] for name in chosen}, any(name in gpu.PARTS for name in chosen)
+
+
+def _prepare(options: argparse.Namespace, *, for_gpu: bool) -> Setting:
     work_dir = (options.work_dir / ("quick" if options.quick else "full")).resolve()
     work_dir.mkdir(parents=True, exist_ok=True)
-    data_dir, clip_name = options.data_dir or work_dir / "pairs", options.clip_name or work_dir / "clip"
+    num_pairs = NUM_QUICK_PAIRS if options.quick else NUM_GPU_PAIRS if for_gpu else NUM_PAIRS
+    data_dir = options.data_dir or work_dir / f"pairs-{num_pairs}"
+    clip_name = options.clip_name or work_dir / f"clip-{data_dir.name}"
     if not (data_dir / "train.txt").exists():
-        draw_pairs(data_dir, NUM_QUICK_PAIRS if options.quick else NUM_PAIRS)
+        draw_pairs(data_dir, num_pairs)
     if not (clip_name / "config.json").exists():
         write_clip(clip_name, data_dir, tiny=options.quick)
     return Setting(data_dir.resolve(), clip_name.resolve(), work_dir, options.repeats, options.quick)
 
 
-def _run(name: str, setting: Setting) -> list[Result]:
-    """One measurement in a process of its own, whose memory is gone when the next one begins; [] if it failed."""
-    begin = time.perf_counter()
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        words = ["--data_dir", str(setting.data_dir), "--clip_name", str(setting.clip_name)]
-        words += ["--work_dir", str(setting.work_dir.parent), "--repeats", str(setting.repeats), "--json", file.name]
-        words += ["--quick"] if setting.quick else []
-        done = subprocess.run([sys.executable, "-m", "benchmarks", name, *words], cwd=ROOT, check=False)
-        if done.returncode:
-            return []
-        values = json.loads(Path(file.name).read_text(encoding="utf-8"))
-    logger.info("%s: %.0f s.", name, time.perf_counter() - begin)
-    return [Result.from_dict(value) for value in values]
-
-
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends, too
     main()

@@ -27,25 +27,28 @@ MANY_BATCHES, GROWTH = 2000, 8
 
 
 def measure(setting: Setting) -> list[Result]:
+    """Prediction and ablation, and what prediction costs around its forwards as rows become more."""
+    return [*measure_rows(setting), measure_growth(setting)]
+
+
+def measure_rows(setting: Setting, *flags: str, num_rows: int = ROWS, batch_size: int = BATCH_SIZE) -> list[Result]:
     """Rows per second of prediction, and seconds of the ablation, on rows of the training part."""
-    with setting.assemble() as (trainer, prepared):
+    with setting.assemble(*flags) as (trainer, prepared):
         model, collator, accelerator = trainer.model, trainer.data_collator, trainer.accelerator
-        num_rows = min(len(prepared.train), 16 if setting.quick else ROWS)
+        num_rows = min(len(prepared.train), 16 if setting.quick else num_rows)
         dataset = add_row_index(prepared.train.select(range(num_rows)))
-        options = {"batch_size": BATCH_SIZE, "accelerator": accelerator}
+        options = {"batch_size": batch_size, "accelerator": accelerator}
         reader = BatchReader(dataset)
-        batches = [collator(reader.__getitems__(rows)) for rows in plan_batches(reader, BATCH_SIZE)]
+        batches = [collator(reader.__getitems__(rows)) for rows in plan_batches(reader, batch_size)]
         plain = partial(run_inference, model, dataset, collator, step=classify, **options)
         ablate = partial(run_ablation, model, dataset, collator, prepared.tokenizer, **options)
         forward = partial(forward_all, model, batches, accelerator)
         sides = [partial(time_of, side) for side in (plain, ablate, forward)]
         plain_seconds, ablation_seconds, ceiling_seconds = take_turns(sides, setting.repeats)
-        many = 4 * GROWTH if setting.quick else MANY_BATCHES
-        growing = [partial(time_batches, count, collator, accelerator) for count in (many, many // GROWTH)]
-        many_seconds, few_seconds = take_turns(growing, setting.repeats)
     rates, ceiling = ([num_rows / seconds for seconds in side] for side in (plain_seconds, ceiling_seconds))
+    note = f"{num_rows} rows in batches of {batch_size}, precision {trainer.args.mixed_precision}"
     return [
-        Result("prediction", rates, "rows/s", "bare forwards", ceiling, target=PREDICTION_TARGET),
+        Result("prediction", rates, "rows/s", "bare forwards", ceiling, target=PREDICTION_TARGET, note=note),
         Result(
             "ablation, three inputs",
             ablation_seconds,
@@ -55,15 +58,24 @@ def measure(setting: Setting) -> list[Result]:
             target=ABLATION_TARGET,
             at_least=False,
         ),
-        Result(
-            f"batches around the forwards, {many}",
-            [many / seconds for seconds in many_seconds],
-            "batches/s",
-            f"of {many // GROWTH}",
-            [many // GROWTH / seconds for seconds in few_seconds],
-            target=GROWTH_TARGET,
-        ),
     ]
+
+
+def measure_growth(setting: Setting) -> Result:
+    """Batches per second around the forwards, of many batches and of few."""
+    many = 4 * GROWTH if setting.quick else MANY_BATCHES
+    with setting.assemble() as (trainer, _):
+        options = (trainer.data_collator, trainer.accelerator)
+        growing = [partial(time_batches, count, *options) for count in (many, many // GROWTH)]
+        many_seconds, few_seconds = take_turns(growing, setting.repeats)
+    return Result(
+        f"batches around the forwards, {many}",
+        [many / seconds for seconds in many_seconds],
+        "batches/s",
+        f"of {many // GROWTH}",
+        [many // GROWTH / seconds for seconds in few_seconds],
+        target=GROWTH_TARGET,
+    )
 
 
 def forward_all(model: SentimentClassifier, batches: list[Batch], accelerator: Accelerator) -> None:

@@ -23,11 +23,11 @@ BATCH_SIZE = 64
 TARGET = 0.9
 
 
-def measure(setting: Setting) -> list[Result]:
+def measure(setting: Setting, *flags: str, num_rows: int = ROWS) -> list[Result]:
     """Rows per second of the pass with an empty cache, and of the towers on batches in memory, in one precision."""
-    with setting.assemble("--freeze", "both", "--cache_features", "false") as (trainer, prepared):
+    with setting.assemble("--freeze", "both", "--cache_features", "false", *flags) as (trainer, prepared):
         model, args = trainer.model, trainer.args
-        rows = np.arange(min(len(prepared.rows), 16 if setting.quick else ROWS))
+        rows = np.arange(min(len(prepared.rows), 16 if setting.quick else num_rows))
         reader = BatchReader(prepared.rows.select(rows).add_column("row_index", rows))
         batches = [trainer.data_collator(reader.__getitems__(batch)) for batch in plan_batches(reader, BATCH_SIZE)]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,32 +12,50 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
+from data_utils.home import count_cores
+from data_utils.mapping import Workers
 from data_utils.sample import draw_picture, merge_moods, plan_moods, write_tweet
 from data_utils.tokens import train_wordpiece
 
 LONGEST_SIDE = 400
+ROWS_PER_WORKER = 50
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def draw_pairs(folder: Path, num_pairs: int, seed: int = 0) -> None:
-    """Write train.txt and data/{guid}.txt|.jpg: the sample's tweets, its pictures enlarged and made grainy.
+    """Write train.txt and data/{guid}.txt|.jpg: two of the sample's tweets each, its pictures enlarged and made grainy.
 
-    Grain makes the files as large as photographs are (about 30 kB), hence as slow to decode.
+    So texts are about as long as real tweets. Grain makes the files as large as photographs are (about 30 kB), hence
+    as slow to decode.
     """
-    rng, noise = random.Random(seed), np.random.default_rng(seed)
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    lines = ["guid,tag"]
-    for number, (text_mood, picture_mood) in enumerate(plan_moods(num_pairs, rng)):
-        stem = folder / "data" / str(number)
-        stem.with_suffix(".txt").write_text(write_tweet(text_mood, rng) + "\n", encoding="utf-8")
-        picture = draw_picture(picture_mood, rng)
-        scale = LONGEST_SIDE / max(picture.size)
-        pixels = np.asarray(picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC))
-        grain = noise.normal(0, 8, pixels.shape)
-        picture = Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8))
-        picture.save(stem.with_suffix(".jpg"), quality=75)
-        lines.append(f"{number},{merge_moods(text_mood, picture_mood)}")
+    moods = plan_moods(num_pairs, random.Random(seed))
+    with Workers(count_cores()) as workers:
+        run = workers.choose_map(min(count_cores(), num_pairs // ROWS_PER_WORKER))
+        starts = range(0, num_pairs, ROWS_PER_WORKER)
+        list(run(partial(draw_some, folder, moods, seed=seed), starts))
+    lines = ["guid,tag", *(f"{number},{merge_moods(*pair)}" for number, pair in enumerate(moods))]
     (folder / "train.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def draw_some(folder: Path, moods: Sequence[tuple[str, str]], start: int, *, seed: int) -> None:
+    """Write the files of `ROWS_PER_WORKER` pairs from `start` on."""
+    for number, pair in enumerate(moods[start : start + ROWS_PER_WORKER], start=start):
+        draw_pair(folder, number, *pair, seed)
+
+
+def draw_pair(folder: Path, number: int, text_mood: str, picture_mood: str, seed: int) -> None:
+    """Write the files of one pair, which depend on `number` and `seed` alone."""
+    rng, noise = random.Random(f"{seed} {number}"), np.random.default_rng([seed, number])
+    stem = folder / "data" / str(number)
+    text = f"{write_tweet(text_mood, rng)} {write_tweet(text_mood, rng)}\n"
+    stem.with_suffix(".txt").write_text(text, encoding="utf-8")
+    picture = draw_picture(picture_mood, rng)
+    scale = LONGEST_SIDE / max(picture.size)
+    pixels = np.asarray(picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC))
+    grain = noise.normal(0, 8, pixels.shape)
+    picture = Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8))
+    picture.save(stem.with_suffix(".jpg"), quality=75)
 
 
 def write_clip(folder: Path, data_dir: Path, *, tiny: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -16,10 +17,9 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from benchmarks.results import Result
 from benchmarks.setting import Setting
-from benchmarks.turns import Batch, LoopTimer
+from benchmarks.turns import ENDLESS, Batch, LoopTimer, synchronize
 from modeling.features import Features
 from modeling.fusion import get_fusion_head
-from training.data import TrainingData
 
 STEPS = 2
 LONGEST = 77
@@ -31,10 +31,9 @@ def measure(setting: Setting) -> list[Result]:
     results = []
     steps = setting.steps(STEPS)
     for name, (flags, target) in RATES.items():
-        with setting.assemble("--num_train_epochs", "100000", "--eval_strategy", "no", *flags) as (trainer, prepared):
-            with naive_steps(setting, prepared) as naive:
-                timer = LoopTimer(trainer, naive, steps=steps, repeats=setting.repeats)
-                trainer.train()
+        with setting.assemble(*ENDLESS, *flags) as (trainer, prepared), naive_steps(setting) as naive:
+            timer = LoopTimer(trainer, partial(naive, prepared.train["guid"][:]), steps=steps, repeats=setting.repeats)
+            trainer.train()
             note = f"batch {trainer.args.train_batch_size}, {name}: precision {trainer.args.mixed_precision}"
         result = Result(
             f"train.py's loop, {name}", timer.loop, "samples/s", "the naive way", timer.other, target=target, note=note
@@ -59,22 +58,26 @@ class NaiveClassifier(nn.Module):
             list(texts), padding="max_length", truncation=True, max_length=LONGEST, return_tensors="pt"
         )
         pixels = self.picture_processor(list(pictures), return_tensors="pt")["pixel_values"]
-        outputs = self.clip(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=pixels)
+        outputs = self.clip(
+            input_ids=tokens["input_ids"].to(self.clip.device),
+            attention_mask=tokens["attention_mask"].to(self.clip.device),
+            pixel_values=pixels.to(self.clip.device),
+        )
         return self.head(Features(outputs.text_embeds), Features(outputs.image_embeds))
 
 
 @contextmanager
-def naive_steps(setting: Setting, prepared: TrainingData) -> Iterator[Callable[[Sequence[tuple[Batch, Tensor]]], None]]:
-    """A function that trains on the same rows as some batches, from the files: float32, unfused AdamW.
+def naive_steps(setting: Setting) -> Iterator[Callable[[Sequence[str], Sequence[tuple[Batch, Tensor]]], None]]:
+    """A function that trains on the rows of some batches, given all guids, from the files: float32, torch's own AdamW.
 
     It works in a process of its own, whose memory is managed as the C library does by itself.
     """
     ours, theirs = multiprocessing.Pipe()
-    folder, guids = setting.data_dir / "data", prepared.train["guid"][:]
+    folder = setting.data_dir / "data"
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, str(setting.clip_name)))
     process.start()
 
-    def run(batches: Sequence[tuple[Batch, Tensor]]) -> None:
+    def run(guids: Sequence[str], batches: Sequence[tuple[Batch, Tensor]]) -> None:
         ours.send(
             [
                 ([str(folder / guids[row]) for row in batch["row_index"].tolist()], batch["labels"].tolist())
@@ -93,15 +96,17 @@ def naive_steps(setting: Setting, prepared: TrainingData) -> Iterator[Callable[[
 def serve(connection: Connection, clip_name: str) -> None:
     """Make the updates that are asked for, and answer after each list of them."""
     torch.manual_seed(0)
-    model = NaiveClassifier(clip_name).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=False, fused=False)
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    model = NaiveClassifier(clip_name).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     while True:
         for stems, labels in connection.recv():
             texts = [Path(f"{stem}.txt").read_text(encoding="utf-8", errors="replace") for stem in stems]
             pictures = [Image.open(f"{stem}.jpg").convert("RGB") for stem in stems]
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(texts, pictures), torch.tensor(labels))
+            loss = F.cross_entropy(model(texts, pictures), torch.tensor(labels, device=device))
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
+        synchronize()
         connection.send(None)

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from benchmarks.results import Result
+from data_utils.files import write_text
 from data_utils.home import count_cores
 
+MACHINES = Path(__file__).resolve().parent / "machines"
 # Instructions that decide how fast matrix products are.
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16")
 
@@ -32,7 +34,7 @@ class Record:
 
     machine: Mapping[str, Any]
     data: str
-    results: Mapping[str, Sequence[Result]]
+    results: dict[str, list[Result]]
 
     @property
     def name(self) -> str:
@@ -43,10 +45,14 @@ class Record:
 
     def save(self, folder: Path) -> None:
         """Write `name`.json, in place of what was measured on such a machine before."""
-        folder.mkdir(parents=True, exist_ok=True)
         results = {name: [result.to_dict() for result in found] for name, found in self.results.items()}
         text = json.dumps({"machine": self.machine, "data": self.data, "results": results}, indent=1)
-        (folder / f"{self.name}.json").write_text(text + "\n", encoding="utf-8")
+        write_text(folder / f"{self.name}.json", text + "\n")
+
+    def with_later(self, later: Record) -> Record:
+        """These figures and those of a later call on the same machine, which replace these where they have values."""
+        measured = {name: found for name, found in later.results.items() if any(result.values for result in found)}
+        return Record(later.machine, later.data, later.results | self.results | measured)
 
     @classmethod
     def load(cls, path: Path) -> Record:

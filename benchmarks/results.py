@@ -13,7 +13,7 @@ class Result:
 
     Attributes:
         name: what was measured.
-        values: a figure per repeat.
+        values: a figure per repeat; none where nothing could be measured, and the note says why.
         unit: of the values.
         against: what it was measured against, in turn with it; "" for a figure that stands alone.
         against_values: that side's figures, one per repeat.
@@ -38,14 +38,14 @@ class Result:
         return [value / other for value, other in pairs]
 
     @property
-    def judged(self) -> float:
-        """The median ratio, or the median of a figure that stands alone."""
-        return median(self.ratios or self.values)
+    def judged(self) -> float | None:
+        """The median ratio, or the median of a figure that stands alone; None where nothing was measured."""
+        return median(self.ratios or self.values) if self.values else None
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the target is reached; None without one."""
-        if self.target is None:
+        """Whether the target is reached; None without one, or without a figure."""
+        if self.target is None or not self.values:
             return None
         return self.judged >= self.target if self.at_least else self.judged <= self.target
 

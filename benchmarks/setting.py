@@ -43,9 +43,10 @@ class Setting:
         return self.work_dir / "cache"
 
     def flags(self, *flags: str) -> list[str]:
-        """Flags of train.py: the shipped defaults, on this setting's data and model."""
+        """Flags of train.py: the shipped defaults, on this setting's data, and its model unless they name another."""
+        model = () if "--model" in flags else ("--model", "clip", "--clip_name", str(self.clip_name))
         return [
-            *("--model", "clip", "--clip_name", str(self.clip_name), "--data_dir", str(self.data_dir)),
+            *(*model, "--data_dir", str(self.data_dir)),
             *("--cache_dir", str(self.cache_dir), "--disable_tqdm", "true", *flags),
         ]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.results import Result
 from benchmarks.setting import Setting
-from benchmarks.turns import Batch, LoopTimer
+from benchmarks.turns import ENDLESS, Batch, LoopTimer
 from training.trainer import SentimentTrainer
 
 STEPS = 10
@@ -18,7 +18,7 @@ TARGET = 0.95
 def measure(setting: Setting) -> list[Result]:
     """Rates of the loop and of the bare steps, on the same rows."""
     steps = setting.steps(STEPS)
-    with setting.assemble("--num_train_epochs", "100000", "--eval_strategy", "no") as (trainer, _):
+    with setting.assemble(*ENDLESS) as (trainer, _):
         timer = LoopTimer(trainer, lambda batches: step_on(trainer, batches), steps=steps, repeats=setting.repeats)
         trainer.train()
         precision = trainer.args.mixed_precision

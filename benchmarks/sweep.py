@@ -27,12 +27,11 @@ def measure(setting: Setting) -> list[Result]:
     return [Result("sweep of heads", values, "s", target=TARGET, at_least=False, note=note)]
 
 
-def launch(setting: Setting) -> None:
+def launch(setting: Setting, *flags: str) -> None:
     """One sweep in a process of its own."""
     with tempfile.TemporaryDirectory(dir=setting.work_dir) as output:
-        flags = setting.flags(
-            "--output_dir", f"{output}/sweep", *(["--num_train_epochs", "1"] if setting.quick else [])
-        )
+        few_epochs = ["--num_train_epochs", "1"] if setting.quick else []
+        flags = setting.flags("--output_dir", f"{output}/sweep", *few_epochs, *flags)
         command = [sys.executable, "train.py", "--sweep", RECIPE, *flags]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

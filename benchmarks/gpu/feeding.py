@@ -1,0 +1,127 @@
+"""Whether the card gets its batches in time: pictures per second that reach it, how long it waits, for what."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from types import TracebackType
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.gpu.steps import choose_sizes, loop_flags, step_barely
+from benchmarks.loader import TINY_CLIP, read_all
+from benchmarks.results import Result
+from benchmarks.setting import Setting
+from benchmarks.turns import LoopTimer, synchronize, take_turns
+
+TARGET, WAITING_TARGET = 20_000, 3.0
+PASSES = 5
+STEPS = 10  # about those of an epoch of the drawn pairs at the large batch
+
+
+def measure(setting: Setting) -> Iterator[Result]:
+    """Pictures per second to the device; share of the time in which it waits, and synchronisations per update."""
+    for rows in choose_sizes(setting):
+        with setting.assemble(*TINY_CLIP, *loop_flags(setting, rows)) as (trainer, _):
+            loader = trainer.get_train_dataloader()
+            read = partial(read_all, loader, passes=setting.steps(PASSES))
+            rates = take_turns([read], setting.repeats)[0]
+        yield Result(f"pictures to the card, batch {rows}", rates, "pictures/s", target=TARGET)
+    for rows in choose_sizes(setting):
+        yield from watch_loop(setting, rows)
+
+
+def watch_loop(setting: Setting, rows: int) -> Iterator[Result]:
+    """Waiting and synchronisations of train.py's loop, and the waiting of bare steps, which wait for no batch."""
+    steps, synchronisations, waiting = setting.steps(STEPS), Synchronisations(), Waiting()
+    with setting.assemble(*loop_flags(setting, rows)) as (trainer, _):
+        LoopTimer(
+            trainer,
+            partial(step_barely, trainer),
+            steps=steps,
+            repeats=1,
+            watches=[synchronisations, waiting],
+        )
+        trainer.train()
+    found, bare = synchronisations.counts
+    yield Result(
+        f"synchronisations per update, batch {rows}",
+        [found / steps],
+        "",
+        note=f"over {steps} updates, by torch.cuda.set_sync_debug_mode; of bare steps {bare / steps:g}",
+    )
+    share, bare = (100 * share for share in waiting.shares)
+    yield Result(
+        f"waiting of the card, batch {rows}",
+        [share],
+        "%",
+        target=WAITING_TARGET,
+        at_least=False,
+        note=f"time without a kernel from the first to the last one of {steps} updates, by torch's profiler, which "
+        f"slows their launch; of bare steps {bare:.3g} %",
+    )
+
+
+class Synchronisations:
+    """Counts how often the host waits for the card within the context; `counts` has one per time it was entered."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def __enter__(self) -> None:
+        self._caught = warnings.catch_warnings(record=True)
+        self._found = self._caught.__enter__()
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            torch.cuda.set_sync_debug_mode("warn")
+
+    def __exit__(self, *error: object) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.set_sync_debug_mode("default")
+        self._caught.__exit__(*error)
+        self.counts.append(sum("synchronizing CUDA operation" in str(each.message) for each in self._found))
+
+
+class Waiting:
+    """Finds the share of the time in which the card does nothing; `shares` has one per time the context was entered.
+
+    It begins with the first kernel and ends with the last one. A copy from or to the host is no work: whoever waits for
+    it waits.
+    """
+
+    def __init__(self) -> None:
+        self.shares: list[float] = []
+
+    def __enter__(self) -> None:
+        synchronize()
+        kind = ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU
+        self._profile = profile(activities=[kind])
+        self._profile.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        synchronize()
+        self._profile.__exit__(kind, error, trace)
+        if error is None:
+            device = DeviceType.CUDA if torch.cuda.is_available() else DeviceType.CPU
+            spans = [
+                (event.time_range.start, event.time_range.end)
+                for event in self._profile.events()
+                if event.device_type == device
+                and not event.is_user_annotation
+                and not event.name.startswith(("Memcpy HtoD", "Memcpy DtoH"))
+            ]
+            self.shares.append(1 - count_covered(spans) / (max(end for _, end in spans) - min(spans)[0]))
+
+
+def count_covered(spans: Sequence[tuple[float, float]]) -> float:
+    """The length that is covered by spans, which may overlap."""
+    covered, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered

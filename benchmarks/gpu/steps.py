@@ -1,0 +1,131 @@
+"""train.py's loop against bare steps on tensors that lie on the card, and how much of the card's rate they use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.gpu.rates import rate_products
+from benchmarks.inputs import TINY
+from benchmarks.options import QUICK_BACKEND, count_graphs, own_compiler_state
+from benchmarks.results import Result
+from benchmarks.setting import Setting
+from benchmarks.turns import ENDLESS, Batch, LoopTimer
+from training.trainer import SentimentTrainer
+
+SMALL, LARGE = 64, 256
+QUICK_SIZE = 8
+STEPS = 20
+TARGET, UTILISATION_TARGET = 0.95, 0.4
+# Drawn texts have 28 tokens on average, and one in five has more than these: each batch holds such a text, so that all
+# have one length, and a compiler meets one shape.
+MAX_LENGTH = 32
+ARCHITECTURES = ("vilbert", "baseline")
+
+
+def measure(setting: Setting) -> Iterator[Result]:
+    """CLIP, eager."""
+    for rows in choose_sizes(setting):
+        yield from time_loop(setting, rows)
+
+
+def measure_compiled(setting: Setting) -> Iterator[Result]:
+    """CLIP at the large batch, compiled."""
+    return time_compiled(setting, LARGE)
+
+
+def measure_compiled_small(setting: Setting) -> Iterator[Result]:
+    """CLIP at the small batch, compiled."""
+    return time_compiled(setting, SMALL)
+
+
+def measure_architectures(setting: Setting) -> Iterator[Result]:
+    """The other architectures at their default sizes, eager."""
+    tiny = ("--text_config", json.dumps(TINY), "--vision_config", json.dumps(TINY)) if setting.quick else ()
+    for name in ARCHITECTURES:
+        yield from time_loop(setting, LARGE, "--model", name, "--from_scratch", "true", *tiny, name=f"{name}, eager")
+
+
+def choose_sizes(setting: Setting) -> Sequence[int]:
+    """Rows of the batches that are measured, of which the first one matters most."""
+    return (LARGE,) if setting.quick else (LARGE, SMALL)
+
+
+def loop_flags(setting: Setting, rows: int) -> Sequence[str]:
+    """Flags of an endless training in batches of so many rows (fewer with --quick), all of one shape."""
+    rows = QUICK_SIZE if setting.quick else rows
+    shape = ("--max_length", str(MAX_LENGTH), "--dataloader_drop_last", "true")
+    return (*ENDLESS, *shape, "--bf16", "true", "--per_device_train_batch_size", str(rows))
+
+
+def time_compiled(setting: Setting, rows: int) -> Iterator[Result]:
+    """`time_loop` with --torch_compile, whose first turn compiles and isn't counted."""
+    backend = QUICK_BACKEND if setting.quick else "inductor"
+    flags = ("--torch_compile", "true", "--torch_compile_backend", backend)
+    target = UTILISATION_TARGET if rows == LARGE else None
+    with own_compiler_state(setting.work_dir):
+        yield from time_loop(setting, rows, *flags, name="clip, compiled", target=target)
+
+
+def time_loop(
+    setting: Setting, rows: int, *flags: str, name: str = "clip, eager", target: float | None = None
+) -> Iterator[Result]:
+    """Samples per second of the loop by those of bare steps, and the loop's share of the card's matrix rate.
+
+    Args:
+        setting: of all measurements.
+        rows: of a batch.
+        flags: of train.py.
+        name: of the model.
+        target: of the share.
+    """
+    steps = setting.steps(STEPS)
+    with setting.assemble(*loop_flags(setting, rows), *flags) as (trainer, _):
+        timer = LoopTimer(trainer, partial(step_barely, trainer), steps=steps, repeats=setting.repeats)
+        trainer.train()
+        peak = median(rate_products(setting))
+        operations = count_operations(trainer, next(iter(trainer.get_train_dataloader())))
+        args = trainer.args
+    name, note = f"{name}, batch {rows}", f"batch {args.train_batch_size}, precision {args.mixed_precision}"
+    compiled = f", {count_graphs()} graphs compiled" if args.torch_compile else ""
+    note = f"{note}, texts cut to {MAX_LENGTH} tokens, {steps} steps a turn{compiled}"
+    yield Result(name, timer.loop, "samples/s", "bare steps", timer.other, target=TARGET, note=note)
+    note = (
+        f"{operations / 1e9:.3g} GFLOP of matrix products per sample, forward and backward, by {peak / 1e12:.3g} "
+        "TFLOP/s of a large product in bfloat16 right after the turns"
+    )
+    shares = [rate * operations / peak for rate in timer.loop]
+    yield Result(f"{name}: share of the matrix rate", shares, "", target=target, note=note)
+
+
+def step_barely(trainer: SentimentTrainer, batches: Sequence[tuple[Batch, Tensor]]) -> None:
+    """Forward, loss, backward, clipping and update, as by a short script: nothing else is computed, read or checked."""
+    model, optimizer = trainer.model_wrapped.train(), trainer.optimizer
+    parameters = list(trainer.model.parameters())
+    for batch, _ in batches:
+        find_loss(model, batch).backward()
+        nn.utils.clip_grad_norm_(parameters, trainer.args.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def find_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy of a batch on the device."""
+    inputs = {name: value for name, value in batch.items() if name not in ("row_index", "labels")}
+    return F.cross_entropy(model(**inputs).logits.float(), batch["labels"])
+
+
+def count_operations(trainer: SentimentTrainer, batch: Batch) -> float:
+    """Floating-point operations per row in the matrix products (attention and convolutions too) of a step."""
+    model = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_torch_compile=False)
+    with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
+        find_loss(model.train(), batch).backward()
+    trainer.optimizer.zero_grad()
+    return counter.get_total_flops() / len(batch["labels"])
