@@ -204,7 +204,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(architecture):
     for checkpointing in (False, True):
         model = tiny_model(architecture).train()
         if checkpointing:
-            model.activation_checkpointing_enable()
+            model.gradient_checkpointing_enable()
         model(**batch, labels=labels).loss.backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):

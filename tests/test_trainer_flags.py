@@ -12,11 +12,12 @@ from transformers.optimization import get_scheduler
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from data_utils.errors import InputError
+from training.arguments import CHECKPOINTING
 from training.experiment import assemble
 from training.parsing import check_command_line, parse_arguments
 from training.refused_flags import CHOICES, TRACKERS
 
-FIELDS = [field.name for field in dataclasses.fields(TrainingArguments)]
+FIELDS = {*(field.name for field in dataclasses.fields(TrainingArguments)), *CHECKPOINTING.values()}
 # Refused before the heavy imports: a value, and words of the sentence.
 REFUSED = {
     "auto_find_batch_size": ("true", "lower --per_device_train_batch_size"),
@@ -220,7 +221,7 @@ def test_words_of_the_tables_are_those_of_the_installed_trainer():
 def test_every_flag_of_trainer_is_in_a_table():
     tables = [REFUSED, REFUSED_HERE, TAKEN, OPTIMIZER, dict.fromkeys(IN_RUNS)]
     listed = [name for table in tables for name in table]
-    assert sorted(listed) == sorted(set(FIELDS))
+    assert sorted(listed) == sorted(FIELDS)
 
 
 @pytest.mark.parametrize("flag", REFUSED)

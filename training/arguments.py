@@ -19,6 +19,7 @@ from data_utils.memory import keep_freed_memory
 from modeling import SentimentClassifier, count_matrix_weights
 from training import launch
 from training.argument_checks import check_flags, check_optimizer, check_schedule
+from training.device_flags import read_object
 from training.flags import EvaluationFlags, OutputFlags, TrainingFlags
 from training.losses import ClassBalance
 from training.ranks import launched_world_size, uses_deepspeed
@@ -27,6 +28,11 @@ from training.trackers import list_trackers, show_settings
 logger = logging.getLogger(__name__)
 # Of the towers' matrices: smaller ones gain little by bfloat16 on a CPU that has it.
 MIN_WEIGHTS_FOR_BF16 = 10_000_000
+# Old names of Trainer's flags, and those that newer versions have for them.
+CHECKPOINTING = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 TOKENS_SEEN = ("all", "non_padding", "no")
 # Flags that change no figure: what is many trainings goes on under others.
 NEUTRAL_FLAGS = (
@@ -89,17 +95,20 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         self._choose_device()
         super().__post_init__()
         self.output_dir = output_dir  # Trainer's own default isn't ours, which depends on the model
+        for old, new in CHECKPOINTING.items():  # which Trainer reads is a matter of its version
+            setattr(self, old, getattr(self, new))
         self._check_launch()
         check_optimizer(self)
         check_schedule(self)
 
     def _settle_words(self) -> None:
         """Bring what was typed into the form that Trainer takes."""
-        for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):  # Trainer warns of them on every rank
-            new = name.replace("gradient", "activation")
+        for old, new in CHECKPOINTING.items():
             if getattr(self, new) is None:
-                setattr(self, new, getattr(self, name))
-            setattr(self, name, None)
+                setattr(self, new, getattr(self, old))
+            setattr(self, old, None)  # or Trainer warns of it on every rank
+        name = CHECKPOINTING["gradient_checkpointing_kwargs"]
+        setattr(self, name, read_object(name, getattr(self, name)) or None)
         self.report_to = list_trackers(self.report_to)
         if not isinstance(self.include_num_input_tokens_seen, bool):
             check_choice("--include_num_input_tokens_seen", self.include_num_input_tokens_seen, TOKENS_SEEN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 CLASS_WEIGHTS = ("none", "sqrt", "balanced")
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "ece", "loss")
@@ -70,6 +70,13 @@ class TrainingFlags:
     # None where they aren't given, so that `--bf16 False` can contradict the launcher; True or False afterwards.
     bf16: bool = field(default=None, metadata={"help": "Compute in bfloat16; weights and optimizer stay float32."})
     fp16: bool = field(default=None, metadata={"help": "Compute in float16 (GPU); weights and optimizer float32."})
+    # Transformers before 5.20 has these two under the names gradient_checkpointing and ..._kwargs alone.
+    activation_checkpointing: bool | None = field(
+        default=None, metadata={"help": "Compute activations a second time, backwards: less memory, slower steps."}
+    )
+    activation_checkpointing_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "JSON: every_n_layers, offload, and what torch's checkpoint() takes."}
+    )
     dry_run: bool = field(
         default=False,
         metadata={"help": "Make one update on every rank, print what this launch really does, and write nothing."},
