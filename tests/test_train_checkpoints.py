@@ -21,6 +21,9 @@ def test_resumed_run_equals_the_uninterrupted_one(run_train):
     assert f"Resuming from {first_epoch}" in screen
     first, second = (SentimentClassifier.from_pretrained(run / "model").state_dict() for run in (whole, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)
+    told = json.loads((resumed / "metrics.json").read_text())["training"]
+    rows = told["samples_per_second"] * told["seconds"]
+    assert rows == pytest.approx(told["num_train_rows"], rel=0.01)  # of the one epoch that it trained
 
 
 def test_resume_without_checkpoint_starts_anew_with_a_notice(run_train):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def test_run_folder_is_complete_and_loads_offline(run_train, sample, architectur
     assert len(split["train"]) + len(split["val"]) == 60
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["model"] == architecture
-    assert config["environment"]["versions"]["torch"] == torch.__version__
+    assert config["environment"]["versions"]["torch"] == version("torch")
     model = SentimentClassifier.from_pretrained(run / "model")
     assert sum(p.numel() for p in model.parameters()) == metrics["parameters"]["total"]
     tokenizer = AutoTokenizer.from_pretrained(run / "model")

@@ -19,6 +19,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
 
 from data_utils.errors import InputError
 from data_utils.refusals import tell_refusals
@@ -38,11 +39,13 @@ class ResumableTrainer(Trainer):
     strategy, going on with another number of ranks, and a stop at a signal.
 
     Attributes:
+        first_step: updates that were made before this launch.
         stop_requested: set on all ranks alike when any of them got a signal; the update at hand ends with a checkpoint.
         looks: at figures of updates, which may end the training; none is open when anything is logged, judged or saved.
     """
 
     def __init__(self, **kwargs: Any) -> None:
+        self.first_step = 0
         self.stop_requested = False
         self.looks = LateLooks()
         self._partial_dir: Path | None = None
@@ -147,6 +150,7 @@ class ResumableTrainer(Trainer):
     ) -> tuple[int, int]:
         """As in Trainer; the best checkpoint is looked for beside the resumed one, wherever both lie by now."""
         position = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial)
+        self.first_step = self.state.global_step
         if resume_from_checkpoint is not None:
             checkpoint, step = Path(resume_from_checkpoint), self.state.best_global_step
             is_best = step == self.state.global_step
@@ -183,14 +187,18 @@ class ResumableTrainer(Trainer):
             self.looks.settle()
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
-    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> TrainOutput:
         """As in Trainer, which would delete the newest checkpoint under a limit of 1; `rotate` has seen to it."""
         self.looks.settle()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            return super()._finalize_training(*args, **kwargs)
+            ended = super()._finalize_training(trial, num_train_samples, start_time)
         finally:
             self.args.save_total_limit = limit
+        # Older versions of Trainer divide the rows of all planned updates by this launch's seconds.
+        rows = num_train_samples * (self.state.global_step - self.first_step) / max(self.state.max_steps, 1)
+        ended.metrics["train_samples_per_second"] = round(rows / ended.metrics["train_runtime"], 3)
+        return ended
 
     def _get_output_dir(self, trial: Any = None) -> str:
         return str(self._partial_dir or super()._get_output_dir(trial))

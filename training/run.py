@@ -174,7 +174,7 @@ def write_results(
             "skipped_steps": count_skipped(trainer),
             "epochs": trainer.state.epoch,
             # Of this launch alone are the seconds and the rate.
-            "resumed_at_step": trainer._initial_global_step if resumed else None,
+            "resumed_at_step": trainer.first_step if resumed else None,
             "seconds": training_metrics["train_runtime"],
             "samples_per_second": training_metrics["train_samples_per_second"],
             "loss": mean_loss(trainer.state.log_history),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,6 @@ class SentimentTrainer(ResumableTrainer):
         collator: rows -> batch.
     """
 
-    # compute_loss returns shares of the global batch's mean: Trainer mustn't divide by the accumulation steps again.
-    loss_is_scaled_for_ga = True
-
     def __init__(
         self,
         *,
@@ -104,6 +102,8 @@ class SentimentTrainer(ResumableTrainer):
             compute_metrics=self._compute_metrics,
             callbacks=list(callbacks),
         )
+        # compute_loss returns shares of the global batch's mean: Trainer mustn't divide by the accumulation again.
+        self.model_accepts_loss_kwargs = True
         self.balance = self._balance_classes()
         self._device_balance = self.balance.to(args.device)
         self._judged = eval_dataset
@@ -144,7 +144,7 @@ class SentimentTrainer(ResumableTrainer):
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """The micro batches of one update, and the sum of their rows' class weights over all ranks."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = list(islice(epoch_iterator, num_batches))
         self._mark_filling_rows(batches)
         labels = torch.cat([batch["labels"] for batch in batches] or [torch.zeros(0, dtype=torch.long)])
         weight_sum = self.balance.weights[labels[labels != NO_LABEL_ID]].sum()
