@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 from data_utils.batches import Columns
 from data_utils.feature_columns import FeatureColumn
@@ -29,11 +30,14 @@ class PairCollator:
         pad_token_id: fills up shorter texts on the right.
         image_size: side of the pictures in pixels.
         features: columns of what frozen towers gave for the rows.
+        pin: lay pictures into pinned memory, from which an accelerator copies by itself; torch gives it out again no
+            sooner than such a copy has ended. Not in worker processes, out of whose memory the loader copies.
     """
 
     pad_token_id: int
     image_size: int
     features: tuple[FeatureColumn, ...] = ()
+    pin: bool = False
 
     def __call__(self, rows: Columns | Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Stack B rows; texts are padded to the longest of them (L), an absent picture is black.
@@ -62,7 +66,8 @@ class PairCollator:
         return torch.from_numpy(input_ids), torch.from_numpy(real.astype(np.int64))
 
     def _stack(self, pictures: Sequence[bytes | np.ndarray | None]) -> torch.Tensor:
-        pixels = np.empty((len(pictures), 3, self.image_size, self.image_size), dtype=np.uint8)
-        for row, picture in zip(pixels.reshape(len(pictures), -1), pictures, strict=True):
+        shape = (len(pictures), 3, self.image_size, self.image_size)
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin and get_worker_info() is None)
+        for row, picture in zip(pixels.view(len(pictures), -1).numpy(), pictures, strict=True):
             row[:] = 0 if picture is None else np.frombuffer(picture, dtype=np.uint8)
-        return torch.from_numpy(pixels)
+        return pixels

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data_utils.batches import BatchReader, Columns
+from data_utils.device_copies import fetch
 from data_utils.errors import InputError
 from data_utils.progress import progress
 
@@ -60,17 +61,23 @@ def run_inference(
     batches = plan_batches(reader, batch_size)
     num_steps = -(-len(batches) // world_size)
     turns = [rank + world_size * number for number in range(num_steps)]
-    loader = DataLoader(reader, batch_sampler=[batches[turn % len(batches)] for turn in turns], collate_fn=collator)
+    loader = DataLoader(
+        reader,
+        batch_sampler=[batches[turn % len(batches)] for turn in turns],
+        collate_fn=collator,
+        pin_memory=accelerator.device.type != "cpu",
+    )
     parts: list[Outputs] = []
+    arriving: list[dict[str, Callable[[], Tensor]]] = []
     shown = progress(loader, description=description, unit="batches", is_shown=accelerator.is_main_process, stays=False)
     with inference_context(model, accelerator):
         for turn, batch in zip(turns, shown, strict=True):
-            outputs = step(model, send_to_device(batch, accelerator.device))
-            if turn < len(batches):
-                parts.append(outputs | {"row_index": batch["row_index"]})
-            # Fetched a step late: a GPU computes one batch while the next one is read. The earlier ones were fetched.
-            parts[-2:-1] = map(_fetch, parts[-2:-1])
-    return _in_row_order(gather_object([_fetch(part) for part in parts]), num_rows=len(dataset))
+            outputs = step(model, send_to_device(batch, accelerator.device, non_blocking=True))
+            # Received a step late: a GPU computes one batch while the next one is read.
+            parts += map(_receive, arriving)
+            arriving = [_fetch(outputs | {"row_index": batch["row_index"]})] if turn < len(batches) else []
+    parts += map(_receive, arriving)
+    return _in_row_order(gather_object(parts), num_rows=len(dataset))
 
 
 def plan_batches(reader: BatchReader, batch_size: int) -> list[np.ndarray]:
@@ -111,9 +118,13 @@ def classify(model: nn.Module, batch: Batch) -> Outputs:
     return {"probabilities": model.probabilities(model(**inputs).logits)}
 
 
-def _fetch(outputs: Outputs) -> Outputs:
-    """Float32 on the CPU; row numbers stay integers."""
-    return {name: value.float().cpu() if value.is_floating_point() else value.cpu() for name, value in outputs.items()}
+def _fetch(outputs: Outputs) -> dict[str, Callable[[], Tensor]]:
+    """Float32 on its way to the CPU; row numbers stay integers."""
+    return {name: fetch(value.float() if value.is_floating_point() else value) for name, value in outputs.items()}
+
+
+def _receive(arriving: dict[str, Callable[[], Tensor]]) -> Outputs:
+    return {name: wait().clone() for name, wait in arriving.items()}
 
 
 def _in_row_order(parts: list[Outputs], *, num_rows: int) -> Outputs:

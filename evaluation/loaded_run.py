@@ -28,6 +28,7 @@ from data_utils import (
     tokenize_pairs,
 )
 from data_utils.copies import find_members
+from data_utils.device_copies import can_pin
 from data_utils.ledger import DROPPED
 from data_utils.pairs import pair_folder
 from data_utils.schema import check_types
@@ -76,7 +77,7 @@ class LoadedRun:
     @property
     def collator(self) -> PairCollator:
         """Rows -> batch of this model's inputs."""
-        return PairCollator(self.tokenizer.pad_token_id, self.config.picture["image_size"])
+        return PairCollator(self.tokenizer.pad_token_id, self.config.picture["image_size"], pin=can_pin())
 
     def load_model(self) -> SentimentClassifier:
         """The weights, in float32 on the CPU, of a model that was tried on the longest text and a picture.

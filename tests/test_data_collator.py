@@ -1,5 +1,6 @@
 """Batches: names, shapes and types."""
 
+import pytest
 import torch
 
 from data_utils import PairCollator, add_row_index, load_pairs, tokenize_pairs, train_wordpiece
@@ -39,3 +40,19 @@ def test_batch_of_loaded_rows(make_pairs, make_arguments, small_picture, tmp_pat
     assert batch["pixel_values"][3].numpy().tobytes() == dataset[3]["image"]
     assert batch["labels"].tolist() == [0, 1, -100, 2]
     assert batch["row_index"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("worker", [None, object()], ids=["main process", "worker"])
+def test_pictures_go_straight_into_pinned_memory_but_in_workers(monkeypatch, worker):
+    pinned = []
+
+    def empty(shape, *, dtype, pin_memory):
+        pinned.append(pin_memory)
+        return torch.zeros(shape, dtype=dtype)
+
+    monkeypatch.setattr("data_utils.collator.torch.empty", empty)
+    monkeypatch.setattr("data_utils.collator.get_worker_info", lambda: worker)
+    row = {"text_present": True, "image_present": True, "label": 0, "row_index": 0, "image": bytes([7]) * 12}
+    batch = PairCollator(pad_token_id=0, image_size=2, pin=True)([row])
+    assert batch["pixel_values"].unique().tolist() == [7]
+    assert pinned == [worker is None]

@@ -13,6 +13,7 @@ from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 from transformers import IntervalStrategy, TrainingArguments
 
+from data_utils.device_copies import can_pin
 from data_utils.errors import InputError, check_choice
 from data_utils.home import count_cores
 from data_utils.memory import keep_freed_memory
@@ -117,6 +118,9 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         # Where there is a GPU too, Trainer doesn't hear a launcher that asks for the CPU (cpu.yaml).
         self.use_cpu = self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
         if torch.accelerator.is_available() and not self.use_cpu:
+            self.dataloader_pin_memory = self.dataloader_pin_memory and can_pin()
+            if self.accelerator_config is None:
+                self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}
             return
         self.dataloader_pin_memory = False  # nothing to copy to
         keep_freed_memory()

@@ -129,7 +129,7 @@ def assemble(
     if launched_world_size() > 1 and args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = bool(find_idle(model))
     args.choose_precision_for(model)
-    collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size)
+    collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size, pin=args.dataloader_pin_memory)
     if data_args.streaming:
         return build_trainer(StreamTrainer, args, model, prepared, collator), prepared, plan
     prepared, collator = use_features(model, prepared, collator, model_args=model_args, data_args=data_args, args=args)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from data_utils.batches import BatchReader
 from data_utils.collator import PairCollator
+from data_utils.device_copies import fetch
 from data_utils.feature_columns import FeatureColumn
 from data_utils.progress import progress
 from modeling import SentimentClassifier
@@ -96,36 +97,49 @@ class FeaturePass:
         return batches
 
     def _run(self, reader: BatchReader, batches: list[list[int]]) -> Iterator[list[list[bytes]]]:
-        """For each batch the encoded columns of its rows."""
+        """For each batch the encoded columns of its rows, a batch late: an accelerator goes on meanwhile."""
+        pin = self.device.type != "cpu"
         loader = DataLoader(
             reader,
             batch_sampler=batches,
-            collate_fn=self.collator,
+            collate_fn=replace(self.collator, pin=pin),
             num_workers=self.num_workers,
             generator=torch.Generator(),  # or the pass would draw from the random numbers of the training
+            pin_memory=pin,
         )
         kind = f"{self.kind} features"
+        arriving: list[Callable[[], list[list[bytes]]]] = []
         for batch in progress(loader, description=kind, unit="batches", is_shown=is_main_process(), stays=False):
-            outputs = self._compute({name: value.to(self.device) for name, value in batch.items()})
-            yield [[column.encode(row[column.name]) for column in self.columns] for row in outputs]
+            arriving.append(self._compute(batch))
+            if len(arriving) == 2:
+                yield arriving.pop(0)()
+        yield from (receive() for receive in arriving)
 
-    def _compute(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """What the frozen part makes of a batch, row by row; text tokens without their padding."""
+    def _compute(self, batch: dict[str, Tensor]) -> Callable[[], list[list[bytes]]]:
+        """Begin with what the frozen part makes of a batch; the answer gives it, row by row, when it has arrived."""
         tower = self.model.towers()[self.kind]
-        if self.kind == "text":
-            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-            lengths = inputs["attention_mask"].sum(1).tolist()
-        else:
-            inputs = {"pixel_values": self.model.normalize(batch["pixel_values"])}
-            lengths = [None] * len(batch["pixel_values"])
+        lengths = [None] * len(batch["row_index"])
+        if self.kind == "text" and not (tower.pads_texts and not tower.is_frozen):
+            # Without their padding; but where texts are padded to one length, the blocks read the padding too.
+            lengths = batch["attention_mask"].sum(1).tolist()
+        names = ("input_ids", "attention_mask") if self.kind == "text" else ("pixel_values",)
+        inputs = {name: batch[name].to(self.device, non_blocking=True) for name in names}
+        if self.kind == "image":
+            inputs["pixel_values"] = self.model.normalize(inputs["pixel_values"])
         if tower.is_frozen:
-            vectors, tokens = tower(**inputs)
-            rows = zip(vectors, tokens, lengths, strict=True)
-            return [{f"{self.kind}_vector": v, f"{self.kind}_tokens": t[:length]} for v, t, length in rows]
-        hidden = tower.run_frozen(**inputs)
-        # Where texts are padded to one length, the blocks read the padding too.
-        lengths = [None] * len(hidden) if tower.pads_texts else lengths
-        return [{f"{self.kind}_hidden": h[:length]} for h, length in zip(hidden, lengths, strict=True)]
+            found = dict(zip((f"{self.kind}_vector", f"{self.kind}_tokens"), tower(**inputs), strict=True))
+        else:
+            found = {f"{self.kind}_hidden": tower.run_frozen(**inputs)}
+        waits = [(column, fetch(found[column.name])) for column in self.columns]
+
+        def receive() -> list[list[bytes]]:
+            encoded = []
+            for column, wait in waits:
+                ends = [None] * len(lengths) if column.is_vector else lengths
+                encoded.append([column.encode(row[:end]) for row, end in zip(wait(), ends, strict=True)])
+            return [list(row) for row in zip(*encoded, strict=True)]
+
+        return receive
 
     @contextmanager
     def _ready(self) -> Iterator[None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from data_utils.device_copies import fetch
 
 Judge = Callable[[Any], None]
 
@@ -20,8 +21,8 @@ class LateLooks:
     """
 
     def __init__(self) -> None:
-        self._current: list[tuple[Tensor, torch.Event, Judge]] = []
-        self._previous: list[tuple[Tensor, torch.Event, Judge]] = []
+        self._current: list[tuple[Callable[[], Tensor], Judge]] = []
+        self._previous: list[tuple[Callable[[], Tensor], Judge]] = []
 
     def look(self, values: Tensor, judge: Judge) -> None:
         """Let `judge` have the values, of any shape, as numbers or lists of them; what it raises ends the training.
@@ -31,22 +32,15 @@ class LateLooks:
         if values.device.type == "cpu":
             judge(values.tolist())
         else:
-            self._current.append((*fetch(values), judge))
+            self._current.append((fetch(values), judge))
 
     def end_update(self) -> None:
         """All of an update's values were handed over: judge those of the update before."""
         arriving, self._previous, self._current = self._previous, self._current, []
-        for values, arrival, judge in arriving:
-            arrival.synchronize()
-            judge(values.tolist())
+        for wait, judge in arriving:
+            judge(wait().tolist())
 
     def settle(self) -> None:
         """Judge all that was handed over."""
         self.end_update()
         self.end_update()
-
-
-def fetch(values: Tensor) -> tuple[Tensor, torch.Event]:
-    """A copy on its way to the host, and the event of its arrival; torch takes pinned memory for it."""
-    host = values.detach().to("cpu", non_blocking=True)
-    return host, torch.accelerator.current_stream(values.device).record_event()

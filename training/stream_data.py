@@ -129,7 +129,7 @@ def prepare_stream(
         shards,
         settings,
         prepare=prepare,
-        collator=PairCollator(tokenizer.pad_token_id, plan.picture.image_size),
+        collator=PairCollator(tokenizer.pad_token_id, plan.picture.image_size, pin=args.dataloader_pin_memory),
     )
     known = "an uncounted number of" if stream.num_rows is None else stream.num_rows
     logger.info("%s pairs for training in %d shards, streamed.", known, len(shards.shards))
