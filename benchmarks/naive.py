@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from benchmarks.results import Result
 from benchmarks.setting import Setting
-from benchmarks.turns import ENDLESS, Batch, LoopTimer, synchronize
+from benchmarks.turns import ENDLESS, Batch, LoopTimer, find_device, synchronize
 from modeling.features import Features
 from modeling.fusion import get_fusion_head
 
@@ -96,7 +96,7 @@ def naive_steps(setting: Setting) -> Iterator[Callable[[Sequence[str], Sequence[
 def serve(connection: Connection, clip_name: str) -> None:
     """Make the updates that are asked for, and answer after each list of them."""
     torch.manual_seed(0)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = find_device()
     model = NaiveClassifier(clip_name).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     while True:

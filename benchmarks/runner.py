@@ -120,6 +120,7 @@ def serve(connection: Connection, name: str, function: str, setting: Any) -> Non
             connection.send(result)
     except Exception as error:
         logger.exception("%s failed.", name)
-        last = (str(error).strip().splitlines() or [""])[-1]
-        connection.send(Result(name, [], "", note=f"failed: {type(error).__name__}: {last}".rstrip(".: ")))
+        lines = str(error).strip().splitlines()
+        told = " ... ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))  # CUDA's errors begin with the cause, others end
+        connection.send(Result(name, [], "", note=f"failed: {type(error).__name__}: {told}".rstrip(".: ")))
     connection.send(None)

@@ -29,6 +29,11 @@ def time_of(function: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+def find_device() -> torch.device:
+    """The accelerator, or where there is none (also with a torch that is built for one) the CPU."""
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+
+
 def synchronize() -> None:
     """Wait for the accelerator, if there is one."""
     if torch.accelerator.is_available():

@@ -63,13 +63,13 @@ def test_figures_are_kept_one_by_one_and_what_fails_or_dies_stops_no_other(tmp_p
     assert found == {
         "0 measure": [([1.0], ""), ([2.0], "")],
         "1 count_kept": [([2.0], "")],
-        "2 fail": [([1.0], ""), ([], "failed: ValueError: nothing is left")],
+        "2 fail": [([1.0], ""), ([], "failed: ValueError: the first line ... nothing is left")],
         "3 die": [([1.0], ""), ([], "failed: its process ended with -9")],
         "4 measure": [([1.0], ""), ([2.0], "")],
     }
     table = (tmp_path / "table.md").read_text()
     assert "| 2 fail | not measured |" in table
-    assert "2 fail: failed: ValueError: nothing is left." in table
+    assert "2 fail: failed: ValueError: the first line ... nothing is left." in table
 
 
 def test_what_hangs_is_cut_with_all_it_started_and_what_comes_late_is_left_out(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 
@@ -12,10 +12,11 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.steps import choose_sizes, loop_flags, step_barely
-from benchmarks.loader import TINY_CLIP, read_all
+from benchmarks.loader import TINY_CLIP
 from benchmarks.results import Result
 from benchmarks.setting import Setting
-from benchmarks.turns import LoopTimer, synchronize, take_turns
+from benchmarks.turns import Batch, LoopTimer, synchronize, take_turns, time_of
+from training.trainer import SentimentTrainer
 
 TARGET, WAITING_TARGET = 20_000, 3.0
 PASSES = 5
@@ -26,12 +27,25 @@ def measure(setting: Setting) -> Iterator[Result]:
     """Pictures per second to the device; share of the time in which it waits, and synchronisations per update."""
     for rows in choose_sizes(setting):
         with setting.assemble(*TINY_CLIP, *loop_flags(setting, rows)) as (trainer, _):
-            loader = trainer.get_train_dataloader()
-            read = partial(read_all, loader, passes=setting.steps(PASSES))
-            rates = take_turns([read], setting.repeats)[0]
+            loader, passes = trainer.get_train_dataloader(), setting.steps(PASSES)
+            rates = take_turns([partial(rate_feeding, trainer, loader, passes)], setting.repeats)[0]
         yield Result(f"pictures to the card, batch {rows}", rates, "pictures/s", target=TARGET)
     for rows in choose_sizes(setting):
         yield from watch_loop(setting, rows)
+
+
+def rate_feeding(trainer: SentimentTrainer, loader: Iterable[Batch], passes: int) -> float:
+    """Rows per second from the cache to the card, in the way of the training, in some passes."""
+    rows = []
+
+    def run() -> None:
+        for _ in range(passes):
+            batches = iter(loader)
+            while found := trainer.get_batch_samples(batches, 1, trainer.args.device)[0]:
+                rows.append(len(found[0]["labels"]))
+
+    seconds = time_of(run)
+    return sum(rows) / seconds
 
 
 def watch_loop(setting: Setting, rows: int) -> Iterator[Result]:

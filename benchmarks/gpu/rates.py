@@ -9,10 +9,10 @@ import torch
 
 from benchmarks.results import Result
 from benchmarks.setting import Setting
-from benchmarks.turns import take_turns, time_of
+from benchmarks.turns import find_device, take_turns, time_of
 
 SIZE, QUICK_SIZE = 8192, 256  # rows and columns
-COPIED, QUICK_COPIED = 2**31, 2**20  # bytes
+COPIED, QUICK_COPIED = 2**29, 2**20  # bytes, more than any cache holds
 CALLS = 10
 
 
@@ -21,26 +21,21 @@ def measure(setting: Setting) -> Iterator[Result]:
     size = QUICK_SIZE if setting.quick else SIZE
     rates = [rate / 1e12 for rate in rate_products(setting)]
     yield Result("matrix products in bfloat16", rates, "TFLOP/s", note=f"{size} x {size} by {size} x {size}")
-    source = torch.randint(256, [QUICK_COPIED if setting.quick else COPIED], dtype=torch.uint8)
-    copied = f"{len(source) / 2**20:,.0f} MiB"
-    on_device, target = source.to(device()), torch.empty_like(source, device=device())
-    rates = [2 * rate for rate in rate_copies(on_device, target, setting.repeats)]
+    device = find_device()
+    size = QUICK_COPIED if setting.quick else COPIED
+    source = torch.randint(256, [size], dtype=torch.uint8, device=device)
+    target, copied = torch.empty_like(source), f"{size / 2**20:,.0f} MiB"
+    rates = [2 * rate for rate in rate_copies(source, target, setting.repeats)]
     yield Result("copies on the card", rates, "GB/s", note=f"bytes read and bytes written, of {copied}")
-    if device().type != "cpu":
-        source = source.pin_memory()
-    rates = rate_copies(source, target, setting.repeats)
+    host = source.cpu().pin_memory() if device.type != "cpu" else source.clone()
+    rates = rate_copies(host, target, setting.repeats)
     yield Result("copies to the card", rates, "GB/s", note=f"{copied} of pinned memory")
-
-
-def device() -> torch.device:
-    """The accelerator, or where there is none the CPU."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
 def rate_products(setting: Setting) -> list[float]:
     """Floating-point operations per second of square matrix products in bfloat16, of each repeat."""
     size = QUICK_SIZE if setting.quick else SIZE
-    left, right = (torch.randn(size, size, device=device(), dtype=torch.bfloat16) for _ in range(2))
+    left, right = (torch.randn(size, size, device=find_device(), dtype=torch.bfloat16) for _ in range(2))
     product = torch.empty_like(left)
     seconds = take_turns([partial(time_calls, partial(torch.mm, left, right, out=product))], setting.repeats)[0]
     return [2 * size**3 / each for each in seconds]

@@ -91,7 +91,8 @@ def time_loop(
         timer = LoopTimer(trainer, partial(step_barely, trainer), steps=steps, repeats=setting.repeats)
         trainer.train()
         peak = median(rate_products(setting))
-        operations = count_operations(trainer, next(iter(trainer.get_train_dataloader())))
+        (batch,), _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, trainer.args.device)
+        operations = count_operations(trainer, batch)
         args = trainer.args
     name, note = f"{name}, batch {rows}", f"batch {args.train_batch_size}, precision {args.mixed_precision}"
     compiled = f", {count_graphs()} graphs compiled" if args.torch_compile else ""
