@@ -2,6 +2,7 @@
 # make test         set-up and all tests but the slow ones        make test-all   those too
 # make test-matrix  the slow ones of the launches: 20 random kills per strategy, every strategy x architecture, machines
 # make test-fuzz    20,000 damaged files over all readers: each a value or one sentence
+# make test-gpu     the tests on a GPU     make test-gpu REHEARSE=1   what of them can run on the CPU
 # make bench        set-up and all measurements of speed: docs/performance.md
 # make lint         ruff's checks and format                      make format     repairs what it can
 # make venv         set-up only: .venv with requirements.txt
@@ -19,7 +20,7 @@ RUN := runs/quickstart
 AT_ONCE := -n 2 --dist loadfile
 
 .DELETE_ON_ERROR:
-.PHONY: help venv dev quickstart test test-all test-matrix test-fuzz bench lint format
+.PHONY: help venv dev quickstart test test-all test-matrix test-fuzz test-gpu bench lint format
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -67,6 +68,9 @@ test-matrix: dev
 
 test-fuzz: dev
 	$(BIN)/python -m pytest -m fuzz tests/test_fuzz.py
+
+test-gpu: dev
+	$(BIN)/python -m pytest -m gpu -rs --durations=10 tests/gpu
 
 bench: venv
 	$(BIN)/python -m benchmarks

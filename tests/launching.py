@@ -30,6 +30,8 @@ needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="DeepSpeed compiles an extension at its first start: no g++"
 )
 
+needs_cuda = functools.partial(pytest.mark.skipif, not torch.cuda.is_available())
+
 
 def launcher(config: str, num_processes: int | None = None) -> list[str]:
     """`accelerate launch` with a shipped configuration, on any free port."""
