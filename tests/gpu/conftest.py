@@ -56,7 +56,9 @@ def train_as(flags: Callable[..., list[str]]) -> Callable[..., Path]:
     """Launch train.py with a file of accelerate_configs/, as a user does; returns the run folder."""
 
     def run(config: str, ranks: int | None, folder: Path, *more: str, **options: dict) -> Path:
-        launch(launcher(config, ranks), *flags(folder, *more, **options))
+        # On a GPU that is lent for minutes one that hangs mustn't take them all.
+        timeout = 90 if torch.cuda.is_available() else 240
+        launch(launcher(config, ranks), *flags(folder, *more, **options), timeout=timeout)
         return folder
 
     return run

@@ -7,7 +7,6 @@ import shutil
 import pytest
 import torch
 from launching import launch, launcher, load_weights, logged_losses, needs_compiler, needs_cuda, too_large_batch
-from torch.utils.cpp_extension import CUDA_HOME
 
 pytestmark = pytest.mark.gpu
 
@@ -15,17 +14,13 @@ RHYTHM = ["--max_steps", "6", "--eval_strategy", "steps", "--eval_steps", "3", "
 RHYTHM += ["--save_steps", "3"]
 TWO_RANKS = ["--per_device_train_batch_size", "4", "--ddp_backend", "gloo"]  # NCCL takes one rank a GPU
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="no deepspeed here")
-needs_toolkit = pytest.mark.skipif(
-    torch.cuda.is_available() and CUDA_HOME is None,
-    reason="DeepSpeed compiles its Adam for the CPU with the CUDA toolkit, which is missing here",
-)
 LAUNCHES = [
     pytest.param("single_gpu", None, [], id="single_gpu"),
     pytest.param("multi_gpu", 1, [], id="multi_gpu", marks=needs_cuda(reason="NCCL is for GPUs")),
     pytest.param("multi_gpu", 2, TWO_RANKS, id="multi_gpu-2-ranks-on-one-gpu"),
     *(
-        pytest.param(config, 1, [], id=config, marks=[needs_deepspeed, needs_compiler, *marks])
-        for config, marks in (("zero1", []), ("zero2", []), ("zero3", []), ("zero3_offload", [needs_toolkit]))
+        pytest.param(config, 1, [], id=config, marks=[needs_deepspeed, needs_compiler])
+        for config in ("zero1", "zero2", "zero3", "zero3_offload")
     ),
     pytest.param("fsdp2", 1, [], id="fsdp2", marks=needs_cuda(reason="refused on the CPU; tests/test_fsdp.py")),
     pytest.param(
@@ -65,7 +60,8 @@ def test_launch_trains_and_goes_on_as_one_process(config, ranks, more, reference
         assert logged_losses(run) == pytest.approx(expected, abs=0.1 if in_float8 else 1e-5)
         weights = load_weights(run)
         for name, value in load_weights(reference).items():
-            torch.testing.assert_close(weights[name], value, atol=1e-2 if in_float8 else 1e-4, rtol=0)
+            # Six updates of up to 1e-3. Where a gradient is 0 but for rounding, AdamW makes as much of that.
+            torch.testing.assert_close(weights[name], value, atol=1e-2 if in_float8 else 1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("config", "device"), [("single_gpu", "cuda:0"), ("cpu", "cpu")])
