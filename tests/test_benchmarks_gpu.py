@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import ROOT
-from launching import is_alive
+from launching import descendants, is_alive, wait_for
 
 from benchmarks import gpu, report, runner
 from benchmarks.__main__ import keep
@@ -37,6 +37,14 @@ def setting(tmp_path_factory):
 @pytest.fixture
 def record():
     return Record(describe_machine(), "drawn", {})
+
+
+def all_end(pids):
+    """Whether the processes end soon: Python's tracker of resources does when those do that it works for."""
+    limit = time.monotonic() + 10
+    while any(map(is_alive, pids)) and time.monotonic() < limit:
+        time.sleep(0.01)
+    return not any(map(is_alive, pids))
 
 
 @pytest.mark.parametrize(
@@ -76,10 +84,7 @@ def test_what_hangs_is_cut_with_all_it_started_and_what_comes_late_is_left_out(t
     targets = {"hang": ("benchmark_parts:hang", 0.5), "late": ("benchmark_parts:measure", 60.0)}
     found = list(runner.run_all(targets, tmp_path, seconds=runner.LEAST_SECONDS + 0.5))
     (_, started), (_, cut), (_, left_out) = found
-    limit = time.monotonic() + 10
-    while is_alive(int(started.values[0])):
-        assert time.monotonic() < limit
-        time.sleep(0.01)
+    assert all_end([int(started.values[0])])
     assert (cut.name, cut.values, cut.note[:9]) == ("hang", [], "cut after")
     assert left_out == Result("late", [], "", note="left out: the 10 s were over")
 
@@ -121,12 +126,30 @@ def test_synchronisations_are_counted_by_their_warnings():
     assert counter.counts == [2, 0]
 
 
+def quick_call(folder, *names):
+    """Command and environment of a rehearsal whose figures go into out/ of a folder."""
+    command = [sys.executable, "-m", "benchmarks", *names, "--quick", "--repeats", "1", "--seconds", "1800"]
+    words = ["--work_dir", str(folder / "work"), "--output_dir", str(folder / "out")]
+    return [*command, *words], os.environ | {"OMP_NUM_THREADS": "1"}
+
+
 @pytest.mark.slow
 def test_whole_call_on_the_cpu_leaves_a_value_for_each_part(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "gpu", "--quick", "--repeats", "1", "--seconds", "900"]
-    words = ["--work_dir", str(tmp_path / "work"), "--output_dir", str(tmp_path / "out")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    command, environment = quick_call(tmp_path, "gpu")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     (path,) = (tmp_path / "out").glob("*.json")
     assert list(json.loads(path.read_text())["results"]) == list(gpu.PARTS)
+
+
+@pytest.mark.slow
+def test_call_that_is_ended_leaves_its_figures_and_no_process(tmp_path):
+    command, environment = quick_call(tmp_path, "gpu.rates", "gpu.steps", "gpu.feeding")
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    assert wait_for(lambda: (tmp_path / "out" / "table.md").exists(), process)
+    started = descendants(process.pid)
+    process.terminate()
+    assert process.wait() == 143
+    assert all_end(started)
+    (path,) = (tmp_path / "out").glob("*.json")
+    assert Record.load(path).results["gpu.rates"][0].values

@@ -11,7 +11,7 @@ PARTS = {
     "gpu.feeding": ("benchmarks.gpu.feeding:measure", 40.0),
     "gpu.sweep": ("benchmarks.gpu.sweep:measure", 60.0),
     "gpu.memory": ("benchmarks.gpu.memory:measure", 90.0),
-    "gpu.compiled_small": ("benchmarks.gpu.steps:measure_compiled_small", 90.0),
     "gpu.evaluation": ("benchmarks.gpu.evaluation:measure", 40.0),
     "gpu.architectures": ("benchmarks.gpu.steps:measure_architectures", 40.0),
+    "gpu.compiled_small": ("benchmarks.gpu.steps:measure_compiled_small", 90.0),
 }

@@ -24,7 +24,7 @@ SMALL, LARGE = 64, 256
 QUICK_SIZE = 8
 STEPS = 20
 TARGET, UTILISATION_TARGET = 0.95, 0.4
-# Drawn texts have 28 tokens on average, and one in five has more than these: each batch holds such a text, so that all
+# Drawn texts have 26 tokens on average, and one in seven has these or more: each batch holds such a text, so that all
 # have one length, and a compiler meets one shape.
 MAX_LENGTH = 32
 ARCHITECTURES = ("vilbert", "baseline")
