@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,12 @@ from torch import Tensor
 
 
 def can_pin() -> bool:
-    """Whether there is an accelerator that copies from pinned memory by itself (Apple's shares the host's)."""
+    """Whether there is an accelerator that copies from pinned memory by itself (Apple's shares the host's).
+
+    Not for a launch on the CPU (cpu.yaml): pinning would wake a GPU that is to be left alone.
+    """
+    if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
+        return False
     return torch.accelerator.is_available() and torch.accelerator.current_accelerator().type != "mps"
 
 

@@ -55,11 +55,14 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
 
 
 def choose_precision(run: LoadedRun, arguments: EvaluationArguments) -> str:
-    """--mixed_precision, else the launcher's, else the training's, so that the figures are those of metrics.json."""
-    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    """--mixed_precision, else the launcher's, else the training's, so that the figures are those of metrics.json.
+
+    In place of float8 it is the bfloat16 beside it: a loaded model has no float8 layers, and needs no GPU or torchao.
+    """
+    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").replace("fp8", "bf16")
     if arguments.mixed_precision is not None or launcher != "no":
         return arguments.mixed_precision or launcher
-    trained = run.environment.get("mixed_precision", "no")
+    trained = run.environment.get("mixed_precision", "no").replace("fp8", "bf16")
     if trained == "fp16" and not torch.accelerator.is_available():
         logger.warning("The run was trained in float16, which this machine has not: evaluating in float32.")
         return "no"

@@ -10,6 +10,8 @@ import torch
 from transformers import get_scheduler
 from transformers.trainer_utils import SchedulerType
 
+from data_utils.device_copies import can_pin
+from evaluation.session import choose_precision
 from training import experiment
 from training.arguments import SentimentTrainingArguments
 from training.run import count_skipped
@@ -17,11 +19,14 @@ from training.run import count_skipped
 
 def test_a_launch_on_the_cpu_leaves_the_gpu_alone(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    assert can_pin()
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")  # as cpu.yaml sets it
     args = SentimentTrainingArguments(report_to="none")
     assert args.use_cpu
     assert args.device.type == "cpu"
     assert not args.dataloader_pin_memory
+    assert not can_pin()
 
 
 def test_kernels_are_deterministic_before_frozen_towers_run(monkeypatch, run_train):
@@ -40,6 +45,13 @@ def test_kernels_are_deterministic_before_frozen_towers_run(monkeypatch, run_tra
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.deterministic = False
     assert found == [(True, ":16:8")]
+
+
+@pytest.mark.parametrize(("launcher", "trained"), [("no", "fp8"), ("fp8", "no")])
+def test_float8_is_for_training_alone(monkeypatch, launcher, trained):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    run, flags = SimpleNamespace(environment={"mixed_precision": trained}), SimpleNamespace(mixed_precision=None)
+    assert choose_precision(run, flags) == "bf16"
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("cosine", 3), ("reduce_lr_on_plateau", None)])
