@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import get_scheduler
-from transformers.trainer_utils import SchedulerType
 
 from data_utils.device_copies import can_pin
 from evaluation.session import choose_precision
@@ -54,18 +53,29 @@ def test_float8_is_for_training_alone(monkeypatch, launcher, trained):
     assert choose_precision(run, flags) == "bf16"
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("cosine", 3), ("reduce_lr_on_plateau", None)])
-def test_skipped_updates_are_those_that_the_schedule_didnt_follow(kind, expected):
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    schedule = get_scheduler(kind, optimizer, num_warmup_steps=0, num_training_steps=10)
-    args = SimpleNamespace(fp16=True, lr_scheduler_type=SchedulerType(kind))
+@pytest.mark.parametrize(
+    ("make", "is_new", "expected"),
+    [
+        (partial(torch.optim.AdamW, fused=False), False, 3),
+        (partial(torch.optim.AdamW, fused=True), False, 3),
+        (partial(torch.optim.AdamW, fused=True), True, None),
+        (torch.optim.SGD, False, None),
+    ],
+)
+def test_updates_that_the_scaler_left_out_are_counted(make, is_new, expected):
+    parameter, scaler = torch.nn.Parameter(torch.zeros(1)), torch.amp.GradScaler("cpu")
+    optimizer = make([parameter], lr=1.0)
+    for update in range(10):
+        scaler.scale(parameter.sum()).backward()
+        if update < 3:
+            parameter.grad[:] = torch.inf
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    args, state = SimpleNamespace(fp16=True), SimpleNamespace(global_step=10)
     trainer = SimpleNamespace(
-        args=args, is_deepspeed_enabled=False, state=SimpleNamespace(global_step=10), lr_scheduler=schedule
+        args=args, is_deepspeed_enabled=False, state=state, optimizer=optimizer, optimizer_is_new=is_new
     )
-    if expected is not None:
-        optimizer.step()
-        for _ in range(10 - expected):
-            schedule.step()
     assert count_skipped(trainer) == expected
     args.fp16 = False
     assert count_skipped(trainer) == 0

@@ -41,12 +41,13 @@ class ResumableTrainer(Trainer):
     Attributes:
         first_step: updates that were made before this launch.
         stop_requested: set on all ranks alike when any of them got a signal; the update at hand ends with a checkpoint.
+        optimizer_is_new: whether it began anew in a training that is gone on with.
         looks: at figures of updates, which may end the training; none is open when anything is logged, judged or saved.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         self.first_step = 0
-        self.stop_requested = False
+        self.stop_requested = self.optimizer_is_new = False
         self.looks = LateLooks()
         self._partial_dir: Path | None = None
         super().__init__(**kwargs)
@@ -139,6 +140,7 @@ class ResumableTrainer(Trainer):
         if all(part in layout for part in readable for layout in both) and load_moments(self.deepspeed, checkpoint):
             logger.info("The optimizer's state was converted (%s; this launch: %s).", written_by, self.optimizer_layout)
             return
+        self.optimizer_is_new = True
         logger.warning(
             "The optimizer's state in %s is laid out for another launch (%s; this one: %s) and starts anew; weights, "
             "learning rate and position go on.",

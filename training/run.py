@@ -28,7 +28,6 @@ from evaluation.scoring import score_predictions
 from modeling import parameter_table
 from modeling.arguments import ModelArguments
 from modeling.build import save_processors
-from training.argument_checks import METRIC_SCHEDULES
 from training.arguments import SentimentTrainingArguments
 from training.checkpoints import clear_leftovers, grant_as
 from training.console import GO_ON
@@ -225,16 +224,14 @@ def describe_best(trainer: SentimentTrainer) -> dict[str, Any] | None:
 def count_skipped(trainer: SentimentTrainer) -> int | None:
     """Updates that float16's scaler left out after an overflow, those before a resume too; None where nobody counts.
 
-    The schedule doesn't move on with them.
+    Those that Adam's kind made it counts by itself; the schedule goes on with a fused optimizer's that were left out.
     """
-    args = trainer.args
-    if not args.fp16:
+    if not trainer.args.fp16:
         return 0
     if trainer.is_deepspeed_enabled:
         return trainer.deepspeed.skipped_steps
-    if args.lr_scheduler_type.value in METRIC_SCHEDULES:  # these count evaluations
-        return None
-    return trainer.state.global_step - trainer.lr_scheduler.last_epoch
+    made = [int(state["step"]) for state in trainer.optimizer.state.values() if "step" in state]
+    return trainer.state.global_step - max(made) if made and not trainer.optimizer_is_new else None
 
 
 def mean_loss(log_history: Sequence[Mapping[str, Any]]) -> float | None:
