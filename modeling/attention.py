@@ -93,10 +93,12 @@ def _tower_mask(*, attention_mask: Tensor | None = None, **kwargs: Any) -> Tenso
     the padding needs no mask, and the attention is left to the flash kernel, which takes none.
     """
     if attention_mask is not None and attention_mask.device.type != "cpu":
-        if kwargs.get("allow_is_causal_skip", True):
-            attention_mask = None
-        else:
+        if not kwargs.get("allow_is_causal_skip", True):
             kwargs["allow_is_bidirectional_skip"] = False
+        elif kwargs.get("local_size") is None:
+            return None  # compiled too, where transformers' own would make a mask
+        else:
+            attention_mask = None
     return sdpa_mask(attention_mask=attention_mask, **kwargs)
 
 

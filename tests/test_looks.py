@@ -2,22 +2,25 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 from accelerate import PartialState
 from conftest import TINY
 from safetensors.torch import load_file
+from tiny import tiny_model
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers.training_args import OptimizerNames
 
-from training import looks
+from training import looks, probe
 from training.arguments import SentimentTrainingArguments
 from training.checkpoints import list_checkpoints
 from training.experiment import assemble
 from training.looks import LateLooks
-from training.losses import classification_loss
+from training.losses import ClassBalance, classification_loss
 from training.parsing import parse_arguments
 from training.signals import REQUEUE_CODE
 
@@ -149,6 +152,24 @@ def late(monkeypatch):
         self._current.append((values.detach().clone, judge))
 
     monkeypatch.setattr(LateLooks, "look", look)
+
+
+def test_nothing_of_a_trials_update_is_read_by_the_host(fetched, monkeypatch, tmp_path):
+    args = SentimentTrainingArguments(output_dir=str(tmp_path), report_to="none", head_learning_rate=1e-3)
+    args.optim = OptimizerNames.ADAMW_TORCH
+    monkeypatch.setattr(SentimentTrainingArguments, "device", META)
+    monkeypatch.setattr(probe, "_autocast", lambda args: nullcontext())
+    model = tiny_model("clip", "attn", freeze="both").train().to(META)
+    vectors = {f"{kind}_vector": torch.ones(5, 16, device=META) for kind in ("text", "image")}
+    present = {f"{kind}_present": torch.ones(5, dtype=torch.bool, device=META) for kind in ("text", "image")}
+    numbers = {name: torch.zeros(5, dtype=torch.long, device=META) for name in ("labels", "row_index")}
+    update = probe._Update(model, ClassBalance.none(3), args, nullcontext(), num_rows=5)
+    with Copies() as copies, Uploads() as uploads:
+        for _ in range(3):
+            update(vectors | present | numbers, epoch=0)
+    assert not copies.waited_for
+    assert not uploads.made
+    assert fetched == [(2,)] * 3  # loss and norm
 
 
 STEPWISE = ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_total_limit", "9", "--max_steps", "5"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -29,6 +30,7 @@ from evaluation.metrics import classification_metrics
 from modeling import SentimentClassifier
 from training.arguments import SentimentTrainingArguments
 from training.flags import METRICS
+from training.looks import LateLooks
 from training.losses import ClassBalance
 from training.objective import group_parameters, training_loss
 from training.trainer import NonFiniteLossError, SentimentTrainer, softmax
@@ -41,6 +43,7 @@ class FeatureRows:
     Attributes:
         are_light: whether they are vectors on a CPU. A second thread then hardly shortens an update: trials train side
             by side, with a thread each.
+        home: device on which rows are named.
     """
 
     def __init__(self, dataset: Dataset, collator: PairCollator, device: torch.device) -> None:
@@ -54,9 +57,11 @@ class FeatureRows:
         are_vectors = all(column.is_vector for column in collator.features)
         self.are_light = are_vectors and device.type == "cpu"
         self._stored = self._read(np.arange(len(dataset))) if are_vectors else None
+        # Where rows are to be named, so that no batch waits for a copy of their numbers.
+        self.home = torch.device("cpu") if self._stored is None else device
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
-        """The forward's inputs and labels of some rows (B,), and their numbers as row_index."""
+        """The forward's inputs and labels of some rows (B,), named at `home`, and their numbers as row_index."""
         if self._stored is None:
             return self._read(rows.numpy())
         return {name: values[rows] for name, values in self._stored.items()}
@@ -112,14 +117,16 @@ def train_head(
         range(len(train_rows)), data_seed=args.seed if args.data_seed is None else args.data_seed
     )
     best = None
+    train_rows = train_rows.to(rows.home)
     for epoch in range(int(args.num_train_epochs)):
         model.train()
         sampler.set_epoch(epoch)
-        for numbers in torch.tensor(list(sampler)).split(update.num_rows):
+        for numbers in torch.tensor(list(sampler)).to(rows.home).split(update.num_rows):
             if stop.is_set():
                 raise CancelledError
             # Modality dropout goes by a row's number in the training part.
             update(rows.batch(train_rows[numbers]) | {"row_index": numbers.to(args.device)}, epoch=epoch)
+        update.looks.settle()
         last = _judge(model, rows, val_rows, labels[val_rows], epoch + 1, args)
         if best is None or _is_better(last, best, args):
             best = last
@@ -147,6 +154,7 @@ class _Update:
         num_rows: int,
     ) -> None:
         self.num_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        self.looks = LateLooks()
         self._model, self._args, self._dropout = model, args, dropout
         self._balance = balance.to(args.device)
         has_two_modalities = model.uses_text and model.uses_image
@@ -182,11 +190,17 @@ class _Update:
         norm = loss
         if self._args.max_grad_norm > 0:
             norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._args.max_grad_norm)
-        if not torch.isfinite(loss + norm):
-            raise NonFiniteLossError(f"loss {loss.item():.3g}, gradient {norm.item():.3g} in epoch {epoch + 1}")
+        self.looks.look(torch.stack([loss, norm]), partial(_judge_finite, epoch=epoch))
+        self.looks.end_update()
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad()
+
+
+def _judge_finite(values: Sequence[float], *, epoch: int) -> None:
+    loss, norm = values
+    if not math.isfinite(loss + norm):
+        raise NonFiniteLossError(f"loss {loss:.3g}, gradient {norm:.3g} in epoch {epoch + 1}")
 
 
 def _judge(
@@ -200,11 +214,11 @@ def _judge(
     model.eval()
     logits = []
     with torch.no_grad(), _autocast(args):
-        for part in val_rows.split(args.per_device_eval_batch_size):
+        for part in val_rows.to(rows.home).split(args.per_device_eval_batch_size):
             batch = rows.batch(part)
             inputs = {name: value for name, value in batch.items() if name not in ("labels", "row_index")}
-            logits.append(model(**inputs).logits.float().cpu())
-    answers = torch.cat(logits)
+            logits.append(model(**inputs).logits.float())
+    answers = torch.cat(logits).cpu()
     if not torch.isfinite(answers).all():
         raise NonFiniteLossError(f"answers are not finite after epoch {epoch}")
     probabilities = softmax(answers.numpy())
