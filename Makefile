@@ -3,6 +3,7 @@
 # make test-matrix  the slow ones of the launches: 20 random kills per strategy, every strategy x architecture, machines
 # make test-fuzz    20,000 damaged files over all readers: each a value or one sentence
 # make test-gpu     the tests on a GPU     make test-gpu REHEARSE=1   what of them can run on the CPU
+# make test-old     set-up of .venv-old (Python 3.12, 3 GB) and tests with the oldest versions: launchers/gpu/machine.txt
 # make bench        set-up and all measurements of speed: docs/performance.md
 # make lint         ruff's checks and format                      make format     repairs what it can
 # make venv         set-up only: .venv with requirements.txt
@@ -11,6 +12,8 @@
 PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+OLD := .venv-old
+OLD_PYTHON ?= python3.12
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(CI),--quiet)
 # One process: on the GPU where there is one, else on the CPU.
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml
@@ -20,7 +23,7 @@ RUN := runs/quickstart
 AT_ONCE := -n 2 --dist loadfile
 
 .DELETE_ON_ERROR:
-.PHONY: help venv dev quickstart test test-all test-matrix test-fuzz test-gpu bench lint format
+.PHONY: help venv dev quickstart test test-all test-matrix test-fuzz test-gpu test-old bench lint format
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -71,6 +74,16 @@ test-fuzz: dev
 
 test-gpu: dev
 	$(BIN)/python -m pytest -m gpu -rs --durations=10 tests/gpu
+
+$(OLD)/.installed: launchers/gpu/machine.txt launchers/gpu/missing.txt
+	$(OLD_PYTHON) -m venv --clear $(OLD)
+	$(OLD)/bin/python -m pip install --disable-pip-version-check -r launchers/gpu/machine.txt
+	$(OLD)/bin/python -m pip install --disable-pip-version-check --no-deps -r launchers/gpu/missing.txt
+	@touch $@
+
+test-old: $(OLD)/.installed
+	$(OLD)/bin/python -m pytest $(or $(TESTS),tests/test_features.py tests/test_fsdp.py tests/test_modeling_*.py \
+	    tests/test_evaluation_*.py tests/test_sweep.py tests/test_train*.py)
 
 bench: venv
 	$(BIN)/python -m benchmarks

@@ -4,7 +4,7 @@
 #   bash launchers/gpu/run.sh WHEELS OUT
 # OUT gets tests.log, benchmarks.log, and the benchmarks' table.md and record (JSON), each written as it goes. The exit
 # code is 0 where both ended well. PYTHON is the machine's (python3); TEST_SECONDS and BENCHMARK_SECONDS limit them;
-# REHEARSE=1 tries both with small sizes, on a CPU too.
+# REHEARSE=1 tries both on a CPU, with small sizes.
 set -uo pipefail
 [ $# -eq 2 ] || { echo "usage: bash launchers/gpu/run.sh WHEELS OUT" >&2; exit 2; }
 wheels="$(realpath "$1")"
@@ -19,13 +19,16 @@ trap 'rm -rf "$site"' EXIT
 export PYTHONPATH="$site" PATH="$site/bin:$PATH" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # what else the machine has may not fit this pytest
 
-# Runs a command for at most so many seconds; its output goes to the screen and to a file. INT lets pytest sum up.
-run() { timeout --signal INT --kill-after 20 "$1" "${@:3}" 2>&1 | tee "$2"; }
+# Runs a command for at most so many seconds, then ends it by a signal; its output goes to the screen and to a file.
+run() { timeout --signal "$1" --kill-after 20 "$2" "${@:4}" 2>&1 | tee "$3"; }
 
-run "${TEST_SECONDS:-240}" "$out/tests.log" "$PYTHON" -m pytest -v --durations 10 -p no:cacheprovider -m gpu tests/gpu
+# INT: pytest sums up what it has.
+run INT "${TEST_SECONDS:-240}" "$out/tests.log" \
+    "$PYTHON" -m pytest -v -rs --durations 10 -p no:cacheprovider -m gpu tests/gpu
 tests=$?
-run "${BENCHMARK_SECONDS:-300}" "$out/benchmarks.log" \
-    "$PYTHON" -m benchmarks gpu --output_dir "$out" ${REHEARSE:+--quick}
+seconds="${BENCHMARK_SECONDS:-280}" # after which they end by themselves
+run TERM $((seconds + 20)) "$out/benchmarks.log" \
+    "$PYTHON" -m benchmarks gpu --output_dir "$out" --seconds "$seconds" ${REHEARSE:+--quick}
 benchmarks=$?
 echo "Exit codes: tests $tests, benchmarks $benchmarks (124: out of time)." | tee -a "$out/tests.log"
 [ "$tests" -eq 0 ] && [ "$benchmarks" -eq 0 ]
