@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
@@ -256,12 +256,15 @@ class ResumableTrainer(Trainer):
         earlier = self.state.best_model_checkpoint  # in the folder from which this run went on
         return Path(earlier) if earlier and Path(earlier).exists() else None
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write weights and configuration; DeepSpeed's half precision is replaced by its float32 masters."""
         # Trainer gathers ZeRO-3's shards on rank 0 alone, while every machine may need a copy.
         if self.is_deepspeed_enabled and (self.args.mixed_precision in ("bf16", "fp16") or self.args.save_on_each_node):
-            state_dict = gather_float32(self.deepspeed, wanted=self.args.should_save)
-        super()._save(output_dir, state_dict)
+            weights = gather_float32(self.deepspeed, wanted=self.args.should_save)
+            if self.args.should_save:
+                self._save(output_dir, weights)
+        else:
+            super().save_model(output_dir, _internal_call)
 
     def _load_best_model(self) -> None:
         """Back to the best weights; DeepSpeed's own loading needs the launch that wrote them."""
