@@ -12,19 +12,22 @@ mkdir -p "$2" && out="$(realpath "$2")" || exit 2
 cd "$(dirname "$0")/../.." || exit 2
 PYTHON="${PYTHON:-python3}"
 
-# Beside the machine's own packages, which stay as they are.
-site="$(mktemp -d)"
-trap 'rm -rf "$site"' EXIT
-"$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$wheels"/*.whl || exit 2
+# Beside the machine's own packages, which stay as they are. A second run finds them, and what DeepSpeed compiled of them.
+site="$PWD/runs/packages"
+if [ "$(cat "$site/wheels.txt" 2>/dev/null)" != "$(ls "$wheels")" ]; then
+    rm -rf "$site" && mkdir -p "$site"
+    "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$wheels"/*.whl || exit 2
+    ls "$wheels" > "$site/wheels.txt"
+fi
 export PYTHONPATH="$site" PATH="$site/bin:$PATH" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # what else the machine has may not fit this pytest
 
 # Runs a command for at most so many seconds, then ends it by a signal; its output goes to the screen and to a file.
 run() { timeout --signal "$1" --kill-after 20 "$2" "${@:4}" 2>&1 | tee "$3"; }
 
-# INT: pytest sums up what it has.
+# INT: pytest sums up what it has. -vv: a line for each test, as it ends.
 run INT "${TEST_SECONDS:-240}" "$out/tests.log" \
-    "$PYTHON" -m pytest -v -rs --durations 10 -p no:cacheprovider -m gpu tests/gpu
+    "$PYTHON" -m pytest -vv -rs --durations 10 -p no:cacheprovider -m gpu tests/gpu
 tests=$?
 seconds="${BENCHMARK_SECONDS:-280}" # after which they end by themselves
 run TERM $((seconds + 20)) "$out/benchmarks.log" \
