@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 import sys
+import time
 from pathlib import Path
 
 from benchmarks import gpu
@@ -34,16 +35,16 @@ GPU_SECONDS = 280.0
 
 def main() -> None:
     """Measure what is named, or everything; everything on a CPU writes the table too."""
-    options = _read_options()
+    begin, options = time.monotonic(), _read_options()
     set_up_logging()
     logging.getLogger("benchmarks").setLevel(logging.INFO)
     targets, for_gpu = _choose_targets(options)
-    seconds = options.seconds or (GPU_SECONDS if for_gpu else None)
+    end = begin + (options.seconds or (GPU_SECONDS if for_gpu else math.inf))
     setting = _prepare(options, for_gpu=for_gpu)
     num_pairs = len(read_guids(setting.data_dir / "train.txt")) - 1
     data = f"{num_pairs:,} pairs, " + ("given by --data_dir" if options.data_dir else "drawn, JPEG of 400 px")
     record = Record(describe_machine(), data, {})
-    for name, result in run_all(targets, setting, seconds=seconds, ahead=for_gpu):
+    for name, result in run_all(targets, setting, end=end, ahead=for_gpu):
         keep(name, result, record, options.output_dir)
     print(format_report([record]))
     if not options.names and not options.quick:

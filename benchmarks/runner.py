@@ -26,7 +26,7 @@ Target = tuple[str, float]
 
 
 def run_all(
-    targets: Mapping[str, Target], setting: Any, *, seconds: float | None = None, ahead: bool = False
+    targets: Mapping[str, Target], setting: Any, *, end: float = math.inf, ahead: bool = False
 ) -> Iterator[tuple[str, Result]]:
     """Yield (measurement, figure) as soon as each figure is there.
 
@@ -36,16 +36,15 @@ def run_all(
     Args:
         targets: by the measurements' names, in their order.
         setting: what each function gets.
-        seconds: for all of them together; None for any.
+        end: of all of them, on the clock of time.monotonic.
         ahead: load the next one's modules while one runs, where there are cores enough for both.
     """
-    end = time.monotonic() + (math.inf if seconds is None else seconds)
     names = list(targets)
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for name, following in zip(names, [*names[1:], None], strict=True):
             if end - time.monotonic() < LEAST_SECONDS:
-                yield name, Result(name, [], "", note=f"left out: the {seconds:.0f} s were over")
+                yield name, Result(name, [], "", note="left out, as the time was over")
                 continue
             for each in (name, following if ahead else None):
                 if each is not None and each not in workers:
