@@ -1,6 +1,7 @@
 """What makes a training step fast changes no result: attention, patches, memory, bfloat16, the profile."""
 
 import platform
+import random
 import subprocess
 import sys
 
@@ -9,8 +10,9 @@ import torch
 import torch.nn.functional as F
 import yaml
 from conftest import ROOT
-from tiny import ARCHITECTURES, tiny_batch, tiny_model
+from tiny import ARCHITECTURES, LABELS, tiny_batch, tiny_model
 from torch import nn
+from torch._dynamo.utils import counters
 from transformers import AttentionMaskInterface
 
 from data_utils.errors import InputError
@@ -68,6 +70,17 @@ def test_causal_attention_needs_no_mask_of_padding_on_the_right():
     on_accelerator = AttentionMaskInterface()[ATTENTION](**sizes, attention_mask=mask.to("meta"))
     assert on_accelerator is None
     assert AttentionMaskInterface()[ATTENTION](**sizes, attention_mask=mask.bool()) is not None
+
+
+@pytest.mark.slow
+def test_texts_of_all_lengths_take_few_compiled_graphs(run_train, make_pairs):
+    lengths = random.Random(0)
+    rows = [(str(row), LABELS[row % 3], " ".join(["word"] * lengths.randint(1, 14))) for row in range(90)]
+    torch._dynamo.reset()
+    counters.clear()
+    run_train("--torch_compile_backend", "eager", "--num_train_epochs", "3", data_dir=make_pairs(rows))
+    assert counters["stats"]["unique_graphs"] == 3  # one length, any length, evaluation
+    assert not counters["graph_break"]
 
 
 def test_patches_as_linear_layer_equal_the_convolution():
