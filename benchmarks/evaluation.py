@@ -82,7 +82,7 @@ def forward_all(model: SentimentClassifier, batches: list[Batch], accelerator: A
     """The forwards of a prediction on batches that are in memory."""
     with inference_context(model, accelerator):
         for batch in batches:
-            classify(model, {name: value.to(accelerator.device) for name, value in batch.items()})
+            classify(model, {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()})
 
 
 def time_batches(num_batches: int, collator: Callable[[Columns], Batch], accelerator: Accelerator) -> float:

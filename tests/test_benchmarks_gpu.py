@@ -16,7 +16,7 @@ from launching import descendants, is_alive, wait_for
 
 from benchmarks import gpu, report, runner
 from benchmarks.__main__ import keep
-from benchmarks.gpu.feeding import Synchronisations, Waiting, count_covered
+from benchmarks.gpu.feeding import Synchronisations, Waiting, find_idle_share
 from benchmarks.inputs import draw_pairs, write_clip
 from benchmarks.record import Record, describe_machine
 from benchmarks.results import Result
@@ -110,7 +110,8 @@ def test_records_of_one_card_are_put_together_by_the_report(tmp_path, record):
 
 
 def test_waiting_is_the_time_that_no_span_covers():
-    assert count_covered([(4.0, 5.0), (0.0, 2.0), (1.0, 3.0), (1.0, 2.0)]) == 4.0
+    assert find_idle_share([(4.0, 5.0), (0.0, 2.0), (1.0, 3.0), (1.0, 2.0)]) == pytest.approx(1 / 5)
+    assert find_idle_share([]) is None
     waiting = Waiting()
     with waiting:
         torch.randn(64, 64) @ torch.randn(64, 64)

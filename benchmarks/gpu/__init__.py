@@ -6,12 +6,12 @@ from __future__ import annotations
 PARTS = {
     "gpu.rates": ("benchmarks.gpu.rates:measure", 20.0),
     "gpu.steps": ("benchmarks.gpu.steps:measure", 40.0),
-    "gpu.compiled": ("benchmarks.gpu.steps:measure_compiled", 90.0),
+    "gpu.compiled": ("benchmarks.gpu.steps:measure_compiled", 150.0),
     "gpu.naive": ("benchmarks.gpu.naive:measure", 50.0),
     "gpu.feeding": ("benchmarks.gpu.feeding:measure", 40.0),
     "gpu.sweep": ("benchmarks.gpu.sweep:measure", 60.0),
     "gpu.memory": ("benchmarks.gpu.memory:measure", 90.0),
     "gpu.evaluation": ("benchmarks.gpu.evaluation:measure", 40.0),
     "gpu.architectures": ("benchmarks.gpu.steps:measure_architectures", 40.0),
-    "gpu.compiled_small": ("benchmarks.gpu.steps:measure_compiled_small", 90.0),
+    "gpu.compiled_small": ("benchmarks.gpu.steps:measure_compiled_small", 150.0),
 }

@@ -67,9 +67,13 @@ def watch_loop(setting: Setting, rows: int) -> Iterator[Result]:
         "",
         note=f"over {steps} updates, by torch.cuda.set_sync_debug_mode; of bare steps {bare / steps:g}",
     )
+    name = f"waiting of the card, batch {rows}"
+    if None in waiting.shares:
+        yield Result(name, [], "%", note="torch's profiler saw no kernel")
+        return
     share, bare = (100 * share for share in waiting.shares)
     yield Result(
-        f"waiting of the card, batch {rows}",
+        name,
         [share],
         "%",
         target=WAITING_TARGET,
@@ -103,11 +107,11 @@ class Waiting:
     """Finds the share of the time in which the card does nothing; `shares` has one per time the context was entered.
 
     It begins with the first kernel and ends with the last one. A copy from or to the host is no work: whoever waits for
-    it waits.
+    it waits. None where the profiler saw no kernel.
     """
 
     def __init__(self) -> None:
-        self.shares: list[float] = []
+        self.shares: list[float | None] = []
 
     def __enter__(self) -> None:
         synchronize()
@@ -129,7 +133,14 @@ class Waiting:
                 and not event.is_user_annotation
                 and not event.name.startswith(("Memcpy HtoD", "Memcpy DtoH"))
             ]
-            self.shares.append(1 - count_covered(spans) / (max(end for _, end in spans) - min(spans)[0]))
+            self.shares.append(find_idle_share(spans))
+
+
+def find_idle_share(spans: Sequence[tuple[float, float]]) -> float | None:
+    """The share of the time from the first begin to the last end that no span covers; None without spans."""
+    if not spans:
+        return None
+    return 1 - count_covered(spans) / (max(end for _, end in spans) - min(spans)[0])
 
 
 def count_covered(spans: Sequence[tuple[float, float]]) -> float:
