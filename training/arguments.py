@@ -183,6 +183,12 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             logger.info("Checkpoints are written every %g steps, at evaluations, to have the best.", self.save_steps)
 
     @property
+    def device(self) -> torch.device:
+        """Of this rank; the CPU has no index, under which older versions of Trainer can't load an optimizer's state."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+    @property
     def global_batch_size(self) -> int:
         """Rows per update, over all ranks and accumulation steps."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size

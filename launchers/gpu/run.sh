@@ -16,7 +16,7 @@ PYTHON="${PYTHON:-python3}"
 site="$PWD/runs/packages"
 if [ "$(cat "$site/wheels.txt" 2>/dev/null)" != "$(ls "$wheels")" ]; then
     rm -rf "$site" && mkdir -p "$site"
-    "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$wheels"/*.whl || exit 2
+    "$PYTHON" -m pip install --quiet --no-index --no-deps --target "$site" "$wheels"/*.whl || exit 2
     ls "$wheels" > "$site/wheels.txt"
 fi
 export PYTHONPATH="$site" PATH="$site/bin:$PATH" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
