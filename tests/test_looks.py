@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from accelerate import PartialState
-from conftest import TINY
+from conftest import LABELS, TINY
 from safetensors.torch import load_file
 from tiny import tiny_model
 from torch.overrides import TorchFunctionMode
@@ -109,21 +109,16 @@ class EnoughError(Exception):
         ["--model", "vilbert", "--class_weights", "sqrt", "--unimodal_loss_weight", "0.3"],
         ["--model", "baseline", "--gradient_accumulation_steps", "2", "--label_smoothing_factor", "0.1"],
         ["--model", "clip", "--fusion", "co_attn", "--max_grad_norm", "0", "--logit_adjustment", "1"],
+        ["--model", "clip", "--streaming"],
     ],
     ids=lambda flags: "-".join(flags[1:4:2]),
 )
-def test_nothing_of_an_update_is_read_by_the_host(make_trainer, fetched, monkeypatch, flags):
-    trainer = make_trainer(
-        "--per_device_train_batch_size",
-        "2",
-        "--optim",
-        "adamw_torch",
-        "--logging_steps",
-        "100",
-        "--max_steps",
-        "100",
-        *flags,
-    )
+def test_nothing_of_an_update_is_read_by_the_host(make_trainer, write_shards, fetched, monkeypatch, flags):
+    if "--streaming" in flags:
+        shards = write_shards([(str(row), LABELS[row % 3]) for row in range(30)])
+        flags = [*flags, "--data_dir", str(shards)]
+    common = "--per_device_train_batch_size 2 --optim adamw_torch --logging_steps 100 --max_steps 100"
+    trainer = make_trainer(*common.split(), *flags)
     copies, uploads, num_fetched = Copies(), Uploads(), []
 
     def step_end(self, args, state, control, **kwargs):
@@ -133,7 +128,6 @@ def test_nothing_of_an_update_is_read_by_the_host(make_trainer, fetched, monkeyp
         if state.global_step == 5:
             raise EnoughError
 
-    monkeypatch.setattr("training.callbacks.LossProgressCallback.on_step_end", step_end)
     monkeypatch.setattr("training.resumable._SaveAndStop.on_step_end", step_end)
     with copies, uploads, pytest.raises(EnoughError):
         trainer.train()
