@@ -51,10 +51,9 @@ def test_compiled_model_gives_the_same_losses(flags, tmp_path, plain):
 
 
 @needs_cuda(reason="float16 is refused on the CPU")
-def test_float16_trains_as_float32_without_an_overflow(train_here, tmp_path, plain):
+def test_float16_is_near_float32(train_here, tmp_path, plain):
     run = train_here(tmp_path / "run", *UPDATES, *HALFWAY, "--fp16")
-    if json.loads((run / "metrics.json").read_text())["training"]["skipped_steps"] == 0:
-        assert logged_losses(run) == pytest.approx(plain, abs=2e-2)
+    assert logged_losses(run) == pytest.approx(plain, abs=2e-2)
 
 
 @needs_cuda(reason="float16 is refused on the CPU")
