@@ -2,7 +2,7 @@
 # Tests and measures the program on a GPU machine without a network. From the repository's folder, with what
 # gather_wheels.sh gathered:
 #   bash launchers/gpu/run.sh WHEELS OUT
-# OUT gets tests.log, benchmarks.log, and the benchmarks' table.md and record (JSON), each written as it goes. The exit
+# OUT gets compile.log, tests.log, benchmarks.log, and their table.md and record (JSON), each written as it goes. The exit
 # code is 0 where both ended well. PYTHON is the machine's (python3); TEST_SECONDS and BENCHMARK_SECONDS limit them;
 # REHEARSE=1 tries both on a CPU, with small sizes.
 set -uo pipefail
@@ -21,6 +21,10 @@ if [ "$(cat "$site/wheels.txt" 2>/dev/null)" != "$(ls "$wheels")" ]; then
 fi
 export PYTHONPATH="$site" PATH="$site/bin:$PATH" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # what else the machine has may not fit this pytest
+
+# zero3_offload needs DeepSpeed's AdamW for the processor. Compiling it can take minutes, longer than a test of a launch:
+# done beside what comes first. A launch that is ended while it compiles would also leave a lock that stops all later ones.
+"$PYTHON" -c "from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()" > "$out/compile.log" 2>&1 &
 
 # Runs a command for at most so many seconds, then ends it by a signal; its output goes to the screen and to a file.
 run() { timeout --signal "$1" --kill-after 20 "$2" "${@:4}" 2>&1 | tee "$3"; }
