@@ -20,9 +20,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't go with the processes of `datasets`
     # Here and not above: whoever imports the package `evaluate` executes this file too, and needs none of these.
     from evaluation.arguments import parse_arguments, parse_comparison
-    from evaluation.run_folder import RunFolder
-    from training.console import clear_errors, set_up_libraries, set_up_logging
-    from training.ranks import part_ranks
+    from run_files.run_folder import RunFolder
+    from training.launch.console import clear_errors, set_up_libraries, set_up_logging
+    from training.launch.ranks import part_ranks
 
     set_up_logging()
     with clear_errors():
@@ -30,13 +30,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         # What works is imported after the flags are parsed: it takes seconds, which --help needn't wait for.
         if words[:1] == ["compare"]:
             comparison = parse_comparison(words[1:])
-            from evaluation.compare import run_compare
+            from evaluation.compare.compare import run_compare
 
             run_compare(comparison)
             return
         arguments = parse_arguments(words)
         RunFolder(arguments.run).check_config()
-        from evaluation.session import run_evaluation
+        from evaluation.tasks.session import run_evaluation
 
         set_up_libraries()
         run_evaluation(arguments)

@@ -18,8 +18,8 @@ from benchmarks.report import format_report, format_row, write_report
 from benchmarks.results import Result
 from benchmarks.runner import Target, run_all
 from benchmarks.setting import Setting
-from data_utils.files import write_text
-from training.console import set_up_logging
+from data_utils.system.files import write_text
+from training.launch.console import set_up_logging
 
 ROOT = Path(__file__).resolve().parent.parent
 # Modules of this package that have a function `measure`, in the order of the table.

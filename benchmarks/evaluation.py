@@ -13,12 +13,12 @@ from torch import nn
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.turns import Batch, take_turns, time_of
-from data_utils.batches import BatchReader, Columns
-from data_utils.pairs import add_row_index
-from data_utils.stream_cache import FEATURES
-from evaluation.ablation import run_ablation
-from evaluation.inference import classify, inference_context, plan_batches, run_inference
-from modeling import SentimentClassifier
+from data_utils.prepare.batches import BatchReader, Columns
+from data_utils.prepare.pairs import add_row_index
+from data_utils.stream.part_cache import FEATURES
+from evaluation.predict.inference import classify, inference_context, plan_batches, run_inference
+from evaluation.tasks.ablation import run_ablation
+from modeling.classifier import SentimentClassifier
 
 ROWS = 256
 BATCH_SIZE = 32

@@ -12,10 +12,10 @@ from accelerate import Accelerator
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.turns import Batch, take_turns, time_of
-from data_utils.batches import BatchReader
-from evaluation.inference import inference_context, plan_batches
-from modeling import SentimentClassifier
-from training.features import cache_features
+from data_utils.prepare.batches import BatchReader
+from evaluation.predict.inference import inference_context, plan_batches
+from modeling.classifier import SentimentClassifier
+from training.data.features import cache_features
 
 # Enough that what a pass costs once (hashing the weights, joining its columns to the rows) counts about as in use.
 ROWS = 1024

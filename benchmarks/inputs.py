@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-from data_utils.home import count_cores
-from data_utils.mapping import Workers
+from data_utils.prepare.mapping import Workers
+from data_utils.prepare.tokens import train_wordpiece
 from data_utils.sample import draw_picture, merge_moods, plan_moods, write_tweet
-from data_utils.tokens import train_wordpiece
+from data_utils.system.home import count_cores
 
 LONGEST_SIDE = 400
 ROWS_PER_WORKER = 50

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.turns import take_turns, time_of
-from data_utils import memory
+from data_utils.system import memory
 from modeling.attention import attend
 from modeling.patches import PatchConv2d
 

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.results import Result
 from benchmarks.setting import PICTURE, Setting
 from benchmarks.turns import take_turns, time_of
-from data_utils.batches import BatchReader
-from data_utils.loading import load_picture_row
-from training.trainer import SentimentTrainer
+from data_utils.prepare.batches import BatchReader
+from data_utils.prepare.loading import load_picture_row
+from training.engine.trainer import SentimentTrainer
 
 TARGET = 4000
 BATCH = ("--per_device_train_batch_size", "64")

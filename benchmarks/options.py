@@ -18,10 +18,10 @@ from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.step import step_on
 from benchmarks.turns import take_turns, time_of
-from data_utils.batches import BatchReader
-from data_utils.collator import PairCollator
-from training.features import cache_features
-from training.trainer import SentimentTrainer
+from data_utils.prepare.batches import BatchReader
+from data_utils.prepare.collator import PairCollator
+from training.data.features import cache_features
+from training.engine.trainer import SentimentTrainer
 
 LENGTH_STEPS, CACHE_STEPS, COMPILED_STEPS = 5, 6, 3
 CACHED_ROWS = 256

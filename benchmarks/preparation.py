@@ -12,8 +12,8 @@ from PIL import Image
 from benchmarks.results import Result
 from benchmarks.setting import PICTURE, Setting
 from benchmarks.turns import take_turns, time_of
-from data_utils.arguments import DataArguments
-from data_utils.pairs import load_pairs
+from data_utils.prepare.pairs import load_pairs
+from data_utils.sources.arguments import DataArguments
 
 TARGET = 0.9
 MORE_TURNS = 3  # times as many as of other measurements: the sides are a few hundredths apart, and turns as much

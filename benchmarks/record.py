@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from benchmarks.results import Result
-from data_utils.files import write_text
-from data_utils.home import count_cores
+from data_utils.system.files import write_text
+from data_utils.system.home import count_cores
 
 MACHINES = Path(__file__).resolve().parent / "machines"
 # Instructions that decide how fast matrix products are.

@@ -13,7 +13,7 @@ from statistics import median
 
 from benchmarks.record import MACHINES, Record
 from benchmarks.results import Result
-from data_utils.files import write_text
+from data_utils.system.files import write_text
 
 PAGE = MACHINES.parent.parent / "docs" / "performance.md"
 HEADER = ["measured", "median [least, greatest]", "against", "ratio", "target", "reached"]

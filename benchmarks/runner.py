@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.results import Result
-from training.console import set_up_logging
+from training.launch.console import set_up_logging
 
 logger = logging.getLogger(__name__)
 # What is begun with less time left ends before it has loaded its model.

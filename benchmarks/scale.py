@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 from transformers import BertConfig, BertModel, TrainerCallback, ViTConfig, ViTImageProcessorPil, ViTModel
 
-from data_utils.arguments import DEFAULT_LABELS
-from data_utils.shard_manifest import MANIFEST, VERSION
-from data_utils.shard_write import FEATURES
-from data_utils.tokens import train_wordpiece
+from data_utils.prepare.tokens import train_wordpiece
+from data_utils.shards.manifest import MANIFEST, VERSION
+from data_utils.shards.write import FEATURES
+from data_utils.sources.arguments import DEFAULT_LABELS
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS_PER_SHARD = 1000
@@ -102,8 +102,8 @@ class Meter(TrainerCallback):
 
 def train_once(folder: str, encoders: str, *, steps: int, num_workers: int) -> dict[str, Any]:
     """Train a tiny model on shards in this very process; seconds count from when all is imported."""
-    from training.experiment import assemble
-    from training.parsing import parse_arguments
+    from training.experiments.experiment import assemble
+    from training.flags.parsing import parse_arguments
 
     meter = Meter()
     with tempfile.TemporaryDirectory() as output:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_utils.arguments import DataArguments
-from data_utils.pictures import PictureSettings
-from training.data import TrainingData
-from training.parsing import parse_arguments
-from training.trainer import SentimentTrainer
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.pictures import PictureSettings
+from training.data.data import TrainingData
+from training.engine.trainer import SentimentTrainer
+from training.flags.parsing import parse_arguments
 
 # The squashed square of CLIP's own processor.
 PICTURE = PictureSettings(image_size=224, shortest_edge=224, resize_mode="squash", resample=3)
@@ -57,7 +57,7 @@ class Setting:
     @contextmanager
     def assemble(self, *flags: str) -> Iterator[tuple[SentimentTrainer, TrainingData]]:
         """A trainer and its data, as train.py has them before its first step; its files are removed in the end."""
-        from training.experiment import assemble
+        from training.experiments.experiment import assemble
 
         with tempfile.TemporaryDirectory(dir=self.work_dir) as output:
             args = parse_arguments(self.flags("--output_dir", output, "--save_strategy", "no", *flags))

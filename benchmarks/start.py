@@ -41,8 +41,8 @@ class FirstStep(Exception):
 def main() -> None:
     """Run train.py up to its first step and print the seconds."""
     import train
-    import training.experiment  # noqa: F401 (imported by main otherwise)
-    from training.trainer import SentimentTrainer
+    import training.experiments.experiment  # noqa: F401 (imported by main otherwise)
+    from training.engine.trainer import SentimentTrainer
 
     def stop(*args: Any, **kwargs: Any) -> None:
         raise FirstStep

@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.turns import ENDLESS, Batch, LoopTimer
-from training.trainer import SentimentTrainer
+from training.engine.trainer import SentimentTrainer
 
 STEPS = 10
 TARGET = 0.95

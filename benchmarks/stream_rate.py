@@ -11,16 +11,16 @@ import statistics
 import time
 from typing import Any
 
-from data_utils.arguments import DEFAULT_LABELS
-from data_utils.collator import PairCollator
-from data_utils.errors import InputError
-from data_utils.pictures import PictureSettings
-from data_utils.shard_read import iterate_shard, read_texts
-from data_utils.shard_set import ShardSet, find_shards
-from data_utils.stream_order import StreamSettings
-from data_utils.stream_rows import RowPreparer
-from data_utils.streaming import PairStream
-from data_utils.tokens import train_wordpiece
+from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.tokens import train_wordpiece
+from data_utils.shards.read import iterate_shard, read_texts
+from data_utils.shards.shard_set import ShardSet, find_shards
+from data_utils.sources.arguments import DEFAULT_LABELS
+from data_utils.sources.pictures import PictureSettings
+from data_utils.stream.loader import PairStream
+from data_utils.stream.order import StreamSettings
+from data_utils.stream.rows import RowPreparer
+from modeling.errors import InputError
 
 PICTURE = PictureSettings(image_size=224, shortest_edge=224, resize_mode="squash", resample=3)
 

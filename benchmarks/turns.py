@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from training.trainer import SentimentTrainer
+from training.engine.trainer import SentimentTrainer
 
 # Flags of a training that a `LoopTimer` ends.
 ENDLESS = ("--num_train_epochs", "100000", "--eval_strategy", "no")

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from data_utils.command_line import FlagParser
-from data_utils.errors import InputError, refuse_long_names
-from data_utils.files import list_own, refuse_folder_links, write_bytes, write_text
-from data_utils.refusals import report_error, tell_refusals
-from data_utils.screen import show
-from data_utils.streams import outlive_readers
+from data_utils.console.command_line import FlagParser
+from data_utils.console.screen import show
+from data_utils.console.streams import outlive_readers
+from data_utils.system.files import list_own, refuse_folder_links, write_bytes, write_text
+from data_utils.system.refusals import report_error, tell_refusals
+from modeling.errors import InputError, refuse_long_names
 
 Color = tuple[int, int, int]
 

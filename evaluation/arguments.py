@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_utils.command_line import FlagParser
-from data_utils.errors import InputError
+from data_utils.console.command_line import FlagParser
+from modeling.errors import InputError
 
 SPLITS = ("val", "train", "test", "all")
 ABLATION_INPUTS = ("mask", "blank")

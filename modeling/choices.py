@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_utils.errors import InputError
+from .errors import InputError
 
 ARCHITECTURES = ("baseline", "vilbert", "clip")
 FREEZE_CHOICES = ("none", "text", "image", "both")

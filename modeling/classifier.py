@@ -12,16 +12,15 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 
-from data_utils.errors import InputError
-from modeling.choices import frozen_modalities
-from modeling.configuration import SentimentConfig
-from modeling.features import Features
-from modeling.fusion import TransformerLayer, get_fusion_head
-from modeling.hub import without_reports
-from modeling.output import SentimentOutput
-from modeling.sizes import bounded_build
-from modeling.state import describe_differences
-from modeling.towers import Tower
+from .choices import frozen_modalities
+from .configuration import SentimentConfig
+from .errors import InputError
+from .features import Features
+from .fusion import TransformerLayer, get_fusion_head
+from .output import SentimentOutput
+from .sizes import bounded_build
+from .state import describe_differences, without_reports
+from .towers import Tower
 
 
 class SentimentClassifier(PreTrainedModel):

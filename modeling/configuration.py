@@ -7,8 +7,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from data_utils.errors import check_choice
-from modeling.choices import ARCHITECTURES, FREEZE_CHOICES, FUSIONS, check_width
+from .choices import ARCHITECTURES, FREEZE_CHOICES, FUSIONS, check_width
+from .errors import check_choice
 
 
 @strict

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from data_utils.errors import InputError
+from .errors import InputError
 
 
 class Reached(Exception):

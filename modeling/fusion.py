@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_utils.errors import check_choice
-from modeling.attention import attend
-from modeling.features import Features
+from .attention import attend
+from .errors import check_choice
+from .features import Features
 
 
 def build_mlp(sizes: list[int], *, dropout: float) -> nn.Sequential:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from modeling.classifier import SentimentClassifier
+from .classifier import SentimentClassifier
 
 
 def parameter_table(model: SentimentClassifier) -> Mapping[str, int]:

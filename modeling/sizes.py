@@ -14,7 +14,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from data_utils.errors import InputError
+from .errors import InputError
 
 MAX_PARTS = 10_000  # modules and tensors of one model; that many are built in about a second
 BYTES_PER_WEIGHT = 4

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
-from data_utils.errors import InputError
+from .errors import InputError
 
 NUM_NAMED = 5  # keys named of each kind of difference
 
@@ -81,3 +83,17 @@ def _some(items: Iterable[str]) -> str:
     items = list(items)
     more = len(items) - NUM_NAMED
     return "; ".join(items[:NUM_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+@contextmanager
+def without_reports() -> Iterator[None]:
+    """Without transformers' tables of missing and unused weights, which we check ourselves, and without its bars."""
+    verbosity, shows_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if shows_bars:
+            transformers_logging.enable_progress_bar()

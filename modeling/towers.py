@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from data_utils.errors import InputError, reason_of
-from modeling.attention import ATTENTION
-from modeling.choices import check_width
-from modeling.frozen import FrozenBlocks, cut_blocks
-from modeling.patches import embed_patches_linearly
-from modeling.sizes import bounded_build
-from modeling.untrusted import check_sizes, drop_code
+from .attention import ATTENTION
+from .choices import check_width
+from .errors import InputError, reason_of
+from .frozen import FrozenBlocks, cut_blocks
+from .patches import embed_patches_linearly
+from .sizes import bounded_build
+from .untrusted import check_sizes, drop_code
 
 # SigLIP reads a text from its last position, and was trained on texts padded to one length, without a mask.
 READ_AT_THE_END = ("siglip_text_model", "siglip2_text_model")

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-from data_utils.errors import InputError
+from .errors import InputError
 
 # Of what is built one by one, in milliseconds each, even where it gets no memory.
 MAX_PARTS = 1000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data_utils.errors import InputError
-from data_utils.schema import COPY_AGAIN, read_json
+from data_utils.system.schema import COPY_AGAIN, read_json
 from modeling.configuration import SentimentConfig
+from modeling.errors import InputError
 from modeling.fusion import FUSION_HEADS
 from modeling.untrusted import check_sizes
 from run_files.schema import ModelFile

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from data_utils.schema import Within
+from data_utils.system.schema import Within
 
 Name = Annotated[str, Within(0, 10_000)]
 Count = Annotated[int, Within(0, 2**62)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.report import write_json, write_predictions_csv
+from run_files.report import write_json, write_predictions_csv
 
 NAMES = ("negative", "neutral", "positive")
 NUM_ROWS = 600

@@ -19,10 +19,12 @@ from PIL import Image
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries below are imported
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors: a second thread only waits, and on a busy machine for long
 
-from data_utils import DataArguments, PictureSettings, shard
+from data_utils import shard
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.pictures import PictureSettings
 
 if TYPE_CHECKING:
-    from evaluation.run_folder import RunFolder
+    from run_files.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("negative", "neutral", "positive")

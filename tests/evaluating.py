@@ -9,9 +9,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from data_utils import DataArguments, PictureSettings, load_pairs, make_split, save_split, train_wordpiece
-from evaluation.run_folder import RunFolder
-from modeling import SentimentClassifier, SentimentConfig
+from data_utils.prepare.pairs import load_pairs
+from data_utils.prepare.tokens import train_wordpiece
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.pictures import PictureSettings
+from data_utils.splits.draw import make_split
+from data_utils.splits.split_file import save_split
+from modeling.classifier import SentimentClassifier
+from modeling.configuration import SentimentConfig
+from run_files.run_folder import RunFolder
 
 NUM_PAIRS = 60
 NUM_VAL = 51

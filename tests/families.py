@@ -18,10 +18,10 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-from modeling import SentimentClassifier
-from modeling.arguments import ModelArguments
-from modeling.build import build_model
-from modeling.plan import plan_model
+from modeling.classifier import SentimentClassifier
+from training.build.build import build_model
+from training.build.plan import plan_model
+from training.flags.model import ModelArguments
 
 FAMILIES = sorted(MODEL_MAPPING_NAMES)
 MAX_WEIGHTS = 30_000_000

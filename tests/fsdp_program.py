@@ -20,9 +20,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from modeling import SentimentClassifier
-from training import launch
-from training.ranks import part_ranks
+from modeling.classifier import SentimentClassifier
+from training.launch import launch
+from training.launch.ranks import part_ranks
 
 CASES = {
     "baseline": ("baseline", "cross_attn", {}),

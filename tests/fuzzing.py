@@ -22,8 +22,8 @@ from typing import Any
 from conftest import ROOT
 from launching import warm_python
 
-from data_utils.errors import InputError, RankError
-from data_utils.shard_file import ShardError
+from data_utils.shards.shard_file import ShardError
+from modeling.errors import InputError, RankError
 
 EXPECTED = (InputError, ShardError, RankError)
 SECONDS = 10  # of one input; a busy machine takes a while

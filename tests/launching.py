@@ -21,8 +21,8 @@ import torch
 from conftest import ROOT
 from warm import WarmPython
 
-from modeling import SentimentClassifier
-from training.checkpoints import list_checkpoints, step_of
+from modeling.classifier import SentimentClassifier
+from training.checkpoint.checkpoints import list_checkpoints, step_of
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 NO_DROPOUT = {"attention_dropout": 0.0}

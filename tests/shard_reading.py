@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from data_utils.shard_read import check_columns, iterate_shard, read_texts
-from data_utils.shard_set import find_shards
+from data_utils.shards.read import check_columns, iterate_shard, read_texts
+from data_utils.shards.shard_set import find_shards
 
 
 def picture():

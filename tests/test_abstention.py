@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from drawn_answers import draw_rows, with_confidence
 
-from data_utils.errors import InputError
-from evaluation.abstention import MIN_ANSWERED, abstain_out_of_fold, abstain_threshold, format_abstention
-from evaluation.calibration import apply_temperature, fit_temperature
+from evaluation.scores.abstention import MIN_ANSWERED, abstain_out_of_fold, abstain_threshold, format_abstention
+from evaluation.scores.calibration import apply_temperature, fit_temperature
+from modeling.errors import InputError
 
 
 def best_by_brute_force(probabilities, labels, wanted):

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_utils import augment_manifest, group_ids, load_pairs
-from data_utils.augment import main
-from data_utils.augment_manifest import MANIFEST
-from data_utils.encodings import decode_text
-from data_utils.ledger import Ledger
-from data_utils.records import read_records
-from data_utils.text import text_key
-from evaluation.report import write_predictions_csv
+from data_utils.augment import manifest as augment_manifest
+from data_utils.augment.__main__ import main
+from data_utils.augment.manifest import MANIFEST
+from data_utils.prepare.pairs import load_pairs
+from data_utils.sources.encodings import decode_text
+from data_utils.sources.ledger import Ledger
+from data_utils.sources.records import read_records
+from data_utils.sources.text import text_key
+from data_utils.splits.splits import group_ids
+from run_files.report import write_predictions_csv
 
 LABELS = ("negative", "neutral", "positive")
 TEXTS = {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data_utils import PictureError, decode_picture
-from data_utils.augment_picture import change_picture
+from data_utils.augment.picture import change_picture
+from data_utils.sources.pictures import PictureError, decode_picture
 
 
 def to_bytes(picture, **options):

@@ -7,9 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_utils import InputError, check_no_leak, load_pairs, make_split, save_split, split_indices, split_pairs
-from data_utils.copies import choose_copies, find_copies, root_guid
-from data_utils.folds import hold_out, make_folds
+from data_utils.prepare.pairs import load_pairs
+from data_utils.splits.copies import choose_copies, find_copies, root_guid
+from data_utils.splits.draw import make_split
+from data_utils.splits.folds import hold_out, make_folds
+from data_utils.splits.split_file import save_split
+from data_utils.splits.splits import check_no_leak, split_indices, split_pairs
+from modeling.errors import InputError
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import data_utils
-from data_utils.augment_edits import apply_edits
-from data_utils.augment_english import FILLERS, NEGATIONS
-from data_utils.augment_lexicon import common_words, load_lexicon, parse_lexicon
-from data_utils.augment_text import change_text
+from data_utils.augment.edits import apply_edits
+from data_utils.augment.english import FILLERS, NEGATIONS
+from data_utils.augment.lexicon import common_words, load_lexicon, parse_lexicon
+from data_utils.augment.text import change_text
 
 TWEETS = [
     "RT @bbc_news: Photos of the amazing kids who bought a huge cake because they like it 😀 #happy #Photo http://t.co/amazing",

@@ -10,17 +10,17 @@ from conftest import draw_photo
 from tiny import LABELS, SIZES, TOKENIZER
 from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig, ViTModel, set_seed
 
-from data_utils.split_file import load_split
+from data_utils.splits.split_file import load_split
 from evaluation.arguments import parse_comparison
-from evaluation.compare import run_compare
-from evaluation.compare_runs import load_run
-from evaluation.metrics import classification_metrics
-from evaluation.predictions_csv import read_predictions_csv
-from evaluation.run_folder import RunFolder
+from evaluation.compare.compare import run_compare
+from evaluation.compare.runs import load_run
+from evaluation.scores.metrics import classification_metrics
+from run_files.predictions_csv import read_predictions_csv
+from run_files.run_folder import RunFolder
 from training import baselines
-from training.baseline_run import run_baselines
-from training.cross_validation import cross_validate
-from training.parsing import parse_arguments
+from training.experiments.baseline_run import run_baselines
+from training.experiments.cross_validation import cross_validate
+from training.flags.parsing import parse_arguments
 
 NAMES = ("majority", "text", "image", "both")
 TEXTS = {"negative": "a bad day", "neutral": "some plain words", "positive": "a good day"}

@@ -17,11 +17,11 @@ from benchmarks.record import Record, describe_machine
 from benchmarks.report import format_report
 from benchmarks.results import Result
 from benchmarks.setting import Setting
-from data_utils import PairCollator
-from data_utils.batches import BatchReader
-from data_utils.mapping import Workers, map_to_folder
-from evaluation.ablation import run_ablation
-from evaluation.inference import classify, plan_batches, run_inference
+from data_utils.prepare.batches import BatchReader
+from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.mapping import Workers, map_to_folder
+from evaluation.predict.inference import classify, plan_batches, run_inference
+from evaluation.tasks.ablation import run_ablation
 
 NUM_ROWS = 300
 

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from data_utils.bounded import parse_json, parse_yaml, read_bounded
-from data_utils.errors import InputError
-from data_utils.files import write_text
+from data_utils.system.bounded import parse_json, parse_yaml, read_bounded
+from data_utils.system.files import write_text
+from modeling.errors import InputError
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 

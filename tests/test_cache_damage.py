@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset
 
-from data_utils.cache import build_once, cache_folder
+from data_utils.prepare.cache import build_once, cache_folder
 
 KEY = "0" * 64
 ROWS = {

@@ -10,9 +10,8 @@ from drawn_answers import draw_rows, with_confidence
 from PIL import Image
 from scipy.special import log_softmax
 
-from data_utils.errors import InputError
-from evaluation.abstention import abstain_out_of_fold
-from evaluation.calibration import (
+from evaluation.scores.abstention import abstain_out_of_fold
+from evaluation.scores.calibration import (
     TEMPERATURE_BOUNDS,
     apply_temperature,
     calibrate_out_of_fold,
@@ -21,7 +20,8 @@ from evaluation.calibration import (
     fit_temperature,
     reliability_bins,
 )
-from evaluation.metrics import expected_calibration_error
+from evaluation.scores.metrics import expected_calibration_error
+from modeling.errors import InputError
 
 
 def mean_loss(probabilities, labels, temperature):

@@ -12,17 +12,17 @@ import pytest
 from transformers import TrainingArguments
 
 import train
-from data_utils.command_line import FlagParser, _base
-from data_utils.errors import InputError
-from data_utils.flag_hints import SYNONYMS
+from data_utils.console.command_line import FlagParser, _base
+from data_utils.console.flag_hints import SYNONYMS
 from evaluation.arguments import parse_arguments as parse_evaluation
 from evaluation.arguments import parse_comparison
 from modeling.choices import FUSIONS
+from modeling.errors import InputError
 from modeling.fusion import FUSION_HEADS
-from training.arguments import SentimentTrainingArguments
-from training.flags import EvaluationFlags, OutputFlags, TrainingFlags
-from training.parsing import build_parser, check_command_line, parse_arguments
-from training.trainer_flags import read_trainer_flags
+from training.flags.arguments import SentimentTrainingArguments
+from training.flags.of_trainer import read_trainer_flags
+from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
+from training.flags.parsing import build_parser, check_command_line, parse_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "pandas", "scipy", "sklearn", "matplotlib")

@@ -13,12 +13,12 @@ from comparing import NAMES, NUM_ROWS, draw_labels, draw_probabilities, make_ans
 from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score
 
-from data_utils.errors import InputError
-from evaluation.compare import compare_runs
-from evaluation.compare_runs import name_runs
-from evaluation.report import write_predictions_csv
-from evaluation.scoring import score_predictions
-from evaluation.statistics import bootstrap_intervals
+from evaluation.compare.compare import compare_runs
+from evaluation.compare.runs import name_runs
+from evaluation.scores.scoring import score_predictions
+from evaluation.scores.statistics import bootstrap_intervals
+from modeling.errors import InputError
+from run_files.report import write_predictions_csv
 
 
 @pytest.fixture

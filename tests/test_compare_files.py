@@ -15,11 +15,11 @@ import pytest
 from comparing import draw_labels, draw_probabilities, make_answers, write_run
 from PIL import Image
 
-from data_utils.errors import InputError
 from evaluation.arguments import parse_comparison
-from evaluation.compare import compare_runs, run_compare
-from evaluation.compare_pairs import format_p, format_points
-from evaluation.compare_plot import draw_comparison
+from evaluation.compare.compare import compare_runs, run_compare
+from evaluation.compare.pairs import format_p, format_points
+from evaluation.compare.plot import draw_comparison
+from modeling.errors import InputError
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from comparing import draw_probabilities, write_run
 
-from data_utils.split_file import Split, save_split
+from data_utils.splits.split_file import Split, save_split
 from evaluation.arguments import parse_comparison
-from evaluation.compare import compare_runs, run_compare
-from evaluation.report import write_json
-from evaluation.run_folder import RunFolder
+from evaluation.compare.compare import compare_runs, run_compare
+from run_files.report import write_json
+from run_files.run_folder import RunFolder
 
 NUM_ROWS = 60
 GUIDS = [f"{number:04d}" for number in range(NUM_ROWS)]

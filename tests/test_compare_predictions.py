@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils.errors import InputError
-from evaluation.predictions_csv import read_predictions_csv
-from evaluation.report import write_predictions_csv
+from modeling.errors import InputError
+from run_files.predictions_csv import read_predictions_csv
+from run_files.report import write_predictions_csv
 
 NAMES = ("negative", "neutral", "positive")
 HEADER = "guid,label,prediction,prob_negative,prob_neutral,prob_positive\n"

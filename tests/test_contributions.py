@@ -12,10 +12,10 @@ from accelerate import Accelerator
 from datasets import Dataset
 from tiny import IMAGE_SIZE, LABELS, TOKENIZER, tiny_model
 
-from data_utils.collator import PairCollator
-from evaluation.ablation import run_ablation
-from evaluation.contributions import INPUTS, compute_contributions, format_contributions, summarise_contributions
-from evaluation.inference import classify
+from data_utils.prepare.collator import PairCollator
+from evaluation.predict.inference import classify
+from evaluation.scores.contributions import INPUTS, compute_contributions, format_contributions, summarise_contributions
+from evaluation.tasks.ablation import run_ablation
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import draw_photo
 
-from evaluation.corruptions import add_noise, blur_picture, compress_picture, make_generator, mistype
+from evaluation.robustness.corruptions import add_noise, blur_picture, compress_picture, make_generator, mistype
 
 TWEET = "@user what a wonderful morning in the park with all of you #sunny @user http"
 CHINESE = "今天天气真好我们去公园玩"

@@ -11,14 +11,14 @@ import yaml
 from conftest import LABELS, ROOT, draw_photo
 
 import train
-from data_utils.errors import InputError
 from evaluation.arguments import parse_arguments
-from evaluation.calibration import apply_temperature
-from evaluation.folds_folder import FoldsFolder
-from evaluation.metrics import classification_metrics
-from evaluation.predictions_csv import read_predictions_csv
-from evaluation.run_folder import RunFolder
-from evaluation.session import run_evaluation
+from evaluation.scores.calibration import apply_temperature
+from evaluation.scores.folds_folder import FoldsFolder
+from evaluation.scores.metrics import classification_metrics
+from evaluation.tasks.session import run_evaluation
+from modeling.errors import InputError
+from run_files.predictions_csv import read_predictions_csv
+from run_files.run_folder import RunFolder
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXTS = {"negative": "a bad sad day", "neutral": "a plain grey day", "positive": "a good glad day"}

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from data_utils import DataArguments, InputError
-from data_utils.command_line import FlagParser
+from data_utils.console.command_line import FlagParser
+from data_utils.sources.arguments import DataArguments
+from modeling.errors import InputError
 
 
 def test_defaults_are_those_of_the_report():

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_utils import PairCollator, add_row_index, load_pairs, tokenize_pairs, train_wordpiece
-from data_utils.batches import BatchReader
+from data_utils.prepare.batches import BatchReader
+from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.pairs import add_row_index, load_pairs
+from data_utils.prepare.tokens import tokenize_pairs, train_wordpiece
 
 
 @pytest.fixture

@@ -12,9 +12,12 @@ import pytest
 from datasets import Dataset
 from tiny import TOKENIZER
 
-from data_utils import InputError, PictureSettings, load_pairs, loading
-from data_utils.cache import build_once
-from data_utils.tokens import tokenize_pairs
+from data_utils.prepare import loading
+from data_utils.prepare.cache import build_once
+from data_utils.prepare.pairs import load_pairs
+from data_utils.prepare.tokens import tokenize_pairs
+from data_utils.sources.pictures import PictureSettings
+from modeling.errors import InputError
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from data_utils import PairCollator, add_row_index, load_pairs, tokenize_pairs, train_wordpiece
+from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.pairs import add_row_index, load_pairs
+from data_utils.prepare.tokens import tokenize_pairs, train_wordpiece
 
 
 def test_batch_of_loaded_rows(make_pairs, make_arguments, small_picture, tmp_path):
@@ -50,8 +52,8 @@ def test_pictures_go_straight_into_pinned_memory_but_in_workers(monkeypatch, wor
         pinned.append(pin_memory)
         return torch.zeros(shape, dtype=dtype)
 
-    monkeypatch.setattr("data_utils.collator.torch.empty", empty)
-    monkeypatch.setattr("data_utils.collator.get_worker_info", lambda: worker)
+    monkeypatch.setattr("data_utils.prepare.collator.torch.empty", empty)
+    monkeypatch.setattr("data_utils.prepare.collator.get_worker_info", lambda: worker)
     row = {"text_present": True, "image_present": True, "label": 0, "row_index": 0, "image": bytes([7]) * 12}
     batch = PairCollator(pad_token_id=0, image_size=2, pin=True)([row])
     assert batch["pixel_values"].unique().tolist() == [7]

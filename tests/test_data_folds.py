@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_utils.errors import InputError
-from data_utils.folds import hold_out, make_folds
+from data_utils.splits.folds import hold_out, make_folds
+from modeling.errors import InputError
 
 
 @pytest.fixture

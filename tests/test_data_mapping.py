@@ -12,8 +12,9 @@ from conftest import ROOT
 from datasets import Dataset, Features, Value, concatenate_datasets
 from launching import descendants, is_alive, wait_for
 
-from data_utils import InputError, mapping
-from data_utils.mapping import Workers, map_to_folder
+from data_utils.prepare import mapping
+from data_utils.prepare.mapping import Workers, map_to_folder
+from modeling.errors import InputError
 
 FEATURES = Features({"square": Value("int64")})
 WORDS = Features({"word": Value("binary")})

@@ -7,7 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_utils import InputError, PictureSettings, add_row_index, decode_picture, load_pairs
+from data_utils.prepare.pairs import add_row_index, load_pairs
+from data_utils.sources.pictures import PictureSettings, decode_picture
+from modeling.errors import InputError
 
 CORRUPT = b"\xff\xd8\xff this is no picture"
 
@@ -260,8 +262,8 @@ def test_real_data_loads_again_in_no_time(shared, make_arguments, monkeypatch):
     assert "118 texts are not UTF-8 and were decoded as gb18030 (encodings.csv), like " in first.ledger.summary()
     assert {encoding for _, encoding, _ in first.ledger.decoded} == {"gb18030"}
     assert np.all(first.dataset["image_present"][:])
-    monkeypatch.setattr("data_utils.loading.decode_picture", None)
-    monkeypatch.setattr("data_utils.loading.map_to_folder", None)
+    monkeypatch.setattr("data_utils.prepare.loading.decode_picture", None)
+    monkeypatch.setattr("data_utils.prepare.loading.map_to_folder", None)
     second = run()
     assert second.fingerprint == first.fingerprint
     assert second.dataset[510] == first.dataset[510]

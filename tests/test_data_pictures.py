@@ -11,7 +11,8 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from transformers import BitImageProcessorPil, CLIPImageProcessorPil, ViTImageProcessorPil
 
-from data_utils import InputError, PictureError, PictureSettings, decode_picture
+from data_utils.sources.pictures import PictureError, PictureSettings, decode_picture
+from modeling.errors import InputError
 
 SIZES = [(400, 301), (301, 400), (224, 224), (333, 250), (48, 48), (57, 391), (640, 97), (225, 256)]
 SQUARE = {"height": 224, "width": 224}

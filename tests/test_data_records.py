@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
-from data_utils import InputError, Ledger
-from data_utils.records import is_valid_guid, read_records
+from data_utils.sources.ledger import Ledger
+from data_utils.sources.records import is_valid_guid, read_records
+from modeling.errors import InputError
 
 LABELS = ["negative", "neutral", "positive"]
 

@@ -10,18 +10,12 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from data_utils import (
-    InputError,
-    check_no_leak,
-    group_ids,
-    load_pairs,
-    load_split,
-    make_split,
-    save_split,
-    split_indices,
-    split_pairs,
-)
-from data_utils.copies import root_guid
+from data_utils.prepare.pairs import load_pairs
+from data_utils.splits.copies import root_guid
+from data_utils.splits.draw import make_split
+from data_utils.splits.split_file import load_split, save_split
+from data_utils.splits.splits import check_no_leak, group_ids, split_indices, split_pairs
+from modeling.errors import InputError
 
 
 def random_rows(seed: int, count: int = 400) -> tuple[list[str], list[int], list[int]]:

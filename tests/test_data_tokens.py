@@ -13,8 +13,9 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from data_utils import InputError, tokenize_pairs, tokens, train_wordpiece
-from data_utils.tokens import tokenizer_key
+from data_utils.prepare import tokens
+from data_utils.prepare.tokens import tokenize_pairs, tokenizer_key, train_wordpiece
+from modeling.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ["a good day, a GOOD night", "bad weather again #rain", "", "good rain and bad days of weather and of night"]

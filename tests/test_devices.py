@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from data_utils.device_copies import can_pin
-from evaluation.session import choose_precision
-from training import experiment
-from training.arguments import SentimentTrainingArguments
-from training.run import count_skipped
+from data_utils.system.device_copies import can_pin
+from evaluation.tasks.session import choose_precision
+from training.experiments import experiment
+from training.flags.arguments import SentimentTrainingArguments
+from training.runs.run import count_skipped
 
 
 def test_a_launch_on_the_cpu_leaves_the_gpu_alone(monkeypatch):

@@ -9,9 +9,10 @@ import random
 import pytest
 from encoded_sentences import CASES, SENTENCES
 
-from data_utils import InputError, load_pairs
-from data_utils.arguments import DataArguments
-from data_utils.encodings import decode_text, find_encoding
+from data_utils.prepare.pairs import load_pairs
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.encodings import decode_text, find_encoding
+from modeling.errors import InputError
 
 
 def draw_texts(language: str, count: int) -> list[str]:
@@ -233,7 +234,7 @@ def test_run_keeps_the_decision_for_later_predictions(folder, run_train, tmp_pat
     assert not (tmp_path / "answers.encodings.csv").exists()
     (folder / "data" / "0.txt").write_bytes(odd)
 
-    from evaluation.loaded_run import load_run
+    from evaluation.predict.loaded_run import load_run
 
     found = load_run(run, data_dir=str(folder)).load_rows(folder / "list.txt", pair_dir=folder, for_prediction=True)
     assert found.ledger.decoded[0][1] == "cp1252"

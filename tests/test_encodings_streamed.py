@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from encoded_sentences import SENTENCES
 
-from data_utils.shard_read import find_text_encoding, iterate_shard, read_texts
-from data_utils.shard_set import find_shards
-from evaluation.loaded_run import load_run
+from data_utils.shards.read import find_text_encoding, iterate_shard, read_texts
+from data_utils.shards.shard_set import find_shards
+from evaluation.predict.loaded_run import load_run
 
 TEXTS = [f"{SENTENCES['russian'][number % 6]} {number}" for number in range(12)]
 LABELS = ("negative", "neutral", "positive")

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils.errors import InputError
-from evaluation import report
-from evaluation.ablation import summarise_ablation
 from evaluation.arguments import parse_arguments
-from evaluation.run_folder import RunFolder
-from evaluation.scoring import score_predictions
+from evaluation.scores.scoring import score_predictions
+from evaluation.tasks.ablation import summarise_ablation
+from modeling.errors import InputError
+from run_files import report
+from run_files.run_folder import RunFolder
 
 NAMES = ["negative", "positive"]
 GUIDS = ["a", "b,c", "007"]

@@ -14,13 +14,13 @@ from accelerate import Accelerator
 from conftest import ROOT
 from evaluating import LABELS, NUM_VAL, build_tiny_model
 
-from data_utils import InputError
-from evaluation import inference
-from evaluation.ablation import run_ablation
-from evaluation.inference import check_rows_counted_once, classify, run_inference
-from evaluation.loaded_run import LoadedRun, load_run
-from evaluation.run_folder import RunFolder
-from modeling import SentimentClassifier
+from evaluation.predict import inference
+from evaluation.predict.inference import check_rows_counted_once, classify, run_inference
+from evaluation.predict.loaded_run import LoadedRun, load_run
+from evaluation.tasks.ablation import run_ablation
+from modeling.classifier import SentimentClassifier
+from modeling.errors import InputError
+from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
 

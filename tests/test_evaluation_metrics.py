@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import classification_report, f1_score
 
-from data_utils.errors import InputError
-from evaluation.metrics import SentimentMetrics, classification_metrics, expected_calibration_error
-from evaluation.scoring import score_predictions
-from evaluation.statistics import bootstrap_intervals
+from evaluation.scores.metrics import SentimentMetrics, classification_metrics, expected_calibration_error
+from evaluation.scores.scoring import score_predictions
+from evaluation.scores.statistics import bootstrap_intervals
+from modeling.errors import InputError
 
 NAMES = ["negative", "neutral", "positive"]
 # Labels 0 0 0 1 2 2, predictions 0 0 2 1 2 1.

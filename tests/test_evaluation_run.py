@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from evaluating import LABELS, NUM_PAIRS, NUM_VAL, save_run, write_pair
 
-from data_utils.errors import InputError
-from evaluation.loaded_run import load_run
-from evaluation.members import Members
-from evaluation.run_folder import RunFolder
+from evaluation.predict.loaded_run import load_run
+from evaluation.predict.members import Members
+from modeling.errors import InputError
+from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
 

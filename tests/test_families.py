@@ -9,7 +9,7 @@ import torch
 from families import FAMILIES, flags_for, save_family, small_config, train_and_save
 from tiny import IMAGE_SIZE
 
-from data_utils.errors import InputError
+from modeling.errors import InputError
 
 WORKING = (
     "albert bert camembert deberta-v2 distilbert electra mpnet mt5 roberta t5 xlnet beit convnext deit dinov2 "

@@ -11,15 +11,16 @@ from launching import launch, launcher, logged_losses, train_flags
 from tiny import ARCHITECTURES, IMAGE_SIZE, LABELS, TOKENIZER, tiny_arguments, tiny_model, tiny_plan
 
 import train
-from data_utils.batches import BatchReader
-from data_utils.collator import PairCollator
-from data_utils.errors import InputError
-from data_utils.pairs import add_row_index
-from modeling import FUSION_HEADS, SentimentClassifier
+from data_utils.prepare.batches import BatchReader
+from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.pairs import add_row_index
+from modeling.classifier import SentimentClassifier
+from modeling.errors import InputError
+from modeling.fusion import FUSION_HEADS
 from modeling.state import check_frozen_weights
-from training import feature_cache
-from training.features import cache_features, choose_columns
-from training.probe import FeatureRows
+from training.data import feature_cache
+from training.data.features import cache_features, choose_columns
+from training.heads.head_trainer import FeatureRows
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 

@@ -13,7 +13,7 @@ from test_modeling_families import (
     text_batch,
 )
 
-from data_utils.errors import InputError
+from modeling.errors import InputError
 
 DEEP = {"num_hidden_layers": 3, "num_attention_heads": 2, "hidden_size": 32}
 PICTURES = [

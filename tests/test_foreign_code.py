@@ -15,10 +15,10 @@ from evaluating import save_run
 from tiny import LABELS, SIZES, TOKENIZER
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-from data_utils.errors import InputError
-from modeling.arguments import ModelArguments
-from modeling.build import build_model
-from modeling.plan import plan_model
+from modeling.errors import InputError
+from training.build.build import build_model
+from training.build.plan import plan_model
+from training.flags.model import ModelArguments
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
 

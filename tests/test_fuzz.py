@@ -19,22 +19,27 @@ from evaluating import LABELS, PICTURE, save_run, write_pairs
 from fuzzing import Reader, fuzz, read_all
 from PIL import Image
 
-from data_utils import DataArguments, augment, load_pairs, load_split, make_split, save_split, shard
-from data_utils.augment_manifest import read_manifest as read_augmentation
-from data_utils.augment_predictions import read_predictions
-from data_utils.ledger import Ledger
-from data_utils.pictures import PictureError, decode_picture
-from data_utils.records import read_records
-from data_utils.shard_read import check_columns, iterate_shard, read_texts
-from data_utils.shard_set import find_shards
-from evaluation.compare_runs import load_run as load_compared
-from evaluation.loaded_run import load_run
-from evaluation.predictions_csv import read_predictions_csv
-from evaluation.report import write_predictions_csv
-from training import checkpoints
-from training.comparison import read_comparison
-from training.parsing import parse_arguments
-from training.sweep_recipe import read_sweep
+from data_utils import shard
+from data_utils.augment import __main__ as augment
+from data_utils.augment.manifest import read_manifest as read_augmentation
+from data_utils.augment.predictions import read_predictions
+from data_utils.prepare.pairs import load_pairs
+from data_utils.shards.read import check_columns, iterate_shard, read_texts
+from data_utils.shards.shard_set import find_shards
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.ledger import Ledger
+from data_utils.sources.pictures import PictureError, decode_picture
+from data_utils.sources.records import read_records
+from data_utils.splits.draw import make_split
+from data_utils.splits.split_file import load_split, save_split
+from evaluation.compare.runs import load_run as load_compared
+from evaluation.predict.loaded_run import load_run
+from run_files.predictions_csv import read_predictions_csv
+from run_files.report import write_predictions_csv
+from training.checkpoint import checkpoints
+from training.experiments.comparison import read_comparison
+from training.flags.parsing import parse_arguments
+from training.heads.sweep_recipe import read_sweep
 
 NUM_INPUTS = int(os.environ.get("FUZZ_INPUTS", "20000"))
 FEW = 400

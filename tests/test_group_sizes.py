@@ -2,10 +2,12 @@
 
 import pytest
 
-from data_utils import InputError, Split, load_pairs, split_pairs
-from data_utils.folds import make_folds
-from data_utils.group_sizes import check_fold_sizes, check_largest_group
-from data_utils.splits import group_ids
+from data_utils.prepare.pairs import load_pairs
+from data_utils.splits.folds import make_folds
+from data_utils.splits.group_sizes import check_fold_sizes, check_largest_group
+from data_utils.splits.split_file import Split
+from data_utils.splits.splits import group_ids, split_pairs
+from modeling.errors import InputError
 
 LABELS = ("negative", "neutral", "positive")
 

@@ -9,9 +9,10 @@ import torch
 from families import flags_for, save_family, small_config, train_and_save
 from tiny import tiny_batch, tiny_model
 
-from evaluation.inference import classify
-from evaluation.tower_memo import TowerMemo
-from modeling import FUSION_HEADS, SentimentClassifier
+from evaluation.predict.inference import classify
+from evaluation.predict.tower_memo import TowerMemo
+from modeling.classifier import SentimentClassifier
+from modeling.fusion import FUSION_HEADS
 
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 2e-3}
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pytest
 from tqdm import tqdm
 
-from data_utils.screen import show, start_logging
-from training import signals
+from data_utils.console.screen import show, start_logging
+from training.launch import signals
 
 
 def exit_code(child: Callable[[], None]) -> int:

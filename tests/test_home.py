@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from data_utils import DataArguments, InputError
-from data_utils.home import count_cores, ensure_home, temporary_home
-from evaluation.loaded_run import load_run
+from data_utils.sources.arguments import DataArguments
+from data_utils.system.home import count_cores, ensure_home, temporary_home
+from evaluation.predict.loaded_run import load_run
+from modeling.errors import InputError
 
 NOBODY = 12345
 VARIABLES = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME", "HF_HOME", "TRITON_CACHE_DIR")

@@ -11,7 +11,7 @@ import pytest
 from test_foreign_code import build, clip
 from test_hostile_run_folders import CONTENTS, changed, dump
 
-from data_utils.errors import InputError
+from modeling.errors import InputError
 
 __all__ = ["clip"]  # a fixture
 

@@ -9,11 +9,11 @@ import zipfile
 import pytest
 from shard_reading import read_all, write_parquet
 
-from data_utils.errors import InputError
-from data_utils.shard_file import ShardError
-from data_utils.shard_manifest import MANIFEST, parse_manifest
-from data_utils.shard_set import find_shards
-from data_utils.stream_rows import read_label
+from data_utils.shards.manifest import MANIFEST, parse_manifest
+from data_utils.shards.shard_file import ShardError
+from data_utils.shards.shard_set import find_shards
+from data_utils.stream.rows import read_label
+from modeling.errors import InputError
 
 
 def read_each(path, contents):

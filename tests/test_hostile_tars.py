@@ -8,8 +8,8 @@ import tarfile
 import pytest
 from shard_reading import picture, read_all
 
-from data_utils.errors import InputError
-from data_utils.shard_file import ShardError
+from data_utils.shards.shard_file import ShardError
+from modeling.errors import InputError
 
 
 def row_files(*numbers):

@@ -15,14 +15,14 @@ import pytest
 import torch
 from test_hostile_run_folders import CONTENTS, VALUES, changed, places
 
-from data_utils.augment_manifest import read_manifest, undo
-from data_utils.errors import InputError
-from evaluation.folds_folder import FoldsFolder
-from evaluation.run_folder import RunFolder
-from evaluation.sweep_folder import SweepFolder
-from training import checkpoints
-from training.pickles import check_pickles
-from training.resume import find_checkpoint
+from data_utils.augment.manifest import read_manifest, undo
+from evaluation.scores.folds_folder import FoldsFolder
+from evaluation.scores.sweep_folder import SweepFolder
+from modeling.errors import InputError
+from run_files.run_folder import RunFolder
+from training.checkpoint import checkpoints
+from training.checkpoint.pickles import check_pickles
+from training.runs.resume import find_checkpoint
 
 STATE = {
     "global_step": 1,

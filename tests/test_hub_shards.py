@@ -16,7 +16,7 @@ from conftest import draw_photo
 from huggingface_hub import constants
 from huggingface_hub.hf_file_system import HfFileSystem
 
-from evaluation.run_folder import RunFolder
+from run_files.run_folder import RunFolder
 
 ROWS = 5
 

@@ -10,11 +10,11 @@ from launching import launch, launcher
 from tiny import LABELS, tiny_model
 
 from data_utils import sample
-from modeling.arguments import ModelArguments
-from modeling.build import build_model
 from modeling.parameters import find_idle
-from modeling.plan import plan_model
-from training.checkpoints import list_checkpoints
+from training.build.build import build_model
+from training.build.plan import plan_model
+from training.checkpoint.checkpoints import list_checkpoints
+from training.flags.model import ModelArguments
 
 
 @pytest.mark.parametrize(

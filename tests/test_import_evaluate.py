@@ -125,7 +125,8 @@ def test_deepspeed_launcher_imports_the_package(project: Path, site: Path) -> No
 def test_real_package_is_imported_in_the_repository() -> None:
     code = (
         CHECK
-        + "from evaluation.metrics import SentimentMetrics\nassert issubclass(SentimentMetrics, evaluate.Metric)\n"
+        + "from evaluation.scores.metrics import SentimentMetrics\n"
+        + "assert issubclass(SentimentMetrics, evaluate.Metric)\n"
     )
     result = run(sys.executable, "-c", code, cwd=REPOSITORY, path=[])
     assert_imported(result)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_utils.errors import InputError
-from data_utils.split_file import Split
-from training.baseline_run import judge_baselines
-from training.linear_probe import STRENGTHS, ProbeRows, choose_strength, deal_inner, fit_probes
+from data_utils.splits.split_file import Split
+from modeling.errors import InputError
+from training.experiments.baseline_run import judge_baselines
+from training.heads.linear_probe import STRENGTHS, ProbeRows, choose_strength, deal_inner, fit_probes
 
 NAMES = ("majority", "text", "image", "both")
 

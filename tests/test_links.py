@@ -10,9 +10,9 @@ import pytest
 from evaluating import save_run
 
 from data_utils import sample
-from data_utils.files import remove
-from data_utils.ledger import Entry
-from training.stream_trainer import FaultLog
+from data_utils.sources.ledger import Entry
+from data_utils.system.files import remove
+from training.engine.stream_trainer import FaultLog
 
 VICTIM = b"a victim's only copy"
 # Of an ordinary run, also of one that is gone on with.

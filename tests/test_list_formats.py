@@ -4,8 +4,10 @@ import time
 
 import pytest
 
-from data_utils import InputError, Ledger, load_pairs
-from data_utils.records import read_records
+from data_utils.prepare.pairs import load_pairs
+from data_utils.sources.ledger import Ledger
+from data_utils.sources.records import read_records
+from modeling.errors import InputError
 
 LABELS = ["negative", "neutral", "positive"]
 ROWS = [(str(number), LABELS[number % 3]) for number in range(12)]

@@ -2,7 +2,10 @@
 
 import pytest
 
-from data_utils import InputError, augment, load_split, sample, shard
+from data_utils import sample, shard
+from data_utils.augment import __main__ as augment
+from data_utils.splits.split_file import load_split
+from modeling.errors import InputError
 
 LONG = "x" * 5000
 SENTENCE_LENGTH = 2200  # a sentence may quote what was given, cut

@@ -15,14 +15,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.training_args import OptimizerNames
 
-from training import looks, probe
-from training.arguments import SentimentTrainingArguments
-from training.checkpoints import list_checkpoints
-from training.experiment import assemble
-from training.looks import LateLooks
-from training.losses import ClassBalance, classification_loss
-from training.parsing import parse_arguments
-from training.signals import REQUEUE_CODE
+from training.checkpoint.checkpoints import list_checkpoints
+from training.engine import looks
+from training.engine.looks import LateLooks
+from training.engine.losses import ClassBalance, classification_loss
+from training.experiments.experiment import assemble
+from training.flags.arguments import SentimentTrainingArguments
+from training.flags.parsing import parse_arguments
+from training.heads import head_trainer as probe
+from training.launch.signals import REQUEUE_CODE
 
 META = torch.device("meta")  # an accelerator in which nothing can be read: whoever tries gets an error
 
@@ -128,7 +129,7 @@ def test_nothing_of_an_update_is_read_by_the_host(make_trainer, write_shards, fe
         if state.global_step == 5:
             raise EnoughError
 
-    monkeypatch.setattr("training.resumable._SaveAndStop.on_step_end", step_end)
+    monkeypatch.setattr("training.engine.resumable._SaveAndStop.on_step_end", step_end)
     with copies, uploads, pytest.raises(EnoughError):
         trainer.train()
     assert next(trainer.model.parameters()).device == META
@@ -191,7 +192,7 @@ def test_nothing_is_kept_of_an_update_that_was_not_finite(
         made.append(1)
         return classification_loss(*args, **kwargs) * (math.nan if len(made) == bad else 1)
 
-    monkeypatch.setattr("training.objective.classification_loss", spoiled)
+    monkeypatch.setattr("training.engine.objective.classification_loss", spoiled)
     with pytest.raises(SystemExit):
         run_train(*STEPWISE, "--save_steps", str(save_steps), "--eval_steps", str(save_steps))
     assert f"The loss is nan at step {bad} (training rows " in capfd.readouterr().err
@@ -203,7 +204,7 @@ def test_nothing_is_kept_of_an_update_that_was_not_finite(
 @pytest.mark.parametrize(("asked_at", "stopped_at"), [(2, 3), (7, 7)], ids=["within an epoch", "in its last update"])
 def test_signal_ends_a_training_with_a_checkpoint(run_train, late, monkeypatch, tmp_path, asked_at, stopped_at):
     asked = iter([False] * (asked_at - 1) + [True] * 9)
-    monkeypatch.setattr("training.trainer.is_stop_requested", lambda: next(asked))
+    monkeypatch.setattr("training.engine.trainer.is_stop_requested", lambda: next(asked))
     with pytest.raises(SystemExit) as ending:
         run_train("--num_train_epochs", "2", "--save_strategy", "epoch")
     assert ending.value.code == REQUEUE_CODE

@@ -11,10 +11,11 @@ import torch
 from tiny import SIZES, tiny_model
 from transformers import BertConfig, CLIPImageProcessorPil, ViTConfig
 
-from data_utils.errors import InputError
-from modeling import SentimentClassifier, SentimentConfig
-from modeling.arguments import ModelArguments
-from modeling.plan import plan_model
+from modeling.classifier import SentimentClassifier
+from modeling.configuration import SentimentConfig
+from modeling.errors import InputError
+from training.build.plan import plan_model
+from training.flags.model import ModelArguments
 
 HUGE = [
     ({"text_config": {"num_hidden_layers": 10**7}}, None, "--text_config has num_hidden_layers 10000000"),

@@ -5,10 +5,10 @@ import torch
 from tiny import LABELS, TOKENIZER
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPImageProcessorPil, CLIPModel, ViTConfig, ViTModel
 
-from modeling.arguments import ModelArguments
-from modeling.build import build_model
 from modeling.fusion import FUSION_HEADS
-from modeling.plan import plan_model
+from training.build.build import build_model
+from training.build.plan import plan_model
+from training.flags.model import ModelArguments
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -79,7 +79,7 @@ def test_shared_towers_are_not_read_again_and_leave_the_head_its_weights(
         return build_model(plan, arguments, tokenizer=TOKENIZER, labels=LABELS, text_cleaning="report", towers=towers)
 
     alone, other = build(7, None), build(8, None)
-    monkeypatch.setattr("modeling.build._load_donor", None)
+    monkeypatch.setattr("training.build.build._load_donor", None)
     shared = build(7, other.towers())
     assert all(shared.towers()[kind] is tower for kind, tower in other.towers().items())
     expected, others = alone.state_dict(), other.state_dict()

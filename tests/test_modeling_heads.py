@@ -7,11 +7,13 @@ import torch
 from tiny import ARCHITECTURES, LABELS, TOKENIZER, tiny_arguments, tiny_batch, tiny_model, tiny_plan
 from transformers import AutoModel
 
-from data_utils.errors import InputError
-from modeling import FUSION_HEADS, SentimentClassifier, parameter_table
-from modeling.arguments import ModelArguments
-from modeling.build import build_model
-from modeling.plan import plan_model
+from modeling.classifier import SentimentClassifier
+from modeling.errors import InputError
+from modeling.fusion import FUSION_HEADS
+from modeling.parameters import parameter_table
+from training.build.build import build_model
+from training.build.plan import plan_model
+from training.flags.model import ModelArguments
 
 EVERY_MODEL = list(itertools.product(ARCHITECTURES, FUSION_HEADS))
 TWO_MODALITIES = [name for name, head in FUSION_HEADS.items() if head.uses_text and head.uses_image]

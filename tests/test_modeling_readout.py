@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_arguments, tiny_batch, tiny_model, tiny_plan
 
-from data_utils.errors import InputError
-from modeling import SentimentClassifier
+from modeling.classifier import SentimentClassifier
+from modeling.errors import InputError
 
 LAYERS = [0, 1, -1]
 

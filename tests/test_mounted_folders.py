@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.run_folder import RunFolder
-from training.run_claim import LOCK, MOVING, lock_run, move_aside
+from run_files.run_folder import RunFolder
+from training.runs.claim import LOCK, MOVING, lock_run, move_aside
 
 
 @pytest.fixture

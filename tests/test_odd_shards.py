@@ -8,9 +8,9 @@ import pytest
 from shard_reading import picture, read_all
 from test_hostile_tars import write_tar
 
-from data_utils import ledger as faults
-from data_utils.errors import InputError
-from data_utils.stream_rows import read_label
+from data_utils.sources import ledger as faults
+from data_utils.stream.rows import read_label
+from modeling.errors import InputError
 
 
 def read_column(tmp_path, **columns):

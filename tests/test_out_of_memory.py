@@ -7,7 +7,7 @@ import torch
 from launching import too_large_batch
 
 import train
-from data_utils.refusals import describe_refusal
+from data_utils.system.refusals import describe_refusal
 
 
 def test_a_batch_too_large_for_the_machine_is_one_sentence(make_pairs, tmp_path, capfd):

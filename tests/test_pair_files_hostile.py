@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from data_utils import load_pairs
-from data_utils.loading import MAX_PICTURE_BYTES, MAX_TEXT_BYTES
+from data_utils.prepare.loading import MAX_PICTURE_BYTES, MAX_TEXT_BYTES
+from data_utils.prepare.pairs import load_pairs
 
 
 def make_sparse(path):

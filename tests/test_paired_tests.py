@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import binom, kstest
 from sklearn.metrics import f1_score
 
-from evaluation import paired_tests
-from evaluation.paired_tests import (
+from evaluation.scores import paired_tests
+from evaluation.scores.paired_tests import (
     Difference,
     adjust_holm,
     compare_accuracy,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from data_utils import PictureError, PictureSettings, decode_picture
+from data_utils.sources.pictures import PictureError, PictureSettings, decode_picture
 
 SQUASH = PictureSettings(image_size=16, shortest_edge=16, resize_mode="squash", resample=2)
 SIZE = (40, 32)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from evaluating import LABELS, NUM_VAL, write_pair
 
-from evaluation.calibration import apply_temperature
-from evaluation.report import write_predictions_csv
-from evaluation.run_folder import RunFolder
+from evaluation.scores.calibration import apply_temperature
+from run_files.report import write_predictions_csv
+from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from evaluating import LABELS
 
-from data_utils.errors import InputError
-from data_utils.shard import ShardArguments
-from data_utils.shard_job import write_shards
-from evaluation.loaded_run import load_run
-from evaluation.output_files import OutputFiles
-from evaluation.report import write_json, write_predictions_csv
-from evaluation.run_folder import RunFolder
+from data_utils.shards.arguments import ShardArguments
+from data_utils.shards.job import write_shards
+from evaluation.predict.loaded_run import load_run
+from evaluation.tasks.output_files import OutputFiles
+from modeling.errors import InputError
+from run_files.report import write_json, write_predictions_csv
+from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
 PROBABILITIES = "guid,prediction,prob_a,prob_b\n1,a,0.9,0.1\n2,b,0.2,0.8\n"

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from data_utils.mapping import Workers
-from data_utils.processes import limit_workers
+from data_utils.prepare.mapping import Workers
+from data_utils.system.processes import limit_workers
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import re
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from data_utils import progress as module
-from data_utils.progress import progress
-from training.callbacks import LossProgressCallback
+from data_utils.console import progress as module
+from data_utils.console.progress import progress
+from training.engine.callbacks import LossProgressCallback
 
 
 class Clock:

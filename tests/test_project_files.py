@@ -11,9 +11,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from training.comparison import read_comparison
-from training.parsing import parse_arguments
-from training.sweep_recipe import read_sweep
+from training.experiments.comparison import read_comparison
+from training.flags.parsing import parse_arguments
+from training.heads.sweep_recipe import read_sweep
 
 PACKAGES = ("data_utils", "evaluation", "modeling", "run_files", "training")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from data_utils.errors import InputError
-from training.parsing import check_command_line
+from modeling.errors import InputError
+from training.flags.parsing import check_command_line
 
 AXES = ("seed", "learning_rate", "weight_decay", "fusion_dropout")
 NINE_MILLION = ", ".join(f"{name}: [{', '.join(str(n / 1000) for n in range(55))}]" for name in AXES)

@@ -9,13 +9,13 @@ from comparing import draw_probabilities, write_run
 from conftest import LABELS, TINY
 
 import train
-from data_utils.errors import InputError
-from evaluation.compare import compare_runs, write_all
-from training.comparison import check_comparison, read_comparison, run_comparison
-from training.parsing import parse_arguments
-from training.recipe import read_recipe
-from training.recipe_sections import RESULT_FILES
-from training.sweep_recipe import read_sweep
+from evaluation.compare.compare import compare_runs, write_all
+from modeling.errors import InputError
+from training.experiments.comparison import check_comparison, read_comparison, run_comparison
+from training.flags.parsing import parse_arguments
+from training.flags.recipe import read_recipe
+from training.flags.recipe_sections import RESULT_FILES
+from training.heads.sweep_recipe import read_sweep
 
 TWO = "runs: {a: {}, b: {fusion: late}}\n"
 SWEEP = "sweep: {fusion: [early, late]}\n"

@@ -24,8 +24,8 @@ from launching import (
     wait_for,
 )
 
-from training.checkpoints import MANIFEST, PARTIAL, is_growing, list_checkpoints
-from training.signals import REQUEUE_CODE
+from training.checkpoint.checkpoints import MANIFEST, PARTIAL, is_growing, list_checkpoints
+from training.launch.signals import REQUEUE_CODE
 
 # Dropout is on: the random numbers have to go on too. 19 updates an epoch of 2 x 4 rows: checkpoints mid-epoch.
 DROPOUT = {"attention_dropout": 0.1}

@@ -17,12 +17,15 @@ from datasets import Dataset
 from PIL import Image
 from tiny import LABELS, TOKENIZER, tiny_arguments, tiny_model, tiny_plan
 
-from data_utils import DataArguments, add_row_index, load_pairs, make_split, save_split
-from evaluation.ablation import run_ablation
-from evaluation.corruptions import make_generator, mistype
-from evaluation.inference import classify, run_inference
-from evaluation.loaded_run import LoadedRun, load_run
-from evaluation.robustness import (
+from data_utils.prepare.pairs import add_row_index, load_pairs
+from data_utils.sources.arguments import DataArguments
+from data_utils.splits.draw import make_split
+from data_utils.splits.split_file import save_split
+from evaluation.predict.inference import classify, run_inference
+from evaluation.predict.loaded_run import LoadedRun, load_run
+from evaluation.robustness.corruptions import make_generator, mistype
+from evaluation.robustness.report import draw_robustness, format_robustness, write_robustness
+from evaluation.robustness.robustness import (
     CLEAN,
     CONDITIONS,
     FAMILIES,
@@ -32,10 +35,10 @@ from evaluation.robustness import (
     run_robustness,
     summarise_robustness,
 )
-from evaluation.robustness_report import draw_robustness, format_robustness, write_robustness
-from evaluation.run_folder import RunFolder
-from evaluation.scoring import score_predictions
-from modeling import SentimentClassifier
+from evaluation.scores.scoring import score_predictions
+from evaluation.tasks.ablation import run_ablation
+from modeling.classifier import SentimentClassifier
+from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
 

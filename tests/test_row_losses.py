@@ -6,7 +6,8 @@ import unicodedata
 import pytest
 from PIL import Image
 
-from data_utils import InputError, load_pairs
+from data_utils.prepare.pairs import load_pairs
+from modeling.errors import InputError
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 MOODS = ("anger", "fear", "joy", "sad", "trust", "neutral", "positive")

@@ -11,8 +11,11 @@ from PIL import Image
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from data_utils import DataArguments, InputError, PictureSettings, load_pairs
+from data_utils.prepare.pairs import load_pairs
 from data_utils.sample import PHRASES, SampleSettings, main, merge_moods, plan_moods, write_sample
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.pictures import PictureSettings
+from modeling.errors import InputError
 
 NUM_TRAIN = 400  # of the 600 labelled pairs; the rest judges the simple readers below
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import pytest
 
-from data_utils.errors import InputError
-from data_utils.schema import Within, check_types, read_json, read_yaml
+from data_utils.system.schema import Within, check_types, read_json, read_yaml
+from modeling.errors import InputError
 
 
 class Part(TypedDict):

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import sample, screen
-from data_utils.errors import InputError
-from data_utils.screen import printable, printable_lines
-from evaluation import report
-from evaluation.run_folder import RunFolder
-from training.console import clear_errors, set_up_logging
+from data_utils import sample
+from data_utils.console import screen
+from data_utils.console.screen import printable, printable_lines
+from modeling.errors import InputError
+from run_files import report
+from run_files.run_folder import RunFolder
+from training.launch.console import clear_errors, set_up_logging
 
 STEERING = "\x1b[2J\x1b]0;title\x07\r\u202eevil\x9b1m"
 SHOWN = "\\x1b[2J\\x1b]0;title\\x07\\r\\u202eevil\\x9b1m"
@@ -66,7 +67,7 @@ def test_error_is_one_harmless_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_notices_of_all_packages_are_harmless(caplog: pytest.LogCaptureFixture) -> None:
     set_up_logging()
-    for name in ("data_utils.pairs", "transformers.configuration_utils", "PIL"):
+    for name in ("data_utils.prepare.pairs", "transformers.configuration_utils", "PIL"):
         logger = logging.getLogger(name)
         logger.addHandler(caplog.handler)
         logger.warning("the label %s is unknown", STEERING)

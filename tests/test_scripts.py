@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 from transformers import AutoTokenizer
 
-from data_utils import train_wordpiece
+from data_utils.prepare.tokens import train_wordpiece
 
 # Texts that differ in marks alone.
 PAIRS = {

@@ -11,10 +11,11 @@ import pytest
 from conftest import ROOT
 from launching import descendants, is_alive, wait_for
 
-from data_utils import shard_job, shard_write
-from data_utils.errors import InputError
-from data_utils.shard_manifest import MANIFEST
-from data_utils.shard_set import find_shards
+from data_utils.shards import job as shard_job
+from data_utils.shards import write as shard_write
+from data_utils.shards.manifest import MANIFEST
+from data_utils.shards.shard_set import find_shards
+from modeling.errors import InputError
 
 FORMATS = ("parquet", "webdataset")
 

@@ -15,11 +15,11 @@ from torch import nn
 from torch._dynamo.utils import counters
 from transformers import AttentionMaskInterface
 
-from data_utils.errors import InputError
 from modeling.attention import ATTENTION, attend
+from modeling.errors import InputError
 from modeling.patches import PatchConv2d, embed_patches_linearly
-from training import launch
-from training.arguments import MIN_WEIGHTS_FOR_BF16, SentimentTrainingArguments
+from training.flags.arguments import MIN_WEIGHTS_FOR_BF16, SentimentTrainingArguments
+from training.launch import launch
 
 MASKS = {
     "none": {},
@@ -141,7 +141,7 @@ def test_freed_memory_is_used_again():
 def test_bfloat16_is_chosen_where_it_pays(monkeypatch, tmp_path, fast_bf16, num_weights, flags, expected):
     monkeypatch.setattr(launch, "has_fast_bf16", lambda: fast_bf16)
     args = SentimentTrainingArguments(output_dir=str(tmp_path), report_to="none", head_learning_rate=1e-3, **flags)
-    monkeypatch.setattr("training.arguments.count_matrix_weights", lambda model: num_weights)
+    monkeypatch.setattr("training.flags.arguments.count_matrix_weights", lambda model: num_weights)
     args.choose_precision_for(tiny_model())
     assert args.mixed_precision == expected
     assert args.bf16 == (expected == "bf16")
@@ -150,7 +150,7 @@ def test_bfloat16_is_chosen_where_it_pays(monkeypatch, tmp_path, fast_bf16, num_
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice is one of CPUs")
 def test_run_says_its_precision_and_writes_its_profile(run_train, monkeypatch):
     monkeypatch.setattr(launch, "has_fast_bf16", lambda: True)
-    monkeypatch.setattr("training.arguments.MIN_WEIGHTS_FOR_BF16", 1)
+    monkeypatch.setattr("training.flags.arguments.MIN_WEIGHTS_FOR_BF16", 1)
     run, screen = run_train("--profile")
     assert "bfloat16" in screen
     assert yaml.safe_load((run / "config.yaml").read_text())["environment"]["mixed_precision"] == "bf16"

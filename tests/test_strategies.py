@@ -18,8 +18,8 @@ from tiny import SIZES, TOKENIZER
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPImageProcessorPil, CLIPModel, ViTConfig, ViTModel
 
 import train
-from evaluation.loaded_run import load_run
-from training.checkpoints import list_checkpoints
+from evaluation.predict.loaded_run import load_run
+from training.checkpoint.checkpoints import list_checkpoints
 
 UPDATES = 20
 # multi_node.yaml and multi_node_zero3.yaml are launched by tests/test_multi_node.py, fsdp2.yaml by tests/test_fsdp.py.

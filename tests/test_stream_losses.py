@@ -5,12 +5,12 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import TOKENIZER
 
-from data_utils import InputError
-from data_utils.row_losses import LossRule
-from data_utils.shard_manifest import MANIFEST
-from data_utils.shard_set import find_shards
-from data_utils.stream_losses import check_first_rows
-from data_utils.stream_rows import RowPreparer
+from data_utils.shards.manifest import MANIFEST
+from data_utils.shards.shard_set import find_shards
+from data_utils.sources.row_losses import LossRule
+from data_utils.stream.losses import check_first_rows
+from data_utils.stream.rows import RowPreparer
+from modeling.errors import InputError
 
 LABELS = ("negative", "neutral", "positive")
 MOODS = ("joy", "fear", "positive")
@@ -64,7 +64,7 @@ def test_pointers_in_the_place_of_pictures_and_texts_are_named(tmp_path, check, 
 def test_training_refuses_counted_labels_before_a_row_is_read(write_shards, run_train, capsys, monkeypatch):
     rows = [(str(number), MOODS[number % 3]) for number in range(60)]
     folder = write_shards(rows, "--labels", *MOODS)
-    monkeypatch.setattr("training.stream_data.check_first_rows", None)
+    monkeypatch.setattr("training.data.stream_data.check_first_rows", None)
     with pytest.raises(SystemExit) as stop:
         run_train("--streaming", data_dir=folder)
     assert stop.value.code == 2

@@ -8,18 +8,19 @@ import torch
 from conftest import LABELS
 from tiny import TOKENIZER
 
-from data_utils import shard, streaming
-from data_utils.collator import PairCollator
-from data_utils.errors import InputError
-from data_utils.pairs import NO_LABEL_ID, load_pairs
-from data_utils.shard_manifest import MANIFEST
-from data_utils.shard_read import iterate_shard
-from data_utils.shard_set import find_shards
-from data_utils.stream_cache import load_part
-from data_utils.stream_order import ShuffleOrder, StreamSettings
-from data_utils.stream_rows import RowPreparer, read_label
-from data_utils.streaming import ERROR, FAULTS, PairStream, StreamLoader
-from data_utils.tokens import tokenize_pairs
+from data_utils import shard
+from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.pairs import NO_LABEL_ID, load_pairs
+from data_utils.prepare.tokens import tokenize_pairs
+from data_utils.shards.manifest import MANIFEST
+from data_utils.shards.read import iterate_shard
+from data_utils.shards.shard_set import find_shards
+from data_utils.stream import loader as streaming
+from data_utils.stream.loader import ERROR, FAULTS, PairStream, StreamLoader
+from data_utils.stream.order import ShuffleOrder, StreamSettings
+from data_utils.stream.part_cache import load_part
+from data_utils.stream.rows import RowPreparer, read_label
+from modeling.errors import InputError
 
 
 @pytest.fixture

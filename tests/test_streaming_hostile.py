@@ -13,14 +13,14 @@ from launching import TINY, load_weights
 from PIL import Image
 
 import train
-from data_utils.errors import InputError
-from data_utils.ledger import Entry
-from data_utils.shard_file import ShardError
-from data_utils.shard_read import check_columns, iterate_shard, read_texts
-from data_utils.shard_set import find_shards
+from data_utils.shards.read import check_columns, iterate_shard, read_texts
+from data_utils.shards.shard_file import ShardError
+from data_utils.shards.shard_set import find_shards
+from data_utils.sources.ledger import Entry
 from evaluation.arguments import parse_arguments
-from evaluation.session import run_evaluation
-from training.stream_trainer import FaultLog
+from evaluation.tasks.session import run_evaluation
+from modeling.errors import InputError
+from training.engine.stream_trainer import FaultLog
 
 
 def picture():

@@ -17,12 +17,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 
 from data_utils import shard
-from data_utils.errors import InputError
-from data_utils.shard_file import ShardError
-from data_utils.shard_manifest import MANIFEST
-from data_utils.shard_read import check_columns, iterate_shard
-from data_utils.shard_set import find_shards
-from data_utils.split_file import load_split
+from data_utils.shards.manifest import MANIFEST
+from data_utils.shards.read import check_columns, iterate_shard
+from data_utils.shards.shard_file import ShardError
+from data_utils.shards.shard_set import find_shards
+from data_utils.splits.split_file import load_split
+from modeling.errors import InputError
 
 FORMATS = ("parquet", "webdataset")
 

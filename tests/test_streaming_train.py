@@ -13,16 +13,16 @@ from launching import TINY, launch, launcher, list_steps, load_weights, logged_l
 
 import train
 from data_utils import shard
-from data_utils.errors import InputError, RankError
-from data_utils.ledger import Entry
-from data_utils.shard_manifest import MANIFEST
-from data_utils.shard_set import find_shards
-from evaluation import stream_prediction
+from data_utils.shards.manifest import MANIFEST
+from data_utils.shards.shard_set import find_shards
+from data_utils.sources.ledger import Entry
 from evaluation.arguments import parse_arguments
-from evaluation.session import run_evaluation
-from training import stream_trainer
-from training.console import clear_errors
-from training.stream_trainer import FaultLog
+from evaluation.tasks import stream_prediction
+from evaluation.tasks.session import run_evaluation
+from modeling.errors import InputError, RankError
+from training.engine import stream_trainer
+from training.engine.stream_trainer import FaultLog
+from training.launch.console import clear_errors
 
 TEXTS = {"negative": "a bad sad day", "neutral": "a plain grey day", "positive": "a good glad day"}
 SHAPE = ["--text_config", json.dumps(TINY | {"attention_dropout": 0.1})]
@@ -247,7 +247,7 @@ def test_faults_of_machines_without_shared_files_come_together(monkeypatch, tmp_
 
 
 def all_rows(folder, part):
-    from data_utils.shard_read import iterate_shard
+    from data_utils.shards.read import iterate_shard
 
     shards = find_shards(str(folder), part)
     return [read() for each in shards.shards for _, read in iterate_shard(each, shards.kind)]

@@ -14,12 +14,12 @@ from tiny import LABELS, SIZES, TOKENIZER
 from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig, ViTModel, set_seed
 
 import train
-from data_utils.errors import InputError
-from data_utils.split_file import Split, save_split
-from evaluation.sweep_folder import SweepFolder
-from evaluation.sweep_summary import TrialRecord
-from training.sweep import plan_towers, train_side_by_side, wait_for_trials
-from training.sweep_recipe import read_sweep
+from data_utils.splits.split_file import Split, save_split
+from evaluation.scores.sweep_folder import SweepFolder
+from evaluation.scores.sweep_summary import TrialRecord
+from modeling.errors import InputError
+from training.heads.sweep import plan_towers, train_side_by_side, wait_for_trials
+from training.heads.sweep_recipe import read_sweep
 
 TEXTS = {"negative": "a bad day", "neutral": "some plain words", "positive": "a good day"}
 
@@ -173,8 +173,8 @@ def test_trial_that_fails_ends_the_others(monkeypatch):
 
 def test_towers_are_planned_for_all_heads(write_recipe, encoders, monkeypatch):
     """vilbert looks up no picture tower for the first trial's head."""
-    monkeypatch.setattr("modeling.plan.DEFAULT_TEXT_NAME", str(encoders / "text"))
-    monkeypatch.setattr("modeling.plan.DEFAULT_VISION_NAME", str(encoders / "vision"))
+    monkeypatch.setattr("training.build.plan.DEFAULT_TEXT_NAME", str(encoders / "text"))
+    monkeypatch.setattr("training.build.plan.DEFAULT_VISION_NAME", str(encoders / "vision"))
     names = dict.fromkeys(("text_name", "vision_name", "projection_dim"))
     recipe = write_recipe({"fusion": ["text_only", "image_only"]}, model="vilbert", **names)
     plan = plan_towers(read_sweep(["--sweep", str(recipe)]))
@@ -277,7 +277,7 @@ def test_sweep_killed_before_its_first_trial_writes_all_of_its_files(run_sweep, 
 
     choices = {"seed": [1], "folds": 2}
     with monkeypatch.context() as patch:
-        patch.setattr("data_utils.ledger.Ledger.write_csv", die)
+        patch.setattr("data_utils.sources.ledger.Ledger.write_csv", die)
         with pytest.raises(ZeroDivisionError):
             run_sweep(choices, val_ratio=None)
     sweep = tmp_path / "sweep"
@@ -296,17 +296,17 @@ def test_trials_of_other_ranks_are_waited_for_before_the_barrier(write_recipe, t
         happened.append(len(folder.finished()))
         folder.write_trial(TrialRecord(happened[-1], {"seed": "1"}, [], seconds, error="diverged"), None)
 
-    monkeypatch.setattr("training.sweep.time.sleep", finish_one)
-    monkeypatch.setattr("training.sweep.wait_for_everyone", lambda: happened.append("barrier"))
+    monkeypatch.setattr("training.heads.sweep.time.sleep", finish_one)
+    monkeypatch.setattr("training.heads.sweep.wait_for_everyone", lambda: happened.append("barrier"))
     wait_for_trials(folder, recipe)
     assert happened == [0, 1, "barrier"]
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice is one of CPUs")
 def test_precision_is_that_of_the_largest_model_wherever_it_stands(run_sweep, monkeypatch):
-    monkeypatch.setattr("training.launch.has_fast_bf16", lambda: True)
-    monkeypatch.setattr("training.arguments.count_matrix_weights", lambda model: len(model.towers()))
-    monkeypatch.setattr("training.arguments.MIN_WEIGHTS_FOR_BF16", 2)
+    monkeypatch.setattr("training.launch.launch.has_fast_bf16", lambda: True)
+    monkeypatch.setattr("training.flags.arguments.count_matrix_weights", lambda model: len(model.towers()))
+    monkeypatch.setattr("training.flags.arguments.MIN_WEIGHTS_FOR_BF16", 2)
     sweep = run_sweep({"fusion": ["text_only", "co_attn"]}, num_train_epochs=1)
     assert yaml.safe_load((sweep / "config.yaml").read_text())["training"]["bf16"] is True
     assert [read_record(sweep, number)["error"] for number in (0, 1)] == [None, None]

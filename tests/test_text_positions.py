@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from families import save_family, small_config, train_and_save
 
-from data_utils.errors import InputError
-from modeling.arguments import ModelArguments
-from modeling.plan import plan_model
+from modeling.errors import InputError
+from training.build.plan import plan_model
+from training.flags.model import ModelArguments
 
 # Positions that a family of 66 of them can't count: those up to its padding's, which is 0 here, but always 1 for MPNet.
 FAMILIES = dict.fromkeys(("roberta", "xlm-roberta", "camembert", "longformer", "luke", "esm", "data2vec-text"), 1)

@@ -21,17 +21,21 @@ from tiny import LABELS, TOKENIZER, tiny_batch, tiny_model
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from data_utils import DataArguments, PictureSettings, add_row_index, load_pairs, make_split, save_split
+from data_utils.prepare.pairs import add_row_index, load_pairs
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.pictures import PictureSettings
+from data_utils.splits.draw import make_split
+from data_utils.splits.split_file import save_split
 from evaluation.arguments import parse_arguments
-from evaluation.folds_folder import FoldsFolder
-from evaluation.inference import Outputs, classify, run_inference
-from evaluation.loaded_run import LoadedRun
-from evaluation.members import judge_rows, load_members, predict_rows
-from evaluation.robustness import run_robustness
-from evaluation.run_folder import RunFolder
-from evaluation.session import run_evaluation
-from evaluation.tower_memo import TowerMemo
-from modeling import SentimentClassifier
+from evaluation.predict.inference import Outputs, classify, run_inference
+from evaluation.predict.loaded_run import LoadedRun
+from evaluation.predict.members import judge_rows, load_members, predict_rows
+from evaluation.predict.tower_memo import TowerMemo
+from evaluation.robustness.robustness import run_robustness
+from evaluation.scores.folds_folder import FoldsFolder
+from evaluation.tasks.session import run_evaluation
+from modeling.classifier import SentimentClassifier
+from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
 
@@ -188,7 +192,7 @@ def test_files_are_those_without_a_memo(make_run, tmp_path, monkeypatch) -> None
     ]
     counts, files = [], []
     for memo in (TowerMemo, partial(TowerMemo, max_bytes=0)):
-        monkeypatch.setattr("evaluation.members.TowerMemo", memo)
+        monkeypatch.setattr("evaluation.predict.members.TowerMemo", memo)
         with count_encoders() as calls:
             for words in ways:
                 run_evaluation(

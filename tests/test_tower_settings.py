@@ -8,9 +8,9 @@ import pytest
 from families import save_family, small_config
 from tiny import IMAGE_SIZE, SIZES
 
-from data_utils.errors import InputError
-from modeling.arguments import ModelArguments
-from modeling.plan import plan_model
+from modeling.errors import InputError
+from training.build.plan import plan_model
+from training.flags.model import ModelArguments
 
 BASE = {"text": SIZES | {"max_position_embeddings": 16}, "vision": SIZES | {"patch_size": 16}}
 

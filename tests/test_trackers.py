@@ -9,10 +9,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from data_utils.errors import InputError
-from training.arguments import SentimentTrainingArguments
-from training.sweep_recipe import read_sweep
-from training.trackers import final_figures, list_trackers, show_settings
+from modeling.errors import InputError
+from training.flags.arguments import SentimentTrainingArguments
+from training.heads.sweep_recipe import read_sweep
+from training.launch.trackers import final_figures, list_trackers, show_settings
 
 WANDB = '''
     """Keeps what it is told."""

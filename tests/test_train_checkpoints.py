@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modeling import SentimentClassifier
-from training import checkpoints
-from training.checkpoints import list_checkpoints
+from modeling.classifier import SentimentClassifier
+from training.checkpoint import checkpoints
+from training.checkpoint.checkpoints import list_checkpoints
 
 
 def test_resumed_run_equals_the_uninterrupted_one(run_train):

@@ -9,8 +9,8 @@ import torch
 import yaml
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from data_utils.pictures import PictureSettings, decode_picture
-from modeling import SentimentClassifier
+from data_utils.sources.pictures import PictureSettings, decode_picture
+from modeling.classifier import SentimentClassifier
 
 
 def logged_losses(run):
@@ -145,7 +145,7 @@ def test_second_run_decodes_nothing(run_train, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("data_utils.loading.decode_picture", refuse)
+    monkeypatch.setattr("data_utils.prepare.loading.decode_picture", refuse)
     run_train("--max_steps", "1", "--fusion", "late", name="second")
 
 

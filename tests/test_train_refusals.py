@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import train
-from evaluation.run_folder import RunFolder
-from training.console import clear_errors
-from training.losses import classification_loss
-from training.run_claim import lock_run
+from run_files.run_folder import RunFolder
+from training.engine.losses import classification_loss
+from training.launch.console import clear_errors
+from training.runs.claim import lock_run
 
 
 def fails(run_train, capfd, *flags, code=2, **options):
@@ -224,7 +224,7 @@ def test_non_finite_loss_stops_before_the_update_and_names_the_step(run_train, c
         calls.append(1)
         return classification_loss(*args, **kwargs) * (float("nan") if len(calls) == 3 else 1)
 
-    monkeypatch.setattr("training.objective.classification_loss", spoiled)
+    monkeypatch.setattr("training.engine.objective.classification_loss", spoiled)
     assert "The loss is nan at step 3" in fails(run_train, capfd, code=1)
     assert len(calls) == 3
 

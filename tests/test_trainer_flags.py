@@ -11,11 +11,11 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.optimization import get_scheduler
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from data_utils.errors import InputError
-from training.arguments import CHECKPOINTING
-from training.experiment import assemble
-from training.parsing import check_command_line, parse_arguments
-from training.refused_flags import CHOICES, TRACKERS
+from modeling.errors import InputError
+from training.experiments.experiment import assemble
+from training.flags.arguments import CHECKPOINTING
+from training.flags.parsing import check_command_line, parse_arguments
+from training.flags.refused import CHOICES, TRACKERS
 
 FIELDS = {*(field.name for field in dataclasses.fields(TrainingArguments)), *CHECKPOINTING.values()}
 # Refused before the heavy imports: a value, and words of the sentence.
@@ -364,7 +364,7 @@ def test_dataloader_drop_last_leaves_out_what_fills_no_batch(train_losses):
 def test_noise_on_embeddings_ends_with_the_training(train_losses, monkeypatch):
     models = []
     monkeypatch.setattr(
-        "training.trainer.deactivate_neftune", lambda encoder, hook: (models.append(encoder), hook.remove())
+        "training.engine.trainer.deactivate_neftune", lambda encoder, hook: (models.append(encoder), hook.remove())
     )
     train_losses("--neftune_noise_alpha", "5")
     (encoder,) = models

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from tiny import tiny_batch, tiny_model
 from torch import nn
 
-from data_utils.pairs import NO_LABEL_ID
-from modeling import SentimentOutput
-from training.losses import ClassBalance, classification_loss
-from training.objective import training_loss
+from data_utils.prepare.pairs import NO_LABEL_ID
+from modeling.output import SentimentOutput
+from training.engine.losses import ClassBalance, classification_loss
+from training.engine.objective import training_loss
 
 LABELS = torch.tensor([0, 2, 1, 2, 0, 2, 2, 1])
 

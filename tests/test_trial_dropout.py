@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training.trial_dropout import TrialDropout
+from training.heads.trial_dropout import TrialDropout
 
 
 def drop(seed, x, rate):

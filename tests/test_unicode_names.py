@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_utils import shard
-from data_utils.augment_copies import CopyMaker, read_text_keys
-from data_utils.pair_files import PairFolder
-from data_utils.records import Record
+from data_utils.augment.copies import CopyMaker, read_text_keys
+from data_utils.prepare.pair_files import PairFolder
+from data_utils.sources.records import Record
 
 NAMES = [f"caf\u00e9 {number}" for number in range(6)]
 

@@ -7,11 +7,11 @@ import json
 import torch
 from torch import Tensor
 
-from data_utils.tokens import train_wordpiece
-from modeling import SentimentClassifier
-from modeling.arguments import ModelArguments
-from modeling.build import build_model
-from modeling.plan import ModelPlan, plan_model
+from data_utils.prepare.tokens import train_wordpiece
+from modeling.classifier import SentimentClassifier
+from training.build.build import build_model
+from training.build.plan import ModelPlan, plan_model
+from training.flags.model import ModelArguments
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 LABELS = ("negative", "neutral", "positive")

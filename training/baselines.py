@@ -17,16 +17,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from data_utils.arguments import DataArguments
-from data_utils.errors import InputError
-from modeling.arguments import ModelArguments
-from training import signals
-from training.console import clear_errors, set_up_libraries, set_up_logging
-from training.parsing import parse_arguments
-from training.ranks import launched_world_size, uses_deepspeed, uses_fsdp
+from data_utils.sources.arguments import DataArguments
+from modeling.errors import InputError
+from training.flags.model import ModelArguments
+from training.flags.parsing import parse_arguments
+from training.launch import signals
+from training.launch.console import clear_errors, set_up_libraries, set_up_logging
+from training.launch.ranks import launched_world_size, uses_deepspeed, uses_fsdp
 
 if TYPE_CHECKING:
-    from training.arguments import SentimentTrainingArguments
+    from training.flags.arguments import SentimentTrainingArguments
 
 OUTPUT_DIR = "runs/baselines"
 # Over the recipe's: "early" has both towers and reads vectors, and what chooses a best epoch has none to choose.
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with signals.listen(), clear_errors():
         flags = read_flags(sys.argv[1:] if argv is None else argv)
         set_up_libraries()
-        from training.baseline_run import run_baselines  # takes seconds, so after the flags are judged
+        from training.experiments.baseline_run import run_baselines  # takes seconds, so after the flags are judged
 
         run_baselines(*flags)
 

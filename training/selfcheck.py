@@ -17,11 +17,11 @@ from pathlib import Path
 
 import yaml
 
-from data_utils.command_line import FlagParser
-from data_utils.errors import InputError
+from data_utils.console.command_line import FlagParser
 from data_utils.sample import SampleSettings, write_sample
-from evaluation.report import format_table
-from training.console import clear_errors, set_up_logging
+from modeling.errors import InputError
+from run_files.report import format_table
+from training.launch.console import clear_errors, set_up_logging
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -111,7 +111,7 @@ def train(work: Path, name: str, *, launcher: list[str], updates: int, flags: Se
     if done.returncode != 0:
         errors = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error")]
         raise InputError(f"The training ({name}) failed: " + "\n".join(errors or done.stderr.splitlines()[-15:]))
-    from training.checkpoints import list_checkpoints  # imports torch
+    from training.checkpoint.checkpoints import list_checkpoints  # imports torch
 
     checkpoints = list_checkpoints(work / name / "checkpoints")
     if not checkpoints:  # another machine than the first, with shared files or without

@@ -16,7 +16,7 @@ from benchmarks.loader import TINY_CLIP
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.turns import Batch, LoopTimer, synchronize, take_turns, time_of
-from training.trainer import SentimentTrainer
+from training.engine.trainer import SentimentTrainer
 
 TARGET, WAITING_TARGET = 20_000, 3.0
 PASSES = 5

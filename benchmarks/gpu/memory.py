@@ -20,11 +20,11 @@ import torch
 from benchmarks.gpu.steps import LARGE, loop_flags
 from benchmarks.results import Result
 from benchmarks.setting import Setting
-from data_utils.files import write_text
-from training.console import clear_errors
-from training.experiment import assemble
-from training.parsing import parse_arguments
-from training.ranks import part_ranks
+from data_utils.system.files import write_text
+from training.experiments.experiment import assemble
+from training.flags.parsing import parse_arguments
+from training.launch.console import clear_errors
+from training.launch.ranks import part_ranks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # File of accelerate_configs/, and flags.

@@ -18,7 +18,7 @@ from benchmarks.options import QUICK_BACKEND, count_graphs, own_compiler_state
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.turns import ENDLESS, Batch, LoopTimer
-from training.trainer import SentimentTrainer
+from training.engine.trainer import SentimentTrainer
 
 SMALL, LARGE = 64, 256
 QUICK_SIZE = 8

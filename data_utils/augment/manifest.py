@@ -1,0 +1,187 @@
+"""augmentation.json: what was put beside the data, written before anything is, so that all of it can be taken away."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypedDict
+
+from data_utils.augment.arguments import MANIFEST
+from data_utils.augment.copies import hash_file
+from data_utils.prepare.pairs import pair_folder
+from data_utils.sources.records import is_valid_guid
+from data_utils.system.files import remove, write_text
+from data_utils.system.refusals import describe_refusal
+from data_utils.system.schema import read_json
+from modeling.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+_STAGING = ".augmentation"
+_LIST_TEMPORARY = ".augmentation.list"
+
+
+class OutputEntry(TypedDict):
+    """The list that was written."""
+
+    name: str
+    sha256: str
+
+
+class CopyEntry(TypedDict):
+    """One copy of a pair: SHA-256 of its files, by name."""
+
+    files: dict[str, str]
+
+
+class ManifestFile(TypedDict):
+    """augmentation.json, as far as it is read again."""
+
+    version: int
+    complete: bool
+    output: OutputEntry
+    copies: list[CopyEntry]
+
+
+def read_manifest(data_dir: Path) -> dict[str, Any] | None:
+    """The manifest of a data folder, None if it has none.
+
+    Raises:
+        InputError: it was not written by this version of the program.
+    """
+    path = data_dir / MANIFEST
+    if not os.path.lexists(path):
+        return None
+    try:
+        manifest = read_json(path, ManifestFile, remedy="put the file back that data_utils.augment wrote")
+    except FileNotFoundError as error:  # a link that leads nowhere
+        raise InputError(f"{path} cannot be read ({error.strerror}); take it away.") from error
+    names = [manifest["output"]["name"], *(name for copy in manifest["copies"] for name in copy["files"])]
+    # Names lead to files that will be deleted: they must not lead out of the folder.
+    if manifest["version"] != VERSION or not all(map(is_valid_guid, names)):
+        raise InputError(f"{path} is of another version of this program, or damaged; use the version that wrote it.")
+    return manifest
+
+
+def refuse_second_run(data_dir: Path) -> None:
+    """`InputError` if the folder has copies, or the beginnings of them."""
+    manifest = read_manifest(data_dir)
+    if manifest is not None:
+        state = "copies already" if manifest["complete"] else "copies of a run that was interrupted"
+        raise InputError(
+            f"{data_dir} has {state} (see {MANIFEST}); take them away first: "
+            f"python -m data_utils.augment --data_dir {data_dir} --undo"
+        )
+
+
+def open_staging(folder: Path) -> Path:
+    """An empty folder for files in the making, on the disk of the data.
+
+    Raises:
+        InputError: it can't be made.
+    """
+    staging = folder / _STAGING
+    try:
+        _clear_staging(folder)  # of a run that was killed before it added anything
+        staging.mkdir()
+    except OSError as error:
+        raise InputError(f"Cannot write into {folder} ({error.strerror}); copies are put beside the data.") from error
+    return staging
+
+
+def _clear_staging(folder: Path) -> bool:
+    found = (folder / _STAGING).is_dir()
+    remove(folder / _STAGING)
+    return found
+
+
+def drop_staging(folder: Path) -> None:
+    """Forget the files in the making, before any of them was added."""
+    _clear_staging(folder)
+
+
+def publish(data_dir: Path, manifest: Mapping[str, Any], source: bytes) -> None:
+    """Add the staged files and the list: first the manifest as a plan, at last as complete.
+
+    Args:
+        data_dir: the data folder.
+        manifest: with the names and hashes of all files.
+        source: bytes of the list.
+
+    Raises:
+        InputError: a file can't be written, or has come to be meanwhile; what was added is taken away again.
+    """
+    try:
+        _write_manifest(data_dir, {**manifest, "complete": False})
+        _add_files(data_dir, manifest, source)
+        _write_manifest(data_dir, {**manifest, "complete": True})
+    except (OSError, InputError) as error:
+        undo(data_dir)
+        is_told = isinstance(error, InputError)
+        reason = (
+            str(error) if is_told else describe_refusal(error, path=data_dir) or f"{error.strerror}: {error.filename}"
+        )
+        raise InputError(f"Cannot add the copies to {data_dir}, and nothing was added. {reason}") from error
+
+
+def _add_files(data_dir: Path, manifest: Mapping[str, Any], source: bytes) -> None:
+    folder = pair_folder(data_dir)
+    for copy in manifest["copies"]:
+        for name in copy["files"]:
+            _move(folder / _STAGING / name, folder / name)
+    (data_dir / _LIST_TEMPORARY).unlink(missing_ok=True)
+    with (data_dir / _LIST_TEMPORARY).open("xb") as file:
+        file.write(source)
+    _move(data_dir / _LIST_TEMPORARY, data_dir / manifest["output"]["name"])
+    (folder / _STAGING).rmdir()
+
+
+def _write_manifest(data_dir: Path, manifest: Mapping[str, Any]) -> None:
+    write_text(data_dir / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def _move(source: Path, target: Path) -> None:
+    if os.path.lexists(target):
+        raise FileExistsError(17, "it exists already", str(target))
+    os.replace(source, target)
+
+
+def undo(data_dir: Path) -> tuple[int, list[str]]:
+    """Delete what the manifest lists, the list and the manifest; nothing else, and no file that was changed since.
+
+    Returns:
+        How many files were deleted, and the names of those that were kept.
+
+    Raises:
+        InputError: there is nothing to undo, or a file can't be deleted.
+    """
+    folder, manifest = pair_folder(data_dir), read_manifest(data_dir)
+    if manifest is None and not (folder / _STAGING).is_dir():
+        raise InputError(f"{data_dir} has no {MANIFEST}, so there is nothing to undo; check --data_dir.")
+    removed, kept = 0, []
+    try:
+        if manifest is not None:
+            wanted = [(folder / name, sha) for copy in manifest["copies"] for name, sha in copy["files"].items()]
+            wanted.append((data_dir / manifest["output"]["name"], manifest["output"]["sha256"]))
+            for path, sha256 in wanted:
+                if not os.path.lexists(path):
+                    continue
+                if path.is_file() and hash_file(path) == sha256:
+                    path.unlink()
+                    removed += 1
+                else:
+                    kept.append(path.name)
+        with suppress(FileNotFoundError):
+            (data_dir / _LIST_TEMPORARY).unlink()
+        _clear_staging(folder)
+        # Last of all, so that an undo that was interrupted can be repeated.
+        with suppress(FileNotFoundError):
+            (data_dir / MANIFEST).unlink()
+    except OSError as error:
+        raise InputError(f"Cannot delete {error.filename} ({error.strerror}); mend that and undo again.") from error
+    return removed, kept

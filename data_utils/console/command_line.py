@@ -1,0 +1,209 @@
+"""A command line of dataclasses, whose faults are told in one sentence; nothing heavy is imported for it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import itertools
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass
+from types import NoneType, UnionType
+from typing import Any, NoReturn, TextIO, Union, get_args, get_origin, get_type_hints
+
+from data_utils.console.flag_hints import ANSWERS, SYNONYMS
+from modeling.errors import InputError
+
+_FLAG = re.compile("--|-[A-Za-z]")  # -1 is a number
+_SWITCH_WORDS = {"yes": True, "true": True, "on": True, "t": True, "y": True, "1": True}
+_SWITCH_WORDS |= {"no": False, "false": False, "off": False, "f": False, "n": False, "0": False}
+_PLACEHOLDERS = {int: "N", float: "X"}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag.
+
+    Attributes:
+        name: without dashes in front.
+        kind: the type of its value; `list[...]` takes several.
+        default: MISSING where it has to be given.
+        help: what it does.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
+
+
+def list_flags(group: type) -> list[Flag]:
+    """The flags of a dataclass: its own fields, in their order."""
+    kinds = get_type_hints(group)
+    flags = []
+    for field in dataclasses.fields(group):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        flags.append(Flag(field.name, kinds[field.name], default, field.metadata["help"]))
+    return flags
+
+
+class FlagParser(argparse.ArgumentParser):
+    """Raises an `InputError` where argparse would exit by itself, and names the flag that was meant.
+
+    A flag's name may be written with dashes for underscores. A flag that isn't given is not in the result.
+
+    Args:
+        groups: dataclasses, each with the title of its flags in --help as `group`, where it isn't "flags".
+        options: of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, *groups: type, **options: Any) -> None:
+        super().__init__(argument_default=argparse.SUPPRESS, allow_abbrev=False, **options)
+        self._hidden: list[tuple[argparse.Action, str]] = []
+        for group in groups:
+            self.add_flags(getattr(group, "group", "flags"), list_flags(group))
+
+    def add_flags(self, title: str, flags: Iterable[Flag], *, is_hidden: bool = False) -> None:
+        """Add flags under a title of --help; hidden ones are told by --help_all alone."""
+        group = self.add_argument_group(title)
+        for flag in flags:
+            text = _describe(flag).replace("%", "%%")
+            shown = argparse.SUPPRESS if is_hidden else text
+            action = group.add_argument(f"--{flag.name}", help=shown, required=flag.default is MISSING, **_read(flag))
+            if is_hidden:
+                self._hidden.append((action, text))
+            if _base(flag.kind) is bool:
+                off = {"action": "store_false", "dest": flag.name, "help": argparse.SUPPRESS}
+                group.add_argument(f"--no_{flag.name}", **off)
+        if is_hidden:
+            self.add_argument("--help_all", action=_HelpAll, nargs=0, help=f"show the flags of {title} too")
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse for what it can't parse."""
+        raise InputError(f"{message[:1].upper()}{message[1:].rstrip('.')}. See --help for all flags.")
+
+    def parse(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
+        """{flag: value} of what is given.
+
+        Args:
+            argv: the command line; None stands for that of the process.
+
+        Raises:
+            InputError: an unknown flag (with the one that may be meant), or a value that isn't allowed.
+        """
+        words = [_spell(word) for word in (sys.argv[1:] if argv is None else argv)]
+        self.check_names(word.split("=")[0] for word in words if _FLAG.match(word) and word != "--")
+        if any("\0" in word for word in words):  # as a recipe may hold; no file's name can
+            raise InputError(f"Got {next(word for word in words if chr(0) in word)!r}, which holds a NUL; take it out.")
+        known, extra = self.parse_known_args(words)
+        if extra:
+            raise InputError(self._explain_overfull(words) or self._explain_unknown(extra[0]))
+        return vars(known)
+
+    def check_names(self, names: Iterable[str], source: str = "") -> None:
+        """`InputError` for a name (--flag) that is no flag; `source` is said behind it, as " in the recipe r.yaml"."""
+        for name in names:
+            if name not in self._option_string_actions:
+                raise InputError(self._explain_unknown(name, source))
+
+    def print_help(self, file: TextIO | None = None) -> None:
+        """Once for the processes that a launcher started on this machine."""
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            super().print_help(file)
+
+    def show_hidden(self) -> None:
+        """From here on help tells of hidden flags too."""
+        for action, text in self._hidden:
+            action.help = text
+
+    def _explain_overfull(self, words: Sequence[str]) -> str | None:
+        """What is wrong with the first flag of one value that is followed by more; None where there is no such flag."""
+        known = self._option_string_actions
+        for number, flag in enumerate(words):
+            values = list(itertools.takewhile(lambda word: not _FLAG.match(word), words[number + 1 :]))
+            if flag in known and known[flag].nargs in (None, "?") and len(values) > 1:
+                return f"Got {' '.join(values)!r} for {flag}, which takes one value; leave the others out."
+        return None
+
+    def _explain_unknown(self, word: str, source: str = "") -> str:
+        name = word.lstrip("-")
+        hint = ANSWERS[name] if name in ANSWERS else self._find_meant(name)
+        return f"Got {word!r}{source}, which is no flag of {self.prog}.{hint} See --help for all flags."
+
+    def _find_meant(self, name: str) -> str:
+        for meant in SYNONYMS.get(name.lower(), ()):
+            if f"--{meant.split()[0]}" in self._option_string_actions:
+                return f" Did you mean --{meant}?"
+        # Not the twins that turn a switch off: --jit_mode_eval is no --no_do_eval.
+        flags = [flag for flag in self._option_string_actions if name.startswith("no") or not flag.startswith("--no_")]
+        near = difflib.get_close_matches(f"--{name}", flags, n=1, cutoff=0.7)
+        return f" Did you mean {near[0]}?" if near else ""
+
+
+class _HelpAll(argparse.Action):
+    def __call__(self, parser: FlagParser, *_: Any) -> None:  # type: ignore[override]
+        parser.show_hidden()
+        parser.print_help()
+        parser.exit()
+
+
+def _spell(word: str) -> str:
+    """A flag with underscores in its name; other words as they are."""
+    name, sign, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{sign}{value}" if name.startswith("--") else word
+
+
+def _describe(flag: Flag) -> str:
+    has_default = flag.default not in (MISSING, None, False, "") and "efault" not in flag.help
+    values = " ".join(map(str, flag.default)) if isinstance(flag.default, list) else flag.default
+    return f"{flag.help} (default: {values})" if has_default else flag.help
+
+
+def _read(flag: Flag) -> dict[str, Any]:
+    """How argparse reads the flag's value."""
+    kind = _base(flag.kind)
+    if kind is bool:
+        return {"type": _parse_switch, "nargs": "?", "const": True, "metavar": "yes|no"}
+    if get_origin(kind) is list:
+        (item,) = get_args(kind)
+        return {"type": item, "nargs": "+", "metavar": _PLACEHOLDERS.get(item, "VALUE")}
+    if kind == str | bool:
+        return {"type": _parse_switch_or_word, "nargs": "?", "const": True, "metavar": "VALUE"}
+    return {
+        "type": _parse_map if (get_origin(kind) or kind) is dict else kind,
+        "metavar": _PLACEHOLDERS.get(kind, "VALUE"),
+    }
+
+
+def _base(kind: Any) -> Any:
+    """What a word of the command line stands for where several types are allowed; None is never written."""
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    kinds = [each for each in get_args(kind) if each is not NoneType]
+    if str in kinds:
+        return str | bool if bool in kinds else str
+    return bool if bool in kinds else kinds[0]
+
+
+def _parse_switch(word: str) -> bool:
+    if word.lower() not in _SWITCH_WORDS:
+        raise argparse.ArgumentTypeError(f"got {word!r}; allowed are {', '.join(_SWITCH_WORDS)} (case insensitive)")
+    return _SWITCH_WORDS[word.lower()]
+
+
+def _parse_switch_or_word(word: str) -> str | bool:
+    return _SWITCH_WORDS.get(word.lower(), word)
+
+
+def _parse_map(word: str) -> dict[str, Any]:
+    try:
+        value = json.loads(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"got {word!r}, which is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"got {word!r}; give a JSON object")
+    return value

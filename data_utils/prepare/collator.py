@@ -1,0 +1,73 @@
+"""Rows to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+
+from data_utils.prepare.batches import Columns
+from data_utils.prepare.feature_columns import FeatureColumn
+
+# Column of the rows -> key and type of the batch.
+NUMBERS = {
+    "text_present": ("text_present", torch.bool),
+    "image_present": ("image_present", torch.bool),
+    "label": ("labels", torch.int64),
+    "row_index": ("row_index", torch.int64),
+}
+
+
+@dataclass(frozen=True)
+class PairCollator:
+    """Stack rows into the tensors that the forward takes by name.
+
+    Attributes:
+        pad_token_id: fills up shorter texts on the right.
+        image_size: side of the pictures in pixels.
+        features: columns of what frozen towers gave for the rows.
+        pin: lay pictures into pinned memory, from which an accelerator copies by itself; torch gives it out again no
+            sooner than such a copy has ended. Not in worker processes, out of whose memory the loader copies.
+    """
+
+    pad_token_id: int
+    image_size: int
+    features: tuple[FeatureColumn, ...] = ()
+    pin: bool = False
+
+    def __call__(self, rows: Columns | Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Stack B rows; texts are padded to the longest of them (L), an absent picture is black.
+
+        Args:
+            rows: columns, as `BatchReader` gives them, or a list of dicts.
+
+        Returns:
+            input_ids (B, L) int64, attention_mask (B, L) int64, pixel_values (B, 3, H, W) uint8,
+            text_present (B,) bool, image_present (B,) bool, labels (B,) int64, row_index (B,) int64; each of the
+            features by its name. Rows without input_ids or image, in place of which they have features, give none.
+        """
+        columns = rows if isinstance(rows, dict) else {name: [row[name] for row in rows] for name in rows[0]}
+        batch = {key: torch.as_tensor(columns[name], dtype=dtype) for name, (key, dtype) in NUMBERS.items()}
+        if "input_ids" in columns:
+            batch["input_ids"], batch["attention_mask"] = self._pad(columns["input_ids"])
+        if "image" in columns:
+            batch["pixel_values"] = self._stack(columns["image"])
+        return batch | {column.name: column.stack(columns[column.name]) for column in self.features}
+
+    def _pad(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        real = np.arange(lengths.max()) < lengths[:, None]
+        input_ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
+        input_ids[real] = np.concatenate(texts)
+        return torch.from_numpy(input_ids), torch.from_numpy(real.astype(np.int64))
+
+    def _stack(self, pictures: Sequence[bytes | np.ndarray | None]) -> torch.Tensor:
+        shape = (len(pictures), 3, self.image_size, self.image_size)
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin and get_worker_info() is None)
+        for row, picture in zip(pixels.view(len(pictures), -1).numpy(), pictures, strict=True):
+            row[:] = 0 if picture is None else np.frombuffer(picture, dtype=np.uint8)
+        return pixels

@@ -1,0 +1,152 @@
+"""The two files of a guid: found as the list writes it, or as the one twin that Unicode knows."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from data_utils.prepare.cache import ABSENT, FileState, file_state
+from data_utils.sources.pictures import PICTURE_SUFFIXES
+from data_utils.sources.records import SHORTENED, Record
+from data_utils.sources.row_losses import Hint
+
+TEXT_SUFFIX = ".txt"
+# Endings that a guid may have been given in the list, and that pictures of other formats have.
+_ENDING = re.compile(r"\.(?:txt|jpe?g|png|webp|gif|bmp|tiff?|heic|heif|avif)$")
+# Blanks and characters that show nothing at the ends or within, and how spreadsheets mark a number as text.
+_UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff\xad]|^[\\s'=\"]+|[\\s'\"]+$")
+# What few programs call a picture of the formats that are read, and these in small and capital letters mixed.
+_JPEG_ENDINGS = (*PICTURE_SUFFIXES, ".jpe", ".jfif", ".pjpeg")
+# Signs that are lost between list and folder (also a system's of names that end in dots), or stand for each other.
+_LOST = re.compile(r"(?<=\d),(?=\d{3})|[\ufe0e\ufe0f]|^\+|\.+$")
+_JOINTS = re.compile(r"[\s_-]+")
+_WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
+# Spreadsheets and floats keep so many digits of a number.
+_KEPT_DIGITS = 15
+
+
+class PairFiles(NamedTuple):
+    """The two files of one record; both absent when the guid is not valid."""
+
+    guid: str
+    text: FileState
+    picture: FileState
+
+
+class PairFolder:
+    """Finds the files of records; the folder is listed only where a name isn't there as it is written.
+
+    Attributes:
+        path: the folder.
+        passed_over: names of files that are empty or can't be read, with that of the one taken in their place.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.passed_over: list[tuple[str, str]] = []
+
+    def find(self, record: Record) -> PairFiles:
+        """Look up the text and the picture of a record; for a guid that is not valid no file is looked at."""
+        if not record.valid:
+            return PairFiles(record.guid, ABSENT, ABSENT)
+        return PairFiles(record.guid, self._find(record.guid, TEXT_SUFFIX), self._find(record.guid, *PICTURE_SUFFIXES))
+
+    def find_near(self, guid: str, *, is_text: bool) -> Hint | None:
+        """Why a file that is absent may be there under another name, with that name; None where there is none."""
+        if SHORTENED.fullmatch(guid):
+            return Hint("a spreadsheet has shortened this number", is_other_name=True)
+        found = [name for name in self._near.get(_loose(guid), ()) if name.lower().endswith(TEXT_SUFFIX) == is_text]
+        if not found:
+            return None
+        if unicodedata.normalize("NFC", _stem(found[0])) != unicodedata.normalize("NFC", guid):
+            return Hint(f"there is {found[0]}", is_other_name=True)
+        if len(found) > 1:  # or it would have been taken as the twin
+            return Hint(f"{len(found)} files have this name in other spellings of Unicode", is_other_name=True)
+        ending = os.path.splitext(found[0])[1].lower()
+        remedy = "rename it" if is_text or ending in _JPEG_ENDINGS else "convert it to JPEG or PNG"
+        return Hint(f"there is {found[0]}, an ending that is not read: {remedy}")
+
+    def find_other(self, guid: str, taken: str) -> Hint | None:
+        """Another picture of the guid beside the file at `taken`, which can't be read."""
+        paths = possible_paths(os.path.join(self.path, guid), *PICTURE_SUFFIXES)
+        names = (os.path.basename(path) for path in paths if path != taken and os.path.isfile(path))
+        return next((Hint(f"there is {name} as well") for name in names), None)
+
+    def _find(self, guid: str, *suffixes: str) -> FileState:
+        first = ABSENT
+        for path in possible_paths(os.path.join(self.path, guid), *suffixes):
+            state = file_state(path)
+            if state.kind == "file" and state.size:
+                if first != ABSENT:
+                    self.passed_over.append((os.path.basename(first.path), os.path.basename(path)))
+                return state
+            if first == ABSENT:
+                first = state
+        return first if first != ABSENT or guid.isascii() else self._find_twin(guid, *suffixes)
+
+    def _find_twin(self, guid: str, *suffixes: str) -> FileState:
+        """The one file whose name differs only in how Unicode writes it: macOS stores names in pieces (NFD)."""
+        for name in possible_paths(unicodedata.normalize("NFC", guid), *suffixes):
+            twins = self._twins.get(name, ())
+            if len(twins) == 1:
+                return file_state(os.path.join(self.path, twins[0]))
+            if twins:
+                return ABSENT
+        return ABSENT
+
+    @cached_property
+    def _names(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self.path))
+        except OSError:  # a folder may be searched and yet not listed
+            return []
+
+    @cached_property
+    def _twins(self) -> dict[str, list[str]]:
+        """Names of files by their composed form (NFC)."""
+        found = defaultdict(list)
+        for name in self._names:
+            if not name.isascii():
+                found[unicodedata.normalize("NFC", name)].append(name)
+        return found
+
+    @cached_property
+    def _near(self) -> dict[str, list[str]]:
+        """Names of files by what is left of their stems when all that is easily lost is taken away."""
+        found = defaultdict(list)
+        for name in self._names:
+            found[_loose(_stem(name))].append(name)
+        return found
+
+
+def possible_paths(stem: str, *suffixes: str) -> Iterator[str]:
+    """The places where a file of the pair `folder/guid` may lie, in the order in which they are tried.
+
+    Some cameras and systems write the ending in capitals. To try those last costs nothing where a file is found before.
+    """
+    for suffix in suffixes:
+        yield stem + suffix
+    for suffix in suffixes:
+        yield stem + suffix.upper()
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _loose(guid: str) -> str:
+    """The guid without case, ending, quotes, leading zeros, decimals, and the digits that a spreadsheet rounds."""
+    key = _ENDING.sub("", _UNSEEN.sub("", unicodedata.normalize("NFKC", unquote(guid))).casefold())
+    key = _JOINTS.sub("-", _LOST.sub("", key))
+    number = _WHOLE_NUMBER.fullmatch(key)
+    if number is None:
+        return key
+    digits = number[1]
+    return digits if len(digits) <= _KEPT_DIGITS else digits[:_KEPT_DIGITS] + "?" * (len(digits) - _KEPT_DIGITS)

@@ -1,0 +1,296 @@
+"""The one way from a list file and its folder to a table of pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, concatenate_datasets
+from datasets.table import InMemoryTable, concat_tables
+
+from data_utils.prepare.loading import CacheOptions, load_pictures, load_texts
+from data_utils.prepare.mapping import Workers
+from data_utils.prepare.pair_files import PairFiles, PairFolder
+from data_utils.sources import ledger as faults
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.ledger import Entry, Ledger
+from data_utils.sources.pictures import PictureSettings
+from data_utils.sources.records import Record, read_records
+from data_utils.sources.row_losses import Fault, LossRule
+from modeling.errors import InputError
+
+NO_LABEL_ID = -100
+_HASHED = ["guid", "label", "text", "text_present", "image_present", "image_key"]
+_SHOWN = 3
+BOTH_SIDES = ("text", "picture")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of one list.
+
+    Attributes:
+        dataset: one row per kept pair, in the list's order. Columns: guid (str), label (class number, -100 when
+            unlabelled), text (cleaned, "" when absent), text_present, image (uint8 bytes of shape
+            (3, image_size, image_size), null when absent), image_present, text_key and image_key (hashes by which equal
+            texts and equal picture files are found; null without one). Memory-mapped.
+        ledger: every fault of every row, and what was done.
+        fingerprint: hash of the rows' content and of the settings; the same on every machine with the same data.
+        text_encoding: that was taken for texts whose own isn't certain; None where there are none.
+    """
+
+    dataset: Dataset
+    ledger: Ledger
+    fingerprint: str
+    text_encoding: str | None
+
+    @property
+    def known_guids(self) -> set[str]:
+        """Every guid the list names, also of the rows that were left out."""
+        return {*self.dataset.select_columns(["guid"])[:]["guid"], *(entry.guid for entry in self.ledger)}
+
+
+@dataclass(frozen=True)
+class _Faults:
+    """Faults of the files of every record, or None where the modality is usable."""
+
+    text: list[Fault | None]
+    image: list[Fault | None]
+
+
+def _column(dataset: Dataset, name: str) -> list[Any]:
+    """One column as a list, straight from the Arrow table: the pictures beside it are not touched."""
+    return dataset.data.column(name).to_pylist()
+
+
+def _file_faults(files: Sequence[PairFiles], texts: Dataset, pictures: Dataset, folder: PairFolder) -> _Faults:
+    """What is wrong with the files, and of other names where they may have been meant."""
+
+    def faults_of(dataset: Dataset, prefix: str) -> list[Fault | None]:
+        reasons, details = _column(dataset, f"{prefix}_reason"), _column(dataset, f"{prefix}_detail")
+        return [reason and Fault(reason, detail) for reason, detail in zip(reasons, details, strict=True)]
+
+    found = _Faults(text=faults_of(texts, "text"), image=faults_of(pictures, "image"))
+    for row, pair in enumerate(files):
+        for side, missing in ((found.text, faults.MISSING_TEXT), (found.image, faults.MISSING_IMAGE)):
+            if side[row] and side[row].reason == missing:
+                side[row] = side[row]._replace(hint=folder.find_near(pair.guid, is_text=side is found.text))
+        image = found.image[row]
+        if image and image.reason == faults.UNREADABLE_IMAGE:
+            found.image[row] = image._replace(hint=folder.find_other(pair.guid, pair.picture.path))
+    return found
+
+
+def choose_action(*, both: bool, on_bad_pair: str, for_prediction: bool) -> str:
+    """What is done with a pair whose text or picture, or both of them, can't be used."""
+    if for_prediction:
+        if both:
+            return faults.BOTH_MASKED
+        return faults.MASKED_NOT_DROPPED if on_bad_pair == "drop" else faults.MASKED
+    return faults.DROPPED if both or on_bad_pair == "drop" else faults.MASKED
+
+
+def _judge(
+    records: Sequence[Record], found: _Faults, *, on_bad_pair: str, for_prediction: bool, ledger: Ledger
+) -> list[bool]:
+    """Enter every fault of the files into the ledger; returns which records are kept."""
+    kept = []
+    for record, text, image in zip(records, found.text, found.image, strict=True):
+        action = choose_action(both=bool(text and image), on_bad_pair=on_bad_pair, for_prediction=for_prediction)
+        for fault in (text, image) if record.valid else ():  # an invalid guid is in the ledger already
+            if fault:
+                ledger.add(record.row, record.guid, reason=fault.reason, action=action, detail=str(fault))
+        kept.append(action != faults.DROPPED or not (text or image))
+    return kept
+
+
+def _note_files(folder: PairFolder, records: Sequence[Record], texts: Dataset, ledger: Ledger) -> None:
+    if folder.passed_over:
+        bad, good = folder.passed_over[0]
+        ledger.note(f"{len(folder.passed_over)} files were passed over for others of their guid, like {bad} for {good}")
+    rows = zip(records, _column(texts, "text_encoding"), strict=True)
+    for row, (record, encoding) in enumerate(rows):
+        if encoding not in (None, "utf-8"):
+            ledger.add_decoded(record.guid, encoding, texts.data["text"][row].as_py())
+
+
+def _refuse_faults(list_file: Path, entries: Sequence[Entry]) -> None:
+    """`--on_bad_pair error`: the first faults and the count of all."""
+    entries = [entry for entry in entries if entry.action != faults.REPEATED]
+    if not entries:
+        return
+    first = "; ".join(f"row {entry.row} ({entry.guid!r}): {entry.reason}" for entry in entries[:_SHOWN])
+    more = f"; and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
+    raise InputError(
+        f"{list_file} has {len(entries)} faults and --on_bad_pair is error: {first}{more}. "
+        "Mend them, or use --on_bad_pair mask (or drop)."
+    )
+
+
+def _refuse_empty(folder: Path, kept: Sequence[bool], ledger: Ledger) -> None:
+    if any(kept):
+        return
+    counts = Counter(entry.reason for entry in ledger)
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    first = next(iter(ledger))
+    raise InputError(
+        f"no pair can be trained on ({why}). Expected {{guid}}.txt and {{guid}}.jpg in {folder}; "
+        f"row {first.row}: {first.detail}. Check --data_dir, and --on_bad_pair if it is drop."
+    )
+
+
+def _row_columns(records: Sequence[Record], found: _Faults, labels: Sequence[str]) -> InMemoryTable:
+    numbers = {label: number for number, label in enumerate(labels)}
+    label_ids = [NO_LABEL_ID if record.label is None else numbers[record.label] for record in records]
+    columns = {
+        "guid": pa.array([record.guid for record in records], pa.string()),
+        "label": pa.array(label_ids, pa.int64()),
+        "text_present": pa.array([fault is None for fault in found.text]),
+        "image_present": pa.array([fault is None for fault in found.image]),
+    }
+    return InMemoryTable(pa.table(columns))
+
+
+def _fingerprint(table: pa.Table, kept: np.ndarray, settings: dict[str, Any]) -> str:
+    """Hash of the settings and of the rows that are kept; a picture's key stands for its pixels."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    columns, rows = table.select(_HASHED), np.flatnonzero(kept)
+    for start in range(0, len(rows), 1000):
+        first, last = rows[start], rows[start : start + 1000][-1]
+        batch = columns.slice(first, last + 1 - first).filter(pa.array(kept[first : last + 1]))
+        digest.update(json.dumps(list(batch.to_pydict().values())).encode())
+    return digest.hexdigest()
+
+
+def _load_files(
+    files: Sequence[PairFiles], data: DataArguments, picture: PictureSettings, mode: str
+) -> tuple[Dataset, Dataset]:
+    """The texts and the pictures of all records, from their caches, which are built when needed."""
+    with Workers(data.num_workers()) as workers:
+        options = CacheOptions(data.cache_path(), workers, data.overwrite_cache)
+        # The pictures first: only they are worth starting processes, which the texts then find running.
+        pictures = load_pictures(files, picture, options, max_pixels=data.max_image_pixels)
+        return load_texts(files, mode, options, encoding=data.text_encoding), pictures
+
+
+def _join_tables(
+    rows: InMemoryTable, texts: Dataset, pictures: Dataset, kept: Sequence[bool], settings: dict[str, Any]
+) -> tuple[Dataset, str]:
+    """The kept rows with all columns, and their fingerprint."""
+    # Joined as tables: a data set describes and hashes each piece anew at every step.
+    columns = [texts.data.select(["text", "text_key"]), pictures.data.select(["image", "image_key"])]
+    table = concat_tables([rows, *columns], axis=1)
+    fingerprint = _fingerprint(table.table, np.array(kept), settings)
+    dataset = Dataset(table, fingerprint=fingerprint)
+    return dataset if all(kept) else dataset.select(np.flatnonzero(kept)), fingerprint
+
+
+def pair_folder(pair_dir: Path) -> Path:
+    """The folder of the files: `data` inside of the given one, or the given one itself.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    pair_dir = Path(pair_dir)
+    inside = pair_dir / "data"
+    if os.path.isdir(inside):
+        return inside.resolve()
+    if not os.path.isdir(pair_dir):
+        raise InputError(
+            f"the data folder {pair_dir} does not exist; it should hold data/{{guid}}.txt and data/{{guid}}.jpg. "
+            "Check --data_dir."
+        )
+    return pair_dir.resolve()
+
+
+def load_pairs(
+    list_file: Path,
+    *,
+    pair_dir: Path,
+    data: DataArguments,
+    picture: PictureSettings,
+    text_cleaning: str | None = None,
+    for_prediction: bool = False,
+    needs: Collection[str] = BOTH_SIDES,
+) -> Pairs:
+    """Read a list and the files it names; decode every picture once, ever, into a cache.
+
+    Training keeps one row per guid with an allowed label and at least one usable modality. A prediction keeps one row
+    per row of the file, in order, whatever is wrong with it; then both modalities may be absent. Large losses (see
+    `LossRule`) stop a training unless `data.allow_data_loss`, and are told of a prediction.
+
+    Args:
+        list_file: lines of guid,tag.
+        pair_dir: folder with `data/{guid}.txt` and `data/{guid}.jpg` (.jpeg, .png, .webp), or that `data` itself.
+        data: labels, what to do with bad pairs, cache.
+        picture: size and resizing of the pictures.
+        text_cleaning: instead of `data.text_cleaning`.
+        for_prediction: see above; labels are read if there are any.
+        needs: of "text" and "picture" those that the head reads.
+
+    Raises:
+        InputError: list or folder missing, nothing usable in them, a large loss, `--on_bad_pair error` and a fault, or
+            a cache folder that cannot be written.
+    """
+    list_file, mode = Path(list_file), text_cleaning or data.text_cleaning
+    ledger, folder = Ledger(), PairFolder(pair_folder(pair_dir))
+    rule = LossRule(str(list_file), needs, stops=not (data.allow_data_loss or for_prediction))
+    records = read_records(list_file, labels=data.labels, ledger=ledger, for_prediction=for_prediction)
+    if data.on_bad_pair != "error":
+        num_rows = len(records) + (0 if for_prediction else len(ledger))
+        rule.check_rows(ledger.entries, num_rows, found=ledger.labels, labels=data.labels)
+    files = [folder.find(record) for record in records]
+    texts, pictures = _load_files(files, data, picture, mode)
+    found = _file_faults(files, texts, pictures, folder)
+    kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, ledger=ledger)
+    if data.on_bad_pair == "error":
+        _refuse_faults(list_file, ledger.entries)
+    rule.check_files([record.guid for record in records], found.text, found.image)
+    _refuse_empty(folder.path, kept, ledger)
+    _note_files(folder, records, texts, ledger)
+
+    settings = {"labels": data.labels, "text_cleaning": mode, "picture": picture.to_dict()}
+    dataset, fingerprint = _join_tables(_row_columns(records, found, data.labels), texts, pictures, kept, settings)
+    chosen = texts.data["chosen_encoding"][0].as_py()
+    return Pairs(dataset=dataset, ledger=ledger, fingerprint=fingerprint, text_encoding=chosen)
+
+
+def join_columns(dataset: Dataset, columns: Dataset) -> Dataset:
+    """Set columns beside *all* stored rows of a dataset, also those a `select` left out.
+
+    `Dataset.add_column` copies every picture of a dataset that was selected from; this copies nothing.
+
+    Args:
+        dataset: any dataset.
+        columns: as many rows as `dataset.data` has.
+    """
+    indices = dataset._indices
+    stored = Dataset(dataset.data, info=dataset.info.copy(), fingerprint=dataset._fingerprint)
+    taken = [name for name in columns.column_names if name in stored.column_names]
+    joined = concatenate_datasets([stored.remove_columns(taken), columns], axis=1)
+    return joined if indices is None else joined.select(indices.column(0).to_numpy())
+
+
+def add_row_index(dataset: Dataset) -> Dataset:
+    """Add the column `row_index` (int64): the row's number in this dataset, from 0.
+
+    Raises:
+        ValueError: a row was selected twice, so that it would need two numbers.
+    """
+    numbers = np.arange(len(dataset), dtype=np.int64)
+    if dataset._indices is not None:
+        indices = dataset._indices.column(0).to_numpy()
+        if len(np.unique(indices)) != len(indices):
+            raise ValueError("a row stands twice in this dataset, so its row_index would be ambiguous")
+        stored = np.full(len(dataset.data), -1, dtype=np.int64)
+        stored[indices] = numbers
+        numbers = stored
+    return join_columns(dataset, Dataset(pa.table({"row_index": numbers})))

@@ -1,0 +1,225 @@
+"""Texts to token numbers, cached under a key that knows the tokenizer, and a tokenizer trained from texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, Features, List, Value, disable_progress_bars
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from data_utils.console.progress import progress
+from data_utils.prepare.cache import SCHEMA_VERSION, build_once
+from data_utils.prepare.pairs import join_columns
+from modeling.errors import InputError
+
+_FEATURES = Features({"input_ids": List(Value("int32")), "text_cut": Value("bool")})
+_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_CONTINUED = "##"
+# Scripts that put no blanks between words, so that a sentence would be one word; Tibetan parts its syllables otherwise.
+_UNSPACED = (
+    *("Han", "Hiragana", "Katakana", "Bopomofo", "Yi", "Thai", "Lao", "Khmer", "Myanmar"),
+    *("Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Javanese", "Balinese", "Sundanese"),
+)
+_LONGEST_WORD = 100  # letters; WordPiece makes one [UNK] of a longer word, whatever the vocabulary holds
+
+
+def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of all that decides which numbers a text becomes."""
+    content: list[Any] = [type(tokenizer).__name__, {k: str(v) for k, v in tokenizer.special_tokens_map.items()}]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        content += [tokenizer.get_vocab(), tokenizer.init_kwargs]
+    else:
+        # Left behind by the last call with truncation or padding: the same tokenizer would have two keys.
+        truncation, padding = backend.truncation, backend.padding
+        backend.no_truncation()
+        backend.no_padding()
+        content.append(backend.to_str())
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)
+    content += [tokenizer.truncation_side]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _tokens_key(texts: pa.ChunkedArray, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    digest = hashlib.sha256(f"{SCHEMA_VERSION} {tokenizer_key(tokenizer)} {max_length}".encode())
+    for text in texts:
+        source = text.as_py().encode("utf-8", "surrogatepass")
+        digest.update(len(source).to_bytes(8, "big") + source)
+    return digest.hexdigest()
+
+
+def tokenize_batch(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list[Any]]:
+    """Tokenize texts; those longer than `max_length` tokens are cut by the tokenizer, which keeps its end token."""
+    tokens = tokenizer(texts, verbose=False)["input_ids"]
+    cut = [len(row) > max_length for row in tokens]
+    long = [number for number, is_cut in enumerate(cut) if is_cut]
+    if long:
+        shorter = tokenizer([texts[number] for number in long], truncation=True, max_length=max_length)["input_ids"]
+        for number, row in zip(long, shorter, strict=True):
+            tokens[number] = row
+    return {"input_ids": tokens, "text_cut": cut}
+
+
+def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """`InputError` where `max_length` has no room for a token beside the special ones."""
+    least = len(tokenizer("")["input_ids"]) + 1
+    if max_length < least:
+        raise InputError(f"--max_length is {max_length}; this tokenizer needs at least {least}.")
+
+
+def tokenize_pairs(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    cache_dir: Path,
+    overwrite: bool = False,
+) -> tuple[Dataset, int]:
+    """Add the column input_ids (list of int32), from the cache `tokens-*`, which is built when needed.
+
+    The key holds the tokenizer's whole state, `max_length` and every text.
+
+    Args:
+        dataset: rows with a `text`.
+        tokenizer: of the text tower.
+        max_length: most tokens per text, special tokens included.
+        cache_dir: folder of all caches.
+        overwrite: build the cache again.
+
+    Returns:
+        The dataset with the column, and the number of its texts that were cut.
+
+    Raises:
+        InputError: `max_length` has no room for a token beside the special ones, or the cache cannot be written.
+    """
+    check_max_length(tokenizer, max_length)
+    # All stored rows, also those a `select` left out: then both parts of a split share one cache.
+    stored = Dataset(dataset.data, info=dataset.info.copy()).select_columns(["text"])
+    if not len(stored):
+        return dataset.add_column("input_ids", [], feature=_FEATURES["input_ids"]), 0
+    key = _tokens_key(stored.data.column("text"), tokenizer, max_length)
+
+    def build(folder: Path) -> None:
+        disable_progress_bars()  # those of `datasets`
+        with progress(total=len(stored), description="Tokenizing texts", unit="rows") as shown:
+
+            def tokenize(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+                shown.update(len(batch["text"]))
+                return tokenize_batch(batch["text"], tokenizer, max_length)
+
+            stored.map(
+                tokenize,
+                batched=True,
+                remove_columns=["text"],
+                features=_FEATURES,
+                cache_file_name=str(folder / "part.arrow"),
+                new_fingerprint=key[:32],
+                load_from_cache_file=False,
+            )
+
+    tokens = build_once(Path(cache_dir), "tokens", key, build, overwrite=overwrite, checked=True)
+    joined = join_columns(dataset, tokens)
+    cut = sum(joined.select_columns(["text_cut"]).with_format(None)[:]["text_cut"])
+    return joined.remove_columns(["text_cut"]), cut
+
+
+def _keep_words(text: str, tokenizer: Tokenizer) -> str:
+    """The words of a text that a vocabulary is of use for: over one of 300,000 letters the trainer takes a minute."""
+    words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    return " ".join(word for word, _ in words if len(word) <= _LONGEST_WORD)
+
+
+def _train_vocabulary(texts: list[str], vocab_size: int, *, needs_words: bool, lowercase: bool) -> dict[str, int]:
+    """WordPiece vocabulary that depends on the texts alone; without a word in them it has the special tokens alone.
+
+    The trainer numbers the letters inside of words in the order in which it meets them in a randomly seeded hash table,
+    and breaks ties between merges by these numbers. Given as special tokens, the letters are numbered beforehand.
+
+    Raises:
+        InputError: there is no word to learn from, though it `needs_words`.
+    """
+    tokenizer = _assemble({token: number for number, token in enumerate(_SPECIALS)}, lowercase=lowercase)
+    kept = [_keep_words(text, tokenizer) for text in texts]
+    letters = sorted({letter for text in kept for letter in text if letter != " "})
+    if needs_words and not letters:
+        raise InputError(
+            f"a tokenizer cannot be trained: no text of the training part holds a word (of up to {_LONGEST_WORD} "
+            "letters); check the texts, or read the pictures alone with --fusion image_only."
+        )
+    continued = [f"{_CONTINUED}{letter}" for letter in letters]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=1,
+        show_progress=False,
+        special_tokens=[*_SPECIALS, *letters, *continued],
+        limit_alphabet=len(letters),
+        continuing_subword_prefix=_CONTINUED,
+    )
+    tokenizer.train_from_iterator(kept, trainer)
+    return tokenizer.get_vocab()
+
+
+def _assemble(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
+    """BERT's way, but every mark is kept: it tells words apart in most scripts."""
+    tokenizer = Tokenizer(
+        models.WordPiece(
+            vocab=vocabulary,
+            unk_token="[UNK]",
+            continuing_subword_prefix=_CONTINUED,
+            max_input_chars_per_word=_LONGEST_WORD,
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.BertNormalizer(strip_accents=False, lowercase=lowercase)]
+    )
+    # A sign of a script without blanks is a word of its own, with the marks on it.
+    signs = Regex("[" + "".join(rf"\p{{{script}}}" for script in _UNSPACED) + r"]\p{M}*")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(signs, "isolated"), pre_tokenizers.BertPreTokenizer()]
+    )
+    tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUED)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return tokenizer
+
+
+def train_wordpiece(
+    texts: Iterable[str], *, vocab_size: int, max_length: int, needs_words: bool = True, lowercase: bool = True
+) -> PreTrainedTokenizerFast:
+    """Train a WordPiece tokenizer (Devlin et al. 2019) for a text tower from scratch.
+
+    The same texts give the same tokenizer, byte for byte, in any order.
+
+    Args:
+        texts: of the training part only.
+        vocab_size: most entries; few texts give fewer. All letters of the words are kept, even beyond it.
+        max_length: most tokens per text, stored in the tokenizer.
+        needs_words: False where no text is read, so that special tokens are vocabulary enough.
+        lowercase: make no difference between capitals and small letters.
+
+    Raises:
+        InputError: there is no text with a word in it, though it `needs_words`.
+    """
+    vocabulary = _train_vocabulary(sorted(texts), vocab_size, needs_words=needs_words, lowercase=lowercase)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_assemble(vocabulary, lowercase=lowercase),
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        padding_side="right",
+        model_max_length=max_length,
+    )

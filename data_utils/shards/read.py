@@ -1,0 +1,85 @@
+"""Rows out of one shard, Parquet or WebDataset tar, the pictures still as their files' bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from data_utils.shards import parquet as shard_parquet
+from data_utils.shards import tar as shard_tar
+from data_utils.shards.shard_file import Row, Shard, ShardError, ShardRow, naming
+from data_utils.shards.shard_set import ShardSet
+from data_utils.sources.encodings import decode_text, find_encoding
+from modeling.errors import InputError
+
+_SHOWN = 20  # names of columns or endings
+_FORMATS = {"parquet": shard_parquet, "webdataset": shard_tar}
+_NEEDED = {
+    "parquet": "the columns image (struct of bytes and path, or bytes), text and label (a name or a class number)",
+    "webdataset": "of each row, which is files of one name up to the first dot, a .jpg (or .png, .webp), a .txt, and a "
+    ".cls or a .json with label in it",
+}
+
+
+def iterate_shard(shard: Shard, kind: str, *, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+    """Number of each row from `start` (0 is the shard's first) to before `stop`, and a function that reads it.
+
+    A row that isn't read costs next to nothing. It can be read until the iteration goes on.
+
+    Raises:
+        ShardError: the file can't be read, is damaged, or has other rows than its manifest says.
+    """
+    count = start
+    for number, read in _FORMATS[kind].iterate_rows(shard, start):
+        if stop is not None and number >= stop:
+            return
+        yield number, _guarded(shard, read)
+        count = number + 1
+    if stop is not None and count < stop:
+        raise ShardError(f"{shard.url} ends after {count} rows, of which {shard.rows} were announced; copy it again.")
+
+
+def check_columns(shards: ShardSet, *, labelled: bool) -> None:
+    """Refuse shards that lack a column, by a look at the first rows that there are.
+
+    Raises:
+        InputError: it names what there is and what is needed.
+    """
+    try:
+        looks = ((shard, _FORMATS[shards.kind].find_columns(shard)) for shard in shards.shards)
+        shard, found = next((look for look in looks if look[1]), (shards.shards[0], {}))
+    except ShardError as error:
+        raise InputError(str(error)) from error
+    if not {"image", "text"} <= found.keys() or (labelled and "label" not in found):
+        names = sorted({name for names in found.values() for name in names}) or ["nothing"]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        needed = _NEEDED[shards.kind] + ("" if labelled else " (label may be absent)")
+        raise InputError(f"{shard.url} holds {', '.join(names[:_SHOWN])}{more}; needed are {needed}.")
+
+
+def read_texts(shards: ShardSet, *, limit: int) -> list[str]:
+    """The first `limit` texts in the shards' order; pictures are passed over."""
+    return [
+        decode_text(text, shard.text_encoding)[0] if isinstance(text, bytes) else text
+        for shard, text in islice(_iterate_texts(shards), limit)
+    ]
+
+
+def find_text_encoding(shards: ShardSet, *, limit: int) -> str | None:
+    """The encoding of texts that are bytes, and whose own isn't certain, by the first `limit` texts together."""
+    texts = (text for _, text in islice(_iterate_texts(shards), limit))
+    return find_encoding(text for text in texts if isinstance(text, bytes))
+
+
+def _iterate_texts(shards: ShardSet) -> Iterator[tuple[Shard, str | bytes]]:
+    for shard in shards.shards:
+        for text in _FORMATS[shards.kind].iterate_texts(shard):
+            yield shard, text
+
+
+def _guarded(shard: Shard, read: Callable[[], ShardRow]) -> Callable[[], ShardRow]:
+    def guarded() -> ShardRow:
+        with naming(shard):
+            return read()
+
+    return guarded

@@ -1,0 +1,205 @@
+"""The shards of a data set: which files they are, on disk or behind any URL of fsspec, and how many rows they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from data_utils.console.screen import printable
+from data_utils.shards.manifest import MANIFEST, PARTS, parse_manifest
+from data_utils.shards.parquet import count_rows
+from data_utils.shards.shard_file import Shard, ShardError
+from data_utils.sources.arguments import SHARD_SUFFIXES
+from data_utils.system.bounded import MAX_DOCUMENT
+from modeling.errors import InputError
+
+_GLOB_MARKS = frozenset("*?[")
+_PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
+_FOOTER_THREADS = 16
+_SHOWN = 200  # characters of a library's own words
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The shards of one part of a data set, in the order of their names.
+
+    Attributes:
+        kind: parquet or webdataset.
+        shards: at least one.
+    """
+
+    kind: str
+    shards: tuple[Shard, ...]
+
+    def with_text_encoding(self, encoding: str | None) -> ShardSet:
+        """The same shards, whose texts are read in this encoding where they are bytes and don't tell their own."""
+        return replace(self, shards=tuple(replace(shard, text_encoding=encoding) for shard in self.shards))
+
+    @cached_property
+    def starts(self) -> np.ndarray | None:
+        """The number of the first row of each shard, and of all rows behind them: int64 (shards + 1)."""
+        rows = [shard.rows for shard in self.shards]
+        return None if None in rows else np.cumsum([0, *rows], dtype=np.int64)
+
+    @property
+    def num_rows(self) -> int | None:
+        """Rows of all shards; None where only a full pass would tell."""
+        return None if self.starts is None else int(self.starts[-1])
+
+    @property
+    def label_counts(self) -> Counter[str] | None:
+        """Rows by label; None where nobody counted them."""
+        if any(shard.labels is None for shard in self.shards):
+            return None
+        return sum((Counter(shard.labels) for shard in self.shards), Counter())
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the shards' names, sizes and rows; the same on every machine with the same shards."""
+        content = [self.kind, [[shard.name, shard.size, shard.rows] for shard in self.shards]]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def find_shards(location: str, part: str) -> ShardSet | None:
+    """The shards of a part, without opening more than the manifest or the footers of Parquet files.
+
+    A folder that `data_utils.shard` wrote has shards.json. Elsewhere a file belongs to the part its name begins with
+    (train, validation, test); where no name begins so, all files are for training, and for prediction too. The test
+    part of a glob or a file is all that it names.
+
+    Args:
+        location: a folder, a glob or a file, on disk or as a URL of fsspec.
+        part: train, validation or test.
+
+    Returns:
+        The part's shards; None where there are none.
+
+    Raises:
+        InputError: the location can't be read, or its files are of both formats.
+    """
+    try:
+        files, path = _locate(location)
+        manifest = _read_manifest(files, path)
+        if manifest is not None:
+            if isinstance(files, LocalFileSystem):
+                _check_all_listed(_list_files(files, path), manifest, path)
+            entries = manifest["parts"].get(part, ())
+            shards = [
+                Shard(files, f"{path}/{entry['file']}", entry["bytes"], entry["rows"], entry["labels"])
+                for entry in entries
+            ]
+            return ShardSet(manifest["format"], tuple(shards)) if shards else None
+        found = _list_files(files, path)
+        # A glob or a file says itself what is to be predicted, whatever it is called.
+        chosen = found if part == "test" and not files.isdir(path) else _choose_part(found, part)
+        return _open_foreign(files, chosen, location) if chosen else None
+    except InputError:
+        raise
+    except ShardError as error:
+        raise InputError(str(error)) from error
+    except Exception as error:  # a file system raises what the library behind it does, which need be no OSError
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _SHOWN)
+        raise InputError(
+            f"The shards in {location} can't be read ({reason}); check --data_dir (or --predict), which takes a "
+            "folder, glob or file, on disk or as a URL of fsspec whose package is installed."
+        ) from error
+
+
+def _locate(location: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a location, and the path in it."""
+    local = Path(location).expanduser()
+    if "://" not in location and local.exists():  # its name may look like a URL or a chain of them
+        return LocalFileSystem(), str(local.absolute())
+    return url_to_fs(location if "://" in location else str(local))
+
+
+def _read_manifest(files: AbstractFileSystem, path: str) -> dict[str, Any] | None:
+    name = f"{path}/{MANIFEST}"
+    may_be_files = _GLOB_MARKS & set(path) or path.endswith(tuple(SHARD_SUFFIXES.values()))
+    if (may_be_files and not files.isdir(path)) or not files.isfile(name):
+        return None
+    with files.open(name, "rb") as file:
+        source = file.read(MAX_DOCUMENT + 1)
+    if len(source) > MAX_DOCUMENT:
+        raise InputError(f"{name} has more than {MAX_DOCUMENT:,} bytes, as no manifest of shards has; write them anew.")
+    manifest = parse_manifest(source, name)
+    if not manifest["complete"]:
+        raise InputError(
+            f"{name} says that the shards aren't finished; run the same `python -m data_utils.shard` again."
+        )
+    return manifest
+
+
+def _check_all_listed(found: Iterable[str], manifest: Mapping[str, Any], path: str) -> None:
+    """Refuse shards beside a manifest that doesn't list them: nobody would read them."""
+    listed = {f"{path}/{entry['file']}" for entries in manifest["parts"].values() for entry in entries}
+    if others := sorted(set(found) - listed):
+        raise InputError(
+            f"{others[0]} is not listed in {path}/{MANIFEST}, so its rows would not be read; take it out, or name the "
+            "shards with a glob, which reads them without that list."
+        )
+
+
+def _list_files(files: AbstractFileSystem, path: str) -> dict[str, int | None]:
+    """Path and bytes of every file that a shard may be, sorted."""
+    if files.isdir(path):  # before globbing, since a folder's own name may hold marks of a glob
+        found = {info["name"]: info for info in files.ls(path, detail=True)}
+    elif _GLOB_MARKS & set(path):
+        found = files.glob(path, detail=True)
+    else:
+        found = {path: files.info(path)}
+    ends = tuple(SHARD_SUFFIXES.values())
+    packed = next((name for name in sorted(found) if name.endswith(_PACKED)), None)
+    if packed is not None and not any(name.endswith(ends) for name in found):
+        raise InputError(
+            f"{files.unstrip_protocol(packed)} is compressed; unpack it to a .tar (gunzip, unzstd, xz -d)."
+        )
+    return {
+        name: _file_size(files, name, info)
+        for name, info in sorted(found.items())
+        # Names with a dot before are litter, as what macOS lays beside each file on a foreign disk.
+        if name.endswith(ends) and info["type"] != "directory" and not PurePosixPath(name).name.startswith(".")
+    }
+
+
+def _file_size(files: AbstractFileSystem, name: str, info: Mapping[str, Any]) -> int | None:
+    """Bytes of a file; of a link, of what it points to, which a folder's listing does not say."""
+    info = info if info["type"] == "file" else files.info(name)
+    if info["type"] != "file":
+        raise InputError(f"{files.unstrip_protocol(name)} is no file that may be read; take it out, or put it right.")
+    return info["size"]
+
+
+def _choose_part(found: Mapping[str, int | None], part: str) -> dict[str, int | None]:
+    def belongs_to(name: str, part: str) -> bool:
+        return PurePosixPath(name).name.startswith(part)
+
+    named = {name: size for name, size in found.items() if belongs_to(name, part)}
+    if named or part == "validation" or any(belongs_to(name, other) for name in found for other in PARTS):
+        return named
+    return dict(found)
+
+
+def _open_foreign(files: AbstractFileSystem, found: Mapping[str, int | None], location: str) -> ShardSet:
+    kinds = {kind for kind, end in SHARD_SUFFIXES.items() if any(name.endswith(end) for name in found)}
+    if len(kinds) > 1:
+        raise InputError(f"{location} holds .parquet and .tar files; name those of one format with a glob.")
+    kind = kinds.pop()
+    shards = [Shard(files, name, size) for name, size in found.items()]
+    if kind == "parquet":
+        with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
+            rows = list(threads.map(count_rows, shards))
+        shards = [replace(shard, rows=count) for shard, count in zip(shards, rows, strict=True)]
+    return ShardSet(kind, tuple(shards))

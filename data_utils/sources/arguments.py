@@ -1,0 +1,236 @@
+"""Where the data lie and how they are prepared: the `data` group of the command line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from data_utils.sources.encodings import check_encoding
+from data_utils.sources.text import CLEANING_MODES
+from data_utils.system.home import count_cores
+from modeling.errors import InputError, check_choice
+
+logger = logging.getLogger(__name__)
+DEFAULT_DIRS = ("data/project5", "data")
+BAD_PAIR_MODES = ("mask", "drop", "error")
+RESIZE_MODES = ("shortest", "squash")
+# Flags that a stream has no use for, and what to do instead.
+UNSTREAMED = {
+    "max_train_samples": "take --max_steps for a quick trial",
+    "split_file": "pass it to python -m data_utils.shard, which splits",
+    "allow_leaky_split": "pass it to python -m data_utils.shard, which splits",
+    "train_file": "name the shards by --data_dir, which takes a glob",
+}
+# Most pixels that are decoded; a JPEG of more is decoded at 1/2, 1/4 or 1/8 instead.
+MAX_PIXELS = 100_000_000
+# What shards are written and read as, and how their names end.
+SHARD_SUFFIXES = {"parquet": ".parquet", "webdataset": ".tar"}
+DEFAULT_LABELS = ("negative", "neutral", "positive")
+
+
+def _check_positive(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise InputError(f"--{name} is {value!r}; it takes a whole number of at least 1, or is left out.")
+
+
+@dataclass
+class DataArguments:
+    """Data options. Checked when built; raises `InputError` with what is allowed."""
+
+    group: ClassVar[str] = "data"
+
+    data_dir: str = field(
+        default=None,  # type: ignore[assignment]  # a missing value is found in __post_init__
+        metadata={
+            "help": "Folder that holds the list file and data/{guid}.txt with data/{guid}.jpg; with --streaming a "
+            f"folder, glob or URL of shards. Default: {' or '.join(DEFAULT_DIRS)}, where the data lie there."
+        },
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read train-*.parquet or .tar (and validation-*) from --data_dir while training, as "
+            "`python -m data_utils.shard` writes them: nothing is prepared, and memory stays as it is."
+        },
+    )
+    shuffle_buffer_size: int = field(
+        default=1000, metadata={"help": "With --streaming, rows in each worker from which the next one is drawn."}
+    )
+    train_file: str = field(
+        default="train.txt",
+        metadata={"help": "List of labelled pairs (lines of guid,tag): a name inside --data_dir, or a path."},
+    )
+    labels: list[str] = field(
+        default_factory=lambda: list(DEFAULT_LABELS),
+        metadata={"help": "Allowed labels, at least two; their order gives the class numbers."},
+    )
+    val_ratio: float = field(
+        default=0.1,
+        metadata={"help": "Share of the pairs kept for validation, in [0, 1); 0 trains on all of them."},
+    )
+    split_file: str | None = field(
+        default=None, metadata={"help": "A split.json of an earlier run, to reuse its training and validation parts."}
+    )
+    allow_leaky_split: bool = field(
+        default=False,
+        metadata={"help": "Accept a --split_file in which equal texts, pictures or copies stand in both parts."},
+    )
+    text_cleaning: str = field(
+        default="report",
+        metadata={
+            "help": "report: URLs and @names removed; tweet: URL becomes http, @name becomes @user; none: text as is."
+        },
+    )
+    text_encoding: str | None = field(
+        default=None,
+        metadata={
+            "help": "Encoding of texts that are not UTF-8, like cp1252 or gb18030. Default: the one in which all of "
+            "them together make the most sense."
+        },
+    )
+    on_bad_pair: str = field(
+        default="mask",
+        metadata={
+            "help": "What to do with a pair whose text or picture is missing or unreadable: mask keeps it with the "
+            "other one, drop leaves it out, error stops."
+        },
+    )
+    allow_data_loss: bool = field(
+        default=False,
+        metadata={
+            "help": "Train although over a tenth of the rows is lost for one reason, or over half of them lack a text "
+            "or a picture that the fusion head reads."
+        },
+    )
+    image_resize_mode: str | None = field(
+        default=None,
+        metadata={
+            "help": "shortest: shortest side resized, then centre crop; squash: straight to the square. "
+            "Default: clip squash, baseline and vilbert shortest."
+        },
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Side of the square picture in pixels. Default: the picture tower's own."}
+    )
+    max_image_pixels: int = field(
+        default=MAX_PIXELS,
+        metadata={
+            "help": "A picture of more pixels is taken as unreadable; JPEGs are decoded at 1/2, 1/4 or 1/8 instead."
+        },
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest text in tokens; longer ones are cut. Default: by text tower."}
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on N random pairs of the training part only (for a quick trial)."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate N random pairs of the validation part only (for a quick trial)."}
+    )
+    cache_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder for prepared data. Default: multimodal-sentiment in $XDG_CACHE_HOME or ~/.cache."},
+    )
+    overwrite_cache: bool = field(default=False, metadata={"help": "Prepare the data again even if they are cached."})
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that decode pictures and read texts. Default: all cores."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.data_dir is None:
+            self.data_dir = self._find_dir()
+            logger.info("Taking the data in %s; --data_dir names others.", self.data_dir)
+        if not self.data_dir or not isinstance(self.data_dir, str):
+            raise InputError(f"Got --data_dir {self.data_dir!r}; it takes a folder, for example data/project5.")
+        self._check_labels()
+        ratio = self.val_ratio
+        if not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or not 0 <= ratio < 1:
+            raise InputError(f"--val_ratio is {ratio!r}; it takes a number from 0 (train on all) to below 1, like 0.1.")
+        check_choice("--text_cleaning", self.text_cleaning, CLEANING_MODES)
+        check_choice("--on_bad_pair", self.on_bad_pair, BAD_PAIR_MODES)
+        if self.text_encoding is not None:
+            check_encoding(self.text_encoding)
+        if self.image_resize_mode is not None:
+            check_choice("--image_resize_mode", self.image_resize_mode, RESIZE_MODES)
+        for name in (
+            "image_size",
+            "max_image_pixels",
+            "max_length",
+            "max_train_samples",
+            "max_eval_samples",
+            "preprocessing_num_workers",
+            "shuffle_buffer_size",
+        ):
+            _check_positive(name, getattr(self, name))
+
+    def _find_dir(self) -> str:
+        """The first of `DEFAULT_DIRS` that holds a list, or shards for a stream."""
+        for folder in DEFAULT_DIRS:
+            wanted = Path(folder).glob("train-*") if self.streaming else [Path(folder, self.train_file)]
+            if Path(folder).is_dir() and any(path.exists() for path in wanted):
+                return folder
+        raise InputError(
+            f"--data_dir is missing, and neither {' nor '.join(DEFAULT_DIRS)} in {Path.cwd()} holds "
+            f"{'shards (train-*)' if self.streaming else self.train_file}: put the list there and the pairs as "
+            "data/{guid}.txt and data/{guid}.jpg beside it, or name their folder, like --data_dir data/project5; or "
+            "try a sample: python -m data_utils.sample --output_dir data/sample, then --data_dir data/sample."
+        )
+
+    def refuse_unused(self) -> None:
+        """`InputError` for a flag of a command line that would have no effect beside the others."""
+        if not self.streaming:
+            if self.shuffle_buffer_size != type(self).shuffle_buffer_size:
+                raise InputError("Got --shuffle_buffer_size, which belongs to --streaming; leave it out.")
+            return
+        for name, remedy in UNSTREAMED.items():
+            if getattr(self, name) != getattr(type(self), name):
+                raise InputError(f"Got --{name} with --streaming; {remedy}.")
+        if self.val_ratio not in (0, type(self).val_ratio):
+            raise InputError(
+                f"Got --val_ratio {self.val_ratio} with --streaming, where the shards hold the split: leave it out for "
+                "the validation shards, or take 0 for none."
+            )
+
+    def _check_labels(self) -> None:
+        labels = self.labels
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise InputError(
+                f"--labels is {labels!r}; it takes a list of words, for example --labels negative neutral positive "
+                "(in a YAML file put words like yes, no or 1 in quotes)."
+            )
+        self.labels = labels = [unicodedata.normalize("NFC", label) for label in labels]
+        if len(labels) < 2 or len(set(labels)) != len(labels):
+            raise InputError(f"--labels is {' '.join(labels)!r}; it takes at least two labels, each of them once.")
+        for label in labels:
+            if label.strip() != label or label.casefold() in ("", "null") or "," in label:
+                raise InputError(
+                    f"--labels holds {label!r}; a label must not be empty, 'null' (which means unlabelled), hold a "
+                    "comma, or begin or end with a space."
+                )
+
+    def resolved_dir(self) -> str:
+        """`data_dir` as it can be found from any working folder; a URL stays as it is."""
+        return self.data_dir if "://" in self.data_dir else str(Path(self.data_dir).resolve())
+
+    def list_path(self) -> Path:
+        """The training list: `train_file` inside `data_dir`, else `train_file` as a path of its own."""
+        inside = Path(self.data_dir, self.train_file)
+        outside = Path(self.train_file)
+        # Path.exists raises where a name is too long.
+        return outside if not os.path.exists(inside) and os.path.exists(outside) else inside
+
+    def cache_path(self) -> Path:
+        """The folder for prepared data, with the default filled in."""
+        if self.cache_dir:
+            return Path(self.cache_dir).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "multimodal-sentiment")
+
+    def num_workers(self) -> int:
+        """Number of processes for preparing data: as asked for, else every core this process may use."""
+        if self.preprocessing_num_workers:
+            return self.preprocessing_num_workers
+        return count_cores()

@@ -1,0 +1,125 @@
+"""The ledger: every row that was not taken as it stood, why, and what was done about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from data_utils.system.files import write_csv
+
+ENCODINGS_FILE = "encodings.csv"
+DECODED_COLUMNS = ("guid", "encoding", "text")
+_SHOWN, _LEAD = 60, 20  # characters of a text, and how many come before the one that tells
+COLUMNS = ("row", "guid", "reason", "action", "detail")
+
+# Reasons
+MISSING_TEXT = "missing_text"
+EMPTY_TEXT = "empty_text"
+UNREADABLE_TEXT = "unreadable_text"
+MISSING_IMAGE = "missing_image"
+UNREADABLE_IMAGE = "unreadable_image"
+INVALID_GUID = "invalid_guid"
+DUPLICATE_GUID = "duplicate_guid"
+UNKNOWN_LABEL = "unknown_label"
+NO_LABEL = "no_label"
+MALFORMED_ROW = "malformed_row"
+
+# Actions
+MASKED = "masked"
+DROPPED = "dropped"
+MASKED_NOT_DROPPED = "masked (a prediction drops no row)"
+BOTH_MASKED = "both masked"
+UNLABELLED = "taken as unlabelled"
+REPEATED = "repeated"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the ledger; `row` is the line number in the list file, from 1."""
+
+    row: int
+    guid: str
+    reason: str
+    action: str
+    detail: str = ""
+
+
+class Ledger:
+    """Collects entries (one per fault of a row) and notes (plain counts that are no fault).
+
+    Attributes:
+        notes: for the screen.
+        labels: rows by the label they carry, allowed or not.
+        decoded: guid, encoding and beginning of each text that isn't UTF-8.
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self.notes: list[str] = []
+        self.labels: Counter[str] = Counter()
+        self.decoded: list[tuple[str, str, str]] = []
+
+    def add(self, row: int, guid: str, *, reason: str, action: str, detail: str = "") -> None:
+        """Record one fault of one row."""
+        self._entries.append(Entry(row, guid, reason, action, detail))
+
+    def note(self, text: str) -> None:
+        """Record a count that is no fault, for the screen."""
+        self.notes.append(text)
+
+    def add_decoded(self, guid: str, encoding: str, text: str) -> None:
+        """Record that a text is not UTF-8."""
+        self.decoded.append((guid, encoding, _shorten(text)))
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All entries in the order of the list file's rows."""
+        return sorted(self._entries, key=lambda entry: entry.row)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """Number of entries by (reason, action)."""
+        return Counter((entry.reason, entry.action) for entry in self._entries)
+
+    def summary(self) -> str:
+        """Counts and notes for the screen, one per line; empty when there is nothing to say."""
+        lines = [f"{reason}: {count} {action}" for (reason, action), count in sorted(self.counts().items())]
+        examples = {encoding: (guid, text) for guid, encoding, text in reversed(self.decoded)}
+        for encoding, count in Counter(encoding for _, encoding, _ in self.decoded).most_common():
+            guid, text = examples[encoding]
+            lines.append(
+                f"{count} texts are not UTF-8 and were decoded as {encoding} ({ENCODINGS_FILE}), like {guid}: {text}"
+            )
+        return "\n".join([*lines, *self.notes])
+
+    def write_csv(self, path: Path) -> None:
+        """Write `quarantine.csv`: a header, then one line per entry.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        write_csv(Path(path), [COLUMNS, *(astuple(entry) for entry in self.entries)])
+
+    def write_encodings(self, path: Path) -> None:
+        """Write `encodings.csv`: a header, then a line per text that isn't UTF-8; no file where there is none.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        if self.decoded:
+            write_csv(Path(path), [DECODED_COLUMNS, *self.decoded])
+
+
+def _shorten(text: str) -> str:
+    """The beginning of a text; of one whose first character beyond ASCII comes later, the piece around that."""
+    odd = next((place for place, character in enumerate(text) if character > "\x7f"), 0)
+    start = odd - _LEAD if odd >= _SHOWN else 0
+    more = len(text) > start + _SHOWN
+    return f"{'...' if start else ''}{text[start : start + _SHOWN]}{'...' if more else ''}"

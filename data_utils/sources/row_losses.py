@@ -1,0 +1,169 @@
+"""Large losses: where much of the data is lost for one reason, training stops and says what would mend it."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from data_utils.console.screen import printable
+from data_utils.sources import ledger as faults
+from data_utils.sources.ledger import Entry
+from modeling.errors import InputError
+
+logger = logging.getLogger(__name__)
+# Shares of the rows: lost for one reason, and without a text or a picture that the head reads.
+MAX_LOST, MAX_ABSENT = 0.1, 0.5
+# Characters of a label, of a fault and of the flag that names all labels, in one sentence; and labels that are listed.
+_SHOWN, _SHOWN_DETAIL, _LONGEST_FLAG, _SHOWN_LABELS = 30, 200, 800, 20
+_REMEDIES = {
+    faults.NO_LABEL: "Label them, or keep them in a list for --predict.",
+    faults.MALFORMED_ROW: "Write lines of guid,tag.",
+    faults.INVALID_GUID: "Write guids as the files are called, without folder and ending.",
+    faults.DUPLICATE_GUID: "Write each guid once.",
+}
+_OTHER_HEADS = {"text": "image_only", "picture": "text_only"}
+
+
+class Hint(NamedTuple):
+    """What may explain a fault; `is_other_name`: the list writes the guid in another way than the file."""
+
+    text: str
+    is_other_name: bool = False
+
+
+class Fault(NamedTuple):
+    """What is wrong with a text or a picture."""
+
+    reason: str
+    detail: str
+    hint: Hint | None = None
+
+    def __str__(self) -> str:
+        return self.detail if self.hint is None else f"{self.detail}; {self.hint.text}"
+
+
+@dataclass(frozen=True)
+class LossRule:
+    """Judges losses of one kind of data.
+
+    Attributes:
+        source: what the rows come from, for messages.
+        needs: of "text" and "picture" those that the head reads.
+        stops: whether large losses end the program (`InputError`), or are told as a warning.
+    """
+
+    source: str
+    needs: Collection[str]
+    stops: bool
+
+    def check_rows(
+        self, entries: Sequence[Entry], num_rows: int, *, found: Counter[str], labels: Sequence[str]
+    ) -> None:
+        """Rows that a list, or a part of shards, loses before a file is looked at.
+
+        Args:
+            entries: their faults; those of texts and pictures, and repeated rows of a prediction, don't count.
+            num_rows: all there are.
+            found: rows by the label they carry.
+            labels: the allowed ones.
+
+        Raises:
+            InputError: over a tenth of the rows is lost for one reason.
+        """
+        counts = Counter(entry.reason for entry in entries if entry.action != faults.REPEATED)
+        self.check_labels(counts[faults.UNKNOWN_LABEL], num_rows, found=found, labels=labels)
+        for reason, remedy in _REMEDIES.items():
+            if _is_large(counts[reason], num_rows):
+                first = next(entry for entry in entries if entry.reason == reason)
+                self._tell(
+                    f"{counts[reason]} of {num_rows} rows of {self.source} can't be used ({reason}); row {first.row}, "
+                    f"{printable(repr(first.guid), _SHOWN)}: {printable(first.detail, _SHOWN_DETAIL)}. {remedy}"
+                )
+
+    def check_labels(self, num_lost: int, num_rows: int, *, found: Counter[str], labels: Sequence[str]) -> None:
+        """As `check_rows` for labels alone, of which `num_lost` rows carry others than those that are allowed."""
+        if _is_large(num_lost, num_rows):
+            self._tell(
+                f"{num_lost} of {num_rows} rows of {self.source} carry a label that was not asked for. "
+                f"{describe_labels(found, labels, with_flag=self.stops)}"
+            )
+
+    def check_files(
+        self, guids: Sequence[str], texts: Sequence[Fault | None], pictures: Sequence[Fault | None]
+    ) -> None:
+        """Texts and pictures that aren't there.
+
+        Args:
+            guids: of the N rows, for messages.
+            texts, pictures: what is wrong with those of each row.
+
+        Raises:
+            InputError: over a tenth of the rows has neither, or over half lack one that the head reads.
+        """
+        both = [row for row in range(len(guids)) if texts[row] and pictures[row]]
+        if _is_large(len(both), len(guids)):
+            self._tell(
+                f"{len(both)} of {len(guids)} rows have neither a text nor a picture that can be used "
+                f"{_describe(guids, both, texts, pictures)} Check --data_dir and the guids."
+            )
+            return
+        for modality, found in (("text", texts), ("picture", pictures)):
+            rows = [row for row in range(len(guids)) if found[row]]
+            if modality in self.needs and len(rows) > MAX_ABSENT * len(guids):
+                self._tell(
+                    f"{len(rows)} of {len(guids)} rows have no {modality} that can be used "
+                    f"{_describe(guids, rows, found)} Mend that, or take --fusion {_OTHER_HEADS[modality]}."
+                )
+
+    def _tell(self, message: str) -> None:
+        if self.stops:
+            raise InputError(f"{message} To train all the same on what there is: --allow_data_loss.")
+        logger.warning("%s", message)
+
+
+def _is_large(num_lost: int, num_rows: int) -> bool:
+    """Whether so many rows are a large loss; one row alone never is, however few there are."""
+    return num_lost > max(MAX_LOST * num_rows, 1)
+
+
+def describe_labels(found: Counter[str], labels: Sequence[str], *, with_flag: bool = True) -> str:
+    """The labels that there are, with their rows, and the very flag that asks training for them.
+
+    Args:
+        found: rows by label.
+        labels: the allowed ones, whose order the flag keeps.
+        with_flag: say the flag.
+    """
+    shown = ", ".join(
+        f"{printable(repr(label), _SHOWN)} ({count})" for label, count in found.most_common(_SHOWN_LABELS)
+    )
+    more = f" and {len(found) - _SHOWN_LABELS} others" if len(found) > _SHOWN_LABELS else ""
+    text = f"Labels found, with their rows: {shown}{more}; allowed: {', '.join(labels)}."
+    if not with_flag:
+        return text
+    places = {label.casefold(): place for place, label in enumerate(labels)}
+    ordered = sorted(found, key=lambda label: (places.get(label.casefold(), len(places)), label))
+    flag = shlex.join(ordered)
+    if len(found) == 1 or len(flag) > _LONGEST_FLAG or any("," in label or label.startswith("--") for label in found):
+        return f"{text} If these are classes, name them with --labels."
+    return f"{text} To ask for all of them: `--labels {flag}`."
+
+
+def _describe(guids: Sequence[str], rows: Sequence[int], *found: Sequence[Fault | None]) -> str:
+    """Counts of the rows' faults by reason, and one of them, rather one that a file of another name may explain."""
+    told = [(guids[row], each[row]) for row in rows for each in found]
+    counts = Counter(fault.reason for _, fault in told)
+    most = counts.most_common(1)[0][0]
+    guid, fault = next((each for each in told if each[1].hint), next(each for each in told if each[1].reason == most))
+    remedy = ""
+    if fault.hint and fault.hint.is_other_name:
+        remedy = (
+            " Write the guids as the files are called: spreadsheets drop leading zeros and round long numbers, unless "
+            "the column is kept as text."
+        )
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    return f"({why}); {printable(repr(guid), _SHOWN)}: {printable(str(fault), _SHOWN_DETAIL)}.{remedy}"

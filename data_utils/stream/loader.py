@@ -1,0 +1,160 @@
+"""Batches out of shards without a full pass, an index or a cache: memory stays as it is however many rows there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from data_utils.prepare.collator import PairCollator
+from data_utils.shards.read import iterate_shard
+from data_utils.shards.shard_file import ShardError
+from data_utils.shards.shard_set import ShardSet
+from data_utils.stream.order import Piece, ShuffleOrder, StreamSettings, count_batches, endless_pieces, plan_lane
+from data_utils.stream.rows import NumberedRow, RowPreparer
+
+# Beside the tensors of a batch: what was wrong with its rows, and the error that ended the stream.
+FAULTS, ERROR = "faults", "error"
+
+
+class PairStream(IterableDataset):
+    """The batches of one rank, epoch by epoch.
+
+    Where the rows of the shards are counted (shards.json, or the footers of Parquet files), an epoch of N rows has
+    ceil(N / (world_size * batch_size)) batches on every rank; each row is in one batch of one rank, none is left out. A
+    rank that has one row less than others ends with a smaller batch, or with one that counts nothing, so all ranks do
+    the same updates. With `drop_last` an epoch has floor(floor(N / world_size) / batch_size) full batches per rank, and
+    the rows that remain are left out of it. Where rows aren't counted, the stream is one epoch of `num_batches` full
+    batches, in which each worker goes round and round its own rows, and no row is read by two workers.
+
+    The order depends on seed, epoch, rank, worker, their numbers and the buffer's size, and on nothing else.
+
+    Args:
+        shards: to read.
+        settings: who reads what when.
+        prepare: rows -> what the collator takes.
+        collator: rows -> batch.
+    """
+
+    def __init__(
+        self, shards: ShardSet, settings: StreamSettings, *, prepare: RowPreparer, collator: PairCollator
+    ) -> None:
+        super().__init__()
+        self.shards = shards
+        self.settings = settings
+        self._prepare = prepare
+        self._collator = collator
+        self._epoch = 0
+        self._skipped = 0
+
+    @property
+    def num_rows(self) -> int | None:
+        """Rows of all ranks in an epoch; None where they aren't counted."""
+        return self.shards.num_rows
+
+    def __len__(self) -> int:
+        """Rows that all ranks together are given in an epoch."""
+        given = self.num_batches * self.settings.batch_size * self.settings.world_size
+        return given if self.num_rows is None else min(given, self.num_rows)
+
+    @property
+    def refuses_faults(self) -> bool:
+        """Whether a row with a fault ends the run (--on_bad_pair error)."""
+        return self._prepare.on_bad_pair == "error"
+
+    @property
+    def num_batches(self) -> int:
+        """Batches per rank and epoch."""
+        counted = self.num_rows is not None
+        return count_batches(self.num_rows, self.settings) if counted else self.settings.num_batches
+
+    def start_epoch(self, epoch: int, *, skipped: int = 0) -> None:
+        """Choose the epoch that the next iteration gives; its first `skipped` batches come empty, with nothing read."""
+        self._epoch, self._skipped = epoch, skipped
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
+        own = range(worker, self.num_batches, num_workers)
+        begin = len(range(worker, self._skipped, num_workers))
+        for _ in own[:begin]:
+            yield {}
+        try:
+            rows = self._draw(worker, num_workers, skipped=begin * self.settings.batch_size)
+            for _ in own[begin:]:
+                yield self._collate(list(islice(rows, self.settings.batch_size)))
+        except ShardError as error:  # a worker's exception would come out with its whole traceback as the message
+            yield {ERROR: str(error)}
+
+    def _collate(self, numbered: list[NumberedRow]) -> dict[str, Any]:
+        rows, entries = self._prepare(numbered) if numbered else (self._prepare.fill(), [])
+        return self._collator(rows) | {FAULTS: entries}
+
+    def _draw(self, worker: int, num_workers: int, *, skipped: int) -> Iterator[NumberedRow]:
+        """The rows of a worker in the order of its shuffle buffer, without the first `skipped`.
+
+        Of what lies before a resumed place only the rows are read that waited in the buffer then.
+        """
+        name = f"{self.settings.seed} {self._epoch} {self.settings.rank} {worker} {num_workers}"
+        passes, num_rows = self._plan(worker, num_workers)
+        order = ShuffleOrder(num_rows, buffer_size=self.settings.buffer_size, seed=name)
+        for _ in range(skipped):
+            order.draw()
+        waiting, first_new = frozenset(order.waiting), order.next
+
+        def is_wanted(position: int) -> bool:
+            return position >= first_new or position in waiting
+
+        source = self._read(passes, is_wanted, min(waiting, default=first_new))
+        held: dict[int, NumberedRow] = {}
+        while (position := order.draw()) is not None:
+            while position not in held:
+                found, row = next(source)
+                held[found] = row
+            yield held.pop(position)
+
+    def _plan(self, worker: int, num_workers: int) -> tuple[Iterator[list[Piece]], int | None]:
+        if self.num_rows is not None:
+            lane = plan_lane(self.shards, self.settings, epoch=self._epoch, worker=worker, num_workers=num_workers)
+            return iter([list(lane.pieces)]), lane.num_rows
+        lane, num_lanes = self.settings.rank * num_workers + worker, self.settings.world_size * num_workers
+        return endless_pieces(len(self.shards.shards), self.settings, lane=lane, num_lanes=num_lanes), None
+
+    def _read(
+        self, passes: Iterator[list[Piece]], is_wanted: Callable[[int], bool], first: int
+    ) -> Iterator[tuple[int, NumberedRow]]:
+        """Position and content of the wanted rows, none of which lies before position `first`."""
+        starts = self.shards.starts
+        position = 0
+        for turn, pieces in enumerate(passes):
+            before = position
+            for piece in pieces:
+                shard = self.shards.shards[piece.shard]
+                if piece.stop is not None and position + piece.stop - piece.start <= first:
+                    position += piece.stop - piece.start
+                    continue
+                base = piece.shard << 32 if starts is None else int(starts[piece.shard])
+                for row, read in iterate_shard(shard, self.shards.kind, start=piece.start, stop=piece.stop):
+                    if row % piece.stride == piece.turn:
+                        if is_wanted(position):
+                            yield position, NumberedRow(base + row, shard.name, read(), turn)
+                        position += 1
+            if position == before:
+                raise ShardError("A worker has no row to read; use fewer --dataloader_num_workers, or processes.")
+
+
+class StreamLoader(DataLoader):
+    """A loader over a stream, which is sharded by itself and gives whole batches; accelerate must not prepare it."""
+
+    def __init__(self, stream: PairStream, **options: Any) -> None:
+        super().__init__(stream, batch_size=None, collate_fn=_keep, **options)
+
+    def __len__(self) -> int:
+        return self.dataset.num_batches
+
+
+def _keep(batch: dict[str, Any]) -> dict[str, Any]:
+    """For torch's conversion of what comes without batching, which would copy the tensors."""
+    return batch

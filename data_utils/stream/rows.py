@@ -1,0 +1,155 @@
+"""Rows of shards to rows for the collator: texts cleaned and tokenised, pictures decoded, faults noted."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from data_utils.prepare.pairs import NO_LABEL_ID, choose_action
+from data_utils.prepare.tokens import tokenize_batch
+from data_utils.shards.shard_file import ShardRow
+from data_utils.sources import ledger as faults
+from data_utils.sources.arguments import MAX_PIXELS
+from data_utils.sources.file_kinds import find_pointer
+from data_utils.sources.ledger import Entry
+from data_utils.sources.pictures import PictureError, PictureSettings, decode_picture
+from data_utils.sources.records import find_label
+from data_utils.sources.text import clean_text
+
+Fault = tuple[str, str]
+_LOOKED_AT = 100  # letters of a text, which may be a pointer to it
+_PASS_STRIDE = 998_244_353
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?")
+_MOST_DIGITS = 10  # of a class number; Python refuses to make thousands of them a number
+
+
+@dataclass(frozen=True)
+class NumberedRow:
+    """A row of a shard.
+
+    Attributes:
+        place: its number in the whole part, by which the ledger knows it.
+        shard: the shard's name, for messages.
+        row: what the shard holds.
+        turn: passes over an endless stream before this one.
+    """
+
+    place: int
+    shard: str
+    row: ShardRow
+    turn: int = 0
+
+    @property
+    def row_index(self) -> int:
+        """The place, and another number in each pass, as an endless stream is one epoch to what draws by both."""
+        return self.place + self.turn * _PASS_STRIDE
+
+
+@dataclass(frozen=True)
+class RowPreparer:
+    """Does in a worker, for a batch, what `load_pairs` and `tokenize_pairs` do for a whole list.
+
+    A row that training cannot use (`--on_bad_pair drop`, both modalities faulty, no label) keeps its place in the batch
+    with both modalities absent and without a label: it has no part in the loss, and every batch has the planned size.
+
+    Attributes:
+        tokenizer, max_length: of the text tower.
+        picture: size and resizing of the picture tower.
+        labels: names of the C classes.
+        text_cleaning, on_bad_pair, max_image_pixels: as the flags say.
+        for_prediction: rows need no label, and none is left out.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    picture: PictureSettings
+    labels: Sequence[str]
+    text_cleaning: str
+    on_bad_pair: str
+    max_image_pixels: int = MAX_PIXELS
+    for_prediction: bool = False
+
+    def __call__(self, rows: Sequence[NumberedRow]) -> tuple[list[dict[str, Any]], list[Entry]]:
+        """Rows with guid, text (cleaned), text_present, image (uint8 bytes of (3, H, W) or None), image_present, label,
+        row_index and input_ids; and what was wrong with them."""
+        entries: list[Entry] = []
+        prepared = [self._prepare(row, entries) for row in rows]
+        tokens = tokenize_batch([row["text"] for row in prepared], self.tokenizer, self.max_length)["input_ids"]
+        for row, input_ids in zip(prepared, tokens, strict=True):
+            row["input_ids"] = input_ids
+        return prepared, entries
+
+    def fill(self) -> list[dict[str, Any]]:
+        """One row that counts nothing, for a rank whose rows end a batch before the others' do."""
+        input_ids = tokenize_batch([""], self.tokenizer, self.max_length)["input_ids"][0]
+        return [{**_absent(NumberedRow(0, "", ShardRow("", None, None, None))), "input_ids": input_ids}]
+
+    def _prepare(self, numbered: NumberedRow, entries: list[Entry]) -> dict[str, Any]:
+        row, found = numbered.row, _absent(numbered)
+
+        def note(fault: Fault, action: str) -> None:
+            entries.append(Entry(numbered.place + 1, row.guid, fault[0], action, f"{numbered.shard}: {fault[1]}"))
+
+        label, fault = read_label(row.label, self.labels)
+        if fault and not (self.for_prediction and fault[0] == faults.NO_LABEL):
+            note(fault, faults.UNLABELLED if self.for_prediction else faults.DROPPED)
+        text, text_fault = self._read_text(row.text)
+        image, image_fault = self._read_image(row.image)
+        both = bool(text_fault and image_fault)
+        action = choose_action(both=both, on_bad_pair=self.on_bad_pair, for_prediction=self.for_prediction)
+        for each in (text_fault, image_fault):
+            if each:
+                note(each, action)
+        if not self.for_prediction and (fault or ((text_fault or image_fault) and action == faults.DROPPED)):
+            return found
+        present = {"text_present": text_fault is None, "image_present": image_fault is None}
+        return found | present | {"text": text, "image": image, "label": label}
+
+    def _read_text(self, raw: str | None) -> tuple[str, Fault | None]:
+        if raw is None:
+            return "", (faults.MISSING_TEXT, "the row has no text")
+        if pointer := find_pointer(raw[:_LOOKED_AT].encode("utf-8", "surrogatepass")):
+            return "", (faults.UNREADABLE_TEXT, pointer)
+        text = clean_text(raw, self.text_cleaning)
+        if text:
+            return text, None
+        blank = not clean_text(raw, "none")
+        detail = "the text is blank" if blank else "the text holds nothing but URLs and @names"
+        return "", (faults.EMPTY_TEXT, detail)
+
+    def _read_image(self, source: bytes | None) -> tuple[bytes | None, Fault | None]:
+        if source is None:
+            return None, (faults.MISSING_IMAGE, "the row has no picture's bytes")
+        try:
+            return decode_picture(source, self.picture, self.max_image_pixels).tobytes(), None
+        except PictureError as error:
+            return None, (faults.UNREADABLE_IMAGE, str(error))
+
+
+def _absent(row: NumberedRow) -> dict[str, Any]:
+    nothing = {"text": "", "text_present": False, "image": None, "image_present": False, "label": NO_LABEL_ID}
+    return {"guid": row.row.guid, "row_index": row.row_index, **nothing}
+
+
+def read_label(label: str | float | None, labels: Sequence[str]) -> tuple[int, Fault | None]:
+    """Class number of a label: by its name, else it is the number, where no name is one; -100 with a fault for others.
+
+    Numbers may be floats: a column of integers becomes one as soon as one of them is missing (then nan) in pandas.
+    """
+    if isinstance(label, float) and (label.is_integer() or math.isnan(label)):
+        label = None if math.isnan(label) else int(label)
+    name = "" if label is None else str(label).strip()
+    if name.casefold() in ("", "null"):
+        return NO_LABEL_ID, (faults.NO_LABEL, "a training row needs a label")
+    if (known := find_label(name, labels)) is not None:
+        return labels.index(known), None
+    are_numbers = any(map(_NUMBER.fullmatch, labels))  # 2 may not be the third of the classes -1, 0 and 1
+    if not are_numbers and name.isdecimal() and len(name) < _MOST_DIGITS and int(name) < len(labels):
+        return int(name), None
+    numbers = "" if are_numbers else ", or their numbers from 0"
+    return NO_LABEL_ID, (faults.UNKNOWN_LABEL, f"got {label!r}; allowed: {', '.join(labels)}{numbers}")

@@ -1,0 +1,204 @@
+"""Whether what a file holds has the types that it should: one check for all files, read off type hints."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from data_utils.system.bounded import MAX_DOCUMENT, parse_json, parse_yaml, read_bounded
+from modeling.errors import InputError
+
+MAX_SHOWN = 80  # characters of a wrong value
+COPY_AGAIN = "copy it again from where it was written"
+_PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "nothing"}
+
+
+@dataclass(frozen=True)
+class Within:
+    """Bounds of a number, or of the length of a text, list or map, for `Annotated[int, Within(1, 9)]`."""
+
+    low: float
+    high: float
+
+
+class _FaultError(Exception):
+    """What is wrong, and where: the keys and numbers that lead there."""
+
+    def __init__(self, fault: str, place: tuple[str, ...] = ()) -> None:
+        super().__init__(fault)
+        self.fault, self.place = fault, place
+
+
+def read_json(path: Path, kind: Any = Any, *, remedy: str = COPY_AGAIN) -> Any:
+    """What a JSON file holds, of the types that `kind` says; see `check_types`.
+
+    Raises:
+        InputError: it can't be read, is no JSON, or holds other types; it names the file, the place and the remedy.
+        FileNotFoundError: there is no such file.
+    """
+    return _read(path, parse_json, "JSON", kind, remedy)
+
+
+def read_yaml(path: Path, kind: Any = Any, *, remedy: str = COPY_AGAIN) -> Any:
+    """`read_json` of a YAML file."""
+    return _read(path, lambda source: parse_yaml(source.decode("utf-8")), "YAML", kind, remedy)
+
+
+def _read(path: Path, parse: Any, language: str, kind: Any, remedy: str) -> Any:
+    try:
+        content = parse(read_bounded(path, MAX_DOCUMENT))
+    except (InputError, FileNotFoundError):
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); {remedy}.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is no {language} ({' '.join(str(error).split())}); {remedy}.") from error
+    check_types(content, kind, str(path), remedy=remedy)
+    return content
+
+
+def check_types(value: Any, kind: Any, name: str, *, remedy: str = COPY_AGAIN) -> None:
+    """Compare a value out of JSON or YAML with a type.
+
+    Args:
+        value: of plain types.
+        kind: a type hint of plain types, lists, tuples, maps, Literal, Union, `Annotated[..., Within(...)]`; a
+            TypedDict, which may have further keys; a dataclass, whose fields are the keys, and no others.
+        name: whose value it is, for the message.
+        remedy: what to do about a fault.
+
+    Raises:
+        InputError: something is of another type or out of bounds; numbers that aren't finite never are within.
+    """
+    try:
+        _check(value, kind)
+    except _FaultError as error:
+        place = ".".join(error.place)
+        raise InputError(f"{name} has {f'{place}: ' if place else ''}{error.fault}; {remedy}.") from error
+
+
+def _check(value: Any, kind: Any) -> None:
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return
+    if origin is Annotated:
+        _check(value, args[0])
+        _check_bounds(value, args[1], kind)
+    elif origin in (Union, types.UnionType):
+        _check_union(value, kind)
+    elif origin is NotRequired:
+        _check(value, args[0])
+    elif origin is Literal:
+        _require(any(type(value) is type(each) and value == each for each in args), value, kind)
+    elif is_typeddict(kind) or is_dataclass(kind):
+        _check_fields(value, kind)
+    elif _is_map(kind):
+        _require(isinstance(value, dict), value, kind)
+        for key, item in value.items():
+            _check_at(str(key)[:MAX_SHOWN], key, (args or (Any,))[0])
+            _check_at(str(key)[:MAX_SHOWN], item, (args or (Any, Any))[1])
+    elif _is_list(kind):
+        _require(isinstance(value, list | tuple), value, kind)
+        item_kind = (args or (Any,))[0]
+        if item_kind in _PLAIN and all(_is_plain(item, item_kind) for item in value):  # a million names take a moment
+            return
+        for number, item in enumerate(value):
+            _check_at(str(number), item, item_kind)
+    else:
+        _require(_is_plain(value, type(None) if kind is None else kind), value, kind)
+
+
+def _is_plain(value: Any, kind: Any) -> bool:
+    if kind is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and (abs(value) < 2**1000 if isinstance(value, int) else math.isfinite(value))
+    if kind is str:
+        return type(value) is str and (value.isascii() or _is_whole_text(value)) and "\0" not in value
+    return type(value) is kind
+
+
+def _is_whole_text(value: str) -> bool:
+    """Whether it has no halves of characters, which no file system and no terminal takes."""
+    return value.encode(errors="replace").decode() == value
+
+
+def _check_union(value: Any, kind: Any) -> None:
+    """Fits any; of what fits none, the fault is told of the one that has its outer form."""
+    faults = []
+    for each in get_args(kind):
+        try:
+            _check(value, each)
+            return
+        except _FaultError as error:
+            faults.append(error)
+    deepest = max(faults, key=lambda fault: len(fault.place))
+    raise deepest if deepest.place else _fault(value, kind)
+
+
+def _check_fields(value: Any, kind: Any) -> None:
+    hints = get_type_hints(kind, include_extras=True)
+    if is_typeddict(kind):
+        # Its own __required_keys__ knows nothing of NotRequired where annotations are texts.
+        required = {name for name, hint in hints.items() if kind.__total__ and get_origin(hint) is not NotRequired}
+    else:
+        hints = {each.name: hints[each.name] for each in fields(kind)}
+        required = {each.name for each in fields(kind) if each.default is each.default_factory is MISSING}
+        hints |= {each.name: hints[each.name] | None for each in fields(kind) if each.default is None}
+    _require(isinstance(value, dict), value, kind)
+    for name in sorted(required - value.keys()):
+        raise _FaultError(f"no {name}, where {_describe(hints[name])} belongs")
+    unknown = sorted(map(str, value.keys() - hints.keys())) if is_dataclass(kind) else []
+    if unknown:
+        raise _FaultError(f"the unknown key {unknown[0][:MAX_SHOWN]!r}, as of another version of this program")
+    for name, hint in hints.items():
+        if name in value:
+            _check_at(name, value[name], hint)
+
+
+def _check_at(place: str, value: Any, kind: Any) -> None:
+    try:
+        _check(value, kind)
+    except _FaultError as error:
+        raise _FaultError(error.fault, (place, *error.place)) from None
+
+
+def _check_bounds(value: Any, bounds: Within, kind: Any) -> None:
+    size = len(value) if isinstance(value, str | Sequence | Mapping) else value
+    _require(value is None or bounds.low <= size <= bounds.high, value, kind)
+
+
+def _require(fits: bool, value: Any, kind: Any) -> None:
+    if not fits:
+        raise _fault(value, kind)
+
+
+def _fault(value: Any, kind: Any) -> _FaultError:
+    kinds = {dict: "a map", list: "a list"}
+    shown = kinds.get(type(value)) or repr(value if not isinstance(value, str) else value[:MAX_SHOWN])[: MAX_SHOWN + 2]
+    return _FaultError(f"{shown}, where {_describe(kind)} belongs")
+
+
+def _describe(kind: Any) -> str:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        counted = "" if args[0] in (int, float) else "of length "
+        return f"{_describe(args[0])} {counted}from {args[1].low:,} to {args[1].high:,}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(each) for each in args)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if is_typeddict(kind) or is_dataclass(kind) or _is_map(kind):
+        return "a map"
+    return "a list" if _is_list(kind) else _PLAIN.get(kind, "another value")
+
+
+def _is_map(kind: Any) -> bool:
+    return (get_origin(kind) or kind) in (dict, Mapping)
+
+
+def _is_list(kind: Any) -> bool:
+    return (get_origin(kind) or kind) in (list, tuple, Sequence)

@@ -1,0 +1,288 @@
+"""A finished run, ready to be used on data: its model's settings, its data arguments, its tokenizer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.pairs import Pairs, add_row_index, load_pairs, pair_folder
+from data_utils.prepare.tokens import tokenize_batch, tokenize_pairs
+from data_utils.shards.shard_set import find_shards
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.ledger import DROPPED
+from data_utils.sources.pictures import PictureSettings
+from data_utils.splits.copies import find_members
+from data_utils.splits.split_file import Split, load_split
+from data_utils.stream.part_cache import load_part
+from data_utils.stream.rows import RowPreparer
+from data_utils.system.device_copies import can_pin
+from data_utils.system.schema import check_types
+from modeling.classifier import SentimentClassifier
+from modeling.configuration import SentimentConfig
+from modeling.errors import InputError
+from modeling.fusion import get_fusion_head
+from modeling.untrusted import load_tokenizer
+from run_files.hub import check_files, clear_faults
+from run_files.model_file import check_model_file
+from run_files.run_folder import RunFolder
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+DAMAGED = "It is incomplete or damaged; copy it again, or train again."
+MODEL_COLUMNS = ["guid", "label", "input_ids", "image", "text_present", "image_present"]
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run without its weights, which `load_model` reads.
+
+    Attributes:
+        folder: where it lies.
+        config: of the model.
+        tokenizer: of the model.
+        data: the data arguments of training, with what the command line of evaluation puts in their place.
+        training, environment: the sections of config.yaml.
+    """
+
+    folder: RunFolder
+    config: SentimentConfig
+    tokenizer: PreTrainedTokenizerBase
+    data: DataArguments
+    training: dict[str, Any]
+    environment: dict[str, Any]
+
+    @property
+    def label_names(self) -> list[str]:
+        """The C classes' names in the order of their ids."""
+        return [self.config.id2label[index] for index in range(self.config.num_labels)]
+
+    @property
+    def collator(self) -> PairCollator:
+        """Rows -> batch of this model's inputs."""
+        return PairCollator(self.tokenizer.pad_token_id, self.config.picture["image_size"], pin=can_pin())
+
+    def load_model(self) -> SentimentClassifier:
+        """The weights, in float32 on the CPU, of a model that was tried on the longest text and a picture.
+
+        Raises:
+            InputError: the weights are incomplete or damaged, or the settings don't go together.
+        """
+        model = _load(SentimentClassifier.from_pretrained, self.folder.model_dir)
+        length, side = self.config.max_length, self.config.picture["image_size"]
+        with clear_faults(self.folder.model_dir, DAMAGED), torch.inference_mode():
+            token = self.tokenizer("a")["input_ids"][0]
+            model(
+                input_ids=torch.full((1, length), token),
+                attention_mask=torch.ones(1, length, dtype=torch.long),
+                pixel_values=torch.zeros(1, 3, side, side, dtype=torch.uint8),
+                text_present=torch.ones(1, dtype=torch.bool),
+                image_present=torch.ones(1, dtype=torch.bool),
+            )
+        return model
+
+    def load_rows(self, list_file: Path, *, pair_dir: Path, for_prediction: bool = False) -> Pairs:
+        """The pairs of a list (see `load_pairs`) as in training: cleaned, decoded and tokenised for the model.
+
+        The cleaned text is beside its tokens, for whoever changes it and tokenises it again.
+        """
+        pairs = load_pairs(
+            list_file,
+            pair_dir=pair_dir,
+            # A prediction answers every row of the list, also where training was told to stop at a bad pair.
+            # What was trained on is judged as it is now; large losses are told.
+            data=replace(self.data, allow_data_loss=True, **({"on_bad_pair": "mask"} if for_prediction else {})),
+            picture=PictureSettings.from_dict(self.config.picture),
+            text_cleaning=self.config.text_cleaning,
+            for_prediction=for_prediction,
+            needs=get_fusion_head(self.config.fusion).reads(),
+        )
+        dataset, _ = tokenize_pairs(
+            pairs.dataset, self.tokenizer, max_length=self.config.max_length, cache_dir=self.data.cache_path()
+        )
+        return replace(pairs, dataset=dataset.select_columns([*MODEL_COLUMNS, "text"]))
+
+    def training_guids(self) -> tuple[str, ...]:
+        """Of the rows that it was trained on; none where they came from a stream, or the run was copied without."""
+        if self.data.streaming or not self.folder.split_file.is_file():
+            return ()
+        return load_split(self.folder.split_file).train
+
+    def training_dir(self) -> str:
+        """The data folder of the training, wherever the data lie now."""
+        return self.folder.load_arguments()["data"]["data_dir"]
+
+    def list_files(self) -> list[Path]:
+        """The lists that it was made of: its rows and, if a file named it, their split."""
+        split_file = self.data.split_file
+        own = replace(self.data, data_dir=self.training_dir())
+        return [self.data.list_path(), own.list_path(), *([] if split_file is None else [Path(split_file)])]
+
+    def is_trained_in(self, pair_dir: Path) -> bool:
+        """Whether these are the folder's very files that it was trained on, so that equal guids are equal rows."""
+        own = Path(self.training_dir())
+        return own.is_dir() and pair_folder(own) == pair_folder(pair_dir)
+
+    def load_split_rows(self, split: str, *, quiet: bool = False) -> Dataset:
+        """The rows of a part of the run's split (val, train, test, or all) with row_index, in the list's order.
+
+        Args:
+            split: the part.
+            quiet: say nothing of data that have changed since the training.
+
+        Raises:
+            InputError: the part has no rows, or the data aren't those of the split.
+        """
+        if self.data.streaming:
+            return self._load_streamed_rows(split)
+        pairs = self.load_rows(self.data.list_path(), pair_dir=Path(self.data.data_dir))
+        parts = load_split(self.folder.split_file, known_guids=pairs.known_guids)
+        if not quiet:
+            self._warn_of_changes(pairs, parts)
+        members = parts.guids if split == "all" else getattr(parts, split)
+        if not members:
+            raise InputError(
+                f"The run {str(self.folder.path)!r} has no {split} rows: its split.json names none for that part (as "
+                "after --val_ratio 0). Take another --split, or score another labelled list with --predict FILE."
+            )
+        rows = np.flatnonzero(find_members(members, pairs.dataset["guid"][:]))
+        if len(rows) == 0:
+            raise InputError(
+                f"None of the {len(members)} {split} rows of the run {str(self.folder.path)!r} can be used: "
+                f"{_describe_faults(pairs, members)}. Mend the data in {self.data.data_dir}, or pass --data_dir."
+            )
+        return add_row_index(pairs.dataset.select(rows))
+
+    def row_preparer(self, *, for_prediction: bool = False) -> RowPreparer:
+        """Rows of shards -> rows for the model, as in training."""
+        return RowPreparer(
+            tokenizer=self.tokenizer,
+            max_length=self.config.max_length,
+            picture=PictureSettings.from_dict(self.config.picture),
+            labels=self.label_names,
+            text_cleaning=self.config.text_cleaning,
+            on_bad_pair="mask" if for_prediction else self.data.on_bad_pair,
+            max_image_pixels=self.data.max_image_pixels,
+            for_prediction=for_prediction,
+        )
+
+    def _warn_of_changes(self, pairs: Pairs, split: Split) -> None:
+        if pairs.fingerprint != self.environment.get("data_fingerprint"):
+            logger.warning(
+                "The data in %s are not quite those of the training (another hash); the figures are of the data as "
+                "they are now.",
+                self.data.data_dir,
+            )
+        guids = pairs.dataset["guid"][:]
+        gone = set(split.guids).difference(guids)
+        if gone:
+            logger.warning(
+                "%d rows of the run's split can't be used now and are left out: %s.",
+                len(gone),
+                _describe_faults(pairs, gone),
+            )
+
+    def _load_streamed_rows(self, split: str) -> Dataset:
+        shards = find_shards(self.data.data_dir, "validation") if split == "val" else None
+        if shards is None:
+            raise InputError(
+                f"The run {str(self.folder.path)!r} was trained on a stream, of which only validation shards can be "
+                f"scored, and there are none for --split {split}; answer others with --predict SHARDS --streaming."
+            )
+        limit, cache_dir = self.data.max_eval_samples, self.data.cache_path()
+        shards = shards.with_text_encoding(self.data.text_encoding)
+        return load_part(shards, self.row_preparer(), cache_dir=cache_dir, limit=limit)[0]
+
+
+def load_run(
+    path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None, trust_remote_code: bool = False
+) -> LoadedRun:
+    """Read a run folder without its weights.
+
+    Args:
+        path: of the folder.
+        data_dir, cache_dir: in the place of the run's own.
+        trust_remote_code: whether code that its tokenizer brings along is run.
+
+    Raises:
+        InputError: it is no finished run, or one of another version of this program.
+    """
+    folder = RunFolder.open(path)
+    sections = folder.load_arguments()
+    check_types(sections["data"], DataArguments, f"The data section of {folder.config_file}")
+    changes = {"data_dir": data_dir, "cache_dir": cache_dir or _own_cache(folder, sections["data"])}
+    section = sections["data"] | {name: value for name, value in changes.items() if name != "data_dir" or value}
+    data = DataArguments(**section | {"overwrite_cache": False})
+    workers = min(data.num_workers(), os.cpu_count() or 1)  # a number from another machine, or from anywhere
+    check_files(folder.model_dir)
+    check_model_file(folder.model_dir / "config.json")
+    config = _load(SentimentConfig.from_pretrained, folder.model_dir)
+    tokenizer = _load(load_tokenizer, folder.model_dir, trust_remote_code=trust_remote_code)
+    with clear_faults(folder.model_dir, DAMAGED):
+        _check_tokenizer(tokenizer, config)
+    return LoadedRun(
+        folder=folder,
+        config=config,
+        tokenizer=tokenizer,
+        data=replace(data, preprocessing_num_workers=workers),
+        training=sections["training"],
+        environment=sections["environment"],
+    )
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: SentimentConfig) -> None:
+    """Any exception where the tokenizer can't be used, or isn't the text tower's."""
+    tokenize_batch(["a", "a b " * min(config.max_length, 1000)], tokenizer, config.max_length)
+    if tokenizer.pad_token_id is None:
+        raise ValueError("its tokenizer has no padding token")
+    largest = max([*tokenizer.get_vocab().values(), tokenizer.pad_token_id])
+    if config.text_tower is not None and largest >= config.text_tower["config"].get("vocab_size", largest + 1):
+        raise ValueError(f"its tokenizer has a token {largest}, which its text tower does not know")
+
+
+def _own_cache(folder: RunFolder, section: Mapping[str, Any]) -> str | None:
+    """The run's folder for prepared data if it is in the run, or where it is by default, which is what None stands for.
+
+    A run doesn't say where else something is written and deleted: it may come from anywhere.
+    """
+    named = section.get("cache_dir")
+    if named is None:
+        return None
+    own, default = os.path.realpath(Path(named).expanduser()), DataArguments(data_dir=".").cache_path()
+    if Path(own).is_relative_to(os.path.realpath(folder.path)):
+        return own
+    if own != os.path.realpath(default):
+        _tell_cache(default, own)
+    return None
+
+
+@cache
+def _tell_cache(default: Path, own: str) -> None:
+    """Once for all models of a run."""
+    logger.info("The data are prepared in %s; to use the training's folder again, add --cache_dir %s.", default, own)
+
+
+def _describe_faults(pairs: Pairs, guids: Collection[str]) -> str:
+    """What is wrong with rows that were left out: counts by reason, and the first."""
+    wanted = set(guids)
+    entries = [entry for entry in pairs.ledger if entry.guid in wanted and entry.action == DROPPED]
+    counts = Counter(entry.reason for entry in entries)
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    return f"{why}; first {entries[0].guid!r} in row {entries[0].row} ({entries[0].detail})"
+
+
+def _load(load: Callable[..., T], folder: Path, *, trust_remote_code: bool = False) -> T:
+    """A `from_pretrained` on the run's model folder; `InputError` for what is missing or damaged in it."""
+    with clear_faults(folder, DAMAGED):
+        return load(folder, local_files_only=True, trust_remote_code=trust_remote_code)

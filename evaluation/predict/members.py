@@ -1,0 +1,157 @@
+"""The models of a run: the one of an ordinary run, or all of a cross-validated one, each judging what it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from evaluation.arguments import SPLITS
+from evaluation.predict.inference import Outputs
+from evaluation.predict.loaded_run import LoadedRun, load_run
+from evaluation.predict.tower_memo import TowerMemo
+from evaluation.scores.folds_folder import FoldsFolder
+from modeling.classifier import SentimentClassifier
+from modeling.errors import InputError
+from run_files.run_folder import RunFolder
+
+HELD_OUT = "test"
+SPLIT_TITLES = {"val": "validation", "train": "training part", "test": "test part", "all": "all parts"}
+# A run, its model and rows -> what the model says of them, {name: (N, C)}.
+Judge = Callable[[LoadedRun, SentimentClassifier, Dataset], Outputs]
+
+
+@dataclass(frozen=True)
+class Members:
+    """The models of a run.
+
+    Attributes:
+        folder: the run's.
+        runs: each model's.
+        is_cross_validated: whether there are folds, so that each row is judged by the models that held it out.
+    """
+
+    folder: RunFolder
+    runs: tuple[LoadedRun, ...]
+    is_cross_validated: bool
+
+    @property
+    def first(self) -> LoadedRun:
+        """One of them, for what they have in common."""
+        return self.runs[0]
+
+    def choose_split(self, split: str | None) -> str:
+        """The part that is judged where none is named: the validation rows, or those that each fold held out.
+
+        Raises:
+            InputError: of a cross-validated run another part is asked for, which some of its models were trained on.
+        """
+        if not self.is_cross_validated:
+            return split or SPLITS[0]
+        if split not in (None, HELD_OUT):
+            raise InputError(
+                f"Got --split {split}, but of a cross-validated run only what each fold held out can be judged: leave "
+                f"--split out, or name one of the runs in {self.folder.path / 'members'}."
+            )
+        return HELD_OUT
+
+    def title(self, split: str) -> str:
+        """The part's name for people."""
+        return "out of fold" if self.is_cross_validated else SPLIT_TITLES[split]
+
+    def load_rows(self, split: str) -> list[tuple[LoadedRun, Dataset]]:
+        """Each model with its rows of a part (`LoadedRun.load_split_rows`); the first alone speaks of the data, which
+        are the same for all."""
+        return [(run, run.load_split_rows(split, quiet=number > 0)) for number, run in enumerate(self.runs)]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the models said of N rows.
+
+    Attributes:
+        guids, labels: of the rows; labels (N,) are class ids.
+        outputs: {name: (N, C)}, where several models judged a row the mean of what they said.
+    """
+
+    guids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    outputs: dict[str, NDArray[np.float64]]
+
+
+def load_members(
+    path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None, trust_remote_code: bool = False
+) -> Members:
+    """The models of a run folder, without their weights; see `load_run`.
+
+    Raises:
+        InputError: it is no finished run, or one of another version of this program.
+    """
+    options = {"data_dir": data_dir, "cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
+    folder = FoldsFolder.find(path)
+    if folder is None:
+        run = load_run(path, **options)
+        return Members(run.folder, (run,), is_cross_validated=False)
+    folder.check_complete()
+    runs = tuple(load_run(member.path, **options) for member in folder.members())
+    return Members(folder, runs, is_cross_validated=True)
+
+
+def judge_rows(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> Judged:
+    """What each model says of its rows, each row once.
+
+    Args:
+        parts: of `Members.load_rows`.
+        judge: asks a model.
+
+    Returns:
+        The rows in the order of the list for one model, sorted by guid for several.
+    """
+    guids = [guid for _, rows in parts for guid in rows["guid"][:]]
+    labels = np.concatenate([np.asarray(rows["label"][:], dtype=np.int64) for _, rows in parts])
+    outputs = _ask_each(parts, judge)
+    stacked = {name: np.concatenate([each[name].numpy() for each in outputs]).astype(float) for name in outputs[0]}
+    if len(parts) == 1:
+        return Judged(tuple(guids), labels, stacked)
+    names, first, numbers = np.unique(np.array(guids, dtype=object), return_index=True, return_inverse=True)
+    counts = np.bincount(numbers)[:, None]
+    means = {}
+    for name, values in stacked.items():
+        means[name] = np.zeros((len(names), values.shape[1]))
+        np.add.at(means[name], numbers, values)
+        means[name] /= counts
+    return Judged(tuple(names), labels[first], means)
+
+
+def predict_rows(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> dict[str, NDArray[np.float64]]:
+    """What the models say on average of the same rows, given to each of them in the same order: {name: (N, C)}."""
+    outputs = _ask_each(parts, judge)
+    return {name: np.mean([each[name].numpy() for each in outputs], axis=0, dtype=float) for name in outputs[0]}
+
+
+def _ask_each(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> list[Outputs]:
+    """What each model says of its rows, in the order of `parts`.
+
+    Models with the same rows are asked one after the other, whatever that order is, so that a frozen tower which they
+    share runs once for all of them.
+    """
+    numbers: dict[tuple[str, ...], list[int]] = {}
+    for number, (_, rows) in enumerate(parts):
+        numbers.setdefault(tuple(rows["guid"][:]), []).append(number)
+    outputs = {}
+    for same in numbers.values():
+        memo = TowerMemo() if len(same) > 1 else None
+        for number in same:
+            outputs[number] = _ask(*parts[number], judge, memo)
+    return [outputs[number] for number in range(len(parts))]
+
+
+def _ask(run: LoadedRun, rows: Dataset, judge: Judge, memo: TowerMemo | None) -> Outputs:
+    model = run.load_model()
+    with nullcontext() if memo is None else memo.serve(model):
+        return judge(run, model, rows)

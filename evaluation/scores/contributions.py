@@ -1,0 +1,149 @@
+"""What each modality contributes to the answers: exact Shapley values of the two players text and picture.
+
+The worth v(S) of a set S of modalities is the probability that the model gives, from S alone, to the class that it
+predicts from both. Legend: N rows, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from run_files.report import format_table
+
+INPUTS = ("full", "text_only", "image_only", "none")
+# A modality is ignored where adding it moves the probability of the answer by less than this in every row.
+MIN_EFFECT = 0.01
+MODALITIES = {"text": "text", "image": "picture"}  # in names, in sentences
+
+COLUMNS = ("shapley_text", "shapley_image", "synergy")
+
+Columns = dict[str, NDArray[Any]]
+
+
+def compute_contributions(probabilities: Mapping[str, ArrayLike]) -> Columns:
+    """Shapley values of text and picture, and their synergy, for the predicted class of every row.
+
+    For two players (Shapley 1953): shapley_text is the mean of v(text) - v(none) and v(both) - v(image), shapley_image
+    likewise, and together they are v(both) - v(none). synergy is v(both) - v(text) - v(image) + v(none), the
+    interaction index of Grabisch and Roubens (1999): under 0 where both say the same, and at the ends of the scale of
+    probabilities, where the second can add little to the first. shapley_text - shapley_image is v(text) - v(image):
+    which of the two weighs more doesn't depend on v(none), which with the input "mask" is of a pair of vectors that
+    were never trained together (modality dropout leaves each row one modality).
+
+    Args:
+        probabilities: of `evaluation.tasks.ablation.run_ablation` with `with_none`, (N, C) for each of the four inputs.
+
+    Returns:
+        prediction (N,) class ids; shapley_text, shapley_image and synergy (N,); changed_without_text and
+        changed_without_image (N,) bool, whether the predicted class is another without that modality.
+
+    Raises:
+        ValueError: the shapes differ, there is no row, or a probability is not finite.
+    """
+    values = {name: np.asarray(probabilities[name], dtype=np.float64) for name in INPUTS}
+    shapes = {name: value.shape for name, value in values.items()}
+    if len(set(shapes.values())) > 1 or values["full"].ndim != 2 or not len(values["full"]):
+        raise ValueError(f"Got probabilities of shapes {shapes}; expected (N, C) of each, with at least one row.")
+    if not all(np.isfinite(value).all() for value in values.values()):
+        raise ValueError("Got probabilities that are not finite.")
+    answers = {name: value.argmax(axis=1) for name, value in values.items()}
+    rows = np.arange(len(answers["full"]))
+    both, text, image, none = (values[name][rows, answers["full"]] for name in INPUTS)
+    return {
+        "prediction": answers["full"],
+        "shapley_text": ((text - none) + (both - image)) / 2,
+        "shapley_image": ((image - none) + (both - text)) / 2,
+        "synergy": (both - text) - (image - none),
+        "changed_without_text": answers["image_only"] != answers["full"],
+        "changed_without_image": answers["text_only"] != answers["full"],
+    }
+
+
+def summarise_contributions(columns: Columns, label_names: Sequence[str]) -> dict[str, Any]:
+    """Means over all rows and over those of each predicted class, and what stands out.
+
+    A modality is said to be ignored if adding it, to nothing or to the other one, moves the probability of the
+    predicted class by less than 0.01 in every row; failing that, if taking it away changes no answer, that is said.
+
+    Args:
+        columns: of `compute_contributions`.
+        label_names: the C classes' names.
+
+    Returns:
+        Ready for JSON: overall and per_class {name: the same figures}, and remarks. The figures: rows; shapley_text,
+        shapley_image and synergy (means); abs_shapley_text and abs_shapley_image (means of absolute values);
+        image_share, abs_shapley_image as a share of both, None where both are 0; changed_without_text and
+        changed_without_image (shares of rows). A class that is never predicted has only rows, 0.
+    """
+    everything = np.ones(len(columns["prediction"]), dtype=bool)
+    return {
+        "overall": _means(columns, everything),
+        "per_class": {
+            name: _means(columns, columns["prediction"] == number) for number, name in enumerate(label_names)
+        },
+        "remarks": [remark for modality in MODALITIES for remark in _remarks(columns, modality)],
+    }
+
+
+def format_contributions(summary: dict[str, Any], *, title: str) -> str:
+    """The table of `summarise_contributions` and its remarks as plain text."""
+    heads = ["predicted class", "rows", "text", "picture", "synergy", "picture's share", "needs text", "needs picture"]
+    table = [heads]
+    for name, figures in {**summary["per_class"], "all": summary["overall"]}.items():
+        if not figures["rows"]:
+            table.append([name, "0", *[""] * (len(heads) - 2)])
+            continue
+        means = [f"{figures[key]:+.3f}" for key in ("shapley_text", "shapley_image", "synergy")]
+        share = "" if figures["image_share"] is None else f"{figures['image_share']:.1%}"
+        changed = [f"{figures[f'changed_without_{modality}']:.1%}" for modality in MODALITIES]
+        table.append([name, str(figures["rows"]), *means, share, *changed])
+    lines = [
+        f"contributions on {title}: {summary['overall']['rows']} rows, mean Shapley values of the predicted class's "
+        "probability",
+        "picture's share: of the absolute values; needs: rows whose answer is another one without it",
+        "",
+        format_table(table),
+        "",
+        *summary["remarks"],
+    ]
+    return "\n".join(lines).rstrip()
+
+
+def _means(columns: Columns, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    num_rows = int(chosen.sum())
+    if not num_rows:
+        return {"rows": 0}
+    text, image = columns["shapley_text"][chosen], columns["shapley_image"][chosen]
+    abs_text, abs_image = float(np.abs(text).mean()), float(np.abs(image).mean())
+    total = abs_text + abs_image
+    changed = {name: float(columns[name][chosen].mean()) for name in columns if name.startswith("changed_")}
+    return {
+        "rows": num_rows,
+        "shapley_text": float(text.mean()),
+        "shapley_image": float(image.mean()),
+        "synergy": float(columns["synergy"][chosen].mean()),
+        "abs_shapley_text": abs_text,
+        "abs_shapley_image": abs_image,
+        "image_share": abs_image / total if total else None,
+    } | changed
+
+
+def _remarks(columns: Columns, modality: str) -> list[str]:
+    # Adding a modality to nothing and to the other one moves v by its Shapley value less and plus half the synergy.
+    effects = np.abs(columns[f"shapley_{modality}"]) + np.abs(columns["synergy"]) / 2
+    word, largest, num_rows = MODALITIES[modality], float(effects.max()), len(effects)
+    if largest < MIN_EFFECT:
+        return [
+            f"The model ignores the {word}: adding it moves the probability of the answer by at most {largest:.4f} in "
+            f"any of {num_rows} rows."
+        ]
+    if not columns[f"changed_without_{modality}"].any():
+        return [
+            f"Taking the {word} away changes none of the {num_rows} answers, though it moves a probability by up to "
+            f"{largest:.3f}."
+        ]
+    return []

@@ -1,0 +1,99 @@
+"""What evaluate.py does, from its arguments to its files."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+from accelerate import Accelerator
+from transformers.utils import logging as transformers_logging
+
+from data_utils.system.memory import keep_freed_memory
+from evaluation.arguments import EvaluationArguments
+from evaluation.predict.loaded_run import LoadedRun
+from evaluation.predict.members import load_members
+from evaluation.tasks.list_prediction import predict_list
+from evaluation.tasks.split_scoring import judge_split
+from evaluation.tasks.stream_prediction import predict_stream
+from modeling.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def run_evaluation(arguments: EvaluationArguments) -> None:
+    """Predict, ablate or score, as asked for; every rank calls it, the main rank writes and prints.
+
+    The data are prepared before there is a process group: the ranks wait for each other at the cache's lock, which has
+    no time limit, and not at a barrier, which has one.
+
+    Raises:
+        InputError: the run, the data or a setting can't be used.
+    """
+    transformers_logging.disable_progress_bar()  # each rank would show its own
+    members = load_members(
+        arguments.run,
+        data_dir=arguments.data_dir,
+        cache_dir=arguments.cache_dir,
+        trust_remote_code=arguments.trust_remote_code,
+    )
+
+    def join() -> Accelerator:
+        return join_ranks(choose_precision(members.first, arguments))
+
+    if arguments.streaming and members.is_cross_validated:
+        raise InputError(
+            f"Got --streaming and the cross-validated run {arguments.run}, whose models would each read the stream; "
+            "predict with one of the runs in its members/, or a list without --streaming."
+        )
+    if arguments.streaming:
+        predict_stream(members.first, arguments, join())
+    elif arguments.predict is not None:
+        predict_list(members, arguments, join)
+    else:
+        judge_split(members, arguments, join)
+
+
+def choose_precision(run: LoadedRun, arguments: EvaluationArguments) -> str:
+    """--mixed_precision, else the launcher's, else the training's, so that the figures are those of metrics.json.
+
+    In place of float8 it is the bfloat16 beside it: a loaded model has no float8 layers, and needs no GPU or torchao.
+    """
+    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").replace("fp8", "bf16")
+    if arguments.mixed_precision is not None or launcher != "no":
+        return arguments.mixed_precision or launcher
+    trained = run.environment.get("mixed_precision", "no").replace("fp8", "bf16")
+    if trained == "fp16" and not torch.accelerator.is_available():
+        logger.warning("The run was trained in float16, which this machine has not: evaluating in float32.")
+        return "no"
+    return trained
+
+
+def join_ranks(mixed_precision: str) -> Accelerator:
+    """An accelerator of the ranks that were launched.
+
+    Raises:
+        InputError: the device can't do the mixed precision.
+        RuntimeError: the ranks didn't find each other; each would have written its own results.
+    """
+    # Nothing is sharded here: each rank holds the whole model, whatever the launcher is configured for.
+    # And nothing accumulates: DeepSpeed's "auto" is no number to an accelerator without DeepSpeed.
+    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"):
+        os.environ.pop(name, None)
+    on_cpu = not torch.accelerator.is_available()
+    if on_cpu:
+        keep_freed_memory()
+    try:
+        accelerator = Accelerator(cpu=on_cpu, mixed_precision=mixed_precision)
+    except ValueError as error:
+        raise InputError(f"{error} Choose another --mixed_precision, or no.") from error
+    # Where autocast is not to be had, accelerate goes on in float32 without a word.
+    if accelerator.mixed_precision != "no" and not accelerator.native_amp:
+        raise InputError(
+            f"The device {accelerator.device.type} cannot do {accelerator.mixed_precision}; "
+            "choose another --mixed_precision, or no."
+        )
+    asked_for = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != asked_for:
+        raise RuntimeError(f"{asked_for} processes were launched, but this one is of {accelerator.num_processes}.")
+    return accelerator

@@ -1,0 +1,147 @@
+"""The files of a run, and where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from data_utils.system.files import write_text
+from data_utils.system.schema import read_yaml
+from modeling.errors import InputError
+from run_files.schema import ConfigFile
+
+_CONTENTS = "A run folder has config.yaml and model/ in it, as train.py leaves them"
+ARGUMENT_SECTIONS = ("model", "data", "training", "environment")
+# Folders of other work, by a section of their config.yaml, and what can be done with them.
+WITHOUT_MODEL = {
+    "sweep": "the folder of a sweep, whose trials leave no model. Train one with the flags in its trials/NNNN.json and "
+    "pass that run; evaluate.py compare takes the files in its predictions/.",
+    "baselines": "the folder of baselines, which leave no model: their figures are in its metrics.json, and "
+    "evaluate.py compare takes its .csv files beside a run.",
+}
+
+
+class RunFolder:
+    """Paths inside a run folder; `train.py` fills it, `evaluate.py` needs nothing else but the data.
+
+    Making the object touches no file; `RunFolder.open` is for a folder that has to be a finished run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The run at `path`; `InputError` when it is not there, not a run, or not finished."""
+        run = cls(path)
+        run.check_config()
+        if not (run.model_dir / "config.json").is_file():
+            for section, remedy in WITHOUT_MODEL.items():
+                if section in run.load_arguments():
+                    raise InputError(f"Got {str(path)!r}, {remedy}")
+            raise InputError(
+                f"The run {str(path)!r} has no model/config.json. {_CONTENTS}; "
+                "it was stopped before it saved a model: resume it, or pass another run."
+            )
+        return run
+
+    def check_config(self) -> None:
+        """`InputError` unless the folder is there, with a config.yaml in it."""
+        path = str(self.path)
+        if not self.path.is_dir():
+            raise InputError(f"Got the run {path!r}, which is not a folder. {_CONTENTS}: pass its --output_dir.")
+        if not self.config_file.is_file():
+            raise InputError(f"Got the folder {path!r}, which has no config.yaml. {_CONTENTS}: pass its --output_dir.")
+
+    def is_run(self) -> bool:
+        """Whether it has a config.yaml that train.py wrote."""
+        if not self.config_file.is_file():
+            return False
+        try:
+            return bool(self.load_arguments())
+        except InputError:
+            return False
+
+    @property
+    def config_file(self) -> Path:
+        """Every argument of the run, resolved, and its environment."""
+        return self.path / "config.yaml"
+
+    @property
+    def model_dir(self) -> Path:
+        """The best model with its tokenizer and preprocessing, for `from_pretrained`."""
+        return self.path / "model"
+
+    @property
+    def split_file(self) -> Path:
+        """The guids of each part, the seed and the hash."""
+        return self.path / "split.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """The final figures of train.py."""
+        return self.path / "metrics.json"
+
+    @property
+    def predictions_file(self) -> Path:
+        """Label, prediction and probabilities of the validation rows."""
+        return self.path / "predictions_val.csv"
+
+    @property
+    def predictions_files(self) -> dict[str, Path]:
+        """`predictions_file` under "val", and under "test" the same of the test part, where the split has one."""
+        return {"val": self.predictions_file, "test": self.path / "predictions_test.csv"}
+
+    @property
+    def bad_cases_file(self) -> Path:
+        """The misjudged validation rows of the best epoch."""
+        return self.path / "bad_cases.csv"
+
+    @property
+    def quarantine_file(self) -> Path:
+        """What was wrong with the data: row, reason, action."""
+        return self.path / "quarantine.csv"
+
+    @property
+    def interrupted_file(self) -> Path:
+        """There while a job that a signal stopped waits to be resumed."""
+        return self.path / "interrupted.json"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """The trainer's checkpoints."""
+        return self.path / "checkpoints"
+
+    def ablation_file(self, split: str = "val") -> Path:
+        """The figures of evaluate.py --ablation, by default on the validation rows."""
+        return self.path / ("ablation.json" if split == "val" else f"ablation_{split}.json")
+
+    def evaluation_file(self, split: str) -> Path:
+        """The figures of evaluate.py --split `split`."""
+        return self.path / f"evaluation_{split}.json"
+
+    def save_arguments(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write config.yaml. `sections` has the keys of `ARGUMENT_SECTIONS`; paths and enums are written as text."""
+        write_text(self.config_file, yaml.safe_dump(_plain(sections), sort_keys=False, allow_unicode=True))
+
+    def load_arguments(self) -> dict[str, dict[str, Any]]:
+        """Read config.yaml as {section: {name: value}}; `InputError` when it is not one of train.py's."""
+        return read_yaml(self.config_file, ConfigFile)
+
+
+def _plain(value: Any) -> Any:
+    """The value in YAML's own types; what has none is written as its text."""
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if type(value) in (bool, int, float, str, type(None)) else str(value)

@@ -1,0 +1,208 @@
+"""From files to the two parts that the trainer sees."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from data_utils.prepare.cache import was_built_after
+from data_utils.prepare.pairs import add_row_index, load_pairs
+from data_utils.prepare.tokens import tokenize_pairs, tokenizer_key, train_wordpiece
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.ledger import ENCODINGS_FILE, Ledger
+from data_utils.splits.copies import find_copies
+from data_utils.splits.split_file import Split, save_split
+from data_utils.splits.splits import split_pairs
+from evaluation.predict.loaded_run import MODEL_COLUMNS
+from modeling.errors import InputError
+from run_files.run_folder import RunFolder
+from training.build.plan import ModelPlan
+from training.flags.model import ModelArguments
+
+logger = logging.getLogger(__name__)
+STARTED = time.time()  # this module is loaded before any data are prepared
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Tokenised parts and what they came from.
+
+    Attributes:
+        train: rows with the columns of the collator; row_index counts from 0.
+        val: the same, or None with --val_ratio 0.
+        test: the same, or None where the split has no test part; it chooses nothing.
+        rows: every pair, tokenised, of which the parts are `train_rows`, `val_rows` and `test_rows`.
+        tokenizer: the towers' own, or one trained on the training part.
+        max_length: tokens a text is cut to.
+        fingerprint: hash of everything that shaped the rows.
+        seed: of the order in which they are trained on.
+        text_encoding: that was taken for texts whose own isn't certain; None where there are none.
+    """
+
+    train: Dataset
+    val: Dataset | None
+    test: Dataset | None
+    rows: Dataset
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+    test_rows: np.ndarray
+    tokenizer: PreTrainedTokenizerBase
+    split: Split
+    ledger: Ledger
+    max_length: int
+    fingerprint: str
+    seed: int
+    text_encoding: str | None
+
+    def with_rows(self, rows: Dataset) -> TrainingData:
+        """The same parts of the same pairs with other columns."""
+        return replace(
+            self,
+            rows=rows,
+            train=add_row_index(rows.select(self.train_rows)),
+            val=_select(rows, self.val_rows),
+            test=_select(rows, self.test_rows),
+        )
+
+    @property
+    def used_rows(self) -> np.ndarray:
+        """Numbers of the rows of all parts."""
+        return np.concatenate([self.train_rows, self.val_rows, self.test_rows])
+
+    @property
+    def passed_rows(self) -> np.ndarray:
+        """Numbers of the rows that frozen towers run over: of all parts, and all augmented copies.
+
+        Each fold leaves out other copies; a pass over all of them serves every fold.
+        """
+        return np.union1d(self.used_rows, np.flatnonzero(find_copies(self.rows["guid"][:])))
+
+    @property
+    def num_train_rows(self) -> int:
+        """Rows of an epoch."""
+        return len(self.train)
+
+    def save(self, run: RunFolder) -> None:
+        """Write split.json, quarantine.csv and encodings.csv."""
+        save_split(self.split, run.split_file)
+        self.ledger.write_csv(run.quarantine_file)
+        self.ledger.write_encodings(run.quarantine_file.with_name(ENCODINGS_FILE))
+
+    def describe_cache(self) -> str:
+        """Which prepared data are used, and whether this launch had to build them, for --dry_run."""
+        folders = sorted({Path(file["filename"]).parent for file in self.train.cache_files})
+        size = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
+        built = [folder.name for folder in folders if was_built_after(folder, STARTED)]
+        state = f"{', '.join(built)} built just now" if built else "all found"
+        where = os.path.commonpath(folders) if folders else "memory"
+        return f"{state}, {size / 1e6:.1f} MB in {where}"
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the rows, of their split and of their tokens: equal for runs that see the same numbers."""
+        tokens = hashlib.sha256(f"{tokenizer_key(self.tokenizer)} {self.max_length}".encode()).hexdigest()
+        parts = [part["guid"][:] for part in (self.train, self.val, self.test) if part is not None]
+        return {
+            "data_fingerprint": self.fingerprint,
+            "split_sha256": self.split.sha256,
+            "rows_sha256": hashlib.sha256(repr((self.seed, parts)).encode()).hexdigest(),
+            "tokens_sha256": tokens,
+        }
+
+
+def prepare_data(data: DataArguments, plan: ModelPlan, model: ModelArguments, *, seed: int) -> TrainingData:
+    """Read, decode, split and tokenise; all but the split comes from the cache on a second run.
+
+    Raises:
+        InputError: the data or the split file can't be used; it says why.
+    """
+    start = time.perf_counter()
+    pairs = load_pairs(
+        data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture, needs=plan.reads
+    )
+    dataset = pairs.dataset
+    split, train_rows, val_rows, test_rows = split_pairs(pairs, data, seed=seed)
+    if len(train_rows) == 0:
+        raise InputError(f"The training part of {data.data_dir} is empty; lower --val_ratio or add pairs.")
+    tokenizer = plan.tokenizer
+    if tokenizer is None:
+        texts = dataset.select_columns("text").select(train_rows)["text"]
+        tokenizer = train_tokenizer(texts, plan, model)
+    dataset, num_cut = tokenize_pairs(
+        dataset, tokenizer, max_length=plan.max_length, cache_dir=data.cache_path(), overwrite=data.overwrite_cache
+    )
+    logger.info(
+        "%d pairs for training, %d for validation%s (split by group), prepared in %.1f s.",
+        *(len(train_rows), len(val_rows), f", {len(test_rows)} held out" if len(test_rows) else ""),
+        time.perf_counter() - start,
+    )
+    if num_cut:
+        logger.info("%d texts are longer than %d tokens and were cut.", num_cut, plan.max_length)
+    dataset = dataset.select_columns([*MODEL_COLUMNS, "text_key", "image_key"])
+    train_rows = _limit(train_rows, data.max_train_samples, seed=seed)
+    val_rows = _limit(val_rows, data.max_eval_samples, seed=seed)
+    numbers = set(dataset.select_columns("label").select(train_rows)["label"][:])
+    note_absent_classes({data.labels[number] for number in numbers}, data.labels)
+    return TrainingData(
+        train=add_row_index(dataset.select(train_rows)),
+        val=_select(dataset, val_rows),
+        test=_select(dataset, test_rows),
+        rows=dataset,
+        train_rows=train_rows,
+        val_rows=val_rows,
+        test_rows=test_rows,
+        tokenizer=tokenizer,
+        split=split,
+        ledger=pairs.ledger,
+        max_length=plan.max_length,
+        fingerprint=pairs.fingerprint,
+        seed=seed,
+        text_encoding=pairs.text_encoding,
+    )
+
+
+def train_tokenizer(texts: Iterable[str], plan: ModelPlan, model: ModelArguments) -> PreTrainedTokenizerBase:
+    """The tokenizer of a text tower from scratch, of the training part's texts.
+
+    Raises:
+        InputError: there is no word in them, though the head reads texts.
+    """
+    return train_wordpiece(
+        texts,
+        vocab_size=model.vocab_size,
+        max_length=plan.max_length,
+        needs_words="text" in plan.reads,
+        lowercase=model.lowercase,
+    )
+
+
+def note_absent_classes(present: Collection[str], labels: Sequence[str]) -> None:
+    """Say which classes no training row has: nothing else would tell why macro-F1 is low."""
+    absent = [label for label in labels if label not in present]
+    if absent:
+        logger.warning(
+            "No row for training is labelled %s: no model can learn that, and macro-F1 counts it as 0. If the data "
+            "have no such class, name those they have with --labels.",
+            " or ".join(absent),
+        )
+
+
+def _select(rows: Dataset, numbers: np.ndarray) -> Dataset | None:
+    """A part with row_index from 0; None where it is empty."""
+    return add_row_index(rows.select(numbers)) if len(numbers) else None
+
+
+def _limit(rows: Sequence[int], limit: int | None, *, seed: int) -> np.ndarray:
+    """The rows of a part, or a random `limit` of them: the first ones of a sorted list would be of one class."""
+    rows = np.asarray(rows, dtype=np.int64)
+    if limit is not None and limit < len(rows):
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
+    return rows

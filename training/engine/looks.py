@@ -1,0 +1,46 @@
+"""Looks of the host at figures of the device, for which the device doesn't have to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from data_utils.system.device_copies import fetch
+
+Judge = Callable[[Any], None]
+
+
+class LateLooks:
+    """Judges tensors by their values: on the CPU at once; on an accelerator when the next update has been queued.
+
+    Reading a value waits until the accelerator has done all that was queued, and then leaves it idle until the host has
+    queued more. So values are copied aside without waiting, and read one update later, when they have long arrived.
+    By then one more update was made: whatever outlives the training is written after `settle` alone.
+    """
+
+    def __init__(self) -> None:
+        self._current: list[tuple[Callable[[], Tensor], Judge]] = []
+        self._previous: list[tuple[Callable[[], Tensor], Judge]] = []
+
+    def look(self, values: Tensor, judge: Judge) -> None:
+        """Let `judge` have the values, of any shape, as numbers or lists of them; what it raises ends the training.
+
+        It is called at the same place on all ranks, and has to keep what it needs to know of this update.
+        """
+        if values.device.type == "cpu":
+            judge(values.tolist())
+        else:
+            self._current.append((fetch(values), judge))
+
+    def end_update(self) -> None:
+        """All of an update's values were handed over: judge those of the update before."""
+        arriving, self._previous, self._current = self._previous, self._current, []
+        for wait, judge in arriving:
+            judge(wait().tolist())
+
+    def settle(self) -> None:
+        """Judge all that was handed over."""
+        self.end_update()
+        self.end_update()

@@ -1,0 +1,194 @@
+"""Judging the baselines of `training.baselines`: class shares, and linear probes on the vectors of frozen towers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from data_utils.console.progress import progress
+from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.pairs import add_row_index
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.ledger import ENCODINGS_FILE
+from data_utils.splits.copies import find_members
+from data_utils.splits.split_file import Split, save_split
+from data_utils.splits.splits import group_ids
+from evaluation.scores.scoring import score_predictions
+from modeling.errors import InputError
+from run_files.report import format_interval, format_table, write_json, write_predictions_csv
+from run_files.run_folder import RunFolder
+from training.build.build import build_model
+from training.build.plan import plan_model
+from training.data.data import TrainingData, prepare_data
+from training.data.features import use_features
+from training.experiments.cross_validation import draw_folds
+from training.flags.arguments import SentimentTrainingArguments
+from training.flags.model import ModelArguments
+from training.heads.head_trainer import FeatureRows
+from training.heads.linear_probe import (
+    INNER_FOLDS,
+    STRENGTHS,
+    Floats,
+    ProbeRows,
+    choose_strength,
+    deal_inner,
+    fit_probes,
+    share_classes,
+)
+from training.runs.claim import lock_run, move_aside
+from training.runs.run import choose_run, describe_environment
+
+logger = logging.getLogger(__name__)
+SECTION = "baselines"
+MAJORITY = "majority"
+PROBES = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
+
+
+def run_baselines(model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments) -> None:
+    """Judge all baselines, write their predictions and figures, and show a table.
+
+    Args:
+        model, data, args: as `read_flags` gives them.
+
+    Raises:
+        InputError: data, towers, folds or folder can't be used; it says why.
+    """
+    run = choose_run(model, args)
+    with lock_run(run):
+        if run.config_file.exists() and SECTION not in run.load_arguments():
+            raise InputError(f"--output_dir {run.path} holds a training run; choose another folder for the baselines.")
+        splits, _ = draw_folds(model, data, args)  # before the encoders run: they can fail
+        prepared, rows = read_rows(model, data, args)
+        folds = progress(splits, description="fitting", unit="folds", is_shown=not args.disable_tqdm, stays=False)
+        answers, strengths = judge_baselines(rows, folds, seed=args.seed)
+        _open_folder(run, model, data, args, splits=splits, prepared=prepared)
+        scores = _write_answers(run, rows, splits, answers, data.labels)
+        for name, chosen in strengths.items():
+            scores[name]["strengths"] = chosen
+        write_json(run.metrics_file, {"num_folds": args.folds, "seed": args.seed, SECTION: scores})
+    logger.info("%s\nThe baselines are in %s.", format_scores(scores), run.path)
+
+
+def read_rows(
+    model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments
+) -> tuple[TrainingData, ProbeRows]:
+    """Run both towers over all rows, or find in the cache what they gave.
+
+    Raises:
+        InputError: data, towers or cache can't be had.
+    """
+    plan = plan_model(
+        model, image_size=data.image_size, image_resize_mode=data.image_resize_mode, max_length=data.max_length
+    )
+    prepared = prepare_data(data, plan, model, seed=args.seed)
+    set_seed(args.seed)
+    classifier = build_model(
+        plan, model, tokenizer=prepared.tokenizer, labels=data.labels, text_cleaning=data.text_cleaning
+    )
+    args.choose_precision_for(classifier)
+    collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size)
+    prepared, collator = use_features(classifier, prepared, collator, model_args=model, data_args=data, args=args)
+    dataset = prepared.rows.select(np.sort(prepared.used_rows))
+    stored = FeatureRows(add_row_index(dataset), collator, torch.device("cpu"))
+    batch = {name: values.numpy() for name, values in stored.batch(torch.arange(len(dataset))).items()}
+    return prepared, ProbeRows(
+        guids=tuple(dataset["guid"][:]),
+        labels=batch["labels"],
+        groups=group_ids(dataset),
+        num_classes=len(data.labels),
+        vectors={kind: batch[f"{kind}_vector"] for kind in ("text", "image")},
+        present={kind: batch[f"{kind}_present"] for kind in ("text", "image")},
+    )
+
+
+def judge_baselines(
+    rows: ProbeRows, splits: Iterable[Split], *, seed: int
+) -> tuple[dict[str, Floats], dict[str, list[float]]]:
+    """Of every held-out row, what the baselines say that were fitted on the rows its fold leaves.
+
+    Args:
+        rows: N rows.
+        splits: of the folds, which judge their test parts.
+        seed: of the parts in which the probes' strengths are chosen.
+
+    Returns:
+        By name (N, C) probabilities, 0 for rows in no test part; and by probe the strength chosen in each fold.
+
+    Raises:
+        InputError: the training rows of a fold are too few, or of a single class.
+    """
+    answers = {name: np.zeros((len(rows.guids), rows.num_classes)) for name in (MAJORITY, *PROBES)}
+    strengths: dict[str, list[float]] = {name: [] for name in PROBES}
+    for split in splits:
+        train, judged = (np.flatnonzero(find_members(part, rows.guids)) for part in (split.train, split.test))
+        parts = deal_inner(rows, train, seed=seed)
+        answers[MAJORITY][judged] = share_classes(rows, train)
+        for name, kinds in PROBES.items():
+            strength = choose_strength(rows, kinds, parts)
+            (answers[name][judged],) = fit_probes(rows, kinds, train, judged, strengths=[strength])
+            strengths[name].append(strength)
+    return answers, strengths
+
+
+def format_scores(scores: dict[str, dict[str, Any]]) -> str:
+    """A table of accuracy and macro F1 with intervals, one line per baseline."""
+    lines = [["baseline", "accuracy", "macro-F1"]]
+    for name, found in scores.items():
+        figures = (format_interval(found[key], found[f"{key}_interval"]) for key in ("accuracy", "macro_f1"))
+        lines.append([name, *figures])
+    num_rows = scores[MAJORITY]["num_rows"]
+    return f"out of fold, {num_rows} rows, 95 % intervals in brackets (bootstrap over rows)\n{format_table(lines)}"
+
+
+def _open_folder(
+    run: RunFolder,
+    model: ModelArguments,
+    data: DataArguments,
+    args: SentimentTrainingArguments,
+    *,
+    splits: Sequence[Split],
+    prepared: TrainingData,
+) -> None:
+    """Move earlier baselines aside, and write what these were made of."""
+    if run.config_file.exists():
+        move_aside(run.path)
+    folds = {"num_folds": args.folds, "inner_folds": INNER_FOLDS, "strengths": list(STRENGTHS)}
+    run.save_arguments(
+        {
+            "model": asdict(model),
+            "data": asdict(data) | {"data_dir": data.resolved_dir(), "cache_dir": str(data.cache_path())},
+            "training": args.to_plain_dict() | {"output_dir": str(run.path)},
+            "environment": describe_environment(args) | prepared.fingerprints(),
+            SECTION: folds,
+        }
+    )
+    for number, split in enumerate(splits):
+        save_split(split, run.path / "splits" / f"fold-{number}.json")
+    prepared.ledger.write_csv(run.quarantine_file)
+    prepared.ledger.write_encodings(run.quarantine_file.with_name(ENCODINGS_FILE))
+    summary = prepared.ledger.summary()
+    if summary:
+        logger.info("%s\nEach is a row of %s.", summary, run.quarantine_file)
+
+
+def _write_answers(
+    run: RunFolder, rows: ProbeRows, splits: Sequence[Split], answers: dict[str, Floats], label_names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Write {name}.csv of the held-out rows, sorted by guid; returns the figures by name."""
+    numbers = {guid: row for row, guid in enumerate(rows.guids)}
+    guids = sorted(guid for split in splits for guid in split.test)
+    chosen = [numbers[guid] for guid in guids]
+    for name, probabilities in answers.items():
+        path = Path(run.path, f"{name}.csv")
+        write_predictions_csv(path, guids, rows.labels[chosen], probabilities[chosen], label_names)
+    return {
+        name: score_predictions(probabilities[chosen], rows.labels[chosen], label_names)
+        for name, probabilities in answers.items()
+    }

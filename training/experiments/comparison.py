@@ -1,0 +1,174 @@
+"""`train.py --compare recipe.yaml`: several runs over the same rows, and the tables that set them side by side."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data_utils.sources.arguments import DataArguments
+from evaluation.compare.compare import compare_runs, write_all
+from evaluation.compare.report import format_comparison
+from modeling.errors import InputError
+from training.build.plan import check_sources
+from training.experiments.cross_validation import check_supported, draw_folds
+from training.flags.arguments import SentimentTrainingArguments
+from training.flags.model import ModelArguments
+from training.flags.own import LATEST
+from training.flags.parsing import parse_arguments
+from training.flags.recipe import find_recipe, read_recipe, spell_flags, to_flags, write_words
+from training.flags.recipe_sections import RUNS, check_runs
+from training.launch.console import quiet
+from training.launch.ranks import is_main_process
+from training.runs.run import choose_run
+
+logger = logging.getLogger(__name__)
+Arguments = tuple[ModelArguments, DataArguments, SentimentTrainingArguments]
+
+
+@dataclass(frozen=True)
+class ComparisonRecipe:
+    """What is to be compared.
+
+    Attributes:
+        path: folder of the tables, and of a run folder for each name.
+        runs: the command line of each run, by its name.
+    """
+
+    path: Path
+    runs: dict[str, list[str]]
+
+
+def read_comparison(argv: Sequence[str]) -> ComparisonRecipe | None:
+    """The comparison that the command line asks for with `--compare recipe.yaml`; None without the flag.
+
+    A recipe is flags of train.py and a section `runs` of {name: {flag: value}}; the command line wins over both.
+
+    Raises:
+        InputError: the recipe, or the flags of one of its runs, can't be used.
+    """
+    starter, path, rest = find_recipe(argv)
+    if starter != "--compare":
+        return None
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--output_dir", "--output-dir")
+    known, rest = finder.parse_known_args(rest)
+    values = read_recipe(path, RUNS)
+    runs = values.pop(RUNS, None)
+    check_runs(path, runs)
+    (default,) = write_words("output_dir", values.pop("output_dir", None) or f"runs/{path.stem}")
+    folder = Path(known.output_dir or default)
+    return ComparisonRecipe(
+        folder,
+        {
+            name: [*to_flags(values | spell_flags(path, own or {})), *rest, "--output_dir", str(folder / name)]
+            for name, own in runs.items()
+        },
+    )
+
+
+def run_comparison(recipe: ComparisonRecipe, *, run: Callable[..., None]) -> None:
+    """Train what isn't finished of all runs, and write comparison.md, .csv, .json and .png.
+
+    Args:
+        recipe: what is compared.
+        run: trains what parsed flags ask for.
+
+    Raises:
+        InputError: see `check_comparison`; afterwards as a run says.
+    """
+    for name, arguments in check_comparison(recipe).items():
+        logger.info("Run %s.", name)
+        run(*arguments)
+    if is_main_process():
+        comparison = compare_runs([str(recipe.path / name) for name in recipe.runs])
+        write_all(recipe.path, comparison)
+        logger.info("%s\nThe comparison is in %s.", format_comparison(comparison), recipe.path)
+
+
+def check_comparison(recipe: ComparisonRecipe) -> dict[str, Arguments]:
+    """The arguments of each run, all checked before the first is trained; the data are prepared on the way.
+
+    Raises:
+        InputError: a run's flags, pretrained parts, data, folds or folder can't be had, or the runs judge other rows,
+            classes or labels.
+    """
+    parsed: dict[str, Arguments] = {}
+    for name, words in recipe.runs.items():
+        with _naming(name), quiet(bool(parsed)):
+            parsed[name] = _parse_run(words)
+    _check_classes({name: data.labels for name, (_, data, _) in parsed.items()})
+    logger.info("Looking at the rows of all runs.")
+    judged: dict[str, dict[str, str]] = {}
+    for name, arguments in parsed.items():
+        with _naming(name), quiet(True):  # a run says it again
+            judged[name] = _find_judged(*arguments)
+    _check_rows(judged)
+    for name, (model, _, training) in parsed.items():
+        with _naming(name):
+            choose_run(model, copy.deepcopy(training))
+    # What is to be overwritten was, while it was looked at.
+    return {name: (model, replace(data, overwrite_cache=False), args) for name, (model, data, args) in parsed.items()}
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say whose mistake it is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"The run {name} of the comparison: {error}") from error
+
+
+def _parse_run(words: Sequence[str]) -> Arguments:
+    """The run's arguments, as far as they can be judged without its data; it goes on where it was cut off."""
+    model, data, training = parse_arguments(words)
+    if training.folds is None:
+        raise InputError(
+            "it has no folds; write `folds: 5` into the recipe. Runs of one split are compared by evaluate.py compare."
+        )
+    check_supported(data, training)
+    check_sources(model)
+    training.resume_from_checkpoint = LATEST
+    return model, data, training
+
+
+def _find_judged(model: ModelArguments, data: DataArguments, training: SentimentTrainingArguments) -> dict[str, str]:
+    """The guids of the rows that the folds hold out, and their labels."""
+    splits, pairs = draw_folds(model, data, training)
+    columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
+    labels = dict(zip(columns["guid"], columns["label"], strict=True))
+    return {guid: data.labels[labels[guid]] for split in splits for guid in split.test}
+
+
+def _check_classes(labels: Mapping[str, Sequence[str]]) -> None:
+    first, *others = labels
+    for other in others:
+        if set(labels[other]) != set(labels[first]):
+            raise InputError(
+                f"The runs have other classes: {first} has {', '.join(labels[first])} and {other} has "
+                f"{', '.join(labels[other])}. Runs are compared by the same labels."
+            )
+
+
+def _check_rows(judged: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse what couldn't be compared in the end: `judged` has the label of each row by its guid, for each run."""
+    first, *others = judged
+    for other in others:
+        ours, theirs = judged[first], judged[other]
+        common = sorted(ours.keys() & theirs.keys())
+        if not len(ours) == len(theirs) == len(common):
+            raise InputError(
+                f"The runs do not judge the same rows: {first} judges {len(ours):,} and {other} {len(theirs):,}, of "
+                f"which {len(common):,} are the same. Give all runs the same data_dir, train_file and on_bad_pair."
+            )
+        differ = [guid for guid in common if ours[guid] != theirs[guid]]
+        if differ:
+            raise InputError(
+                f"{len(differ):,} of {len(common):,} rows have one label in {first} and another one in {other}, first "
+                f"the guid {differ[0]!r}: {ours[differ[0]]!r} and {theirs[differ[0]]!r}. Give all runs the same list."
+            )

@@ -1,0 +1,232 @@
+"""`train.py --folds K --seeds S`: every row is judged by models that saw neither it nor a twin of it."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate.state import AcceleratorState
+
+from data_utils.prepare.pairs import Pairs, load_pairs
+from data_utils.sources.arguments import DataArguments
+from data_utils.sources.ledger import ENCODINGS_FILE
+from data_utils.splits.folds import hold_out, make_folds
+from data_utils.splits.group_sizes import check_fold_sizes
+from data_utils.splits.split_file import Split, save_split
+from data_utils.splits.splits import group_ids
+from data_utils.system.files import write_text
+from data_utils.system.schema import read_json
+from evaluation.scores.folds_folder import SECTION, FoldsFolder, Member, format_out_of_fold
+from modeling.configuration import SentimentConfig
+from modeling.errors import InputError
+from run_files.model_file import check_model_file
+from run_files.report import write_json
+from run_files.run_folder import RunFolder
+from run_files.schema import MemberMetricsFile
+from training.build.plan import plan_model
+from training.engine.updates import check_updates
+from training.flags.arguments import NEUTRAL_FLAGS, SentimentTrainingArguments
+from training.flags.model import ModelArguments
+from training.flags.own import LATEST
+from training.launch.console import quiet
+from training.launch.launch import check_same_everywhere, shares_files, wait_for_everyone
+from training.launch.ranks import is_main_process
+from training.runs.claim import lock_run, move_aside
+from training.runs.run import choose_run, describe_environment, note_interruption
+
+logger = logging.getLogger(__name__)
+Train = Callable[[ModelArguments, DataArguments, SentimentTrainingArguments], None]
+# Of the data, what their fingerprint doesn't know.
+LIMITS = ("max_length", "max_train_samples", "max_eval_samples")
+
+
+def cross_validate(
+    model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments, *, train: Train
+) -> None:
+    """Train K x S models, each an ordinary run of its own, and write what they say of the rows they never saw.
+
+    The folds are drawn from --seed and are the same for all seeds. A fold's rows choose nothing: the best epoch is
+    that of --val_ratio of the other rows (0: the last epoch).
+
+    Args:
+        model, data, args: of the run.
+        train: trains one model in its own folder.
+
+    Raises:
+        InputError: flags that don't go together, or data, folds or folder can't be used.
+    """
+    check_supported(data, args)
+    pristine = copy.deepcopy(args)
+    run = choose_run(model, args)
+    if not shares_files(run.path):
+        raise InputError(f"The machines of a cross-validation must see the same files; {run.path} is not shared.")
+    folder = FoldsFolder(run.path, range(args.seed, args.seed + args.seeds), args.folds)
+    with lock_run(run):
+        splits, pairs = draw_folds(model, data, args)
+        check_same_everywhere({"data_fingerprint": pairs.fingerprint, "folds_sha256": _hash_folds(splits)})
+        check_updates(min(len(split.train) for split in splits), args)
+        with args.main_process_first(local=False):
+            if is_main_process():
+                _open(folder, model, data, args, splits=splits, pairs=pairs)
+        _train_missing(folder, model, data, pristine, train=train)
+        if is_main_process():
+            _write_results(folder)
+
+
+def _train_missing(
+    folder: FoldsFolder,
+    model: ModelArguments,
+    data: DataArguments,
+    pristine: SentimentTrainingArguments,
+    *,
+    train: Train,
+) -> None:
+    """Train the members that aren't finished; what is the same for all is said once."""
+    members = list(folder.members())
+    missing = [member for member in members if not RunFolder(member.path).metrics_file.is_file()]
+    wait_for_everyone()  # all have looked before the first is written
+    for number, member in enumerate(missing):
+        # Of the whole run as well: who waits for it to be resumed looks there.
+        with quiet(number > 0), note_interruption(folder, pristine):
+            train(copy.deepcopy(model), *_arguments_of(member, folder, data, pristine))
+        gc.collect()
+        AcceleratorState._reset_state()  # or accelerate refuses a second DeepSpeed engine
+        if is_main_process():
+            scores = _load_metrics(member)["test"]
+            logger.info(
+                "%s (%d of %d): held-out accuracy %.3f, macro-F1 %.3f",
+                *(member.path.name, members.index(member) + 1, len(members), scores["accuracy"], scores["macro_f1"]),
+            )
+
+
+def draw_folds(
+    model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments
+) -> tuple[tuple[Split, ...], Pairs]:
+    """The splits of the folds, and the pairs."""
+    plan = plan_model(
+        model, image_size=data.image_size, image_resize_mode=data.image_resize_mode, max_length=data.max_length
+    )
+    pairs = load_pairs(
+        data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture, needs=plan.reads
+    )
+    columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
+    rows = (columns["guid"], columns["label"], group_ids(pairs.dataset))
+    folds = make_folds(*rows, num_folds=args.folds, seed=args.seed)
+    check_fold_sizes(folds, pairs.dataset, rows[-1])
+    return tuple(hold_out(fold, *rows, val_ratio=data.val_ratio, seed=args.seed) for fold in folds), pairs
+
+
+def check_supported(data: DataArguments, args: SentimentTrainingArguments) -> None:
+    """`InputError` for what many trainings can't do."""
+    for flag, is_given, reason in (
+        ("--streaming", data.streaming, "has no rows to deal into folds"),
+        ("--split_file", data.split_file is not None, "splits the rows already"),
+        ("--dry_run", args.dry_run, "shows one training"),
+        ("--profile", args.profile, "shows one training"),
+    ):
+        if is_given:
+            raise InputError(f"Got --folds {args.folds} and {flag}, which {reason}; leave one of the two out.")
+    if args.resume_from_checkpoint not in (None, LATEST):
+        raise InputError(
+            f"Got --folds and --resume_from_checkpoint {args.resume_from_checkpoint}; of many trainings only {LATEST} "
+            "says where to go on."
+        )
+
+
+def _open(
+    folder: FoldsFolder,
+    model: ModelArguments,
+    data: DataArguments,
+    args: SentimentTrainingArguments,
+    *,
+    splits: tuple[Split, ...],
+    pairs: Pairs,
+) -> None:
+    """Go on with the folder's run if that is asked for, else make room; write what is known beforehand."""
+    sections: dict[str, dict[str, Any]] = {
+        "model": asdict(model),
+        "data": asdict(data) | {"data_dir": data.resolved_dir(), "cache_dir": str(data.cache_path())},
+        "training": args.to_plain_dict() | {"output_dir": str(folder.path)},
+        "environment": describe_environment(args) | {"data_fingerprint": pairs.fingerprint},
+        SECTION: {"num_folds": folder.num_folds, "seeds": list(folder.seeds)},
+    }
+    sections[SECTION]["sha256"] = _hash_run(sections, splits)
+    if folder.config_file.exists() and args.resume_from_checkpoint == LATEST:
+        earlier = folder.load_arguments().get(SECTION, {}).get("sha256")
+        if earlier != sections[SECTION]["sha256"]:
+            raise InputError(
+                f"{folder.path} holds a run of other flags, data or folds: what it has finished doesn't belong to this "
+                f"one. Use the flags of {folder.config_file}, or another --output_dir."
+            )
+        return
+    if folder.config_file.exists():
+        move_aside(folder.path)
+    for number, split in enumerate(splits):
+        save_split(split, folder.split_file_of(number))
+    pairs.ledger.write_csv(folder.quarantine_file)
+    pairs.ledger.write_encodings(folder.quarantine_file.with_name(ENCODINGS_FILE))
+    folder.save_arguments(sections)
+
+
+def _arguments_of(
+    member: Member, folder: FoldsFolder, data: DataArguments, pristine: SentimentTrainingArguments
+) -> tuple[DataArguments, SentimentTrainingArguments]:
+    """What `train` needs for one member; a training that was cut off is gone on with."""
+    args = copy.deepcopy(pristine)
+    args.seed, args.output_dir = member.seed, str(member.path)
+    args.run_name = f"{args.run_name or folder.path.name}-{member.path.name}"
+    args.folds, args.seeds = None, 1
+    args.resume_from_checkpoint = LATEST if RunFolder(member.path).checkpoints_dir.exists() else None
+    # Cached by the first: --overwrite_cache would prepare the same data for each member.
+    split_file = str(folder.split_file_of(member.fold))
+    return replace(data, split_file=split_file, overwrite_cache=False), args
+
+
+def _write_results(folder: FoldsFolder) -> None:
+    temperatures = folder.calibrate()
+    for member in folder.members():
+        path = RunFolder(member.path).model_dir
+        check_model_file(path / "config.json")
+        config = SentimentConfig.from_pretrained(path, trust_remote_code=False)
+        config.temperature = temperatures[member.fold]
+        write_text(path / "config.json", config.to_json_string())  # whole or not at all, unlike save_pretrained
+    scores = folder.write_out_of_fold(temperatures)
+    metrics = [_load_metrics(member) for member in folder.members()]
+    seconds = [each["training"]["seconds"] for each in metrics]
+    is_whole = all(each["training"]["resumed_at_step"] is None for each in metrics)  # else the last launch's alone
+    write_json(
+        folder.metrics_file,
+        {
+            "out_of_fold": scores,
+            "parameters": metrics[0]["parameters"],
+            "training": {"num_trainings": len(metrics), "seconds": sum(seconds) if is_whole else None},
+        },
+    )
+    logger.info("%s", format_out_of_fold(scores))
+    logger.info("The run is in %s; evaluate it with: python evaluate.py %s", folder.path, folder.path)
+
+
+def _load_metrics(member: Member) -> dict[str, Any]:
+    """Raises `InputError` where the file is damaged."""
+    remedy = f"delete {member.path}, and train it again by --resume_from_checkpoint latest"
+    return read_json(RunFolder(member.path).metrics_file, MemberMetricsFile, remedy=remedy)
+
+
+def _hash_folds(splits: tuple[Split, ...]) -> str:
+    return hashlib.sha256(" ".join(split.sha256 for split in splits).encode()).hexdigest()
+
+
+def _hash_run(sections: dict[str, dict[str, Any]], splits: tuple[Split, ...]) -> str:
+    """Of all that decides the figures."""
+    training = {name: value for name, value in sections["training"].items() if name not in NEUTRAL_FLAGS}
+    limits = {name: sections["data"][name] for name in LIMITS}
+    rows = [sections["environment"]["data_fingerprint"], limits, _hash_folds(splits)]
+    content = [sections["model"], training, *rows]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,252 @@
+"""Flags of training: those of transformers.TrainingArguments with this project's defaults, and a few of our own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import parse_flag_from_env
+from transformers import IntervalStrategy, TrainingArguments
+
+from data_utils.system.device_copies import can_pin
+from data_utils.system.home import count_cores
+from data_utils.system.memory import keep_freed_memory
+from modeling.classifier import SentimentClassifier
+from modeling.errors import InputError, check_choice
+from modeling.parameters import count_matrix_weights
+from training.flags.argument_checks import check_flags, check_optimizer, check_schedule
+from training.flags.device import read_object
+from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
+from training.launch import launch
+from training.launch.ranks import launched_world_size, uses_deepspeed
+from training.launch.trackers import list_trackers, show_settings
+
+logger = logging.getLogger(__name__)
+# Of the towers' matrices: smaller ones gain little by bfloat16 on a CPU that has it.
+MIN_WEIGHTS_FOR_BF16 = 10_000_000
+# Old names of Trainer's flags, and those that newer versions have for them.
+CHECKPOINTING = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+TOKENS_SEEN = ("all", "non_padding", "no")
+# Flags that change no figure: what is many trainings goes on under others.
+NEUTRAL_FLAGS = (
+    "output_dir",
+    "resume_from_checkpoint",
+    "disable_tqdm",
+    "report_to",
+    "run_name",
+    "logging_steps",
+    "save_total_limit",
+    "local_rank",
+    "use_cpu",
+    "ddp_backend",
+    "ddp_timeout",
+    "dataloader_num_workers",
+)
+# Flags that shape every update: of a training that changed them on its way, config.yaml would tell half.
+UPDATE_FLAGS = (
+    "learning_rate",
+    "head_learning_rate",
+    "weight_decay",
+    "optim",
+    "optim_args",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "max_grad_norm",
+    "label_smoothing_factor",
+    "neftune_noise_alpha",
+    "class_weights",
+    "logit_adjustment",
+    "modality_dropout",
+    "unimodal_loss_weight",
+)
+
+
+@dataclass
+class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, TrainingArguments):
+    """`TrainingArguments` with the flags and defaults of `training.flags.own`; what can't work is refused."""
+
+    def __post_init__(self) -> None:
+        output_dir = self.output_dir
+        self._settle_words()
+        check_flags(self)
+        if self.dry_run:
+            self.eval_strategy = self.save_strategy = "no"
+            self.report_to, self.disable_tqdm, self.load_best_model_at_end = [], True, False
+            self.eval_on_start = False
+            self.early_stopping_patience = 0
+        self._match_strategies()
+        if self.greater_is_better is None:
+            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "ece"))
+        launch.check_started_as_asked()
+        precision = launch.choose_precision(bf16=self.bf16, fp16=self.fp16)
+        self._precision_is_open = precision == "no" and self.bf16 is None and self.fp16 is None
+        self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
+        self._choose_device()
+        super().__post_init__()
+        self.output_dir = output_dir  # Trainer's own default isn't ours, which depends on the model
+        for old, new in CHECKPOINTING.items():  # which Trainer reads is a matter of its version
+            setattr(self, old, getattr(self, new))
+        self._check_launch()
+        check_optimizer(self)
+        check_schedule(self)
+
+    def _settle_words(self) -> None:
+        """Bring what was typed into the form that Trainer takes."""
+        for old, new in CHECKPOINTING.items():
+            if getattr(self, new) is None:
+                setattr(self, new, getattr(self, old))
+            setattr(self, old, None)  # or Trainer warns of it on every rank
+        name = CHECKPOINTING["gradient_checkpointing_kwargs"]
+        setattr(self, name, read_object(name, getattr(self, name)) or None)
+        self.report_to = list_trackers(self.report_to)
+        if not isinstance(self.include_num_input_tokens_seen, bool):
+            check_choice("--include_num_input_tokens_seen", self.include_num_input_tokens_seen, TOKENS_SEEN)
+
+    def _choose_device(self) -> None:
+        # Where there is a GPU too, Trainer doesn't hear a launcher that asks for the CPU (cpu.yaml).
+        self.use_cpu = self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
+        if torch.accelerator.is_available() and not self.use_cpu:
+            self.dataloader_pin_memory = self.dataloader_pin_memory and can_pin()
+            if self.accelerator_config is None:
+                self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}
+            return
+        self.dataloader_pin_memory = False  # nothing to copy to
+        keep_freed_memory()
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it found this out by itself
+        num_cores = count_cores()
+        if torch.get_num_threads() * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < num_cores:
+            logger.info(
+                "On the CPU with %d of %d cores a process: OMP_NUM_THREADS sets it.", torch.get_num_threads(), num_cores
+            )
+        # DeepSpeed ignores a launch marked as CPU, and plain data parallel wraps nothing unless it is marked so.
+        if uses_deepspeed() or self.deepspeed:
+            self.ddp_backend = self.ddp_backend or "gloo"
+        else:
+            self.use_cpu = True
+            launch.join_ranks_on_cpu(self.ddp_timeout)
+
+    def choose_precision_for(self, model: SentimentClassifier) -> None:
+        """Compute in bfloat16 where neither flags nor launcher say anything, the CPU has it, and the towers are large.
+
+        Sets bf16 and mixed_precision.
+        """
+        num_weights = count_matrix_weights(model)
+        gains = num_weights >= MIN_WEIGHTS_FOR_BF16 and launch.has_fast_bf16()
+        # Under DeepSpeed it would be another arithmetic: half precision throughout.
+        if self._precision_is_open and self.use_cpu and gains:
+            self.bf16, self.mixed_precision = True, "bf16"
+            logger.info(
+                "Computing in bfloat16, in which this CPU is faster at towers of this size; --bf16 False for float32."
+            )
+
+    def _validate_args(self) -> None:
+        """Trainer's own checks; its one of bfloat16 takes a CPU for a GPU unless it's marked, see `_choose_device`."""
+        marked, self.use_cpu = self.use_cpu, self.use_cpu or not torch.accelerator.is_available()
+        try:
+            super()._validate_args()
+        finally:
+            self.use_cpu = marked
+
+    def _check_launch(self) -> None:
+        """The processes must have found each other, and one process takes one device (no `nn.DataParallel`)."""
+        asked_for = launched_world_size()
+        if self.world_size != asked_for:
+            raise InputError(
+                f"{asked_for} processes were launched, but each believes to be one of {self.world_size}. "
+                f"{launch.LAUNCH_REMEDY}"
+            )
+        if self.n_gpu > 1:
+            logger.warning("%d GPUs are there and one is used; for all of them launch with multi_gpu.yaml.", self.n_gpu)
+            self._n_gpu = 1
+
+    def _match_strategies(self) -> None:
+        """Without evaluation or checkpoints there is no best model; otherwise both must come at the same steps."""
+        if self.load_best_model_at_end and "no" in (str(self.eval_strategy), str(self.save_strategy)):
+            logger.warning("Without evaluation and checkpoints there is no best model: the last one will be kept.")
+            self.load_best_model_at_end = False
+        elif self.load_best_model_at_end and self.eval_strategy != self.save_strategy and self.save_strategy == "epoch":
+            if self.save_steps == type(self).save_steps:
+                self.save_steps = self.eval_steps or self.logging_steps
+            self.save_strategy = self.eval_strategy
+            logger.info("Checkpoints are written every %g steps, at evaluations, to have the best.", self.save_steps)
+
+    @property
+    def device(self) -> torch.device:
+        """Of this rank; the CPU has no index, under which older versions of Trainer can't load an optimizer's state."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+    @property
+    def global_batch_size(self) -> int:
+        """Rows per update, over all ranks and accumulation steps."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+
+    def keep_global_batch_size(self, rows: int) -> None:
+        """Share `rows` per update among the ranks there are, by other accumulation or, where need be, smaller batches.
+
+        Raises:
+            InputError: they can't be shared evenly.
+        """
+        if self.global_batch_size == rows:
+            return
+        if rows % self.world_size:
+            raise InputError(
+                f"The checkpoint was trained with {rows} rows per update, which {self.world_size} processes can't "
+                "share evenly; launch another number of processes."
+            )
+        per_rank = rows // self.world_size
+        sizes = range(1, min(self.per_device_train_batch_size, per_rank) + 1)
+        self.per_device_train_batch_size = max(size for size in sizes if per_rank % size == 0)
+        self.gradient_accumulation_steps = per_rank // self.per_device_train_batch_size
+        logger.warning(
+            "To keep the checkpoint's %d rows per update: --per_device_train_batch_size %d, "
+            "--gradient_accumulation_steps %d on %d processes.",
+            *(rows, self.per_device_train_batch_size, self.gradient_accumulation_steps, self.world_size),
+        )
+
+    @property
+    def optimizer_kind(self) -> str:
+        """What --optim names; fused or not, updates and state are the same."""
+        return self.optim.value.removesuffix("_fused")
+
+    @property
+    def update_flags(self) -> dict[str, Any]:
+        """`UPDATE_FLAGS` with their values, in JSON's own types."""
+        values = super().to_dict() | {"optim": self.optimizer_kind}
+        return {name: values[name] for name in UPDATE_FLAGS}
+
+    @property
+    def balances_classes(self) -> bool:
+        """Whether the training's classes must be counted."""
+        return self.class_weights != "none" or self.logit_adjustment > 0
+
+    def disable_evaluation(self) -> None:
+        """For a run without a validation part: no evaluation, no best model, no early stopping."""
+        logger.warning("There is no validation part: nothing is evaluated, and the last model will be kept.")
+        self.eval_strategy = IntervalStrategy.NO
+        self.eval_on_start = False
+        self.load_best_model_at_end = False
+        self.early_stopping_patience = 0
+
+    def show_beside(self, **groups: Mapping[str, Any]) -> None:
+        """Let trackers have other flags beside these, as {group/flag: value}."""
+        self._beside = groups
+
+    def to_dict(self) -> dict[str, Any]:
+        """What trackers are shown of the flags, in types that they all take."""
+        return show_settings({**super().to_dict(), **getattr(self, "_beside", {})})
+
+    def to_plain_dict(self) -> dict[str, Any]:
+        """Every flag as YAML's own types, without secrets."""
+        return {name: value for name, value in super().to_dict().items() if not name.endswith("_token")}

@@ -1,0 +1,180 @@
+"""Flags that choose the model."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from data_utils.system.bounded import parse_json
+from modeling.choices import ARCHITECTURES, FREEZE_CHOICES, FUSIONS, POOLINGS, check_width, frozen_modalities
+from modeling.errors import InputError, check_choice
+
+logger = logging.getLogger(__name__)
+DEFAULT_FUSION = {"baseline": "cross_attn", "vilbert": "transformer", "clip": "attn"}
+DEFAULT_TEXT_NAME = "bert-base-uncased"
+DEFAULT_VISION_NAME = "google/vit-base-patch16-224-in21k"
+DEFAULT_CLIP_NAME = "openai/clip-vit-base-patch32"
+MAX_VOCABULARY = 1_000_000
+
+
+@dataclass
+class ModelArguments:
+    """Which architecture, head and towers. Checked before anything is loaded."""
+
+    group: ClassVar[str] = "model"
+
+    model: str = field(default="clip", metadata={"help": f"Architecture: {', '.join(ARCHITECTURES)}."})
+    fusion: str | None = field(
+        default=None,
+        metadata={"help": f"Fusion head: {', '.join(FUSIONS)}. Default by architecture: {DEFAULT_FUSION}."},
+    )
+    clip_name: str | None = field(
+        default=None,
+        metadata={"help": f"For clip: folder or hub name of a CLIP, SigLIP, ... Default: {DEFAULT_CLIP_NAME}."},
+    )
+    text_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or hub name of a text encoder. vilbert's default: "
+            f"{DEFAULT_TEXT_NAME}; with clip, --text_name and --vision_name compose a dual encoder."
+        },
+    )
+    vision_name: str | None = field(
+        default=None,
+        metadata={"help": f"Folder or hub name of a picture encoder. vilbert's default: {DEFAULT_VISION_NAME}."},
+    )
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={
+            "help": "Run the program code that a named folder or hub name brings along for its settings, its tokenizer "
+            "or its image processor. Read it first: it can do all that you can. Encoders must be of transformers."
+        },
+    )
+    from_scratch: bool = field(
+        default=False,
+        metadata={
+            "help": "Random weights; no hub. With a name: that model's structure and tokenizer; without one the "
+            "architecture's default size, and a WordPiece tokenizer trained on the training split."
+        },
+    )
+    text_config: str | None = field(
+        default=None,
+        metadata={"help": "JSON object of settings over the text encoder's, e.g. '{\"num_hidden_layers\": 2}'."},
+    )
+    vision_config: str | None = field(
+        default=None, metadata={"help": "JSON object of settings over the picture encoder's."}
+    )
+    projection_dim: int | None = field(
+        default=None,
+        metadata={"help": "Width of the space shared by text and picture in clip. Default: the model's, or 512."},
+    )
+    text_pooling: str = field(
+        default="default",
+        metadata={
+            "help": "The vector of a text: default, the encoder's own (its pooled output, else CLS), or mean, of all "
+            "tokens, for sentence encoders."
+        },
+    )
+    vision_feature_layer: list[int] = field(
+        default=None,
+        metadata={
+            "help": "The vector of a picture from several layers, side by side: e.g. 6 9 12, counted from 0 (the "
+            "embeddings), or from the end with -1. Default: the encoder's own vector."
+        },
+    )
+    vocab_size: int = field(default=21_500, metadata={"help": "Upper limit of a tokenizer trained here."})
+    lowercase: bool = field(
+        default=True, metadata={"help": "A tokenizer trained here takes capitals as small letters; it keeps accents."}
+    )
+    fusion_dropout: float = field(default=0.1, metadata={"help": "Dropout inside the fusion head."})
+    freeze: str = field(
+        default="none", metadata={"help": f"Towers that stay as they were loaded: {', '.join(FREEZE_CHOICES)}."}
+    )
+    unfreeze_last: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train the last N blocks of the frozen towers all the same, and what comes after them; with "
+            "--freeze none: of both towers, the rest of which is frozen."
+        },
+    )
+    # None where it isn't given: then on where no used tower trains at all.
+    cache_features: bool = field(
+        default=None,
+        metadata={
+            "help": "Run each frozen tower (with --unfreeze_last: its frozen blocks) once over the data, into the "
+            "cache, and train on its output. Default: on where no used tower trains at all."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        check_choice("--model", self.model, ARCHITECTURES)
+        self.fusion = self.fusion or DEFAULT_FUSION[self.model]
+        check_choice("--fusion", self.fusion, FUSIONS)
+        check_choice("--freeze", self.freeze, FREEZE_CHOICES)
+        check_choice("--text_pooling", self.text_pooling, POOLINGS)
+        for flag in ("text_config", "vision_config"):
+            setattr(self, flag, _parse_object(flag, getattr(self, flag)))
+        if not 0 <= self.fusion_dropout < 1:
+            raise InputError(f"Got --fusion_dropout {self.fusion_dropout}; it must be at least 0 and under 1.")
+        if not 10 <= self.vocab_size <= MAX_VOCABULARY:
+            raise InputError(f"Got --vocab_size {self.vocab_size}; allowed are 10 to {MAX_VOCABULARY}.")
+        check_width("--projection_dim", self.projection_dim)
+        self._check_freezing()
+        self._check_names()
+
+    @property
+    def trains_no_tower(self) -> bool:
+        """Whether every tower that the head uses is frozen wholly."""
+        frozen = frozen_modalities(self.freeze, self.unfreeze_last)
+        return self.unfreeze_last is None and set(FUSIONS[self.fusion]).issubset(frozen)
+
+    def _check_freezing(self) -> None:
+        if self.unfreeze_last is not None and self.unfreeze_last < 1:
+            raise InputError(
+                f"Got --unfreeze_last {self.unfreeze_last}; it must be at least 1. To freeze towers wholly, use "
+                "--freeze alone."
+            )
+        frozen = frozen_modalities(self.freeze, self.unfreeze_last)
+        if self.cache_features and not set(FUSIONS[self.fusion]).intersection(frozen):
+            raise InputError(
+                f"Got --cache_features with --fusion {self.fusion}, which uses no frozen tower; freeze one with "
+                "--freeze or --unfreeze_last, or leave --cache_features out."
+            )
+        if frozen and (self.from_scratch or self.model == "baseline"):
+            logger.warning("Frozen towers with random weights (%s) will never learn anything.", " and ".join(frozen))
+
+    def _check_names(self) -> None:
+        names = {"--clip_name": self.clip_name, "--text_name": self.text_name, "--vision_name": self.vision_name}
+        given = [flag for flag, name in names.items() if name is not None]
+        if self.model == "baseline" and given:
+            raise InputError(
+                f"Got {', '.join(given)} with --model baseline, which is trained from scratch; use vilbert or clip."
+            )
+        if self.model == "vilbert" and self.clip_name is not None:
+            raise InputError(
+                "Got --clip_name with --model vilbert; use --text_name and --vision_name, or --model clip."
+            )
+        if self.clip_name is not None and len(given) > 1:
+            raise InputError(f"Got {', '.join(given)}; give either --clip_name or the names of two encoders.")
+        if self.model == "clip" and "--clip_name" not in given and len(given) == 1:
+            needed = {"text_only": ["--text_name"], "image_only": ["--vision_name"]}.get(self.fusion)
+            if given != needed:
+                raise InputError(
+                    f"Got {given[0]} alone with --model clip --fusion {self.fusion}; a dual encoder is composed of "
+                    "--text_name and --vision_name, and --clip_name takes a whole one."
+                )
+
+
+def _parse_object(flag: str, value: str | dict[str, Any] | None) -> dict[str, Any]:
+    if value is None or isinstance(value, dict):
+        return value or {}
+    try:
+        parsed = parse_json(value)
+    except ValueError as error:
+        raise InputError(
+            f"Got --{flag} {value[:200]!r}, which is no JSON ({error}); give an object like '{{\"hidden_size\": 64}}'."
+        ) from error
+    if not isinstance(parsed, dict):
+        raise InputError(f"Got --{flag} {value[:200]!r}; give a JSON object like '{{\"hidden_size\": 64}}'.")
+    return parsed

@@ -1,0 +1,198 @@
+"""Recipes: YAML files of flags, read as words of a command line; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from data_utils.console.command_line import Flag, FlagParser, list_flags
+from data_utils.sources.arguments import DataArguments
+from data_utils.system.bounded import parse_yaml, read_bounded
+from modeling.errors import InputError
+from training.flags.model import ModelArguments
+from training.flags.of_trainer import read_trainer_flags
+from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
+
+# Sections that make a recipe one of many trainings, and the flags that start them.
+SECTIONS = {"sweep": "--sweep", "runs": "--compare"}
+GROUPS = (ModelArguments, DataArguments, TrainingFlags, EvaluationFlags, OutputFlags)
+MAX_RECIPE = 2**17  # bytes, which take a second or two to parse
+_RECIPE_FLAGS = ("--config", "--sweep", "--compare")
+# Flags of one word that take a JSON object, beside those whose type says so.
+_OBJECTS = ("text_config", "vision_config")
+_MAX_BITS = 256  # of a whole number
+_FLAG_LIKE = re.compile("-.*[A-Za-z]")
+
+
+@cache
+def trainer_flags() -> tuple[Flag, ...]:
+    """Trainer's flags without those that stand in our groups."""
+    return tuple(read_trainer_flags(without={flag.name for group in GROUPS for flag in list_flags(group)}))
+
+
+@cache
+def all_flags() -> dict[str, Flag]:
+    """Every flag of a training, by its name."""
+    flags = (*(flag for group in GROUPS for flag in list_flags(group)), *trainer_flags())
+    return {flag.name: flag for flag in flags}
+
+
+def find_recipe(argv: Sequence[str]) -> tuple[str | None, Path | None, list[str]]:
+    """The recipe that the command line names.
+
+    Returns:
+        `--config`, `--sweep` or `--compare`, the recipe's path, and the other words; without a recipe None twice.
+
+    Raises:
+        InputError: it names more than one.
+    """
+    finder = FlagParser(add_help=False)
+    for flag in _RECIPE_FLAGS:
+        finder.add_argument(flag, action="append", default=[])
+    known, rest = finder.parse_known_args(argv)
+    found = [(flag, path) for flag in _RECIPE_FLAGS for path in getattr(known, flag.removeprefix("--"))]
+    if len(found) > 1:
+        raise InputError(
+            f"Got {' and '.join(f'{flag} {path}' for flag, path in found)}, of which one can be had at a time; a "
+            "recipe holds all flags: leave out the other."
+        )
+    return (found[0][0], Path(found[0][1]), rest) if found else (None, None, rest)
+
+
+def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
+    """{flag: value} of a YAML file.
+
+    Args:
+        path: of the file.
+        section: the one of `SECTIONS` that it may hold.
+
+    Raises:
+        InputError: it can't be read, a key stands twice, it holds another section, it names another recipe, or it is
+            the config.yaml of a run.
+    """
+    try:
+        values = parse_yaml(read_bounded(path, MAX_RECIPE).decode("utf-8"))
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"Can't read the recipe {path}: {error}.") from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"The recipe {path} is no mapping; write one `flag: value` a line, without dashes before flag."
+        )
+    if all(isinstance(values.get(part), dict) for part in ("model", "data", "training")):
+        raise InputError(
+            f"The recipe {path} is the record of a run, with all that was settled on its machine; copy the lines that "
+            "you want, of its sections model, data and training, into a file of their own."
+        )
+    values = spell_flags(path, values)
+    for name in ("config", "compare"):
+        if name in values:
+            raise InputError(f"The recipe {path} names another recipe ({name}); a recipe holds flags only.")
+    _check_sections(path, [name for name in SECTIONS if values.get(name) is not None], section)
+    return values
+
+
+def spell_flags(path: Path, values: Mapping[Any, Any]) -> dict[str, Any]:
+    """The same with underscores in the names, which may be written with dashes as on the command line.
+
+    Raises:
+        InputError: both spellings of a flag are there, or foreign code is trusted: a recipe may come from anywhere.
+    """
+    spelled: dict[str, Any] = {}
+    for name, value in values.items():
+        flag = str(name).removeprefix("--").replace("-", "_")
+        if flag in spelled:
+            raise InputError(f"{flag} stands twice in the recipe {path}, in two spellings; leave one of them out.")
+        if flag == "trust_remote_code" and value is not False:
+            raise InputError(
+                f"The recipe {path} has {flag}, which is given on the command line alone; take it out and, if you have "
+                f"read that code and trust it, add --{flag}."
+            )
+        spelled[flag] = value
+    return spelled
+
+
+def _check_sections(path: Path, found: Sequence[str], section: str | None) -> None:
+    if len(found) > 1:
+        raise InputError(f"The recipe {path} has the sections {' and '.join(found)}; part them into two files.")
+    if found and found[0] != section:
+        used = "--config" if section is None else SECTIONS[section]
+        raise InputError(
+            f"The recipe {path} has a section {found[0]}; start it with {SECTIONS[found[0]]} in place of {used}."
+        )
+
+
+def to_flags(values: Mapping[str, Any]) -> list[str]:
+    """{flag: value} as command-line words; a flag without a value is left out.
+
+    Raises:
+        InputError: a value is written as what YAML takes for a switch.
+    """
+    flags: list[str] = []
+    for name, value in values.items():
+        if value is not None:
+            words = write_words(name, value)
+            # A word that looks like a flag would be taken for one.
+            flags += [f"--{name}={words[0]}"] if _FLAG_LIKE.match("".join(words[:1])) else [f"--{name}", *words]
+    return flags
+
+
+def write_words(name: str, value: Any) -> list[str]:
+    """The value of a flag in a recipe as words of a command line.
+
+    Raises:
+        InputError: it is none that the flag could take.
+    """
+    kinds = _kinds(name)
+    if isinstance(value, bool) and bool not in kinds:
+        word = "yes" if value else "no"
+        raise InputError(
+            f"Got {name}: {value} in the recipe, as which YAML reads the bare word {word}; {name} is no switch: if "
+            f'you mean the word, write it in quotes ("{word}").'
+        )
+    if isinstance(value, dict) and (dict in kinds or name in _OBJECTS):
+        return [_to_json(name, value)]
+    if isinstance(value, list) and list in kinds:
+        if any(isinstance(item, bool) or not isinstance(item, str | int) for item in value):
+            raise InputError(f"Got {name}: {value} in the recipe; put words like yes, no or 1.0 in quotes.")
+        return [write_scalar(name, item) for item in value]
+    return [write_scalar(name, value)]
+
+
+def write_scalar(name: str, value: object) -> str:
+    """A word, number or switch of a recipe as a word of a command line.
+
+    Raises:
+        InputError: it is none of them, as a date, a list or a map, or a number that nothing takes.
+    """
+    if not isinstance(value, str | int | float):
+        kind = {list: "a list", dict: "a map"}.get(type(value), f"a {type(value).__name__}")
+        raise InputError(
+            f"Got {name}: {value} in the recipe, which YAML reads as {kind}; write one word or number, in quotes where "
+            "YAML reads something else."
+        )
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        raise InputError(f"Got {name} in the recipe with a number of {value.bit_length():,} bits, which nothing takes.")
+    return str(value)
+
+
+def _to_json(name: str, value: dict[Any, Any]) -> str:
+    try:
+        if any(not isinstance(key, str) for key in value):
+            raise TypeError("its keys must be words")
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"Got {name}: {value} in the recipe, of which no JSON can be made ({error}).") from error
+
+
+@cache
+def _kinds(name: str) -> frozenset[Any]:
+    """The types that a flag takes; none for an unknown flag, which is told later."""
+    kind = all_flags()[name].kind if name in all_flags() else None
+    kinds = (get_origin(each) or each for each in (get_args(kind) or [kind]))
+    return frozenset([get_origin(kind), *kinds])

@@ -1,0 +1,239 @@
+"""A light training loop for heads over frozen towers: the same updates as the Trainer's, in a fraction of its time.
+
+Where the towers' output is cached, an update of a head takes a few milliseconds, and what the Trainer does around it
+takes as long again. What an update computes is shared with `SentimentTrainer`: loss, groups, optimizer, schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate.data_loader import SeedableRandomSampler
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import get_scheduler, set_seed
+
+from data_utils.prepare.batches import BatchReader
+from data_utils.prepare.collator import PairCollator
+from evaluation.scores.metrics import classification_metrics
+from modeling.classifier import SentimentClassifier
+from training.engine.looks import LateLooks
+from training.engine.losses import ClassBalance, balance_classes
+from training.engine.objective import group_parameters, training_loss
+from training.engine.trainer import NonFiniteLossError, SentimentTrainer, softmax
+from training.flags.arguments import SentimentTrainingArguments
+from training.flags.own import METRICS
+from training.heads.trial_dropout import TrialDropout
+
+
+class FeatureRows:
+    """Rows whose towers have run: in memory where they are vectors, read from the cache where they are sequences.
+
+    Attributes:
+        are_light: whether they are vectors on a CPU. A second thread then hardly shortens an update: trials train side
+            by side, with a thread each.
+        home: device on which rows are named.
+    """
+
+    def __init__(self, dataset: Dataset, collator: PairCollator, device: torch.device) -> None:
+        """
+        Args:
+            dataset: N rows, all with features.
+            collator: rows -> batch with the features.
+            device: of the batches.
+        """
+        self._reader, self._collator, self._device = BatchReader(dataset), collator, device
+        are_vectors = all(column.is_vector for column in collator.features)
+        self.are_light = are_vectors and device.type == "cpu"
+        self._stored = self._read(np.arange(len(dataset))) if are_vectors else None
+        # Where rows are to be named, so that no batch waits for a copy of their numbers.
+        self.home = torch.device("cpu") if self._stored is None else device
+
+    def batch(self, rows: Tensor) -> dict[str, Tensor]:
+        """The forward's inputs and labels of some rows (B,), named at `home`, and their numbers as row_index."""
+        if self._stored is None:
+            return self._read(rows.numpy())
+        return {name: values[rows] for name, values in self._stored.items()}
+
+    def _read(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        batch = self._collator(self._reader.__getitems__(rows))
+        return {name: values.to(self._device) for name, values in batch.items()}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """An evaluation after an epoch: probabilities (M, C) of the validation rows, and `METRICS` of them."""
+
+    epoch: int
+    probabilities: NDArray[np.float64]
+    metrics: Mapping[str, float]
+
+
+def train_head(
+    model: SentimentClassifier,
+    rows: FeatureRows,
+    train_rows: Tensor,
+    val_rows: Tensor,
+    *,
+    labels: Sequence[int],
+    args: SentimentTrainingArguments,
+    stop: Event,
+) -> tuple[Judgement, Judgement]:
+    """Train as train.py does with the same flags on one process, dropout's random numbers aside.
+
+    On light rows it may run in any thread, beside others: its figures are the same.
+
+    Args:
+        model: on the device of `args`, with initial weights; its trained parameters change.
+        rows: N rows.
+        train_rows, val_rows: numbers of the parts' rows, ascending, (T,) and (M,).
+        labels: N class ids.
+        args: flags.
+        stop: once it is set, no further update is made.
+
+    Returns:
+        The evaluation after the best epoch, and that after the last one.
+
+    Raises:
+        NonFiniteLossError: a loss, a gradient or an answer isn't finite.
+        CancelledError: `stop` was set.
+    """
+    dropout = _seed_dropout(rows, args.seed)
+    labels = torch.as_tensor(labels)
+    balance = balance_classes(args, torch.bincount(labels[train_rows], minlength=model.config.num_labels))
+    update = _Update(model, balance, args, dropout, num_rows=len(train_rows))
+    sampler = SeedableRandomSampler(
+        range(len(train_rows)), data_seed=args.seed if args.data_seed is None else args.data_seed
+    )
+    best = None
+    train_rows = train_rows.to(rows.home)
+    for epoch in range(int(args.num_train_epochs)):
+        model.train()
+        sampler.set_epoch(epoch)
+        for numbers in torch.tensor(list(sampler)).to(rows.home).split(update.num_rows):
+            if stop.is_set():
+                raise CancelledError
+            # Modality dropout goes by a row's number in the training part.
+            update(rows.batch(train_rows[numbers]) | {"row_index": numbers.to(args.device)}, epoch=epoch)
+        update.looks.settle()
+        last = _judge(model, rows, val_rows, labels[val_rows], epoch + 1, args)
+        if best is None or _is_better(last, best, args):
+            best = last
+    return best, last
+
+
+def _seed_dropout(rows: FeatureRows, seed: int) -> AbstractContextManager[Any]:
+    """Within, dropout's random numbers are those of the seed."""
+    if rows.are_light:
+        return TrialDropout(seed)
+    set_seed(seed)
+    return nullcontext()
+
+
+class _Update:
+    """One step of the optimizer at a call."""
+
+    def __init__(
+        self,
+        model: SentimentClassifier,
+        balance: ClassBalance,
+        args: SentimentTrainingArguments,
+        dropout: AbstractContextManager[Any],
+        *,
+        num_rows: int,
+    ) -> None:
+        self.num_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        self.looks = LateLooks()
+        self._model, self._args, self._dropout = model, args, dropout
+        self._balance = balance.to(args.device)
+        has_two_modalities = model.uses_text and model.uses_image
+        self._modality_dropout = args.modality_dropout if has_two_modalities else 0.0
+        self._unimodal_loss_weight = args.unimodal_loss_weight if has_two_modalities else 0.0
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        # A method that reads nothing of its Trainer.
+        decayed = set(SentimentTrainer.get_decay_parameter_names(None, model))
+        optimizer_class, options = SentimentTrainer.get_optimizer_cls_and_kwargs(args, model)
+        self._optimizer = optimizer_class(group_parameters(model, decayed=decayed, args=args), **options)
+        num_updates = math.ceil(num_rows / self.num_rows) * int(args.num_train_epochs)
+        self._schedule = get_scheduler(
+            args.lr_scheduler_type,
+            optimizer=self._optimizer,
+            num_warmup_steps=args.get_warmup_steps(num_updates),
+            num_training_steps=num_updates,
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+        )
+
+    def __call__(self, batch: dict[str, Tensor], *, epoch: int) -> None:
+        with _autocast(self._args), self._dropout:
+            loss, _ = training_loss(
+                self._model,
+                batch,
+                args=self._args,
+                epoch=epoch,
+                modality_dropout=self._modality_dropout,
+                unimodal_loss_weight=self._unimodal_loss_weight,
+                balance=self._balance,
+                weight_sum=self._balance.weights[batch["labels"]].sum(),
+            )
+        loss.backward()
+        norm = loss
+        if self._args.max_grad_norm > 0:
+            norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._args.max_grad_norm)
+        self.looks.look(torch.stack([loss, norm]), partial(_judge_finite, epoch=epoch))
+        self.looks.end_update()
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad()
+
+
+def _judge_finite(values: Sequence[float], *, epoch: int) -> None:
+    loss, norm = values
+    if not math.isfinite(loss + norm):
+        raise NonFiniteLossError(f"loss {loss:.3g}, gradient {norm:.3g} in epoch {epoch + 1}")
+
+
+def _judge(
+    model: SentimentClassifier,
+    rows: FeatureRows,
+    val_rows: Tensor,
+    labels: Tensor,
+    epoch: int,
+    args: SentimentTrainingArguments,
+) -> Judgement:
+    model.eval()
+    logits = []
+    with torch.no_grad(), _autocast(args):
+        for part in val_rows.to(rows.home).split(args.per_device_eval_batch_size):
+            batch = rows.batch(part)
+            inputs = {name: value for name, value in batch.items() if name not in ("labels", "row_index")}
+            logits.append(model(**inputs).logits.float())
+    answers = torch.cat(logits).cpu()
+    if not torch.isfinite(answers).all():
+        raise NonFiniteLossError(f"answers are not finite after epoch {epoch}")
+    probabilities = softmax(answers.numpy())
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    metrics = classification_metrics(probabilities, labels.numpy(), names)
+    metrics["loss"] = F.cross_entropy(answers, labels).item()
+    return Judgement(epoch, probabilities, {name: metrics[name] for name in METRICS})
+
+
+def _is_better(judged: Judgement, best: Judgement, args: SentimentTrainingArguments) -> bool:
+    name = args.metric_for_best_model.removeprefix("eval_")
+    gain = judged.metrics[name] - best.metrics[name]
+    return gain > 0 if args.greater_is_better else gain < 0
+
+
+def _autocast(args: SentimentTrainingArguments) -> torch.autocast:
+    # The cache of cast weights is one for all threads, and a head uses each weight once.
+    return torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16, cache_enabled=False)

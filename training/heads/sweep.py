@@ -1,0 +1,241 @@
+"""`train.py --sweep recipe.yaml`: many heads over one pass of the frozen towers, in one process or dealt to several."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from threading import Event
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_utils.console.progress import progress
+from data_utils.console.screen import printable
+from data_utils.sources.ledger import ENCODINGS_FILE
+from data_utils.splits.split_file import save_split
+from evaluation.scores.sweep_folder import SweepFolder
+from evaluation.scores.sweep_summary import Predictions, TrialRecord
+from modeling.errors import InputError
+from modeling.fusion import get_fusion_head
+from modeling.parameters import parameter_table
+from training.build.plan import ModelPlan, plan_model
+from training.engine.trainer import NonFiniteLossError
+from training.flags.arguments import NEUTRAL_FLAGS
+from training.flags.recipe import to_flags
+from training.heads.head_trainer import FeatureRows, train_head
+from training.heads.sweep_data import HeadBuilder, SweepData, prepare_sweep, read_features
+from training.heads.sweep_recipe import SweepRecipe, Trial
+from training.launch.console import quiet
+from training.launch.launch import check_same_everywhere, shares_files, wait_for_everyone
+from training.launch.ranks import is_main_process
+from training.runs.claim import lock_run, move_aside
+from training.runs.run import choose_run, describe_environment
+
+logger = logging.getLogger(__name__)
+POLL_SECONDS = 2.0
+Outcome = tuple[TrialRecord, Predictions | None]
+
+
+def run_sweep(recipe: SweepRecipe) -> None:
+    """Train all trials of the recipe that aren't finished yet, and write the tables.
+
+    Raises:
+        InputError: data, towers or folder can't be used; it says why.
+    """
+    first = recipe.trials[0]
+    args = first.training
+    args.output_dir = args.output_dir or f"runs/sweep-{recipe.name}"
+    run = choose_run(first.model, args)
+    if not shares_files(run.path):
+        raise InputError(f"The machines of a sweep must see the same files; {run.path} is not shared.")
+    with lock_run(run):
+        plan = plan_towers(recipe)
+        data = prepare_sweep(recipe, plan)
+        check_same_everywhere(data.fingerprints())
+        heads = HeadBuilder(recipe, data, plan)
+        _choose_precision(heads)
+        folder = SweepFolder(run.path, recipe.data.labels)
+        if is_main_process():
+            open_sweep(folder, recipe, data)
+        wait_for_everyone()
+        _train_missing(folder, heads)
+        wait_for_trials(folder, recipe)
+        if is_main_process():
+            table = folder.write_summary(args.metric_for_best_model)
+            logger.info("%s\nThe sweep is in %s.", table, folder.path)
+
+
+def open_sweep(folder: SweepFolder, recipe: SweepRecipe, data: SweepData) -> None:
+    """Go on with the folder's sweep if it is this one; else make room for it, and write what is known beforehand."""
+    sections = {
+        "model": _merge([asdict(trial.model) for trial in recipe.trials]),
+        "data": asdict(recipe.data) | {"data_dir": recipe.data.resolved_dir()},
+        "training": _merge([trial.training.to_plain_dict() for trial in recipe.trials])
+        | {"output_dir": str(folder.path)},
+        "environment": describe_environment(recipe.trials[0].training) | data.fingerprints(),
+        "sweep": {**{name: list(values) for name, values in recipe.axes.items()}, "folds": recipe.num_folds},
+    }
+    sections["environment"]["sweep_sha256"] = _hash_sweep(sections, data)
+    if folder.config_file.exists():
+        if folder.load_arguments()["environment"].get("sweep_sha256") == sections["environment"]["sweep_sha256"]:
+            if damaged := folder.drop_damaged():
+                numbers = ", ".join(map(str, damaged))
+                logger.warning("Trained again, since files of theirs are damaged or gone: trials %s.", numbers)
+            logger.info("Going on with the sweep in %s: %d trials are there.", folder.path, len(folder.finished()))
+            return
+        move_aside(folder.path)
+    for number, split in enumerate(data.splits):
+        save_split(split, folder.split_file_of(None if recipe.num_folds is None else number))
+    data.prepared.ledger.write_csv(folder.quarantine_file)
+    data.prepared.ledger.write_encodings(folder.quarantine_file.with_name(ENCODINGS_FILE))
+    folder.save_arguments(sections)  # last: where it stands, the next start goes on and writes none of these
+    summary = data.prepared.ledger.summary()
+    if summary:
+        logger.info("%s\nEach is a row of %s.", summary, folder.quarantine_file)
+
+
+def wait_for_trials(folder: SweepFolder, recipe: SweepRecipe) -> None:
+    """Until the trials of all ranks are there.
+
+    A barrier alone gives up after --ddp_timeout, and a rank may have one trial less than another. If a rank dies, its
+    launcher ends the others.
+    """
+    numbers = {trial.number for trial in recipe.trials}
+    while numbers - folder.finished():
+        time.sleep(POLL_SECONDS)
+    wait_for_everyone()
+
+
+def plan_towers(recipe: SweepRecipe) -> ModelPlan:
+    """The towers of all trials: both where any head uses a text and any a picture."""
+    model = recipe.trials[0].model
+    heads = [get_fusion_head(trial.model.fusion) for trial in recipe.trials]
+    if any(head.uses_text for head in heads) and any(head.uses_image for head in heads):
+        model = replace(model, fusion="early")  # vilbert would leave one of them at random for a head that has no use
+    return plan_model(
+        model,
+        image_size=recipe.data.image_size,
+        image_resize_mode=recipe.data.image_resize_mode,
+        max_length=recipe.data.max_length,
+    )
+
+
+def _choose_precision(heads: HeadBuilder) -> None:
+    """One precision for all trials, that of a model with as many towers as any of them has."""
+
+    def rank(trial: Trial) -> tuple[int, str]:
+        head = get_fusion_head(trial.model.fusion)
+        return head.uses_text + head.uses_image, trial.model.fusion  # the name, or the order of the list would decide
+
+    trials = heads.recipe.trials
+    model = heads.build(max(trials, key=rank))
+    for trial in trials:
+        with quiet(trial.number > 0):
+            trial.training.choose_precision_for(model)
+
+
+def _train_missing(folder: SweepFolder, heads: HeadBuilder) -> None:
+    """Train this rank's share of the trials that aren't finished."""
+    args = heads.recipe.trials[0].training
+    finished = folder.finished()
+    missing = [trial for trial in heads.recipe.trials if trial.number not in finished]
+    wait_for_everyone()  # all have looked before the first writes
+    if not missing:
+        return
+    features = read_features(heads, missing)
+    share = missing[args.process_index :: args.world_size]
+    light = [trial for trial in share if features[trial.model.fusion].are_light]
+    is_shown = is_main_process() and not args.disable_tqdm
+    with progress(total=len(share), description="sweep", unit="trials", is_shown=is_shown) as bar:
+
+        def train(trial: Trial, stop: Event) -> Outcome:
+            return _run_trial(trial, heads, features[trial.model.fusion], folder, stop)
+
+        def finish(record: TrialRecord, predictions: Predictions | None) -> None:
+            folder.write_trial(record, predictions)
+            if record.error is not None:
+                bar.write(printable(f"trial {record.number} ({record.values}): {record.error}"))
+            bar.update()
+
+        train_side_by_side(light, train, finish)
+        for trial in share:
+            if trial not in light:
+                finish(*train(trial, Event()))
+
+
+def train_side_by_side(
+    trials: Sequence[Trial],
+    train: Callable[[Trial, Event], Outcome],
+    finish: Callable[[TrialRecord, Predictions | None], None],
+) -> None:
+    """Train each trial in a thread that computes alone, so that its figures don't depend on how many there are.
+
+    Args:
+        trials: over light rows.
+        train: trains one; told to stop it raises anything.
+        finish: gets what each came to, in this thread.
+    """
+    num_threads, stop = torch.get_num_threads(), Event()
+    pool = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for done in as_completed([pool.submit(train, trial, stop) for trial in trials]):
+            finish(*done.result())
+    finally:
+        stop.set()  # after an error or a signal nobody waits for trials to end
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(num_threads)
+
+
+def _run_trial(trial: Trial, heads: HeadBuilder, rows: FeatureRows, folder: SweepFolder, stop: Event) -> Outcome:
+    start, data = time.perf_counter(), heads.data
+    train_rows, val_rows = data.parts[trial.fold or 0]
+    model = heads.build(trial)
+    common = {"number": trial.number, "values": dict(trial.values), "flags": _complete_flags(trial, folder)}
+    try:
+        best, last = train_head(model, rows, train_rows, val_rows, labels=data.labels, args=trial.training, stop=stop)
+    except NonFiniteLossError as error:
+        return TrialRecord(**common, seconds=time.perf_counter() - start, error=str(error)), None
+    record = TrialRecord(
+        **common,
+        seconds=time.perf_counter() - start,
+        best_epoch=best.epoch,
+        metrics=dict(best.metrics),
+        last_metrics=dict(last.metrics),
+        parameters=dict(parameter_table(model)),
+    )
+    numbers = val_rows.tolist()
+    guids, labels = tuple(data.guids[row] for row in numbers), np.array([data.labels[row] for row in numbers])
+    return record, Predictions(guids, labels, best.probabilities, last.probabilities)
+
+
+def _complete_flags(trial: Trial, folder: SweepFolder) -> list[str]:
+    """With which train.py trains the same into a folder of its own: the later ones win."""
+    own = {
+        "split_file": str(folder.split_file_of(trial.fold)),
+        "bf16": trial.training.bf16,
+        "output_dir": f"{folder.path}-{trial.number:04d}",
+    }
+    return [*trial.flags, *to_flags(own)]
+
+
+def _merge(sections: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """{name: value}, or a list of the values where the sections differ."""
+    merged = {}
+    for name in sections[0]:
+        values = [section[name] for section in sections]
+        distinct = [value for number, value in enumerate(values) if value not in values[:number]]
+        merged[name] = distinct if len(distinct) > 1 else distinct[0]
+    return merged
+
+
+def _hash_sweep(sections: dict[str, dict[str, Any]], data: SweepData) -> str:
+    """Of all that decides the figures."""
+    training = {name: value for name, value in sections["training"].items() if name not in NEUTRAL_FLAGS}
+    content = [sections["model"], training, sections["sweep"], data.fingerprints()]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,190 @@
+"""A sweep's recipe: flags of train.py, and a section `sweep` with lists of values; each combination is a trial."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_utils.sources.arguments import DataArguments
+from modeling.errors import InputError
+from training.flags.argument_checks import METRIC_SCHEDULES
+from training.flags.arguments import SentimentTrainingArguments
+from training.flags.model import ModelArguments
+from training.flags.own import LATEST
+from training.flags.parsing import parse_arguments
+from training.flags.recipe import find_recipe, read_recipe, to_flags
+from training.flags.recipe_sections import SWEEP, read_axes
+from training.launch.console import quiet
+from training.launch.ranks import uses_deepspeed, uses_fsdp
+
+# What the light loop of a sweep leaves out, beside checkpoints and logs.
+LEFT_OUT = (
+    "dry_run",
+    "max_steps",
+    "early_stopping_patience",
+    "fp16",
+    "dataloader_drop_last",
+    "eval_delay",
+    "full_determinism",
+    "train_sampling_strategy",
+    "neftune_noise_alpha",
+    "torch_compile",
+    "profile",
+)
+NO_VALIDATION = (
+    "A sweep compares heads on validation rows: raise --val_ratio, take a --split_file with some, or write folds: 5 "
+    "under sweep."
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of one head.
+
+    Attributes:
+        number: from 0, in the order of the recipe.
+        values: the swept flags as written, and the fold where there are folds.
+        fold: None without folds.
+        flags: with which train.py trains the same, its split aside.
+        model, training: the parsed flags.
+    """
+
+    number: int
+    values: Mapping[str, str]
+    fold: int | None
+    flags: tuple[str, ...]
+    model: ModelArguments
+    training: SentimentTrainingArguments
+
+
+@dataclass(frozen=True)
+class SweepRecipe:
+    """What a sweep is to do.
+
+    Attributes:
+        name: of the file.
+        axes: the swept flags with their values as written, without those that the command line gives.
+        num_folds: None: judged on the validation part.
+        data: the same for all trials.
+        trials: every combination, the last flag first to change, and then the fold.
+    """
+
+    name: str
+    axes: Mapping[str, tuple[str, ...]]
+    num_folds: int | None
+    data: DataArguments
+    trials: tuple[Trial, ...]
+
+
+def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
+    """The sweep that the command line asks for with `--sweep recipe.yaml`, every trial checked; None without the flag.
+
+    Raises:
+        InputError: the recipe, or a flag in it, can't be used; it says why.
+    """
+    starter, path, rest = find_recipe(argv)
+    if starter != "--sweep":
+        return None
+    values = {name: value for name, value in read_recipe(path, SWEEP).items() if value is not None}
+    given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in rest if word.startswith("--")}
+    axes, num_folds = read_axes(path, values.pop(SWEEP, None))
+    _check_said_once(path, axes, values)
+    _check_folds_and_seeds(given | values.keys())
+    axes = {name: choices for name, choices in axes.items() if name not in given}
+    _check_rates(path, axes, given | values.keys())
+    base = ["--freeze", "both", *to_flags(values), *rest]
+    trials, data = _make_trials(base, axes, num_folds)
+    if "report_to" in given | values.keys() and (trackers := trials[0].training.report_to):
+        raise InputError(
+            f"Got --report_to {' '.join(trackers)}, but the trials of a sweep stand in its tables alone; leave it out, "
+            "and train the best trial by its own flags for a tracker."
+        )
+    _check_data(data, num_folds, given | values.keys())
+    return SweepRecipe(path.stem, axes, num_folds, data, trials)
+
+
+def _check_folds_and_seeds(named: set[str]) -> None:
+    """They are flags of a cross-validation, which a sweep is in a way of its own."""
+    for name, instead in (("folds", "folds: 5"), ("seeds", "seed: [42, 43, 44]")):
+        if name in named:
+            raise InputError(f"Got {name}, which a sweep takes in its section {SWEEP}: write `{instead}` there.")
+
+
+def _check_said_once(path: Path, axes: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    twice = sorted(axes.keys() & values.keys())
+    if twice:
+        raise InputError(f"{twice[0]} stands twice in {path}, also in its section {SWEEP}; leave one of them out.")
+
+
+def _check_rates(path: Path, axes: Mapping[str, Any], named: set[str]) -> None:
+    """Heads train with a tenfold --learning_rate only where nothing gives them a rate of their own."""
+    if "learning_rate" in axes and "head_learning_rate" in axes.keys() | named:
+        raise InputError(
+            f"{path} sweeps learning_rate, which only frozen towers would have: all heads would train with the "
+            "--head_learning_rate that is given too; leave one of them out."
+        )
+
+
+def _make_trials(
+    base: Sequence[str], axes: Mapping[str, tuple[str, ...]], num_folds: int | None
+) -> tuple[tuple[Trial, ...], DataArguments]:
+    trials: list[Trial] = []
+    for choices in itertools.product(*axes.values()):
+        values = dict(zip(axes, choices, strict=True))
+        flags = [*base, *to_flags(values)]
+        with quiet(bool(trials)):
+            model, data, training = parse_arguments(flags)
+        _check_supported(model, training)
+        for fold in range(num_folds) if num_folds else [None]:
+            named = values if fold is None else values | {"fold": str(fold)}
+            trials.append(Trial(len(trials), named, fold, tuple(flags), model, training))
+    return tuple(trials), data
+
+
+def _check_supported(model: ModelArguments, training: SentimentTrainingArguments) -> None:
+    """Refuse what a sweep can't do, rather than leave it out silently."""
+    if model.from_scratch or model.model == "baseline":
+        raise InputError(
+            "A sweep trains heads over frozen towers, which learn nothing if their weights are random; use --model "
+            "vilbert or clip without --from_scratch."
+        )
+    if model.freeze != "both" or model.unfreeze_last is not None or model.cache_features is False:
+        raise InputError(
+            "A sweep trains heads over frozen towers whose output is cached: leave --freeze, --unfreeze_last and "
+            "--cache_features out, or train this one alone with train.py --config."
+        )
+    if uses_deepspeed() or uses_fsdp() or training.deepspeed:
+        raise InputError(
+            "In a sweep each process trains trials of its own, whole; launch it with accelerate_configs/multi_gpu.yaml."
+        )
+    defaults = {entry.name: entry.default for entry in dataclasses.fields(training)}
+    for name in LEFT_OUT:
+        value = getattr(training, name)
+        if value and value != defaults[name]:
+            raise InputError(f"Got --{name} {value}, which a sweep can't do; leave it out.")
+    if training.resume_from_checkpoint not in (None, LATEST):
+        raise InputError(
+            f"Got --resume_from_checkpoint {training.resume_from_checkpoint}; a sweep has no checkpoints and goes on "
+            "with the trials that are missing, by itself."
+        )
+    if training.eval_strategy != "epoch" or training.num_train_epochs % 1:
+        raise InputError(
+            f"Got --eval_strategy {training.eval_strategy.value} and --num_train_epochs {training.num_train_epochs}; a "
+            "sweep evaluates after every epoch, and trains whole ones."
+        )
+    if training.lr_scheduler_type in METRIC_SCHEDULES:
+        raise InputError(f"Got --lr_scheduler_type {training.lr_scheduler_type.value}, which a sweep can't do.")
+
+
+def _check_data(data: DataArguments, num_folds: int | None, named: set[str]) -> None:
+    if data.streaming:
+        raise InputError("Got --streaming, which has no rows to train heads on many times; leave it out of a sweep.")
+    if num_folds is None and data.val_ratio == 0 and data.split_file is None:
+        raise InputError(NO_VALIDATION)
+    unused = sorted(named & {"val_ratio", "split_file", "max_eval_samples"})
+    if num_folds is not None and unused:
+        raise InputError(f"Got --{unused[0]} and folds, which judge every row once; leave one of them out.")

@@ -1,0 +1,131 @@
+"""What reaches the screen: notices once per job, errors as one sentence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from data_utils.console.screen import printable, show_error, start_logging
+from data_utils.system.home import ensure_home
+from data_utils.system.refusals import MachineError, describe_refusal, find_refusal
+from modeling.errors import InputError, RankError, refuse_long_names
+from training.launch.ranks import find_lost_contact, is_local_main_process, is_main_process, leave_ranks, part_ranks
+from training.launch.signals import REQUEUE_CODE, Interrupted
+
+INTERRUPTED_CODE = 130  # 128 and the number of SIGINT, as of a shell
+RESUME = "the same command and --resume_from_checkpoint latest"
+GO_ON = f"then go on with {RESUME}"
+# After this long the first rank of a machine has said what all of them met, and its launcher has ended the others.
+SECONDS_TO_BE_ENDED = 10
+PACKAGES = ("data_utils", "modeling", "training", "evaluation")
+
+
+def set_up_logging() -> None:
+    """Our notices on the main rank only; of libraries, their warnings there and their errors elsewhere."""
+    start_logging()
+    ensure_home()
+    threading.excepthook = _report_thread
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.INFO if is_main_process() else logging.ERROR)
+    # DeepSpeed's use of torch, which its next release will mend.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    # Remarks on how it sorts checkpoints, which nobody can act on.
+    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
+    # accelerate's, about the accumulation that Trainer does by itself.
+    logging.getLogger("accelerate.accelerator").addFilter(lambda record: "steps mismatch" not in record.getMessage())
+
+
+def set_up_libraries() -> None:
+    """The same for transformers, whose import takes too long for a start that may end with --help."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # of saving and loading: a line for every checkpoint
+    if not is_main_process():
+        transformers_logging.set_verbosity_error()
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """End the program with one line, and code 2 on an `InputError`, code 1 on a `RankError`.
+
+    Code 75 stands for an interrupted job, which can be resumed, code 130 for Ctrl-C, and code 1 also for ranks that are
+    out of reach and for what the machine refuses. An `InputError` meets every rank, or those of one machine, so one of
+    each speaks; a `RankError` may meet one rank.
+    """
+    try:
+        with refuse_long_names():
+            yield
+    except Interrupted as stop:
+        if is_main_process():
+            tqdm.write(printable(stop), file=sys.stderr)
+        part_ranks(REQUEUE_CODE)
+        sys.exit(REQUEUE_CODE)  # one process has no ranks to part from
+    except KeyboardInterrupt:
+        if is_main_process():
+            tqdm.write(f"Stopped by Ctrl-C. A training goes on with {RESUME}.", file=sys.stderr)
+        leave_ranks(INTERRUPTED_CODE)
+    except InputError as error:
+        if is_local_main_process():
+            show_error(error)
+        elif find_refusal(error) is not None:
+            _write_refusal(str(error))
+        else:  # a launcher that sees this rank end ends the one that speaks, which may be slower
+            time.sleep(SECONDS_TO_BE_ENDED)
+        leave_ranks(2)
+    except MachineError as error:
+        _write_refusal(str(error))
+        leave_ranks(1)
+    except RankError as error:
+        _write_error(str(error))
+        leave_ranks(1)
+    except Exception as error:
+        reason = find_lost_contact(error) if isinstance(error, RuntimeError) else None
+        if reason is None:
+            sentence = describe_refusal(error)
+            if sentence is None:
+                raise
+            _write_refusal(sentence)
+        elif is_local_main_process():
+            _write_error(
+                f"No contact to the other processes ({reason}): one of them ended, or its machine or network is down. "
+                f"Go on with {RESUME}."
+            )
+        leave_ranks(1)
+
+
+def _report_thread(failure: threading.ExceptHookArgs) -> None:
+    """As Python does, but without a traceback of what the machine refused: the main thread meets it as well."""
+    if failure.exc_value is None or find_refusal(failure.exc_value) is None:
+        threading.__excepthook__(failure)
+
+
+def _write_refusal(message: str) -> None:
+    """As `_write_error`, of what the machine may refuse to one rank or to all: a launcher ends the others meanwhile."""
+    if not is_local_main_process():
+        time.sleep(SECONDS_TO_BE_ENDED)
+    _write_error(message)
+
+
+def _write_error(message: str) -> None:
+    """Say which rank it is, unless it is the main one."""
+    rank = "" if is_main_process() else f" (rank {os.environ['RANK']})"
+    show_error(message, kind=f"error{rank}")
+
+
+@contextmanager
+def quiet(is_quiet: bool) -> Iterator[None]:
+    """Without notices and warnings, where they were said before, of the first of many trainings."""
+    earlier = logging.root.manager.disable
+    logging.disable(logging.WARNING if is_quiet else earlier)
+    try:
+        yield
+    finally:
+        logging.disable(earlier)

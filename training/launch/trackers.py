@@ -1,0 +1,156 @@
+"""The trackers of --report_to, and what they are shown beside Trainer's own figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_callback import CallbackHandler
+
+from modeling.errors import InputError, check_choice
+
+FINAL = "final/"
+# Trackers that would write train/final/... for final/...: the function of their package that keeps names.
+_LOGGERS = {"wandb": "log", "trackio": "log", "swanlab": "log"}
+# Trackers that leave their run open, in which the next training of the process would go on.
+_FINISHERS = {"wandb": "finish", "swanlab": "finish", "comet_ml": "end"}
+
+
+class HeldTracker:
+    """One of transformers' trackers, whose run ends when it has the final figures, not with the last update.
+
+    Args:
+        name: of --report_to.
+        tracker: the callback.
+    """
+
+    def __init__(self, name: str, tracker: Any) -> None:
+        self._name, self._tracker = name, tracker
+        self._end = partial(int)  # nothing to end before a training has
+
+    def __getattr__(self, event: str) -> Any:
+        return getattr(vars(self)["_tracker"], event)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any],
+        **kwargs: Any,
+    ) -> None:
+        """As the tracker's; final figures keep their names."""
+        final = {name: value for name, value in logs.items() if name.startswith(FINAL)}
+        if not final:
+            self._tracker.on_log(args, state, control, logs=logs, **kwargs)
+        elif not state.is_world_process_zero:
+            return
+        elif self._name == "tensorboard":
+            for name, value in final.items():
+                self._tracker.tb_writer.add_scalar(name, value, state.global_step)
+        elif self._name in _LOGGERS:
+            getattr(import_module(self._name), _LOGGERS[self._name])(final)
+        else:
+            self._tracker.on_log(args, state, control, logs=final, **kwargs)
+
+    def on_predict(self, *_: Any, **__: Any) -> None:
+        """Nothing: of the kept model the final figures are shown, by the part that they are of."""
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, *rest: Any, **kwargs: Any) -> None:
+        """Noted for `end`."""
+        self._end = partial(self._finish, args, state, *rest, **kwargs)
+
+    def end(self) -> None:
+        """End the tracker's run, so that the next training of the process has one of its own."""
+        self._end()
+
+    def _finish(self, args: TrainingArguments, state: TrainerState, *rest: Any, **kwargs: Any) -> None:
+        self._tracker.on_train_end(args, state, *rest, **kwargs)
+        if state.is_world_process_zero and self._name in _FINISHERS:
+            getattr(import_module(self._name), _FINISHERS[self._name])()
+
+
+def hold_trackers(handler: CallbackHandler) -> list[HeldTracker]:
+    """Put a `HeldTracker` in place of each tracker among a trainer's callbacks."""
+    names = {kind: name for name, kind in INTEGRATION_TO_CALLBACK.items()}
+    handler.callbacks = [
+        HeldTracker(names[type(each)], each) if type(each) in names else each for each in handler.callbacks
+    ]
+    return [each for each in handler.callbacks if isinstance(each, HeldTracker)]
+
+
+def final_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of metrics.json by names for trackers: of the validation part final/accuracy and final/accuracy_low
+    and _high, of held-out rows final/test_accuracy and so on."""
+    parts = {FINAL: metrics.get("val"), f"{FINAL}test_": metrics.get("test")}
+    return {name: value for prefix, part in parts.items() for name, value in _flatten(prefix, part or {})}
+
+
+def _flatten(prefix: str, figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in figures.items():
+        if isinstance(value, int | float):
+            yield prefix + name, value
+        elif isinstance(value, Mapping):
+            yield from _flatten(f"{prefix}{name}/", value)
+        elif name.endswith("_interval"):
+            base = prefix + name.removesuffix("_interval")
+            yield from zip((f"{base}_low", f"{base}_high"), value, strict=True)
+
+
+def show_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float]:
+    """Settings without maps, lists and None, on which trackers end: {"a/b": value}, the rest as words."""
+    shown: dict[str, str | int | float] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            shown |= show_settings(value, f"{prefix}{name}/")
+        elif isinstance(value, str | int | float):
+            shown[prefix + name] = value
+        else:
+            shown[prefix + name] = json.dumps(value, default=str)
+    return shown
+
+
+def list_trackers(names: Sequence[str]) -> list[str]:
+    """The trackers of --report_to, each once, all of which can be had; empty for none.
+
+    Args:
+        names: words, in which commas may stand as well.
+
+    Raises:
+        InputError: an unknown tracker, one whose package is missing, or none and all beside others.
+    """
+    words = names.split() if isinstance(names, str) else names
+    found = list(dict.fromkeys(name for word in words for name in str(word).split(",") if name))
+    if found in (["none"], []):
+        return []
+    if found == ["all"]:
+        return found  # all that are there, which Trainer lists
+    for name in found:
+        check_choice("--report_to", name, (*INTEGRATION_TO_CALLBACK, "none", "all"))
+        if name in ("none", "all"):
+            raise InputError(f"Got --report_to {' '.join(found)}; {name} stands alone.")
+        if (missing := _find_missing(name)) is not None:
+            raise InputError(
+                f"Got --report_to {name}, which can't be had here ({missing}); install its package, or take "
+                "--report_to tensorboard or none."
+            )
+    return found
+
+
+def _find_missing(name: str) -> str | None:
+    """What a tracker lacks to be built, in its own words; None for one that can be."""
+    # Some print a traceback when they are cleared away half built.
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        INTEGRATION_TO_CALLBACK[name]()
+    except (ImportError, RuntimeError, ValueError) as error:
+        return str(error)
+    finally:
+        sys.unraisablehook = hook
+    return None

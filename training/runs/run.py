@@ -1,0 +1,291 @@
+"""What a training run writes into its folder, before and after."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers.trainer_utils import PredictionOutput
+
+from data_utils.sources.arguments import DataArguments
+from data_utils.system.files import list_own, refuse_folder_links, remove
+from data_utils.system.refusals import tell_refusals
+from evaluation.scores.scoring import score_predictions
+from modeling.errors import InputError
+from modeling.parameters import parameter_table
+from run_files.report import format_metrics, format_table, write_bad_cases, write_json, write_predictions_csv
+from run_files.run_folder import RunFolder
+from training.build.build import save_processors
+from training.checkpoint.checkpoints import clear_leftovers, grant_as
+from training.data.data import TrainingData
+from training.data.stream_data import StreamedData
+from training.engine.trainer import SentimentTrainer, softmax
+from training.flags.arguments import SentimentTrainingArguments
+from training.flags.model import ModelArguments
+from training.flags.own import LATEST
+from training.launch.console import GO_ON
+from training.launch.signals import REQUEUE_CODE, Interrupted
+from training.launch.trackers import final_figures
+from training.runs.claim import ASIDE, LOCK, MOVING, move_aside
+
+logger = logging.getLogger(__name__)
+# What a run folder may hold before it has a config.yaml: a job that was killed early.
+# Of the config.yaml of one training.
+SECTIONS = {"model", "data", "training", "environment"}
+RUN_ENTRIES = (
+    LOCK,
+    MOVING,
+    "checkpoints",
+    "logs",
+    "model",
+    ".model.partial",
+    "split.json",
+    "splits",
+    "members",
+    "quarantine.csv",
+    "encodings.csv",
+)
+TEMPORARY_ENTRIES = (ASIDE, ".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.", ".encodings.csv.")
+PART_TITLES = {"val": "validation", "test": "held-out rows"}
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "evaluate", "pillow")
+
+
+def choose_run(model: ModelArguments, args: SentimentTrainingArguments) -> RunFolder:
+    """The run folder, checked before anything is read; afterwards `args.output_dir` is the folder of the checkpoints.
+
+    Raises:
+        InputError: it can't be made, or holds something else than a run.
+    """
+    path = Path(os.path.realpath(Path(args.output_dir or f"runs/{model.model}-{model.fusion}").expanduser()))
+    run = RunFolder(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # the reader of weights takes no other
+        raise InputError(f"Got --output_dir {path}, which is no name in UTF-8; choose another one.") from error
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Can't make the run folder {path} ({error.strerror}); choose another --output_dir."
+        ) from error
+    names = [entry.name for entry in list_own(path)]
+    foreign = [name for name in names if name not in RUN_ENTRIES and not name.startswith(TEMPORARY_ENTRIES)]
+    if foreign and not run.is_run():
+        raise InputError(f"--output_dir {path} holds other files ({foreign[0]}, ...); choose a folder of its own.")
+    refuse_folder_links(path)
+    args.output_dir = str(run.checkpoints_dir)
+    args.run_name = args.run_name or path.name
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(path / "logs")
+    return run
+
+
+@contextmanager
+def note_interruption(run: RunFolder, args: SentimentTrainingArguments) -> Iterator[None]:
+    """Leave interrupted.json while a stopped job waits to be resumed: launchers don't pass on its exit code."""
+    run.interrupted_file.unlink(missing_ok=True)
+    try:
+        yield
+    except Interrupted as stop:
+        if args.should_save:
+            write_json(run.interrupted_file, {"reason": str(stop), "exit_code": REQUEUE_CODE})
+        raise
+
+
+def open_run(run: RunFolder, args: SentimentTrainingArguments, *, checkpoint: str | None) -> None:
+    """Make room: an earlier run is moved aside, never overwritten, unless this run resumes it."""
+    own = args.resume_from_checkpoint == LATEST or (
+        checkpoint is not None and Path(checkpoint).parent == run.checkpoints_dir
+    )
+    with args.main_process_first(local=False):
+        if args.should_save:
+            clear_leftovers(run.checkpoints_dir)
+            # What cross-validation or the baselines left is no training that could go on here.
+            if run.config_file.exists() and not (own and set(run.load_arguments()) <= SECTIONS):
+                move_aside(run.path)
+
+
+def write_start(
+    run: RunFolder,
+    *,
+    model: ModelArguments,
+    data: DataArguments,
+    trainer: SentimentTrainer,
+    prepared: TrainingData | StreamedData,
+) -> None:
+    """Write and show what is known before the first step: arguments, split, quarantine, parameters."""
+    args = trainer.args
+    if not args.should_save:
+        return
+    data_section = asdict(data) | {"data_dir": data.resolved_dir(), "cache_dir": str(data.cache_path())}
+    data_section["text_encoding"] = prepared.text_encoding  # which a prediction's own texts may be too few to tell
+    if data.list_path() == Path(data.train_file):  # a path of its own, which another working folder wouldn't find
+        data_section["train_file"] = str(data.list_path().resolve())
+    run.save_arguments(
+        {
+            "model": asdict(model),
+            "data": data_section,
+            "training": args.to_plain_dict() | {"output_dir": str(run.path)},
+            "environment": describe_environment(args) | prepared.fingerprints(),
+        }
+    )
+    prepared.save(run)
+    summary = prepared.ledger.summary()
+    if summary:
+        logger.info("%s\nEach is a row of %s.", summary, run.quarantine_file)
+    logger.info("%s", format_parameters(parameter_table(trainer.model)))
+
+
+def write_results(
+    run: RunFolder,
+    trainer: SentimentTrainer,
+    prepared: TrainingData | StreamedData,
+    training_metrics: Mapping[str, float],
+    *,
+    resumed: bool,
+) -> None:
+    """Save the best model and the figures; called by every rank, because sharded weights are gathered from all."""
+    save_model(run, trainer, prepared)
+    parts = {"val": prepared.val, "test": prepared.test}
+    found = {name: trainer.predict(rows, metric_key_prefix="eval") for name, rows in parts.items() if rows is not None}
+    if not trainer.is_world_process_zero():
+        return
+    scores = {name: _write_part(run, trainer, name, parts[name]["guid"], found[name]) for name in found}
+    metrics: dict[str, Any] = {
+        **({"val": None} | scores),
+        "best": describe_best(trainer) if trainer.args.load_best_model_at_end else None,
+        "parameters": dict(parameter_table(trainer.accelerator.unwrap_model(trainer.model))),
+        "training": {
+            "num_train_rows": prepared.num_train_rows,
+            "num_val_rows": 0 if prepared.val is None else len(prepared.val),
+            "num_test_rows": 0 if prepared.test is None else len(prepared.test),
+            "steps": trainer.state.global_step,
+            "skipped_steps": count_skipped(trainer),
+            "epochs": trainer.state.epoch,
+            # Of this launch alone are the seconds and the rate.
+            "resumed_at_step": trainer.first_step if resumed else None,
+            "seconds": training_metrics["train_runtime"],
+            "samples_per_second": training_metrics["train_samples_per_second"],
+            "loss": mean_loss(trainer.state.log_history),
+        },
+    }
+    write_json(run.metrics_file, metrics)
+    if figures := final_figures(metrics):
+        trainer.log(figures)
+    logger.info("The run is in %s; evaluate it with: python evaluate.py %s", run.path, run.path)
+
+
+def save_model(run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData | StreamedData) -> None:
+    """Write model/ whole or not at all: weights, config, tokenizer and preprocessing."""
+    partial, model = run.path / ".model.partial", trainer.accelerator.unwrap_model(trainer.model)
+    if trainer.args.should_save:
+        remove(partial)  # what a killed job left may hold anything
+    trainer.accelerator.wait_for_everyone()
+    with tell_refusals(run.model_dir, need=4 * parameter_table(model)["total"], again=GO_ON):
+        try:
+            trainer.save_model(str(partial))
+            if trainer.args.should_save:
+                (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml says it all
+                save_processors(partial, prepared.tokenizer, model.config)
+                grant_as(partial / "config.json")
+        except BaseException:
+            if trainer.args.should_save:
+                remove(partial)
+            raise
+        if trainer.args.should_save:
+            remove(run.model_dir)
+            partial.rename(run.model_dir)
+
+
+def describe_best(trainer: SentimentTrainer) -> dict[str, Any] | None:
+    """Metric, value, step and epoch of the best evaluation; None without one."""
+    state = trainer.state
+    if state.best_metric is None:
+        return None
+    epochs = [entry["epoch"] for entry in state.log_history if entry["step"] == state.best_global_step]
+    return {
+        "metric": trainer.args.metric_for_best_model,
+        "value": state.best_metric,
+        "step": state.best_global_step,
+        "epoch": epochs[0] if epochs else None,
+    }
+
+
+def count_skipped(trainer: SentimentTrainer) -> int | None:
+    """Updates that float16's scaler left out after an overflow, those before a resume too; None where nobody counts.
+
+    Those that Adam's kind made it counts by itself; the schedule goes on with a fused optimizer's that were left out.
+    """
+    if not trainer.args.fp16:
+        return 0
+    if trainer.is_deepspeed_enabled:
+        return trainer.deepspeed.skipped_steps
+    made = [int(state["step"]) for state in trainer.optimizer.state.values() if "step" in state]
+    return trainer.state.global_step - max(made) if made and not trainer.optimizer_is_new else None
+
+
+def mean_loss(log_history: Sequence[Mapping[str, Any]]) -> float | None:
+    """The mean training loss over all updates, of each launch that had a part in them."""
+    total, last = 0.0, 0
+    for entry in log_history:
+        if "loss" in entry:
+            total += entry["loss"] * (entry["step"] - last)
+            last = entry["step"]
+    return total / last if last else None
+
+
+def describe_environment(args: SentimentTrainingArguments) -> dict[str, Any]:
+    """Versions, commit and ranks, so that a figure can be traced to what made it."""
+    return {
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "git_commit": _git_commit(),
+        "world_size": args.world_size,
+        "device": str(args.device),
+        "mixed_precision": str(args.mixed_precision),
+        "distributed": str(args.parallel_mode.value),
+    }
+
+
+def format_parameters(table: Mapping[str, int]) -> str:
+    """Millions of parameters by part, as text."""
+    return format_table([["parameters", *table], ["millions", *(f"{count / 1e6:.2f}" for count in table.values())]])
+
+
+def _write_part(
+    run: RunFolder, trainer: SentimentTrainer, part: str, guids: Sequence[str], prediction: PredictionOutput
+) -> dict[str, Any]:
+    """Write and show what is to be known of the answers for a part; `part` is val or test."""
+    labels, row_index = prediction.label_ids
+    order = row_index.argsort()
+    labels, probabilities = labels[order], softmax(prediction.predictions)[order]
+    write_predictions_csv(run.predictions_files[part], guids, labels, probabilities, trainer.labels)
+    if part == "val":
+        write_bad_cases(run.bad_cases_file, guids, labels, probabilities, trainer.labels)
+    metrics = score_predictions(probabilities, labels, trainer.labels)
+    logger.info("%s", format_metrics(metrics, title=PART_TITLES[part]))
+    # Trainer's own mean counts the rows that fill up the last batch of several ranks.
+    logits = torch.from_numpy(prediction.predictions[order]).double()
+    return metrics | {"loss": F.cross_entropy(logits, torch.from_numpy(labels)).item()}
+
+
+def _git_commit() -> str | None:
+    """Commit of this program's checkout; None where it is no checkout."""
+    answer = (
+        subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+        if shutil.which("git")
+        else None
+    )
+    return answer.stdout.strip() if answer is not None and answer.returncode == 0 else None
