@@ -31,9 +31,14 @@ def room_of(module: str) -> str:
 
 
 def imports_of(module: str) -> set[str]:
-    """The project's modules that a module imports, at its top or within a function."""
+    """The project's modules that a module imports, at its top or within a function, but not for annotations alone."""
     found = set()
-    for node in ast.walk(ast.parse(FILES[module].read_text())):
+    nodes = [ast.parse(FILES[module].read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.ImportFrom):
             package = ".".join(filter(None, [room_of(module) if node.level else "", node.module]))
             names = {f"{package}.{alias.name}" for alias in node.names}
