@@ -22,8 +22,8 @@ from data_utils.console.command_line import FlagParser
 from data_utils.console.screen import show
 from data_utils.console.streams import outlive_readers
 from data_utils.system.files import list_own, refuse_folder_links, write_bytes, write_text
-from data_utils.system.refusals import report_error, tell_refusals
-from modeling.errors import InputError, refuse_long_names
+from data_utils.system.refusals import refuse_long_names, report_error, tell_refusals
+from modeling.errors import InputError
 
 Color = tuple[int, int, int]
 

@@ -1,13 +1,9 @@
-"""The exceptions that are told in one sentence, without a traceback."""
+"""The exception that is told in one sentence, without a traceback."""
 
 from __future__ import annotations
 
 import difflib
-import errno
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-
-_SHOWN = 60
+from collections.abc import Collection
 
 
 class InputError(ValueError):
@@ -17,29 +13,10 @@ class InputError(ValueError):
     """
 
 
-class RankError(Exception):
-    """What one rank alone may meet while the program runs, and then says by itself; the exit status is 1."""
-
-
 def reason_of(error: Exception) -> str:
     """What another library's error says, in one short line; the name of its kind where it says nothing."""
     words = " ".join(str(error).split("\n\n")[0].split())
     return (words if len(words) <= 200 else f"{words[:200]} ...") or type(error).__name__
-
-
-@contextmanager
-def refuse_long_names() -> Iterator[None]:
-    """Make an `InputError` of what the system says, at whatever call, of a name that is too long for it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        name = str(error.filename)
-        raise InputError(
-            f"Got a path of {len(name):,} characters, {name[:_SHOWN]}..., in which a name is too long for a file; give "
-            "a shorter one."
-        ) from error
 
 
 def check_choice(flag: str, value: object, allowed: Collection[str]) -> None:

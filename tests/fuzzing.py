@@ -23,7 +23,8 @@ from conftest import ROOT
 from launching import warm_python
 
 from data_utils.shards.shard_file import ShardError
-from modeling.errors import InputError, RankError
+from data_utils.system.refusals import RankError
+from modeling.errors import InputError
 
 EXPECTED = (InputError, ShardError, RankError)
 SECONDS = 10  # of one input; a busy machine takes a while

@@ -16,10 +16,11 @@ from data_utils import shard
 from data_utils.shards.manifest import MANIFEST
 from data_utils.shards.shard_set import find_shards
 from data_utils.sources.ledger import Entry
+from data_utils.system.refusals import RankError
 from evaluation.arguments import parse_arguments
 from evaluation.tasks import stream_prediction
 from evaluation.tasks.session import run_evaluation
-from modeling.errors import InputError, RankError
+from modeling.errors import InputError
 from training.engine import stream_trainer
 from training.engine.stream_trainer import FaultLog
 from training.launch.console import clear_errors

@@ -24,7 +24,8 @@ from data_utils.prepare.pairs import pair_folder
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.ledger import Ledger
 from data_utils.sources.records import Record, read_records
-from modeling.errors import InputError, refuse_long_names
+from data_utils.system.refusals import refuse_long_names
+from modeling.errors import InputError
 
 
 @refuse_long_names()

@@ -26,7 +26,8 @@ from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import split_pairs
 from data_utils.system.files import list_own, remove_leftovers, write_text
 from data_utils.system.processes import limit_workers
-from modeling.errors import InputError, refuse_long_names
+from data_utils.system.refusals import refuse_long_names
+from modeling.errors import InputError
 
 if TYPE_CHECKING:
     from data_utils.shards.arguments import ShardArguments

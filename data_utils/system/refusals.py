@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_utils.console.screen import show_error
-from modeling.errors import InputError, RankError
+from modeling.errors import InputError
 
 AGAIN = "then start the same command again"
 DEVICE_MEMORY = -1  # of a GPU, for which the system has no number
@@ -59,6 +59,10 @@ _WORDS = {
         (errno.ENOMEM, r"DefaultCPUAllocator: can't allocate memory"),
     )
 } | {re.compile(r"(CUDA|HIP|XPU) (error: )?out of memory|CU\w+_STATUS_ALLOC_FAILED"): DEVICE_MEMORY}
+
+
+class RankError(Exception):
+    """What one rank alone may meet while the program runs, and then says by itself; the exit status is 1."""
 
 
 class MachineError(RankError):
@@ -150,6 +154,21 @@ def tell_refusals(path: Path, *, need: int | None = None, again: str = AGAIN) ->
         if sentence is None:
             raise
         raise MachineError(sentence) from error
+
+
+@contextmanager
+def refuse_long_names() -> Iterator[None]:
+    """Make an `InputError` of what the system says, at whatever call, of a name that is too long for it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = str(error.filename)
+        raise InputError(
+            f"Got a path of {len(name):,} characters, {name[:60]}..., in which a name is too long for a file; give "
+            "a shorter one."
+        ) from error
 
 
 def refuse_unreadable(folder: Path) -> None:

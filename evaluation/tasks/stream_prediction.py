@@ -29,12 +29,12 @@ from data_utils.sources.ledger import COLUMNS, Entry
 from data_utils.stream.loader import ERROR, FAULTS, StreamLoader
 from data_utils.stream.rows import NumberedRow, RowPreparer
 from data_utils.system.files import format_csv, put_in_place, temporary_path
-from data_utils.system.refusals import describe_refusal
+from data_utils.system.refusals import RankError, describe_refusal
 from evaluation.arguments import EvaluationArguments
 from evaluation.predict.inference import classify, inference_context
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.tasks.output_files import OutputFiles
-from modeling.errors import InputError, RankError
+from modeling.errors import InputError
 
 logger = logging.getLogger(__name__)
 SHARD, GUIDS = "shard", "guids"

@@ -23,10 +23,11 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.pairs import NO_LABEL_ID
+from data_utils.system.refusals import RankError
 from evaluation.predict.inference import check_rows_counted_once
 from evaluation.scores.metrics import SentimentMetrics
 from modeling.classifier import SentimentClassifier
-from modeling.errors import InputError, RankError
+from modeling.errors import InputError
 from modeling.output import SentimentOutput
 from training.engine.losses import ClassBalance, balance_classes
 from training.engine.objective import group_parameters, training_loss

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from data_utils.console.screen import printable, show_error, start_logging
 from data_utils.system.home import ensure_home
-from data_utils.system.refusals import MachineError, describe_refusal, find_refusal
-from modeling.errors import InputError, RankError, refuse_long_names
+from data_utils.system.refusals import MachineError, RankError, describe_refusal, find_refusal, refuse_long_names
+from modeling.errors import InputError
 from training.launch.ranks import find_lost_contact, is_local_main_process, is_main_process, leave_ranks, part_ranks
 from training.launch.signals import REQUEUE_CODE, Interrupted
 
