@@ -1,1 +1,1 @@
-"""Data: list and files -> cached pairs -> splits -> batches, with a ledger of what was wrong."""
+"""Data: list and files -> cached pairs -> splits -> batches, with a quarantine of what was wrong."""

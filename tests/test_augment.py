@@ -13,7 +13,7 @@ from data_utils.augment.__main__ import main
 from data_utils.augment.manifest import MANIFEST
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.encodings import decode_text
-from data_utils.sources.ledger import Ledger
+from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import read_records
 from data_utils.sources.text import text_key
 from data_utils.splits.splits import group_ids
@@ -219,7 +219,7 @@ def test_copies_are_rows_of_a_list_in_any_form_of_unicode(folder, predict, codec
     extended = (folder / "train_augmented.txt").read_bytes()
     assert extended.startswith(source)
     copies = [copy["guid"] for copy in read_manifest(folder)["copies"]]
-    records = read_records(folder / "train_augmented.txt", labels=LABELS, ledger=Ledger())
+    records = read_records(folder / "train_augmented.txt", labels=LABELS, quarantine=Quarantine())
     assert copies
     assert [record.guid for record in records][-len(copies) :] == copies
     assert extended[len(source) :].decode(codec).count("\r\n") == len(copies)

@@ -106,7 +106,7 @@ def test_text_in_capitals_is_found_after_the_usual_one(make_pairs, load):
         (folder / "data" / f"{guid}.TXT").write_text(text)
     pairs = load(folder)
     assert pairs.dataset["text"][:] == ["in capitals", "the usual one", ""]
-    assert [entry.detail for entry in pairs.ledger] == ["3.TXT is blank"]
+    assert [entry.detail for entry in pairs.quarantine] == ["3.TXT is blank"]
 
 
 def test_mask_keeps_a_pair_with_one_modality(faulty, load):
@@ -117,15 +117,15 @@ def test_mask_keeps_a_pair_with_one_modality(faulty, load):
     assert [guid for guid, row in rows.items() if not row["image_present"]] == ["5", "6", "7", "9", "10"]
     assert all(row["text"] == "" for row in rows.values() if not row["text_present"])
     assert all((row["image"] is None) == (not row["image_present"]) for row in rows.values())
-    assert [(entry.guid, entry.reason) for entry in pairs.ledger] == FAULTS
-    assert {entry.action for entry in pairs.ledger if entry.guid == "8"} == {"dropped"}
-    assert {entry.action for entry in pairs.ledger if entry.guid != "8"} == {"masked"}
+    assert [(entry.guid, entry.reason) for entry in pairs.quarantine] == FAULTS
+    assert {entry.action for entry in pairs.quarantine if entry.guid == "8"} == {"dropped"}
+    assert {entry.action for entry in pairs.quarantine if entry.guid != "8"} == {"masked"}
 
 
 def test_drop_leaves_bad_pairs_out(faulty, load):
     pairs = load(faulty, on_bad_pair="drop")
     assert pairs.dataset["guid"][:] == ["1", "12", "13"]
-    assert Counter(pairs.ledger.counts().elements()) == Counter((reason, "dropped") for _, reason in FAULTS)
+    assert Counter(pairs.quarantine.counts().elements()) == Counter((reason, "dropped") for _, reason in FAULTS)
 
 
 def test_error_names_the_first_and_counts_all(faulty, load):
@@ -151,11 +151,11 @@ def test_prediction_keeps_every_row_in_order(faulty, load, mode, action):
     present = list(zip(dataset["text_present"][:], dataset["image_present"][:], strict=True))
     none, text, image, both = (False, False), (True, False), (False, True), (True, True)
     assert present == [text, none, both, none, text, none, none, image, both]
-    actions = {(entry.guid, entry.reason): entry.action for entry in pairs.ledger}
+    actions = {(entry.guid, entry.reason): entry.action for entry in pairs.quarantine}
     assert actions[("5", "missing_image")] == action
     assert actions[("nobody", "missing_text")] == "both masked"
     assert actions[("../data/1", "invalid_guid")] == "both masked"
-    assert [(e.row, e.action) for e in pairs.ledger if e.reason == "duplicate_guid"] == [
+    assert [(e.row, e.action) for e in pairs.quarantine if e.reason == "duplicate_guid"] == [
         (6, "repeated"),
         (10, "repeated"),
     ]
@@ -185,13 +185,15 @@ def test_encodings_are_counted(make_pairs, load):
     texts = ["plain", "等等…".encode("gb18030"), "再见…".encode("gb18030"), b"caf\xe9"]
     pairs = load(make_pairs([(str(number), "neutral", text) for number, text in enumerate(texts)]))
     assert pairs.dataset["text"][:] == ["plain", "等等…", "再见…", "café"]
-    assert not len(pairs.ledger)
-    assert "2 texts are not UTF-8 and were decoded as gb18030" in pairs.ledger.summary()
-    assert "1 texts are not UTF-8 and were decoded as cp1252 (encodings.csv), like 3: café" in pairs.ledger.summary()
+    assert not len(pairs.quarantine)
+    assert "2 texts are not UTF-8 and were decoded as gb18030" in pairs.quarantine.summary()
+    assert (
+        "1 texts are not UTF-8 and were decoded as cp1252 (encodings.csv), like 3: café" in pairs.quarantine.summary()
+    )
 
 
 def test_quarantine_csv_has_a_row_per_fault(faulty, load, tmp_path):
-    load(faulty).ledger.write_csv(tmp_path / "quarantine.csv")
+    load(faulty).quarantine.save(tmp_path / "quarantine.csv")
     with (tmp_path / "quarantine.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["guid"], row["reason"]) for row in rows] == FAULTS
@@ -258,9 +260,9 @@ def test_real_data_loads_again_in_no_time(shared, make_arguments, monkeypatch):
 
     first = run()
     assert len(first.dataset) == 511
-    assert Counter(entry.reason for entry in first.ledger) == {"empty_text": 6}
-    assert "118 texts are not UTF-8 and were decoded as gb18030 (encodings.csv), like " in first.ledger.summary()
-    assert {encoding for _, encoding, _ in first.ledger.decoded} == {"gb18030"}
+    assert Counter(entry.reason for entry in first.quarantine) == {"empty_text": 6}
+    assert "118 texts are not UTF-8 and were decoded as gb18030 (encodings.csv), like " in first.quarantine.summary()
+    assert {encoding for _, encoding, _ in first.quarantine.decoded} == {"gb18030"}
     assert np.all(first.dataset["image_present"][:])
     monkeypatch.setattr("data_utils.prepare.loading.decode_picture", None)
     monkeypatch.setattr("data_utils.prepare.loading.map_to_folder", None)

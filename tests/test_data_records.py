@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from data_utils.sources.ledger import Ledger
+from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import is_valid_guid, read_records
 from modeling.errors import InputError
 
@@ -13,13 +13,13 @@ LABELS = ["negative", "neutral", "positive"]
 
 @pytest.fixture
 def read(tmp_path):
-    """Read a list given as text or bytes; returns the records and the ledger's entries."""
+    """Read a list given as text or bytes; returns the records and the quarantine's entries."""
 
     def run(source, **options):
         path = tmp_path / "list.txt"
         path.write_bytes(source.encode() if isinstance(source, str) else source)
-        ledger = Ledger()
-        return read_records(path, labels=LABELS, ledger=ledger, **options), ledger.entries
+        quarantine = Quarantine()
+        return read_records(path, labels=LABELS, quarantine=quarantine, **options), quarantine.entries
 
     return run
 
@@ -44,10 +44,10 @@ def test_list_styles_give_the_same_rows(read, source):
 def test_first_row_whose_label_is_a_usual_column_name_is_no_header(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("1,label\n2,tag\n")
-    records = read_records(path, labels=["label", "tag"], ledger=Ledger())
+    records = read_records(path, labels=["label", "tag"], quarantine=Quarantine())
     assert [(record.guid, record.label) for record in records] == [("1", "label"), ("2", "tag")]
     path.write_text("guid,label\n1,label\n")
-    assert len(read_records(path, labels=["label", "tag"], ledger=Ledger())) == 1
+    assert len(read_records(path, labels=["label", "tag"], quarantine=Quarantine())) == 1
 
 
 def test_first_row_whose_guid_is_a_usual_column_name_is_no_header(read):
@@ -151,23 +151,23 @@ def test_list_without_a_usable_row_is_one_clear_error(read, source, named):
 def test_missing_list_or_folder_in_its_place(tmp_path):
     for path, named in ((tmp_path / "none.txt", "does not exist"), (tmp_path, "is not a file")):
         with pytest.raises(InputError, match=named):
-            read_records(path, labels=LABELS, ledger=Ledger())
+            read_records(path, labels=LABELS, quarantine=Quarantine())
 
 
-def test_ledger_writes_rows_in_order_and_sums_up(tmp_path):
-    ledger = Ledger()
-    ledger.add(9, "b,c", reason="missing_text", action="masked", detail="no b.txt")
-    ledger.add(2, "a", reason="missing_text", action="masked")
-    ledger.note("3 texts are not UTF-8")
-    ledger.write_csv(tmp_path / "quarantine.csv")
+def test_quarantine_writes_rows_in_order_and_sums_up(tmp_path):
+    quarantine = Quarantine()
+    quarantine.add(9, "b,c", reason="missing_text", action="masked", detail="no b.txt")
+    quarantine.add(2, "a", reason="missing_text", action="masked")
+    quarantine.note("3 texts are not UTF-8")
+    quarantine.save(tmp_path / "quarantine.csv")
     lines = (tmp_path / "quarantine.csv").read_text().splitlines()
     assert lines == [
         "row,guid,reason,action,detail",
         "2,a,missing_text,masked,",
         '9,"b,c",missing_text,masked,no b.txt',
     ]
-    assert ledger.counts() == {("missing_text", "masked"): 2}
-    assert ledger.summary() == "missing_text: 2 masked\n3 texts are not UTF-8"
-    assert Ledger().summary() == ""
+    assert quarantine.counts() == {("missing_text", "masked"): 2}
+    assert quarantine.summary() == "missing_text: 2 masked\n3 texts are not UTF-8"
+    assert Quarantine().summary() == ""
     with pytest.raises(InputError, match="Cannot write"):
-        ledger.write_csv(tmp_path / "quarantine.csv" / "quarantine.csv")
+        quarantine.save(tmp_path / "quarantine.csv" / "quarantine.csv")

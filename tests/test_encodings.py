@@ -137,7 +137,7 @@ def test_utf_8_that_was_cut_within_a_character_stays_utf_8(language, make_pairs,
     assert pairs.text_encoding == "utf-8"
     for number, text in enumerate(found):
         assert text == sources[number].decode("utf-8", "replace").strip()
-    assert {encoding for _, encoding, _ in pairs.ledger.decoded} == {"utf-8 (damaged)"}
+    assert {encoding for _, encoding, _ in pairs.quarantine.decoded} == {"utf-8 (damaged)"}
     assert decode_text(b"caf\xe9", "utf-8") == ("café", "cp1252")
 
 
@@ -169,8 +169,8 @@ def test_decision_is_told_with_a_sample_and_each_text_is_a_row(folder, load, tmp
     pairs = load(folder, text_cleaning="none")
     assert pairs.text_encoding == "cp1252"
     assert pairs.dataset["text"][:] == draw_texts("english", 60)
-    assert "30 texts are not UTF-8 and were decoded as cp1252 (encodings.csv), like 0: " in pairs.ledger.summary()
-    pairs.ledger.write_encodings(tmp_path / "encodings.csv")
+    assert "30 texts are not UTF-8 and were decoded as cp1252 (encodings.csv), like 0: " in pairs.quarantine.summary()
+    pairs.quarantine.save(tmp_path / "quarantine.csv")
     with (tmp_path / "encodings.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["guid"], row["encoding"]) for row in rows] == [(str(number), "cp1252") for number in range(0, 60, 2)]
@@ -237,5 +237,5 @@ def test_run_keeps_the_decision_for_later_predictions(folder, run_train, tmp_pat
     from evaluation.predict.loaded_run import load_run
 
     found = load_run(run, data_dir=str(folder)).load_rows(folder / "list.txt", pair_dir=folder, for_prediction=True)
-    assert found.ledger.decoded[0][1] == "cp1252"
+    assert found.quarantine.decoded[0][1] == "cp1252"
     assert json.dumps(found.dataset[0]["text"]) == json.dumps(" ".join(odd.decode("cp1252").split()))

@@ -27,8 +27,8 @@ from data_utils.prepare.pairs import load_pairs
 from data_utils.shards.read import check_columns, iterate_shard, read_texts
 from data_utils.shards.shard_set import find_shards
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.ledger import Ledger
 from data_utils.sources.pictures import PictureError, decode_picture
+from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import read_records
 from data_utils.splits.draw import make_split
 from data_utils.splits.split_file import load_split, save_split
@@ -52,7 +52,7 @@ def write_list(folder: Path) -> None:
 
 def read_list(folder: Path) -> None:
     for for_prediction in (True, False):
-        read_records(folder / "list.txt", labels=LABELS, ledger=Ledger(), for_prediction=for_prediction)
+        read_records(folder / "list.txt", labels=LABELS, quarantine=Quarantine(), for_prediction=for_prediction)
 
 
 def write_folder(folder: Path) -> None:

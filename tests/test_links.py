@@ -10,9 +10,9 @@ import pytest
 from evaluating import save_run
 
 from data_utils import sample
-from data_utils.sources.ledger import Entry
+from data_utils.sources.quarantine import Entry
 from data_utils.system.files import remove
-from training.engine.stream_trainer import FaultLog
+from training.engine.stream_trainer import StreamQuarantine
 
 VICTIM = b"a victim's only copy"
 # Of an ordinary run, also of one that is gone on with.
@@ -155,7 +155,7 @@ def test_stream_prediction_writes_through_no_link(
 
 def test_list_of_a_stream_s_faults_is_not_written_through_a_link(tmp_path: Path, victim: Path) -> None:
     (tmp_path / "quarantine.csv").symlink_to(victim)
-    log = FaultLog(tmp_path / "quarantine.csv", 0)
+    log = StreamQuarantine(tmp_path / "quarantine.csv", 0)
     log.add([Entry(1, "a", "missing_text", "masked", "no a.txt")])
     assert victim.read_bytes() == VICTIM
     assert (tmp_path / "quarantine.csv").read_text().splitlines()[1] == "1,a,missing_text,masked,no a.txt"

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from data_utils.prepare.pairs import load_pairs
-from data_utils.sources.ledger import Ledger
+from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import read_records
 from modeling.errors import InputError
 
@@ -20,7 +20,7 @@ def read(tmp_path):
     def run(source, **options):
         path = tmp_path / "list.txt"
         path.write_bytes(source.encode() if isinstance(source, str) else source)
-        return read_records(path, labels=LABELS, ledger=Ledger(), **options)
+        return read_records(path, labels=LABELS, quarantine=Quarantine(), **options)
 
     return run
 
@@ -103,11 +103,11 @@ def test_a_list_of_200_gigabytes_is_refused_unread(tmp_path):
     with path.open("r+b") as file:
         file.truncate(200 * 2**30)
     with pytest.raises(InputError, match=r"214,748,364,800 bytes; at most 268,435,456"):
-        read_records(path, labels=LABELS, ledger=Ledger())
+        read_records(path, labels=LABELS, quarantine=Quarantine())
     path.unlink()
     path.symlink_to("/dev/zero")
     with pytest.raises(InputError, match="is not a file"):
-        read_records(path, labels=LABELS, ledger=Ledger())
+        read_records(path, labels=LABELS, quarantine=Quarantine())
 
 
 def test_rows_of_megabytes_are_faults_of_their_own(make_pairs, make_arguments, small_picture):
@@ -122,7 +122,7 @@ def test_rows_of_megabytes_are_faults_of_their_own(make_pairs, make_arguments, s
     pairs = load_pairs(data.list_path(), pair_dir=folder, data=data, picture=small_picture)
     assert time.perf_counter() - start < 10
     assert len(pairs.dataset) == 70
-    assert [entry.reason for entry in pairs.ledger] == [
+    assert [entry.reason for entry in pairs.quarantine] == [
         "invalid_guid",
         "unknown_label",
         "malformed_row",

@@ -1,4 +1,4 @@
-"""Files of pairs that are no files, or stand for more than a memory holds: a row of the ledger, and no waiting."""
+"""Files of pairs that are no files, or stand for more than a memory holds: a row of the quarantine, and no waiting."""
 
 import os
 import time
@@ -43,7 +43,7 @@ def test_what_is_no_plain_file_is_masked_at_once(make, ending, make_pairs, make_
     start = time.monotonic()
     pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=make_arguments(folder), picture=small_picture)
     assert time.monotonic() - start < 5
-    (entry,) = pairs.ledger
+    (entry,) = pairs.quarantine
     reason = "unreadable_text" if ending == ".txt" else "unreadable_image"
     assert (entry.guid, entry.reason, entry.action) == ("1", reason, "masked")
     assert KINDS[make] in entry.detail
@@ -64,7 +64,7 @@ def test_large_picture_is_masked_with_the_flag_that_takes_it(number, make_pairs,
     for bound in (5399, 5400):
         data = make_arguments(folder, max_image_pixels=bound)
         pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=data, picture=small_picture)
-        details.append([(entry.guid, entry.detail) for entry in pairs.ledger])
+        details.append([(entry.guid, entry.detail) for entry in pairs.quarantine])
     ((guid, detail),) = details[0]
     assert guid == number
     assert detail.startswith(f"{number}.png: 90 x 60 pixels, more than --max_image_pixels 5399 allows")

@@ -64,10 +64,10 @@ def test_labels_in_another_spelling_of_unicode_are_the_labels(make_pairs, load):
         assert load(folder, labels=labels).dataset["label"][:] == [0, 1] * 3
 
 
-def test_a_tenth_of_odd_labels_goes_into_the_ledger(make_pairs, load):
+def test_a_tenth_of_odd_labels_goes_into_the_quarantine(make_pairs, load):
     rows = [(str(number), "positive") for number in range(18)]
     pairs = load(make_pairs([*rows, ("18", "Positive"), ("19", "great")]))
-    assert [entry.reason for entry in pairs.ledger] == ["unknown_label"] * 2
+    assert [entry.reason for entry in pairs.quarantine] == ["unknown_label"] * 2
     with pytest.raises(InputError, match="3 of 21 rows"):
         load(make_pairs([*rows, ("18", "Positive"), ("19", "great"), ("20", "great")], folder="more"))
 
@@ -128,7 +128,7 @@ def test_what_stands_in_the_place_of_pictures_is_named(make_pairs, load, content
     assert named in message
     assert "--fusion text_only" in message
     pairs = load(folder, needs=("text",))
-    assert [named in entry.detail for entry in pairs.ledger] == [True] * 4
+    assert [named in entry.detail for entry in pairs.quarantine] == [True] * 4
 
 
 def test_texts_that_are_pointers_or_absent_are_no_texts(make_pairs, load):
@@ -209,7 +209,7 @@ def test_near_names_are_told_and_not_taken(make_pairs, load, listed, stored):
     assert "spreadsheets drop leading zeros" in message
     few = make_pairs([(str(number), "positive") for number in range(100, 110)], folder="few")
     (few / "train.txt").write_text("0100,positive\n" + "".join(f"{number},positive\n" for number in range(101, 110)))
-    details = [entry.detail for entry in load(few).ledger]
+    details = [entry.detail for entry in load(few).quarantine]
     assert details == ["no 0100.txt; there is 100.txt", "no 0100.jpg (or .jpeg, .png, .webp); there is 100.jpg"]
 
 
@@ -231,7 +231,7 @@ def test_names_that_differ_in_unicode_alone_are_found(make_pairs, load, listed, 
     lines = [f"{unicodedata.normalize(listed, name)},positive\n" for name in names]
     (folder / "train.txt").write_text("".join(lines), encoding="utf-8")
     pairs = load(folder, for_prediction=for_prediction)
-    assert not len(pairs.ledger)
+    assert not len(pairs.quarantine)
     assert pairs.dataset["guid"][:] == [unicodedata.normalize(listed, name) for name in names]
     assert pairs.dataset["text"][:] == [f"text {name}" for name in names]
     assert all(pairs.dataset["image_present"][:])
@@ -248,7 +248,7 @@ def test_two_twins_are_told_and_none_is_taken(make_pairs, load):
 def test_one_guid_in_two_spellings_of_unicode_is_a_repeated_row(make_pairs, load):
     rows = [(str(number), "positive") for number in range(10)]
     pairs = load(make_pairs([("\u00e9", "positive"), ("e\u0301", "negative"), *rows]))
-    assert [(entry.row, entry.reason) for entry in pairs.ledger] == [(3, "duplicate_guid")]
+    assert [(entry.row, entry.reason) for entry in pairs.quarantine] == [(3, "duplicate_guid")]
 
 
 def test_a_sound_picture_is_taken_where_an_empty_one_lies_beside_it(make_pairs, load, photo):
@@ -257,8 +257,8 @@ def test_a_sound_picture_is_taken_where_an_empty_one_lies_beside_it(make_pairs, 
     photo("y").save(folder / "data" / "y.png")
     pairs = load(folder)
     assert pairs.dataset["image_present"][:] == [True, False, True]
-    assert pairs.ledger.notes == ["1 files were passed over for others of their guid, like z.jpg for z.png"]
-    assert [entry.detail for entry in pairs.ledger] == [
+    assert pairs.quarantine.notes == ["1 files were passed over for others of their guid, like z.jpg for z.png"]
+    assert [entry.detail for entry in pairs.quarantine] == [
         "y.jpg: not a picture in a known format; there is y.png as well"
     ]
 

@@ -81,7 +81,7 @@ def test_project_reads_it_without_a_bad_pair(sample, tmp_path):
     picture = PictureSettings(image_size=16, shortest_edge=16, resize_mode="squash", resample=2)
     loaded = load_pairs(sample / "train.txt", pair_dir=sample, data=data, picture=picture)
     assert len(loaded.dataset) == 600
-    assert not loaded.ledger.summary()
+    assert not loaded.quarantine.summary()
 
 
 @pytest.mark.parametrize(

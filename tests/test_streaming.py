@@ -16,7 +16,7 @@ from data_utils.shards.manifest import MANIFEST
 from data_utils.shards.read import iterate_shard
 from data_utils.shards.shard_set import find_shards
 from data_utils.stream import loader as streaming
-from data_utils.stream.loader import ERROR, FAULTS, PairStream, StreamLoader
+from data_utils.stream.loader import ENTRIES, ERROR, PairStream, StreamLoader
 from data_utils.stream.order import ShuffleOrder, StreamSettings
 from data_utils.stream.part_cache import load_part
 from data_utils.stream.rows import RowPreparer, read_label
@@ -136,7 +136,7 @@ def test_skipped_batches_are_not_read_and_change_nothing(
     assert all(batch == {} for batch in batches[:skipped])
     for batch, expected in zip(batches[skipped:], whole[skipped:], strict=True):
         assert batch.keys() == expected.keys()
-        assert all(torch.equal(batch[name], expected[name]) for name in batch if name != FAULTS)
+        assert all(torch.equal(batch[name], expected[name]) for name in batch if name != ENTRIES)
     if counted:
         assert len(log.read_text()) == 41 - 4 * skipped, "only what is still to come"
 
@@ -177,7 +177,7 @@ def test_rows_are_those_of_the_prepared_data(shards, prepare, make_arguments, sm
     rows = [("1", "positive", "Great http://t.co/a"), ("2", "negative", None), ("3", "neutral", "@me", b"x")]
     rows += [("4", "neutral", "so so", None), ("5", "positive")]
     found = shards(rows=rows)
-    dataset, ledger = load_part(found, prepare(), cache_dir=tmp_path / "cache")
+    dataset, quarantine = load_part(found, prepare(), cache_dir=tmp_path / "cache")
     arguments = make_arguments(tmp_path / "pairs")
     pairs = load_pairs(
         tmp_path / "pairs" / "train.txt", pair_dir=tmp_path / "pairs", data=arguments, picture=small_picture
@@ -189,7 +189,7 @@ def test_rows_are_those_of_the_prepared_data(shards, prepare, make_arguments, sm
     for row in dataset:
         for name in ("label", "text", "input_ids", "image", "text_present", "image_present"):
             assert row[name] == by_guid[row["guid"]][name], name
-    assert {(entry.guid, entry.reason, entry.action) for entry in ledger} == {
+    assert {(entry.guid, entry.reason, entry.action) for entry in quarantine} == {
         ("2", "missing_text", "masked"),
         ("3", "empty_text", "dropped"),
         ("3", "missing_image", "dropped"),
@@ -212,7 +212,7 @@ def test_faulty_rows_keep_their_place_but_not_their_label(shards, prepare, mode,
 def test_fault_is_reported_by_its_row_and_a_broken_shard_ends_the_stream(shards, stream):
     found = shards(rows=[(str(number), "positive", "@you") for number in range(10)])
     faults = [read(stream(found), epoch=epoch) for epoch in (0, 1)]
-    assert [{entry.row for batch in batches for entry in batch[FAULTS]} for batches in faults] == [{*range(1, 11)}] * 2
+    assert [{entry.row for batch in batches for entry in batch[ENTRIES]} for batches in faults] == [{*range(1, 11)}] * 2
     path = found.shards[1].local_path
     with open(path, "r+b") as file:
         file.truncate(50)
@@ -225,7 +225,7 @@ def test_faults_of_all_passes_name_the_same_rows_while_their_numbers_differ(shar
     rows = [(str(number), "positive", "@you" if number % 2 else "words") for number in range(10)]
     found = shards(kind="webdataset", manifest=False, rows=rows)
     batches = read(stream(found, num_batches=20), 2)  # 80 rows: 8 passes
-    assert len({(entry.row, entry.guid) for batch in batches for entry in batch[FAULTS]}) == 5
+    assert len({(entry.row, entry.guid) for batch in batches for entry in batch[ENTRIES]}) == 5
     assert len({row for batch in batches for row in batch["row_index"].tolist()}) == 80
 
 

@@ -16,11 +16,11 @@ import train
 from data_utils.shards.read import check_columns, iterate_shard, read_texts
 from data_utils.shards.shard_file import ShardError
 from data_utils.shards.shard_set import find_shards
-from data_utils.sources.ledger import Entry
+from data_utils.sources.quarantine import Entry
 from evaluation.arguments import parse_arguments
 from evaluation.tasks.session import run_evaluation
 from modeling.errors import InputError
-from training.engine.stream_trainer import FaultLog
+from training.engine.stream_trainer import StreamQuarantine
 
 
 def picture():
@@ -117,10 +117,10 @@ def test_faults_of_validation_rows_hide_none_of_training_rows(run, tmp_path):
 def test_line_of_a_fault_that_was_cut_off_is_written_again(tmp_path):
     path = tmp_path / "quarantine.csv"
     entries = [Entry(number, f"g{number}", "missing_text", "masked", "a, b") for number in range(3)]
-    FaultLog(path, 0).add(entries[:2])
+    StreamQuarantine(path, 0).add(entries[:2])
     whole = path.read_text()
     path.write_text(whole[:-9])
-    log = FaultLog(path, 0)
+    log = StreamQuarantine(path, 0)
     log.add(entries[:2])
     assert path.read_text() == whole
     log.add([*entries, *entries])

@@ -15,14 +15,14 @@ import train
 from data_utils import shard
 from data_utils.shards.manifest import MANIFEST
 from data_utils.shards.shard_set import find_shards
-from data_utils.sources.ledger import Entry
+from data_utils.sources.quarantine import Entry
 from data_utils.system.refusals import RankError
 from evaluation.arguments import parse_arguments
 from evaluation.tasks import stream_prediction
 from evaluation.tasks.session import run_evaluation
 from modeling.errors import InputError
 from training.engine import stream_trainer
-from training.engine.stream_trainer import FaultLog
+from training.engine.stream_trainer import StreamQuarantine
 from training.launch.console import clear_errors
 
 TEXTS = {"negative": "a bad sad day", "neutral": "a plain grey day", "positive": "a good glad day"}
@@ -235,7 +235,7 @@ def test_faults_of_machines_without_shared_files_come_together(monkeypatch, tmp_
 
     def meet():
         for rank in (1, 0):
-            log = FaultLog(paths[rank], rank)
+            log = StreamQuarantine(paths[rank], rank)
             log.add([Entry(rank + 1, f"x{rank}", "empty_text", "masked", "a, b")])
             log.finish()
 

@@ -277,7 +277,7 @@ def test_sweep_killed_before_its_first_trial_writes_all_of_its_files(run_sweep, 
 
     choices = {"seed": [1], "folds": 2}
     with monkeypatch.context() as patch:
-        patch.setattr("data_utils.sources.ledger.Ledger.write_csv", die)
+        patch.setattr("data_utils.sources.quarantine.Quarantine.save", die)
         with pytest.raises(ZeroDivisionError):
             run_sweep(choices, val_ratio=None)
     sweep = tmp_path / "sweep"

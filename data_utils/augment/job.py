@@ -22,7 +22,7 @@ from data_utils.prepare.loading import find_text_encoding
 from data_utils.prepare.pair_files import PairFolder
 from data_utils.prepare.pairs import pair_folder
 from data_utils.sources.encodings import decode_text
-from data_utils.sources.ledger import Ledger
+from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import Record, read_records
 from data_utils.system.refusals import refuse_long_names
 from modeling.errors import InputError
@@ -45,9 +45,9 @@ def augment(args: AugmentArguments) -> dict[str, Any]:
     if output.exists():
         raise InputError(f"{output} exists and is no list of this program; choose another --output_file.")
     predictions = read_predictions(find_predictions(Path(args.predictions or "")))
-    ledger = Ledger()
-    records = read_records(list_file, labels=predictions.labels, ledger=ledger)
-    known = {record.guid for record in records} | {entry.guid for entry in ledger}
+    quarantine = Quarantine()
+    records = read_records(list_file, labels=predictions.labels, quarantine=quarantine)
+    known = {record.guid for record in records} | {entry.guid for entry in quarantine}
     check_rows(predictions, records, known, list_file=list_file)
     chosen = choose_rows(predictions, records, min_loss=args.min_loss, only=args.only)
     if not chosen:

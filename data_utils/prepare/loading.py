@@ -15,10 +15,10 @@ from datasets import Dataset, Features, Value
 from data_utils.prepare.cache import FileState, build_once, cache_key
 from data_utils.prepare.mapping import Workers, map_to_folder
 from data_utils.prepare.pair_files import TEXT_SUFFIX, PairFiles
-from data_utils.sources import ledger as faults
 from data_utils.sources.encodings import LOST, decode_text, find_encoding
 from data_utils.sources.file_kinds import name_other_than_text
 from data_utils.sources.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture
+from data_utils.sources.quarantine import Reason
 from data_utils.sources.text import clean_text, text_key
 from data_utils.system.bounded import MEBIBYTE, read_bounded
 from modeling.errors import InputError
@@ -59,10 +59,10 @@ class CacheOptions:
 def load_picture_row(row: dict[str, Any], settings: dict[str, Any], max_pixels: int) -> dict[str, Any]:
     """Decode the picture of one row {guid, path, kind} in a worker process; faults become reason and detail."""
     name = os.path.basename(row["path"])
-    faulty = {"image": None, "image_key": None, "image_reason": faults.UNREADABLE_IMAGE}
+    faulty = {"image": None, "image_key": None, "image_reason": Reason.UNREADABLE_IMAGE}
     if row["kind"] == "absent":
         detail = f"no {row['guid']}{PICTURE_SUFFIXES[0]} (or {', '.join(PICTURE_SUFFIXES[1:])})"
-        return {**faulty, "image_reason": faults.MISSING_IMAGE, "image_detail": detail}
+        return {**faulty, "image_reason": Reason.MISSING_IMAGE, "image_detail": detail}
     if row["kind"] != "file":
         return {**faulty, "image_detail": f"{name} is not a file that may be read"}
     try:
@@ -80,10 +80,10 @@ def load_text_row(row: dict[str, Any], mode: str, chosen: str | None) -> dict[st
     `chosen` is the encoding of all texts whose own isn't certain.
     """
     name = os.path.basename(row["path"])
-    faulty = {"text": "", "text_key": None, "text_encoding": None, "text_reason": faults.UNREADABLE_TEXT}
+    faulty = {"text": "", "text_key": None, "text_encoding": None, "text_reason": Reason.UNREADABLE_TEXT}
     faulty["chosen_encoding"] = chosen
     if row["kind"] == "absent":
-        return {**faulty, "text_reason": faults.MISSING_TEXT, "text_detail": f"no {row['guid']}{TEXT_SUFFIX}"}
+        return {**faulty, "text_reason": Reason.MISSING_TEXT, "text_detail": f"no {row['guid']}{TEXT_SUFFIX}"}
     if row["kind"] != "file":
         return {**faulty, "text_detail": f"{name} is not a file that may be read"}
     try:
@@ -100,7 +100,7 @@ def load_text_row(row: dict[str, Any], mode: str, chosen: str | None) -> dict[st
     detail = None
     if not text:
         detail = f"{name} is blank" if key is None else f"{name} holds nothing but URLs and @names"
-    reason = None if text else faults.EMPTY_TEXT
+    reason = None if text else Reason.EMPTY_TEXT
     found = {"text": text, "text_key": key, "text_encoding": encoding, "chosen_encoding": chosen}
     return {**found, "text_reason": reason, "text_detail": detail}
 

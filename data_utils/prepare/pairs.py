@@ -19,10 +19,9 @@ from datasets.table import InMemoryTable, concat_tables
 from data_utils.prepare.loading import CacheOptions, load_pictures, load_texts
 from data_utils.prepare.mapping import Workers
 from data_utils.prepare.pair_files import PairFiles, PairFolder
-from data_utils.sources import ledger as faults
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.ledger import Entry, Ledger
 from data_utils.sources.pictures import PictureSettings
+from data_utils.sources.quarantine import Action, Entry, Quarantine, Reason
 from data_utils.sources.records import Record, read_records
 from data_utils.sources.row_losses import Fault, LossRule
 from modeling.errors import InputError
@@ -42,20 +41,20 @@ class Pairs:
             unlabelled), text (cleaned, "" when absent), text_present, image (uint8 bytes of shape
             (3, image_size, image_size), null when absent), image_present, text_key and image_key (hashes by which equal
             texts and equal picture files are found; null without one). Memory-mapped.
-        ledger: every fault of every row, and what was done.
+        quarantine: every fault of every row, and what was done.
         fingerprint: hash of the rows' content and of the settings; the same on every machine with the same data.
         text_encoding: that was taken for texts whose own isn't certain; None where there are none.
     """
 
     dataset: Dataset
-    ledger: Ledger
+    quarantine: Quarantine
     fingerprint: str
     text_encoding: str | None
 
     @property
     def known_guids(self) -> set[str]:
         """Every guid the list names, also of the rows that were left out."""
-        return {*self.dataset.select_columns(["guid"])[:]["guid"], *(entry.guid for entry in self.ledger)}
+        return {*self.dataset.select_columns(["guid"])[:]["guid"], *(entry.guid for entry in self.quarantine)}
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,11 @@ def _file_faults(files: Sequence[PairFiles], texts: Dataset, pictures: Dataset, 
 
     found = _Faults(text=faults_of(texts, "text"), image=faults_of(pictures, "image"))
     for row, pair in enumerate(files):
-        for side, missing in ((found.text, faults.MISSING_TEXT), (found.image, faults.MISSING_IMAGE)):
+        for side, missing in ((found.text, Reason.MISSING_TEXT), (found.image, Reason.MISSING_IMAGE)):
             if side[row] and side[row].reason == missing:
                 side[row] = side[row]._replace(hint=folder.find_near(pair.guid, is_text=side is found.text))
         image = found.image[row]
-        if image and image.reason == faults.UNREADABLE_IMAGE:
+        if image and image.reason == Reason.UNREADABLE_IMAGE:
             found.image[row] = image._replace(hint=folder.find_other(pair.guid, pair.picture.path))
     return found
 
@@ -93,38 +92,40 @@ def choose_action(*, both: bool, on_bad_pair: str, for_prediction: bool) -> str:
     """What is done with a pair whose text or picture, or both of them, can't be used."""
     if for_prediction:
         if both:
-            return faults.BOTH_MASKED
-        return faults.MASKED_NOT_DROPPED if on_bad_pair == "drop" else faults.MASKED
-    return faults.DROPPED if both or on_bad_pair == "drop" else faults.MASKED
+            return Action.BOTH_MASKED
+        return Action.MASKED_NOT_DROPPED if on_bad_pair == "drop" else Action.MASKED
+    return Action.DROPPED if both or on_bad_pair == "drop" else Action.MASKED
 
 
 def _judge(
-    records: Sequence[Record], found: _Faults, *, on_bad_pair: str, for_prediction: bool, ledger: Ledger
+    records: Sequence[Record], found: _Faults, *, on_bad_pair: str, for_prediction: bool, quarantine: Quarantine
 ) -> list[bool]:
-    """Enter every fault of the files into the ledger; returns which records are kept."""
+    """Enter every fault of the files into the quarantine; returns which records are kept."""
     kept = []
     for record, text, image in zip(records, found.text, found.image, strict=True):
         action = choose_action(both=bool(text and image), on_bad_pair=on_bad_pair, for_prediction=for_prediction)
-        for fault in (text, image) if record.valid else ():  # an invalid guid is in the ledger already
+        for fault in (text, image) if record.valid else ():  # an invalid guid is in the quarantine already
             if fault:
-                ledger.add(record.row, record.guid, reason=fault.reason, action=action, detail=str(fault))
-        kept.append(action != faults.DROPPED or not (text or image))
+                quarantine.add(record.row, record.guid, reason=fault.reason, action=action, detail=str(fault))
+        kept.append(action != Action.DROPPED or not (text or image))
     return kept
 
 
-def _note_files(folder: PairFolder, records: Sequence[Record], texts: Dataset, ledger: Ledger) -> None:
+def _note_files(folder: PairFolder, records: Sequence[Record], texts: Dataset, quarantine: Quarantine) -> None:
     if folder.passed_over:
         bad, good = folder.passed_over[0]
-        ledger.note(f"{len(folder.passed_over)} files were passed over for others of their guid, like {bad} for {good}")
+        quarantine.note(
+            f"{len(folder.passed_over)} files were passed over for others of their guid, like {bad} for {good}"
+        )
     rows = zip(records, _column(texts, "text_encoding"), strict=True)
     for row, (record, encoding) in enumerate(rows):
         if encoding not in (None, "utf-8"):
-            ledger.add_decoded(record.guid, encoding, texts.data["text"][row].as_py())
+            quarantine.add_decoded(record.guid, encoding, texts.data["text"][row].as_py())
 
 
 def _refuse_faults(list_file: Path, entries: Sequence[Entry]) -> None:
     """`--on_bad_pair error`: the first faults and the count of all."""
-    entries = [entry for entry in entries if entry.action != faults.REPEATED]
+    entries = [entry for entry in entries if entry.action != Action.REPEATED]
     if not entries:
         return
     first = "; ".join(f"row {entry.row} ({entry.guid!r}): {entry.reason}" for entry in entries[:_SHOWN])
@@ -135,12 +136,12 @@ def _refuse_faults(list_file: Path, entries: Sequence[Entry]) -> None:
     )
 
 
-def _refuse_empty(folder: Path, kept: Sequence[bool], ledger: Ledger) -> None:
+def _refuse_empty(folder: Path, kept: Sequence[bool], quarantine: Quarantine) -> None:
     if any(kept):
         return
-    counts = Counter(entry.reason for entry in ledger)
+    counts = Counter(entry.reason for entry in quarantine)
     why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-    first = next(iter(ledger))
+    first = next(iter(quarantine))
     raise InputError(
         f"no pair can be trained on ({why}). Expected {{guid}}.txt and {{guid}}.jpg in {folder}; "
         f"row {first.row}: {first.detail}. Check --data_dir, and --on_bad_pair if it is drop."
@@ -241,26 +242,26 @@ def load_pairs(
             a cache folder that cannot be written.
     """
     list_file, mode = Path(list_file), text_cleaning or data.text_cleaning
-    ledger, folder = Ledger(), PairFolder(pair_folder(pair_dir))
+    quarantine, folder = Quarantine(), PairFolder(pair_folder(pair_dir))
     rule = LossRule(str(list_file), needs, stops=not (data.allow_data_loss or for_prediction))
-    records = read_records(list_file, labels=data.labels, ledger=ledger, for_prediction=for_prediction)
+    records = read_records(list_file, labels=data.labels, quarantine=quarantine, for_prediction=for_prediction)
     if data.on_bad_pair != "error":
-        num_rows = len(records) + (0 if for_prediction else len(ledger))
-        rule.check_rows(ledger.entries, num_rows, found=ledger.labels, labels=data.labels)
+        num_rows = len(records) + (0 if for_prediction else len(quarantine))
+        rule.check_rows(quarantine.entries, num_rows, found=quarantine.labels, labels=data.labels)
     files = [folder.find(record) for record in records]
     texts, pictures = _load_files(files, data, picture, mode)
     found = _file_faults(files, texts, pictures, folder)
-    kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, ledger=ledger)
+    kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, quarantine=quarantine)
     if data.on_bad_pair == "error":
-        _refuse_faults(list_file, ledger.entries)
+        _refuse_faults(list_file, quarantine.entries)
     rule.check_files([record.guid for record in records], found.text, found.image)
-    _refuse_empty(folder.path, kept, ledger)
-    _note_files(folder, records, texts, ledger)
+    _refuse_empty(folder.path, kept, quarantine)
+    _note_files(folder, records, texts, quarantine)
 
     settings = {"labels": data.labels, "text_cleaning": mode, "picture": picture.to_dict()}
     dataset, fingerprint = _join_tables(_row_columns(records, found, data.labels), texts, pictures, kept, settings)
     chosen = texts.data["chosen_encoding"][0].as_py()
-    return Pairs(dataset=dataset, ledger=ledger, fingerprint=fingerprint, text_encoding=chosen)
+    return Pairs(dataset=dataset, quarantine=quarantine, fingerprint=fingerprint, text_encoding=chosen)
 
 
 def join_columns(dataset: Dataset, columns: Dataset) -> Dataset:

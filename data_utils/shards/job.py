@@ -20,8 +20,8 @@ from data_utils.prepare.mapping import end_with_parent
 from data_utils.prepare.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
 from data_utils.shards.manifest import MANIFEST, VERSION, read_manifest, shard_name
 from data_utils.shards.write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
-from data_utils.sources.ledger import ENCODINGS_FILE
 from data_utils.sources.pictures import PictureSettings
+from data_utils.sources.quarantine import QUARANTINE_FILE
 from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import split_pairs
 from data_utils.system.files import list_own, remove_leftovers, write_text
@@ -63,10 +63,8 @@ def write_shards(args: ShardArguments) -> dict[str, Any]:
         "parts": {},
     }
     sizes = _claim_folder(output, manifest)
-    pairs.ledger.write_csv(output / "quarantine.csv")
-    pairs.ledger.write_encodings(output / ENCODINGS_FILE)
-    if pairs.ledger.summary():
-        logger.info("%s\nEach is a row of %s.", pairs.ledger.summary(), output / "quarantine.csv")
+    pairs.quarantine.save(output / QUARANTINE_FILE)
+    pairs.quarantine.tell(output / QUARANTINE_FILE)
     if split is not None:
         save_split(split, output / "split.json")
     plans = {part: list(_plan_part(part, pairs, rows, args, folder)) for part, rows in parts.items()}

@@ -1,4 +1,4 @@
-"""The list file (`guid,tag` per line) to records; rows that cannot be used go to the ledger."""
+"""The list file (`guid,tag` per line) to records; rows that cannot be used go to the quarantine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_utils.console.screen import printable
-from data_utils.sources import ledger as faults
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.file_kinds import name_kind
-from data_utils.sources.ledger import Ledger
 from data_utils.sources.list_format import EXPECTED, refuse_other_formats
+from data_utils.sources.quarantine import Action, Quarantine, Reason
 from data_utils.sources.row_losses import describe_labels
 from data_utils.system.bounded import MEBIBYTE, read_bounded
 from modeling.errors import InputError
@@ -57,14 +56,14 @@ class _Reading:
     """What is known while the rows of one list are read."""
 
     labels: Sequence[str]
-    ledger: Ledger
+    quarantine: Quarantine
     for_prediction: bool
     first_seen: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def fault(self, row: int, guid: str, *, reason: str, action: str, detail: str) -> None:
         """Note a fault; only a prediction has another action than leaving the row out."""
-        chosen = action if self.for_prediction else faults.DROPPED
-        self.ledger.add(row, guid, reason=reason, action=chosen, detail=detail)
+        chosen = action if self.for_prediction else Action.DROPPED
+        self.quarantine.add(row, guid, reason=reason, action=chosen, detail=detail)
 
 
 def is_valid_guid(guid: str) -> bool:
@@ -149,43 +148,43 @@ def _read_record(number: int, cells: list[str], reading: _Reading) -> Record | N
     keep = reading.for_prediction
     if len(cells) > 2 or (len(cells) == 1 and not keep):
         detail = f"{len(cells)} cell{'s' * (len(cells) != 1)}; expected guid,tag"
-        reading.fault(number, guid, reason=faults.MALFORMED_ROW, action=faults.UNLABELLED, detail=detail)
+        reading.fault(number, guid, reason=Reason.MALFORMED_ROW, action=Action.UNLABELLED, detail=detail)
         if not keep:
             return None
     if not is_valid_guid(guid):
         detail = f"a guid is a plain file name without its ending, no path, of at most {_LONGEST_GUID} bytes"
-        reading.fault(number, guid, reason=faults.INVALID_GUID, action=faults.BOTH_MASKED, detail=detail)
+        reading.fault(number, guid, reason=Reason.INVALID_GUID, action=Action.BOTH_MASKED, detail=detail)
         return Record(number, guid, None, valid=False) if keep else None
     label = None if tag.casefold() in ("", "null") else find_label(tag, reading.labels) or tag
     if label is not None:
-        reading.ledger.labels[label] += 1
+        reading.quarantine.labels[label] += 1
     if label is not None and label not in reading.labels:
         detail = _unknown_label_detail(label, reading.labels)
-        reading.fault(number, guid, reason=faults.UNKNOWN_LABEL, action=faults.UNLABELLED, detail=detail)
+        reading.fault(number, guid, reason=Reason.UNKNOWN_LABEL, action=Action.UNLABELLED, detail=detail)
         label = None
         if not keep:
             return None
     elif label is None and not keep:
         detail = f"got '{tag}'; a training row needs a label"
-        reading.fault(number, guid, reason=faults.NO_LABEL, action=faults.DROPPED, detail=detail)
+        reading.fault(number, guid, reason=Reason.NO_LABEL, action=Action.DROPPED, detail=detail)
         return None
     name = unicodedata.normalize("NFC", guid)  # spellings that differ in Unicode alone are of the same files
     if name in reading.first_seen:
         detail = _duplicate_detail(guid, tag, reading.first_seen[name])
-        reading.fault(number, guid, reason=faults.DUPLICATE_GUID, action=faults.REPEATED, detail=detail)
+        reading.fault(number, guid, reason=Reason.DUPLICATE_GUID, action=Action.REPEATED, detail=detail)
         return Record(number, guid, label) if keep else None
     reading.first_seen[name] = (number, tag)
     return Record(number, guid, label)
 
 
-def _no_usable_row(list_file: Path, ledger: Ledger, labels: Sequence[str]) -> str:
-    entries = ledger.entries
+def _no_usable_row(list_file: Path, quarantine: Quarantine, labels: Sequence[str]) -> str:
+    entries = quarantine.entries
     counts = Counter(entry.reason for entry in entries)
     why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     text = f"no row of {list_file} can be trained on ({why})."
-    if faults.UNKNOWN_LABEL in counts:
-        text += f" {describe_labels(ledger.labels, labels)}"
-    elif faults.NO_LABEL in counts:
+    if Reason.UNKNOWN_LABEL in counts:
+        text += f" {describe_labels(quarantine.labels, labels)}"
+    elif Reason.NO_LABEL in counts:
         text += " A list for training needs a label in every row; this one looks like a list for --predict."
     else:
         guid = printable(repr(entries[0].guid), _SHOWN)
@@ -194,7 +193,7 @@ def _no_usable_row(list_file: Path, ledger: Ledger, labels: Sequence[str]) -> st
 
 
 def read_records(
-    list_file: Path, *, labels: Sequence[str], ledger: Ledger, for_prediction: bool = False
+    list_file: Path, *, labels: Sequence[str], quarantine: Quarantine, for_prediction: bool = False
 ) -> list[Record]:
     """Read a list file (of any encoding, see `decode_text`): header or none, `null` or nothing for unlabelled.
 
@@ -203,16 +202,16 @@ def read_records(
     Args:
         list_file: lines of guid,tag; blank lines are no rows.
         labels: the allowed labels; they must match exactly.
-        ledger: takes every row that is left out, or not taken as it stands, and counts the labels.
+        quarantine: takes every row that is left out, or not taken as it stands, and counts the labels.
         for_prediction: rows need no label, and none is left out.
 
     Raises:
         InputError: no such file, an empty one, one of another form (`refuse_other_formats`), or (training) no row that
             can be used.
     """
-    reading = _Reading(labels=labels, ledger=ledger, for_prediction=for_prediction)
+    reading = _Reading(labels=labels, quarantine=quarantine, for_prediction=for_prediction)
     found = (_read_record(number, cells, reading) for number, cells in _read_rows(Path(list_file), labels))
     records = [record for record in found if record is not None]
     if not records:
-        raise InputError(_no_usable_row(Path(list_file), ledger, labels))
+        raise InputError(_no_usable_row(Path(list_file), quarantine, labels))
     return records

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from data_utils.console.screen import printable
-from data_utils.sources import ledger as faults
-from data_utils.sources.ledger import Entry
+from data_utils.sources.quarantine import Action, Entry, Reason
 from modeling.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -20,10 +19,10 @@ MAX_LOST, MAX_ABSENT = 0.1, 0.5
 # Characters of a label, of a fault and of the flag that names all labels, in one sentence; and labels that are listed.
 _SHOWN, _SHOWN_DETAIL, _LONGEST_FLAG, _SHOWN_LABELS = 30, 200, 800, 20
 _REMEDIES = {
-    faults.NO_LABEL: "Label them, or keep them in a list for --predict.",
-    faults.MALFORMED_ROW: "Write lines of guid,tag.",
-    faults.INVALID_GUID: "Write guids as the files are called, without folder and ending.",
-    faults.DUPLICATE_GUID: "Write each guid once.",
+    Reason.NO_LABEL: "Label them, or keep them in a list for --predict.",
+    Reason.MALFORMED_ROW: "Write lines of guid,tag.",
+    Reason.INVALID_GUID: "Write guids as the files are called, without folder and ending.",
+    Reason.DUPLICATE_GUID: "Write each guid once.",
 }
 _OTHER_HEADS = {"text": "image_only", "picture": "text_only"}
 
@@ -74,8 +73,8 @@ class LossRule:
         Raises:
             InputError: over a tenth of the rows is lost for one reason.
         """
-        counts = Counter(entry.reason for entry in entries if entry.action != faults.REPEATED)
-        self.check_labels(counts[faults.UNKNOWN_LABEL], num_rows, found=found, labels=labels)
+        counts = Counter(entry.reason for entry in entries if entry.action != Action.REPEATED)
+        self.check_labels(counts[Reason.UNKNOWN_LABEL], num_rows, found=found, labels=labels)
         for reason, remedy in _REMEDIES.items():
             if _is_large(counts[reason], num_rows):
                 first = next(entry for entry in entries if entry.reason == reason)

@@ -16,7 +16,7 @@ from data_utils.stream.order import Piece, ShuffleOrder, StreamSettings, count_b
 from data_utils.stream.rows import NumberedRow, RowPreparer
 
 # Beside the tensors of a batch: what was wrong with its rows, and the error that ended the stream.
-FAULTS, ERROR = "faults", "error"
+ENTRIES, ERROR = "entries", "error"
 
 
 class PairStream(IterableDataset):
@@ -90,7 +90,7 @@ class PairStream(IterableDataset):
 
     def _collate(self, numbered: list[NumberedRow]) -> dict[str, Any]:
         rows, entries = self._prepare(numbered) if numbered else (self._prepare.fill(), [])
-        return self._collator(rows) | {FAULTS: entries}
+        return self._collator(rows) | {ENTRIES: entries}
 
     def _draw(self, worker: int, num_workers: int, *, skipped: int) -> Iterator[NumberedRow]:
         """The rows of a worker in the order of its shuffle buffer, without the first `skipped`.

@@ -7,15 +7,14 @@ from itertools import islice
 
 from data_utils.shards.read import iterate_shard
 from data_utils.shards.shard_set import ShardSet
-from data_utils.sources import ledger as faults
-from data_utils.sources.ledger import Entry
+from data_utils.sources.quarantine import Entry, Reason
 from data_utils.sources.row_losses import Fault, LossRule
 from data_utils.stream.rows import NumberedRow, RowPreparer, read_label
 
 # A sorted list may have been cut into shards, so that the first of them isn't like the others.
 _SHARDS, _ROWS_PER_SHARD = 4, 32
-_TEXT_REASONS = (faults.MISSING_TEXT, faults.EMPTY_TEXT, faults.UNREADABLE_TEXT)
-_PICTURE_REASONS = (faults.MISSING_IMAGE, faults.UNREADABLE_IMAGE)
+_TEXT_REASONS = (Reason.MISSING_TEXT, Reason.EMPTY_TEXT, Reason.UNREADABLE_TEXT)
+_PICTURE_REASONS = (Reason.MISSING_IMAGE, Reason.UNREADABLE_IMAGE)
 
 
 def check_first_rows(shards: ShardSet, prepare: RowPreparer, rule: LossRule) -> None:

@@ -19,7 +19,7 @@ from data_utils.prepare.tokens import tokenizer_key
 from data_utils.shards.read import iterate_shard
 from data_utils.shards.shard_file import ShardError, naming
 from data_utils.shards.shard_set import ShardSet
-from data_utils.sources.ledger import Entry, Ledger
+from data_utils.sources.quarantine import Entry, Quarantine
 from data_utils.stream.rows import NumberedRow, RowPreparer
 from modeling.errors import InputError
 
@@ -34,13 +34,13 @@ FEATURES = Features(
         "image_present": Value("bool"),
     }
 )
-_FAULTS = "faults.json"
+_QUARANTINE = "quarantine.json"
 _ROWS_AT_A_TIME = 64
 
 
 def load_part(
     shards: ShardSet, prepare: RowPreparer, *, cache_dir: Path, limit: int | None = None, overwrite: bool = False
-) -> tuple[Dataset, Ledger]:
+) -> tuple[Dataset, Quarantine]:
     """All labelled rows of a part, or of its first `limit` rows, decoded and tokenised once into the cache.
 
     Args:
@@ -64,20 +64,20 @@ def load_part(
                 kept = [row for row in rows if row["label"] != NO_LABEL_ID]
                 columns = {name: [row[name] for row in kept] for name in FEATURES}
                 writer.write_table(pa.table(columns, schema=FEATURES.arrow_schema))
-        (folder / _FAULTS).write_text(json.dumps([astuple(entry) for entry in entries]), encoding="utf-8")
+        (folder / _QUARANTINE).write_text(json.dumps([astuple(entry) for entry in entries]), encoding="utf-8")
 
     try:
         key = _key(shards, prepare, limit)
         dataset = build_once(cache_dir, "shards", key, build, overwrite=overwrite)
     except ShardError as error:
         raise InputError(str(error)) from error
-    ledger = Ledger()
-    path = Path(dataset.cache_files[0]["filename"]).with_name(_FAULTS)
+    quarantine = Quarantine()
+    path = Path(dataset.cache_files[0]["filename"]).with_name(_QUARANTINE)
     for row, guid, reason, action, detail in json.loads(path.read_text(encoding="utf-8")):
-        ledger.add(row, guid, reason=reason, action=action, detail=detail)
+        quarantine.add(row, guid, reason=reason, action=action, detail=detail)
     if not len(dataset):
-        raise InputError(f"No row of {shards.shards[0].url} and its like is usable: {ledger.summary()}.")
-    return add_row_index(dataset), ledger
+        raise InputError(f"No row of {shards.shards[0].url} and its like is usable: {quarantine.summary()}.")
+    return add_row_index(dataset), quarantine
 
 
 def iterate_rows(shards: ShardSet) -> Iterator[NumberedRow]:

@@ -13,11 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from data_utils.prepare.pairs import NO_LABEL_ID, choose_action
 from data_utils.prepare.tokens import tokenize_batch
 from data_utils.shards.shard_file import ShardRow
-from data_utils.sources import ledger as faults
 from data_utils.sources.arguments import MAX_PIXELS
 from data_utils.sources.file_kinds import find_pointer
-from data_utils.sources.ledger import Entry
 from data_utils.sources.pictures import PictureError, PictureSettings, decode_picture
+from data_utils.sources.quarantine import Action, Entry, Reason
 from data_utils.sources.records import find_label
 from data_utils.sources.text import clean_text
 
@@ -33,7 +32,7 @@ class NumberedRow:
     """A row of a shard.
 
     Attributes:
-        place: its number in the whole part, by which the ledger knows it.
+        place: its number in the whole part, by which the quarantine knows it.
         shard: the shard's name, for messages.
         row: what the shard holds.
         turn: passes over an endless stream before this one.
@@ -96,8 +95,8 @@ class RowPreparer:
             entries.append(Entry(numbered.place + 1, row.guid, fault[0], action, f"{numbered.shard}: {fault[1]}"))
 
         label, fault = read_label(row.label, self.labels)
-        if fault and not (self.for_prediction and fault[0] == faults.NO_LABEL):
-            note(fault, faults.UNLABELLED if self.for_prediction else faults.DROPPED)
+        if fault and not (self.for_prediction and fault[0] == Reason.NO_LABEL):
+            note(fault, Action.UNLABELLED if self.for_prediction else Action.DROPPED)
         text, text_fault = self._read_text(row.text)
         image, image_fault = self._read_image(row.image)
         both = bool(text_fault and image_fault)
@@ -105,30 +104,30 @@ class RowPreparer:
         for each in (text_fault, image_fault):
             if each:
                 note(each, action)
-        if not self.for_prediction and (fault or ((text_fault or image_fault) and action == faults.DROPPED)):
+        if not self.for_prediction and (fault or ((text_fault or image_fault) and action == Action.DROPPED)):
             return found
         present = {"text_present": text_fault is None, "image_present": image_fault is None}
         return found | present | {"text": text, "image": image, "label": label}
 
     def _read_text(self, raw: str | None) -> tuple[str, Fault | None]:
         if raw is None:
-            return "", (faults.MISSING_TEXT, "the row has no text")
+            return "", (Reason.MISSING_TEXT, "the row has no text")
         if pointer := find_pointer(raw[:_LOOKED_AT].encode("utf-8", "surrogatepass")):
-            return "", (faults.UNREADABLE_TEXT, pointer)
+            return "", (Reason.UNREADABLE_TEXT, pointer)
         text = clean_text(raw, self.text_cleaning)
         if text:
             return text, None
         blank = not clean_text(raw, "none")
         detail = "the text is blank" if blank else "the text holds nothing but URLs and @names"
-        return "", (faults.EMPTY_TEXT, detail)
+        return "", (Reason.EMPTY_TEXT, detail)
 
     def _read_image(self, source: bytes | None) -> tuple[bytes | None, Fault | None]:
         if source is None:
-            return None, (faults.MISSING_IMAGE, "the row has no picture's bytes")
+            return None, (Reason.MISSING_IMAGE, "the row has no picture's bytes")
         try:
             return decode_picture(source, self.picture, self.max_image_pixels).tobytes(), None
         except PictureError as error:
-            return None, (faults.UNREADABLE_IMAGE, str(error))
+            return None, (Reason.UNREADABLE_IMAGE, str(error))
 
 
 def _absent(row: NumberedRow) -> dict[str, Any]:
@@ -145,11 +144,11 @@ def read_label(label: str | float | None, labels: Sequence[str]) -> tuple[int, F
         label = None if math.isnan(label) else int(label)
     name = "" if label is None else str(label).strip()
     if name.casefold() in ("", "null"):
-        return NO_LABEL_ID, (faults.NO_LABEL, "a training row needs a label")
+        return NO_LABEL_ID, (Reason.NO_LABEL, "a training row needs a label")
     if (known := find_label(name, labels)) is not None:
         return labels.index(known), None
     are_numbers = any(map(_NUMBER.fullmatch, labels))  # 2 may not be the third of the classes -1, 0 and 1
     if not are_numbers and name.isdecimal() and len(name) < _MOST_DIGITS and int(name) < len(labels):
         return int(name), None
     numbers = "" if are_numbers else ", or their numbers from 0"
-    return NO_LABEL_ID, (faults.UNKNOWN_LABEL, f"got {label!r}; allowed: {', '.join(labels)}{numbers}")
+    return NO_LABEL_ID, (Reason.UNKNOWN_LABEL, f"got {label!r}; allowed: {', '.join(labels)}{numbers}")

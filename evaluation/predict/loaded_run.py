@@ -21,8 +21,8 @@ from data_utils.prepare.pairs import Pairs, add_row_index, load_pairs, pair_fold
 from data_utils.prepare.tokens import tokenize_batch, tokenize_pairs
 from data_utils.shards.shard_set import find_shards
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.ledger import DROPPED
 from data_utils.sources.pictures import PictureSettings
+from data_utils.sources.quarantine import Action
 from data_utils.splits.copies import find_members
 from data_utils.splits.split_file import Split, load_split
 from data_utils.stream.part_cache import load_part
@@ -276,7 +276,7 @@ def _tell_cache(default: Path, own: str) -> None:
 def _describe_faults(pairs: Pairs, guids: Collection[str]) -> str:
     """What is wrong with rows that were left out: counts by reason, and the first."""
     wanted = set(guids)
-    entries = [entry for entry in pairs.ledger if entry.guid in wanted and entry.action == DROPPED]
+    entries = [entry for entry in pairs.quarantine if entry.guid in wanted and entry.action == Action.DROPPED]
     counts = Counter(entry.reason for entry in entries)
     why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     return f"{why}; first {entries[0].guid!r} in row {entries[0].row} ({entries[0].detail})"

@@ -52,7 +52,7 @@ def predict_list(members: Members, arguments: EvaluationArguments, join: Join) -
         return
     probabilities, names = outputs["probabilities"], members.first.label_names
     columns = _list_columns(outputs, abstention, contributions=arguments.contributions)
-    metrics = write_predictions(files, parts[0][1], found[0].ledger, probabilities, names, columns=columns)
+    metrics = write_predictions(files, parts[0][1], found[0].quarantine, probabilities, names, columns=columns)
     own = members.first.is_trained_in(pair_dir)
     _warn_of_known_rows(members, parts[0][1]["guid"][:], parts[0][1]["label"][:], own_folder=own)
     if metrics is not None:

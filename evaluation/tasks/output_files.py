@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from data_utils.sources.ledger import COLUMNS, DECODED_COLUMNS, ENCODINGS_FILE
+from data_utils.sources.quarantine import COLUMNS, DECODED_COLUMNS, ENCODINGS_FILE
 from modeling.errors import InputError
 
 _PROBED_ROWS = 3

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from data_utils.prepare.pair_files import PairFolder
 from data_utils.prepare.pairs import NO_LABEL_ID, pair_folder
 from data_utils.sources.encodings import decode_text
-from data_utils.sources.ledger import Ledger
+from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import Record, read_records
 from data_utils.system.files import encode_csv, write_together
 from evaluation.predict.loaded_run import LoadedRun
@@ -58,7 +58,7 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
         InputError: in none of them is a file of any row: every prediction would be the same guess.
     """
     candidates = [Path(data_dir)] if data_dir is not None else [source.parent, Path(run.data.data_dir)]
-    records = read_records(source, labels=run.data.labels, ledger=Ledger(), for_prediction=True)
+    records = read_records(source, labels=run.data.labels, quarantine=Quarantine(), for_prediction=True)
     folders = {path: PairFolder(pair_folder(path)) for path in candidates if os.path.isdir(path)}
     for path, folder in folders.items():
         if _has_files(folder, records):
@@ -83,7 +83,7 @@ def _has_files(folder: PairFolder, records: Sequence[Record]) -> bool:
 def write_predictions(
     files: PredictionFiles,
     dataset: Dataset,
-    ledger: Ledger,
+    quarantine: Quarantine,
     probabilities: ArrayLike,
     label_names: Sequence[str],
     *,
@@ -94,7 +94,7 @@ def write_predictions(
     Args:
         files: where.
         dataset: N rows with guid and label, in the list's order.
-        ledger: what was wrong with them.
+        quarantine: what was wrong with them.
         probabilities: (N, C).
         label_names: the C classes' names.
         columns: further ones (N,) of the file of probabilities.
@@ -110,11 +110,9 @@ def write_predictions(
     write_together({files.output: answers, files.probabilities: details})
     for path in (files.quarantine, files.encodings, files.metrics, files.contributions):
         path.unlink(missing_ok=True)
-    if len(ledger):
-        ledger.write_csv(files.quarantine)
-    ledger.write_encodings(files.encodings)
-    if ledger.summary():
-        logger.info("%s", ledger.summary())
+    quarantine.save(files.quarantine, keep_empty=False)
+    if quarantine.summary():
+        logger.info("%s", quarantine.summary())
     if (labels == NO_LABEL_ID).all():
         return None
     metrics = score_predictions(probabilities, labels, label_names)

@@ -25,8 +25,8 @@ from data_utils.shards.manifest import MANIFEST
 from data_utils.shards.read import check_columns, iterate_shard
 from data_utils.shards.shard_file import Shard, ShardError, ShardRow
 from data_utils.shards.shard_set import ShardSet, find_shards
-from data_utils.sources.ledger import COLUMNS, Entry
-from data_utils.stream.loader import ERROR, FAULTS, StreamLoader
+from data_utils.sources.quarantine import COLUMNS, Entry
+from data_utils.stream.loader import ENTRIES, ERROR, StreamLoader
 from data_utils.stream.rows import NumberedRow, RowPreparer
 from data_utils.system.files import format_csv, put_in_place, temporary_path
 from data_utils.system.refusals import RankError, describe_refusal
@@ -90,7 +90,7 @@ class ShardBatches(IterableDataset):
     def _collate(self, shard: int, rows: list[NumberedRow]) -> dict[str, Any]:
         prepared, entries = self._prepare(rows)
         guids = [row["guid"] for row in prepared]
-        return self._collator(prepared) | {SHARD: shard, GUIDS: guids, FAULTS: entries}
+        return self._collator(prepared) | {SHARD: shard, GUIDS: guids, ENTRIES: entries}
 
 
 class _PartFiles:
@@ -231,7 +231,7 @@ def _answer(
         ):
             if ERROR in batch:
                 raise ShardError(batch[ERROR])
-            shard, guids, entries = (batch.pop(name) for name in (SHARD, GUIDS, FAULTS))
+            shard, guids, entries = (batch.pop(name) for name in (SHARD, GUIDS, ENTRIES))
             probabilities = classify(model, send_to_device(batch, accelerator.device))["probabilities"].cpu()
             if not probabilities.isfinite().all():
                 raise RankError(

@@ -18,7 +18,7 @@ from data_utils.prepare.cache import was_built_after
 from data_utils.prepare.pairs import add_row_index, load_pairs
 from data_utils.prepare.tokens import tokenize_pairs, tokenizer_key, train_wordpiece
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.ledger import ENCODINGS_FILE, Ledger
+from data_utils.sources.quarantine import Quarantine
 from data_utils.splits.copies import find_copies
 from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import split_pairs
@@ -57,7 +57,7 @@ class TrainingData:
     test_rows: np.ndarray
     tokenizer: PreTrainedTokenizerBase
     split: Split
-    ledger: Ledger
+    quarantine: Quarantine
     max_length: int
     fingerprint: str
     seed: int
@@ -94,8 +94,7 @@ class TrainingData:
     def save(self, run: RunFolder) -> None:
         """Write split.json, quarantine.csv and encodings.csv."""
         save_split(self.split, run.split_file)
-        self.ledger.write_csv(run.quarantine_file)
-        self.ledger.write_encodings(run.quarantine_file.with_name(ENCODINGS_FILE))
+        self.quarantine.save(run.quarantine_file)
 
     def describe_cache(self) -> str:
         """Which prepared data are used, and whether this launch had to build them, for --dry_run."""
@@ -161,7 +160,7 @@ def prepare_data(data: DataArguments, plan: ModelPlan, model: ModelArguments, *,
         test_rows=test_rows,
         tokenizer=tokenizer,
         split=split,
-        ledger=pairs.ledger,
+        quarantine=pairs.quarantine,
         max_length=plan.max_length,
         fingerprint=pairs.fingerprint,
         seed=seed,

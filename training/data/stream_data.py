@@ -15,7 +15,7 @@ from data_utils.prepare.tokens import check_max_length, tokenizer_key
 from data_utils.shards.read import check_columns, find_text_encoding, read_texts
 from data_utils.shards.shard_set import ShardSet, find_shards
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.ledger import Ledger
+from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.row_losses import LossRule
 from data_utils.sources.text import clean_text
 from data_utils.stream.loader import PairStream
@@ -46,7 +46,7 @@ class StreamedData:
         val: rows for validation, in an Arrow file; None without validation shards.
         test: None: of a stream nothing is held out beside.
         tokenizer: the towers' own, or one trained on the first texts of the stream.
-        ledger: what was wrong with validation rows; training rows are entered as they are met.
+        quarantine: what was wrong with validation rows; training rows are entered as they are met.
         max_length: tokens a text is cut to.
         num_workers: loader processes of each rank.
         settings_sha256: hash of what shapes the rows.
@@ -56,7 +56,7 @@ class StreamedData:
     train: PairStream
     val: Dataset | None
     tokenizer: PreTrainedTokenizerBase
-    ledger: Ledger
+    quarantine: Quarantine
     max_length: int
     num_workers: int
     settings_sha256: str
@@ -84,7 +84,7 @@ class StreamedData:
     def save(self, run: RunFolder) -> None:
         """Begin quarantine.csv, unless a run is gone on with; there is no split.json, as the shards hold the split."""
         if not run.quarantine_file.exists():
-            self.ledger.write_csv(run.quarantine_file)
+            self.quarantine.save(run.quarantine_file)
 
     def describe_cache(self) -> str:
         """How the rows come, for --dry_run."""
@@ -124,7 +124,7 @@ def prepare_stream(
     )
     rule = LossRule(data.data_dir, plan.reads, stops=not data.allow_data_loss)
     _check_losses(shards, prepare, rule)
-    val, ledger = _load_validation(data, prepare, encoding)
+    val, quarantine = _load_validation(data, prepare, encoding)
     stream = PairStream(
         shards,
         settings,
@@ -136,7 +136,7 @@ def prepare_stream(
     shaping = [data.labels, data.text_cleaning, data.on_bad_pair, plan.picture.to_dict()]
     shaping += [data.max_image_pixels, encoding]
     num_workers, hashed = args.dataloader_num_workers, _hash(shaping)
-    return StreamedData(stream, val, tokenizer, ledger, plan.max_length, num_workers, hashed, encoding)
+    return StreamedData(stream, val, tokenizer, quarantine, plan.max_length, num_workers, hashed, encoding)
 
 
 def _open_shards(data: DataArguments) -> tuple[ShardSet, str | None]:
@@ -212,21 +212,23 @@ def _settings(shards: ShardSet, data: DataArguments, args: SentimentTrainingArgu
     )
 
 
-def _load_validation(data: DataArguments, prepare: RowPreparer, encoding: str | None) -> tuple[Dataset | None, Ledger]:
+def _load_validation(
+    data: DataArguments, prepare: RowPreparer, encoding: str | None
+) -> tuple[Dataset | None, Quarantine]:
     shards = find_shards(data.data_dir, "validation") if data.val_ratio > 0 else None
     if shards is None:
-        return None, Ledger()
+        return None, Quarantine()
     check_columns(shards, labelled=True)
-    dataset, ledger = load_part(
+    dataset, quarantine = load_part(
         shards.with_text_encoding(encoding),
         prepare,
         cache_dir=data.cache_path(),
         limit=data.max_eval_samples,
         overwrite=data.overwrite_cache,
     )
-    if data.on_bad_pair == "error" and len(ledger):
-        raise InputError(f"Validation rows have faults and --on_bad_pair is error: {ledger.summary()}.")
-    return dataset, ledger
+    if data.on_bad_pair == "error" and len(quarantine):
+        raise InputError(f"Validation rows have faults and --on_bad_pair is error: {quarantine.summary()}.")
+    return dataset, quarantine
 
 
 def _hash(content: object) -> str:

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_utils.shards.shard_file import ShardError
-from data_utils.sources.ledger import COLUMNS, Entry
-from data_utils.stream.loader import ERROR, FAULTS, StreamLoader
+from data_utils.sources.quarantine import COLUMNS, Entry
+from data_utils.stream.loader import ENTRIES, ERROR, StreamLoader
 from data_utils.system.files import format_csv, write_csv
 from data_utils.system.refusals import tell_refusals
 from modeling.errors import InputError
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 USELESS_ROWS = 1000
 
 
-class FaultLog:
+class StreamQuarantine:
     """quarantine.csv of a stream, written as faults are met: each rank has a file, which the main one takes in at last.
 
     Args:
@@ -113,7 +113,7 @@ class StreamTrainer(SentimentTrainer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         path = None if self.args.dry_run else Path(self.args.output_dir).parent / "quarantine.csv"
-        self._faults = FaultLog(path, self.args.process_index)
+        self._faults = StreamQuarantine(path, self.args.process_index)
         self._useless_updates: int | None = None  # made before the first one that learns from a row; then None
         self._last_fault: Entry | None = None
 
@@ -180,7 +180,7 @@ class StreamTrainer(SentimentTrainer):
     def _take_faults(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         if ERROR in batch:
             raise ShardError(batch[ERROR])
-        entries = batch.pop(FAULTS)
+        entries = batch.pop(ENTRIES)
         if entries and self.train_dataset.refuses_faults:
             first = entries[0]
             raise ShardError(f"Row {first.guid!r} has {first.reason} ({first.detail}) and --on_bad_pair is error.")

@@ -16,7 +16,6 @@ from data_utils.console.progress import progress
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.pairs import add_row_index
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.ledger import ENCODINGS_FILE
 from data_utils.splits.copies import find_members
 from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import group_ids
@@ -171,11 +170,8 @@ def _open_folder(
     )
     for number, split in enumerate(splits):
         save_split(split, run.path / "splits" / f"fold-{number}.json")
-    prepared.ledger.write_csv(run.quarantine_file)
-    prepared.ledger.write_encodings(run.quarantine_file.with_name(ENCODINGS_FILE))
-    summary = prepared.ledger.summary()
-    if summary:
-        logger.info("%s\nEach is a row of %s.", summary, run.quarantine_file)
+    prepared.quarantine.save(run.quarantine_file)
+    prepared.quarantine.tell(run.quarantine_file)
 
 
 def _write_answers(

@@ -16,7 +16,6 @@ from accelerate.state import AcceleratorState
 
 from data_utils.prepare.pairs import Pairs, load_pairs
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.ledger import ENCODINGS_FILE
 from data_utils.splits.folds import hold_out, make_folds
 from data_utils.splits.group_sizes import check_fold_sizes
 from data_utils.splits.split_file import Split, save_split
@@ -170,8 +169,7 @@ def _open(
         move_aside(folder.path)
     for number, split in enumerate(splits):
         save_split(split, folder.split_file_of(number))
-    pairs.ledger.write_csv(folder.quarantine_file)
-    pairs.ledger.write_encodings(folder.quarantine_file.with_name(ENCODINGS_FILE))
+    pairs.quarantine.save(folder.quarantine_file)
     folder.save_arguments(sections)
 
 

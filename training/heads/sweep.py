@@ -17,7 +17,6 @@ import torch
 
 from data_utils.console.progress import progress
 from data_utils.console.screen import printable
-from data_utils.sources.ledger import ENCODINGS_FILE
 from data_utils.splits.split_file import save_split
 from evaluation.scores.sweep_folder import SweepFolder
 from evaluation.scores.sweep_summary import Predictions, TrialRecord
@@ -92,12 +91,9 @@ def open_sweep(folder: SweepFolder, recipe: SweepRecipe, data: SweepData) -> Non
         move_aside(folder.path)
     for number, split in enumerate(data.splits):
         save_split(split, folder.split_file_of(None if recipe.num_folds is None else number))
-    data.prepared.ledger.write_csv(folder.quarantine_file)
-    data.prepared.ledger.write_encodings(folder.quarantine_file.with_name(ENCODINGS_FILE))
+    data.prepared.quarantine.save(folder.quarantine_file)
     folder.save_arguments(sections)  # last: where it stands, the next start goes on and writes none of these
-    summary = data.prepared.ledger.summary()
-    if summary:
-        logger.info("%s\nEach is a row of %s.", summary, folder.quarantine_file)
+    data.prepared.quarantine.tell(folder.quarantine_file)
 
 
 def wait_for_trials(folder: SweepFolder, recipe: SweepRecipe) -> None:

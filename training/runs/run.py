@@ -140,9 +140,7 @@ def write_start(
         }
     )
     prepared.save(run)
-    summary = prepared.ledger.summary()
-    if summary:
-        logger.info("%s\nEach is a row of %s.", summary, run.quarantine_file)
+    prepared.quarantine.tell(run.quarantine_file)
     logger.info("%s", format_parameters(parameter_table(trainer.model)))
 
 

@@ -1,43 +1,53 @@
-"""The ledger: every row that was not taken as it stood, why, and what was done about it."""
+"""The quarantine: every row that was not taken as it stood, why, and what was done about it."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from data_utils.system.files import write_csv
 
+logger = logging.getLogger(__name__)
+QUARANTINE_FILE = "quarantine.csv"
 ENCODINGS_FILE = "encodings.csv"
 DECODED_COLUMNS = ("guid", "encoding", "text")
 _SHOWN, _LEAD = 60, 20  # characters of a text, and how many come before the one that tells
 COLUMNS = ("row", "guid", "reason", "action", "detail")
 
-# Reasons
-MISSING_TEXT = "missing_text"
-EMPTY_TEXT = "empty_text"
-UNREADABLE_TEXT = "unreadable_text"
-MISSING_IMAGE = "missing_image"
-UNREADABLE_IMAGE = "unreadable_image"
-INVALID_GUID = "invalid_guid"
-DUPLICATE_GUID = "duplicate_guid"
-UNKNOWN_LABEL = "unknown_label"
-NO_LABEL = "no_label"
-MALFORMED_ROW = "malformed_row"
 
-# Actions
-MASKED = "masked"
-DROPPED = "dropped"
-MASKED_NOT_DROPPED = "masked (a prediction drops no row)"
-BOTH_MASKED = "both masked"
-UNLABELLED = "taken as unlabelled"
-REPEATED = "repeated"
+class Reason(StrEnum):
+    """What is wrong with a row."""
+
+    MISSING_TEXT = "missing_text"
+    EMPTY_TEXT = "empty_text"
+    UNREADABLE_TEXT = "unreadable_text"
+    MISSING_IMAGE = "missing_image"
+    UNREADABLE_IMAGE = "unreadable_image"
+    INVALID_GUID = "invalid_guid"
+    DUPLICATE_GUID = "duplicate_guid"
+    UNKNOWN_LABEL = "unknown_label"
+    NO_LABEL = "no_label"
+    MALFORMED_ROW = "malformed_row"
+
+
+class Action(StrEnum):
+    """What was done about it."""
+
+    MASKED = "masked"
+    DROPPED = "dropped"
+    MASKED_NOT_DROPPED = "masked (a prediction drops no row)"
+    BOTH_MASKED = "both masked"
+    UNLABELLED = "taken as unlabelled"
+    REPEATED = "repeated"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the ledger; `row` is the line number in the list file, from 1."""
+    """One line of the quarantine; `row` is the line number in the list file, from 1."""
 
     row: int
     guid: str
@@ -46,7 +56,7 @@ class Entry:
     detail: str = ""
 
 
-class Ledger:
+class Quarantine:
     """Collects entries (one per fault of a row) and notes (plain counts that are no fault).
 
     Attributes:
@@ -99,22 +109,26 @@ class Ledger:
             )
         return "\n".join([*lines, *self.notes])
 
-    def write_csv(self, path: Path) -> None:
-        """Write `quarantine.csv`: a header, then one line per entry.
+    def tell(self, path: Path) -> None:
+        """Show the summary, and where `save` wrote the rows."""
+        if summary := self.summary():
+            logger.info("%s\nEach is a row of %s.", summary, path)
+
+    def save(self, path: Path, *, keep_empty: bool = True) -> None:
+        """Write `path`, a header and one line per entry, and beside it `encodings.csv`, if texts aren't UTF-8.
+
+        Args:
+            path: ends in `QUARANTINE_FILE`.
+            keep_empty: write it even if it has no entry.
 
         Raises:
-            InputError: the file cannot be written.
+            InputError: a file cannot be written.
         """
-        write_csv(Path(path), [COLUMNS, *(astuple(entry) for entry in self.entries)])
-
-    def write_encodings(self, path: Path) -> None:
-        """Write `encodings.csv`: a header, then a line per text that isn't UTF-8; no file where there is none.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
+        if self._entries or keep_empty:
+            write_csv(path, [COLUMNS, *map(astuple, self.entries)])
         if self.decoded:
-            write_csv(Path(path), [DECODED_COLUMNS, *self.decoded])
+            beside = path.with_name(path.name.removesuffix(QUARANTINE_FILE) + ENCODINGS_FILE)
+            write_csv(beside, [DECODED_COLUMNS, *self.decoded])
 
 
 def _shorten(text: str) -> str:
