@@ -102,7 +102,7 @@ class Meter(TrainerCallback):
 
 def train_once(folder: str, encoders: str, *, steps: int, num_workers: int) -> dict[str, Any]:
     """Train a tiny model on shards in this very process; seconds count from when all is imported."""
-    from training.experiments.experiment import assemble
+    from training.experiments.training import assemble
     from training.flags.parsing import parse_arguments
 
     meter = Meter()

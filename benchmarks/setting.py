@@ -57,7 +57,7 @@ class Setting:
     @contextmanager
     def assemble(self, *flags: str) -> Iterator[tuple[SentimentTrainer, TrainingData]]:
         """A trainer and its data, as train.py has them before its first step; its files are removed in the end."""
-        from training.experiments.experiment import assemble
+        from training.experiments.training import assemble
 
         with tempfile.TemporaryDirectory(dir=self.work_dir) as output:
             args = parse_arguments(self.flags("--output_dir", output, "--save_strategy", "no", *flags))

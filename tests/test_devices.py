@@ -11,7 +11,7 @@ import torch
 
 from data_utils.system.device_copies import can_pin
 from evaluation.tasks.session import choose_precision
-from training.experiments import experiment
+from training.experiments import training
 from training.flags.arguments import SentimentTrainingArguments
 from training.runs.run import count_skipped
 
@@ -29,13 +29,13 @@ def test_a_launch_on_the_cpu_leaves_the_gpu_alone(monkeypatch):
 
 
 def test_kernels_are_deterministic_before_frozen_towers_run(monkeypatch, run_train):
-    found, use_features = [], experiment.use_features
+    found, use_features = [], training.use_features
 
     def note(*args, **kwargs):
         found.append((torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
         return use_features(*args, **kwargs)
 
-    monkeypatch.setattr(experiment, "use_features", note)
+    monkeypatch.setattr(training, "use_features", note)
     for name in ("CUDA_LAUNCH_BLOCKING", "CUBLAS_WORKSPACE_CONFIG", "FLASH_ATTENTION_DETERMINISTIC"):
         monkeypatch.setenv(name, "")  # so that it is put back afterwards
     try:

@@ -19,7 +19,7 @@ from training.checkpoint.checkpoints import list_checkpoints
 from training.engine import looks
 from training.engine.looks import LateLooks
 from training.engine.losses import ClassBalance, classification_loss
-from training.experiments.experiment import assemble
+from training.experiments.training import assemble
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.parsing import parse_arguments
 from training.heads import head_trainer as probe

@@ -30,18 +30,18 @@ def test_too_few_samples_are_refused_before_the_list_is_read(refused, tmp_path):
 
 
 def test_too_few_rows_are_refused_before_the_model_is_built(refused, monkeypatch):
-    monkeypatch.setattr("training.experiments.experiment.build_model", None)
+    monkeypatch.setattr("training.experiments.training.build_model", None)
     assert "54 rows for training don't fill one batch" in refused(*FULL_BATCHES, "55")
 
 
 def test_the_smallest_fold_must_fill_a_batch(refused, monkeypatch):
-    monkeypatch.setattr("training.experiments.experiment.build_model", None)
+    monkeypatch.setattr("training.experiments.training.build_model", None)
     message = refused("--folds", "2", *FULL_BATCHES, "40")
     assert "27 rows for training don't fill one batch" in message
 
 
 def test_too_few_streamed_rows_are_refused(refused, write_shards, numbered_rows, monkeypatch):
-    monkeypatch.setattr("training.experiments.experiment.build_model", None)
+    monkeypatch.setattr("training.experiments.training.build_model", None)
     shards = write_shards(numbered_rows(20))
     message = refused("--streaming", *FULL_BATCHES, "30", data_dir=shards)
     assert "17 rows are too few for 1 processes with --per_device_train_batch_size 30" in message

@@ -11,6 +11,7 @@ from conftest import LABELS, TINY
 import train
 from evaluation.compare.compare import compare_runs, write_all
 from modeling.errors import InputError
+from training.experiments import comparison
 from training.experiments.comparison import check_comparison, read_comparison, run_comparison
 from training.flags.parsing import parse_arguments
 from training.flags.recipe import read_recipe
@@ -51,8 +52,10 @@ def refuse_to_train(*_):
 
 def refusal(recipe, *words):
     """The sentence with which a comparison is refused before its first training."""
-    with pytest.raises(InputError) as refused:
-        run_comparison(read_comparison(["--compare", recipe, *words]), run=refuse_to_train)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(comparison, "cross_validate", refuse_to_train)
+        with pytest.raises(InputError) as refused:
+            run_comparison(read_comparison(["--compare", recipe, *words]))
     return str(refused.value)
 
 

@@ -12,7 +12,7 @@ from transformers.optimization import get_scheduler
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from modeling.errors import InputError
-from training.experiments.experiment import assemble
+from training.experiments.training import assemble
 from training.flags.arguments import CHECKPOINTING
 from training.flags.parsing import check_command_line, parse_arguments
 from training.flags.refused import CHOICES, TRACKERS

@@ -21,7 +21,7 @@ from benchmarks.gpu.steps import LARGE, loop_flags
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from data_utils.system.files import write_text
-from training.experiments.experiment import assemble
+from training.experiments.training import assemble
 from training.flags.parsing import parse_arguments
 from training.launch.console import clear_errors
 from training.launch.ranks import part_ranks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from evaluation.compare.compare import compare_runs, write_all
 from evaluation.compare.report import format_comparison
 from modeling.errors import InputError
 from training.build.plan import check_sources
-from training.experiments.cross_validation import check_supported, draw_folds
+from training.experiments.cross_validation import check_supported, cross_validate, draw_folds
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.flags.own import LATEST
@@ -71,19 +71,15 @@ def read_comparison(argv: Sequence[str]) -> ComparisonRecipe | None:
     )
 
 
-def run_comparison(recipe: ComparisonRecipe, *, run: Callable[..., None]) -> None:
+def run_comparison(recipe: ComparisonRecipe) -> None:
     """Train what isn't finished of all runs, and write comparison.md, .csv, .json and .png.
-
-    Args:
-        recipe: what is compared.
-        run: trains what parsed flags ask for.
 
     Raises:
         InputError: see `check_comparison`; afterwards as a run says.
     """
     for name, arguments in check_comparison(recipe).items():
         logger.info("Run %s.", name)
-        run(*arguments)
+        cross_validate(*arguments)
     if is_main_process():
         comparison = compare_runs([str(recipe.path / name) for name in recipe.runs])
         write_all(recipe.path, comparison)

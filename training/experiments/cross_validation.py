@@ -7,7 +7,6 @@ import gc
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from run_files.run_folder import RunFolder
 from run_files.schema import MemberMetricsFile
 from training.build.plan import plan_model
 from training.engine.updates import check_updates
+from training.experiments.training import train
 from training.flags.arguments import NEUTRAL_FLAGS, SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.flags.own import LATEST
@@ -41,14 +41,11 @@ from training.runs.claim import lock_run, move_aside
 from training.runs.run import choose_run, describe_environment, note_interruption
 
 logger = logging.getLogger(__name__)
-Train = Callable[[ModelArguments, DataArguments, SentimentTrainingArguments], None]
 # Of the data, what their fingerprint doesn't know.
 LIMITS = ("max_length", "max_train_samples", "max_eval_samples")
 
 
-def cross_validate(
-    model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments, *, train: Train
-) -> None:
+def cross_validate(model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments) -> None:
     """Train K x S models, each an ordinary run of its own, and write what they say of the rows they never saw.
 
     The folds are drawn from --seed and are the same for all seeds. A fold's rows choose nothing: the best epoch is
@@ -56,7 +53,6 @@ def cross_validate(
 
     Args:
         model, data, args: of the run.
-        train: trains one model in its own folder.
 
     Raises:
         InputError: flags that don't go together, or data, folds or folder can't be used.
@@ -74,18 +70,13 @@ def cross_validate(
         with args.main_process_first(local=False):
             if is_main_process():
                 _open(folder, model, data, args, splits=splits, pairs=pairs)
-        _train_missing(folder, model, data, pristine, train=train)
+        _train_missing(folder, model, data, pristine)
         if is_main_process():
             _write_results(folder)
 
 
 def _train_missing(
-    folder: FoldsFolder,
-    model: ModelArguments,
-    data: DataArguments,
-    pristine: SentimentTrainingArguments,
-    *,
-    train: Train,
+    folder: FoldsFolder, model: ModelArguments, data: DataArguments, pristine: SentimentTrainingArguments
 ) -> None:
     """Train the members that aren't finished; what is the same for all is said once."""
     members = list(folder.members())
@@ -124,6 +115,8 @@ def draw_folds(
 
 def check_supported(data: DataArguments, args: SentimentTrainingArguments) -> None:
     """`InputError` for what many trainings can't do."""
+    if data.max_train_samples is not None:
+        check_updates(data.max_train_samples, args)
     for flag, is_given, reason in (
         ("--streaming", data.streaming, "has no rows to deal into folds"),
         ("--split_file", data.split_file is not None, "splits the rows already"),
@@ -176,7 +169,7 @@ def _open(
 def _arguments_of(
     member: Member, folder: FoldsFolder, data: DataArguments, pristine: SentimentTrainingArguments
 ) -> tuple[DataArguments, SentimentTrainingArguments]:
-    """What `train` needs for one member; a training that was cut off is gone on with."""
+    """The flags of one member; a training that was cut off is gone on with."""
     args = copy.deepcopy(pristine)
     args.seed, args.output_dir = member.seed, str(member.path)
     args.run_name = f"{args.run_name or folder.path.name}-{member.path.name}"

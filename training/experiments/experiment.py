@@ -1,49 +1,16 @@
-"""What train.py does: one training, those of a cross-validation, a comparison or a sweep.
-
-The way of the data: files -> rows -> decoded texts and uint8 pictures -> Arrow cache -> split by group -> tokens ->
-batches -> towers -> fusion head -> loss.
-"""
+"""What train.py does: one training, those of a cross-validation, a comparison or a sweep."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 
-from transformers import EarlyStoppingCallback, ProgressCallback, set_seed
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from transformers.trainer_utils import enable_full_determinism
-
-from data_utils.prepare.collator import PairCollator
-from data_utils.sources.arguments import DataArguments
-from data_utils.system.refusals import tell_refusals
-from modeling.classifier import SentimentClassifier
-from modeling.parameters import find_idle
-from training.build.build import build_model
-from training.build.plan import ModelPlan, check_sources, plan_model
-from training.data.data import TrainingData, prepare_data
-from training.data.features import use_features
-from training.data.stream_data import StreamedData, prepare_stream
-from training.engine.callbacks import LossProgressCallback
-from training.engine.profiling import ProfileCallback
-from training.engine.stream_trainer import StreamTrainer
-from training.engine.trainer import SentimentTrainer
-from training.engine.updates import check_updates, warn_of_idle_updates
 from training.experiments.comparison import read_comparison, run_comparison
 from training.experiments.cross_validation import cross_validate
-from training.experiments.dry_run import run_dry
-from training.flags.arguments import SentimentTrainingArguments
-from training.flags.model import ModelArguments
+from training.experiments.training import train
 from training.flags.parsing import parse_arguments
 from training.heads.sweep import run_sweep
 from training.heads.sweep_recipe import read_sweep
-from training.launch import signals
-from training.launch.console import GO_ON, set_up_libraries
-from training.launch.launch import check_same_everywhere, shares_files
-from training.launch.ranks import launched_world_size
-from training.runs.claim import lock_run
-from training.runs.resume import check_continues, find_checkpoint
-from training.runs.run import choose_run, note_interruption, open_run, write_results, write_start
+from training.launch.console import set_up_libraries
 
 
 def start(argv: Sequence[str]) -> None:
@@ -56,103 +23,7 @@ def start(argv: Sequence[str]) -> None:
     if (sweep := read_sweep(argv)) is not None:
         run_sweep(sweep)
     elif (comparison := read_comparison(argv)) is not None:
-        run_comparison(comparison, run=run)
+        run_comparison(comparison)
     else:
-        run(*parse_arguments(argv))
-
-
-def run(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
-    """Train one model, or with --folds one for each fold and seed."""
-    if data_args.max_train_samples is not None:  # there may be fewer, which is known once the list is read
-        check_updates(data_args.max_train_samples, args)
-    if args.folds is None:
-        train(model_args, data_args, args)
-    else:
-        cross_validate(model_args, data_args, args, train=train)
-
-
-def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
-    """Check the run folder, then train in it while no other job may."""
-    if args.dry_run:
-        with tempfile.TemporaryDirectory(prefix="dry-run-") as args.output_dir:  # nothing but the data cache stays
-            check_sources(model_args)
-            run_dry(*assemble(model_args, data_args, args))
-        return
-    run = choose_run(model_args, args)
-    args.save_on_each_node = args.save_on_each_node or not shares_files(run.path)
-    with lock_run(run):
-        checkpoint = find_checkpoint(run, args)
-        args.show_beside(model=asdict(model_args), data=asdict(data_args))
-        trainer, prepared, _ = assemble(model_args, data_args, args)
-        if checkpoint is not None:
-            check_continues(checkpoint, trainer.model, prepared)
-        open_run(run, args, checkpoint=checkpoint)
-        write_start(run, model=model_args, data=data_args, trainer=trainer, prepared=prepared)
-        if args.profile:
-            trainer.add_callback(ProfileCallback(run.path / "profile"))
-        with signals.hold(), note_interruption(run, args), tell_refusals(run.path, again=GO_ON):
-            result = trainer.train(resume_from_checkpoint=checkpoint)
-        write_results(run, trainer, prepared, result.metrics, resumed=checkpoint is not None)
-        trainer.end_trackers()
-
-
-def assemble(
-    model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments
-) -> tuple[SentimentTrainer, TrainingData | StreamedData, ModelPlan]:
-    """Prepare the data, build the model, and put both into a trainer."""
-    unset_hf_deepspeed_config()  # ZeRO-3 would shard the towers while they are read; the trainer shards the whole
-    plan = plan_model(
-        model_args,
-        image_size=data_args.image_size,
-        image_resize_mode=data_args.image_resize_mode,
-        max_length=data_args.max_length,
-    )
-    if data_args.streaming:
-        prepared = prepare_stream(data_args, plan, args, model_args)
-    else:
-        prepared = prepare_data(data_args, plan, model_args, seed=args.seed)
-        check_updates(prepared.num_train_rows, args)
-        warn_of_idle_updates(prepared.num_train_rows, args)
-    check_same_everywhere(prepared.fingerprints())
-    if prepared.val is None:
-        args.disable_evaluation()
-
-    # The head's initial weights. Kernels are made deterministic before any runs: frozen towers do ahead of Trainer.
-    (enable_full_determinism if args.full_determinism else set_seed)(args.seed)
-    model = build_model(
-        plan,
-        model_args,
-        tokenizer=prepared.tokenizer,
-        labels=data_args.labels,
-        text_cleaning=data_args.text_cleaning,
-    )
-    if launched_world_size() > 1 and args.ddp_find_unused_parameters is None:
-        args.ddp_find_unused_parameters = bool(find_idle(model))
-    args.choose_precision_for(model)
-    collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size, pin=args.dataloader_pin_memory)
-    if data_args.streaming:
-        return build_trainer(StreamTrainer, args, model, prepared, collator), prepared, plan
-    prepared, collator = use_features(model, prepared, collator, model_args=model_args, data_args=data_args, args=args)
-    return build_trainer(SentimentTrainer, args, model, prepared, collator), prepared, plan
-
-
-def build_trainer(
-    kind: type[SentimentTrainer],
-    args: SentimentTrainingArguments,
-    model: SentimentClassifier,
-    prepared: TrainingData | StreamedData,
-    collator: PairCollator,
-) -> SentimentTrainer:
-    """A trainer with the callbacks that the flags ask for."""
-    trainer = kind(
-        model=model,
-        args=args,
-        train_dataset=prepared.train,
-        eval_dataset=prepared.val,
-        collator=collator,
-        callbacks=[EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else [],
-    )
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(LossProgressCallback())
-    return trainer
+        model, data, args = parse_arguments(argv)
+        (train if args.folds is None else cross_validate)(model, data, args)
