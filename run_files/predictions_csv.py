@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_utils.prepare.pairs import NO_LABEL_ID
+from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.system.bounded import read_bounded
 from modeling.errors import InputError
 

@@ -10,7 +10,8 @@ from tiny import TOKENIZER
 
 from data_utils import shard
 from data_utils.prepare.collator import PairCollator
-from data_utils.prepare.pairs import NO_LABEL_ID, load_pairs
+from data_utils.prepare.columns import NO_LABEL_ID
+from data_utils.prepare.pairs import load_pairs
 from data_utils.prepare.tokens import tokenize_pairs
 from data_utils.shards.manifest import MANIFEST
 from data_utils.shards.read import iterate_shard

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tiny import tiny_batch, tiny_model
 from torch import nn
 
-from data_utils.prepare.pairs import NO_LABEL_ID
+from data_utils.prepare.columns import NO_LABEL_ID
 from modeling.output import SentimentOutput
 from training.engine.losses import ClassBalance, classification_loss
 from training.engine.objective import training_loss

@@ -16,6 +16,7 @@ import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 from datasets.table import InMemoryTable, concat_tables
 
+from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.prepare.loading import CacheOptions, load_pictures, load_texts
 from data_utils.prepare.mapping import Workers
 from data_utils.prepare.pair_files import PairFiles, PairFolder
@@ -26,7 +27,6 @@ from data_utils.sources.records import Record, read_records
 from data_utils.sources.row_losses import Fault, LossRule
 from modeling.errors import InputError
 
-NO_LABEL_ID = -100
 _HASHED = ["guid", "label", "text", "text_present", "image_present", "image_key"]
 _SHOWN = 3
 BOTH_SIDES = ("text", "picture")

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_utils.console.progress import progress
+from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.prepare.mapping import end_with_parent
-from data_utils.prepare.pairs import NO_LABEL_ID, Pairs, load_pairs, pair_folder
+from data_utils.prepare.pairs import Pairs, load_pairs, pair_folder
 from data_utils.shards.manifest import MANIFEST, VERSION, read_manifest, shard_name
 from data_utils.shards.write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
 from data_utils.sources.pictures import PictureSettings

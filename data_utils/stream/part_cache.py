@@ -14,7 +14,8 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from data_utils.prepare.cache import SCHEMA_VERSION, build_once
-from data_utils.prepare.pairs import NO_LABEL_ID, add_row_index
+from data_utils.prepare.columns import NO_LABEL_ID
+from data_utils.prepare.pairs import add_row_index
 from data_utils.prepare.tokens import tokenizer_key
 from data_utils.shards.read import iterate_shard
 from data_utils.shards.shard_file import ShardError, naming

@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from data_utils.prepare.pairs import NO_LABEL_ID, choose_action
+from data_utils.prepare.columns import NO_LABEL_ID
+from data_utils.prepare.pairs import choose_action
 from data_utils.prepare.tokens import tokenize_batch
 from data_utils.shards.shard_file import ShardRow
 from data_utils.sources.arguments import MAX_PIXELS

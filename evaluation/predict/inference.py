@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from data_utils.console.progress import progress
 from data_utils.prepare.batches import BatchReader, Columns
+from data_utils.prepare.columns import model_inputs
 from data_utils.system.device_copies import fetch
 from modeling.errors import InputError
 
@@ -114,7 +115,7 @@ def check_rows_counted_once(row_index: Tensor, num_rows: int) -> None:
 
 def classify(model: nn.Module, batch: Batch) -> Outputs:
     """The step of plain classification: {"probabilities": (B, C)}."""
-    inputs = {name: value for name, value in batch.items() if name not in ("labels", "row_index")}
+    inputs = model_inputs(batch)
     return {"probabilities": model.probabilities(model(**inputs).logits)}
 
 

@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.columns import MODEL_COLUMNS
 from data_utils.prepare.pairs import Pairs, add_row_index, load_pairs, pair_folder
 from data_utils.prepare.tokens import tokenize_batch, tokenize_pairs
 from data_utils.shards.shard_set import find_shards
@@ -41,7 +42,6 @@ from run_files.run_folder import RunFolder
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 DAMAGED = "It is incomplete or damaged; copy it again, or train again."
-MODEL_COLUMNS = ["guid", "label", "input_ids", "image", "text_present", "image_present"]
 
 
 @dataclass(frozen=True)

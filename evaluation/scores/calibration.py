@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from data_utils.prepare.pairs import NO_LABEL_ID
+from data_utils.prepare.columns import NO_LABEL_ID
 from evaluation.scores.metrics import NUM_CALIBRATION_BINS, expected_calibration_error
 from modeling.errors import InputError
 from run_files.report import write_figure

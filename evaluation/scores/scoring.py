@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from data_utils.prepare.pairs import NO_LABEL_ID
+from data_utils.prepare.columns import NO_LABEL_ID
 from evaluation.scores.metrics import SentimentMetrics
 from evaluation.scores.statistics import bootstrap_intervals
 from modeling.errors import InputError

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_utils.console.screen import show
-from data_utils.prepare.pairs import NO_LABEL_ID, add_row_index
+from data_utils.prepare.columns import NO_LABEL_ID
+from data_utils.prepare.pairs import add_row_index
 from evaluation.arguments import EvaluationArguments
 from evaluation.predict.held_out import read_held_out
 from evaluation.predict.members import Members, predict_rows

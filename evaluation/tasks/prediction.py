@@ -15,8 +15,9 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 
+from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.prepare.pair_files import PairFolder
-from data_utils.prepare.pairs import NO_LABEL_ID, pair_folder
+from data_utils.prepare.pairs import pair_folder
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import Record, read_records

@@ -15,6 +15,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from data_utils.prepare.cache import was_built_after
+from data_utils.prepare.columns import MODEL_COLUMNS
 from data_utils.prepare.pairs import add_row_index, load_pairs
 from data_utils.prepare.tokens import tokenize_pairs, tokenizer_key, train_wordpiece
 from data_utils.sources.arguments import DataArguments
@@ -22,7 +23,6 @@ from data_utils.sources.quarantine import Quarantine
 from data_utils.splits.copies import find_copies
 from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import split_pairs
-from evaluation.predict.loaded_run import MODEL_COLUMNS
 from modeling.errors import InputError
 from run_files.run_folder import RunFolder
 from training.build.plan import ModelPlan

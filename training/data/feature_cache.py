@@ -20,13 +20,13 @@ from torch import Tensor
 
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.cache import SCHEMA_VERSION, build_once, cache_folder, was_built_after
+from data_utils.prepare.columns import PRESENT, ROW_INDEX, SOURCE
 from data_utils.prepare.feature_columns import FeatureColumn
 from training.data.feature_pass import FeaturePass, sequence_dtype
 
 NAME = "features"
 # Rows of one cache folder: ranks build different ones, and a pass that was cut off goes on with the next.
 ROWS_PER_PART = 4096
-INPUTS = {"text": "input_ids", "image": "image"}
 
 
 def load_features(
@@ -88,7 +88,7 @@ def _find_with_tokens(
 
 
 def _inputs_of(stored: Dataset, kind: str) -> Dataset:
-    return stored.select_columns(["label", "text_present", "image_present", "row_index", INPUTS[kind]])
+    return stored.select_columns(["label", *PRESENT.values(), ROW_INDEX, SOURCE[kind]])
 
 
 def _describe(work: FeaturePass) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _hash_rows(stored: Dataset, kind: str, wanted: np.ndarray, rows: range) -> s
         keys = stored.data.column("image_key").take(pa.array(wanted)).to_pylist()
         digest.update(json.dumps(keys).encode())
     else:
-        tokens = BatchReader(stored.select_columns([INPUTS[kind]])).__getitems__(wanted)[INPUTS[kind]]
+        tokens = BatchReader(stored.select_columns([SOURCE[kind]])).__getitems__(wanted)[SOURCE[kind]]
         for row in tokens:
             digest.update(len(row).to_bytes(8, "big") + row.tobytes())
     return digest.hexdigest()

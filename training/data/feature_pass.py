@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from data_utils.console.progress import progress
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.columns import TOWER_INPUTS
 from data_utils.prepare.feature_columns import FeatureColumn
 from data_utils.system.device_copies import fetch
 from modeling.classifier import SentimentClassifier
@@ -122,8 +123,7 @@ class FeaturePass:
         if self.kind == "text" and not (tower.pads_texts and not tower.is_frozen):
             # Without their padding; but where texts are padded to one length, the blocks read the padding too.
             lengths = batch["attention_mask"].sum(1).tolist()
-        names = ("input_ids", "attention_mask") if self.kind == "text" else ("pixel_values",)
-        inputs = {name: batch[name].to(self.device, non_blocking=True) for name in names}
+        inputs = {name: batch[name].to(self.device, non_blocking=True) for name in TOWER_INPUTS[self.kind]}
         if self.kind == "image":
             inputs["pixel_values"] = self.model.normalize(inputs["pixel_values"])
         if tower.is_frozen:

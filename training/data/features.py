@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from data_utils.prepare.cache import was_built_after
 from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.columns import SOURCE
 from data_utils.prepare.feature_columns import FeatureColumn
 from data_utils.prepare.pairs import add_row_index, join_columns
 from data_utils.sources.arguments import DataArguments
@@ -21,7 +22,7 @@ from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from modeling.fusion import get_fusion_head
 from training.data.data import TrainingData
-from training.data.feature_cache import INPUTS, load_features
+from training.data.feature_cache import load_features
 from training.data.feature_pass import FeaturePass, sequence_dtype
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
@@ -59,7 +60,7 @@ def use_features(
         InputError: see there; or a flag goes by the tokens of texts that nobody reads.
     """
     chosen = choose_columns(model, model_args.cache_features, dtype=sequence_dtype(args.mixed_precision))
-    if INPUTS["text"] in _list_unread(model, chosen):
+    if SOURCE["text"] in _list_unread(model, chosen):
         _refuse_tokens(args)
     features = cache_features(
         model,
@@ -180,7 +181,7 @@ def _list_unread(model: SentimentClassifier, chosen: dict[str, tuple[FeatureColu
     towers = model.towers()
     return [
         column
-        for kind, column in INPUTS.items()
+        for kind, column in SOURCE.items()
         if kind not in towers or (kind in chosen and _replaces_input(chosen[kind]))
     ]
 

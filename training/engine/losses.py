@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_utils.prepare.pairs import NO_LABEL_ID
+from data_utils.prepare.columns import NO_LABEL_ID
 from training.flags.arguments import SentimentTrainingArguments
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from data_utils.prepare.pairs import NO_LABEL_ID
+from data_utils.prepare.columns import NO_LABEL_ID
 from modeling.output import SentimentOutput
 from training.engine.losses import ClassBalance, classification_loss
 from training.engine.modality_dropout import drop_modalities

@@ -22,7 +22,7 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
-from data_utils.prepare.pairs import NO_LABEL_ID
+from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.system.refusals import RankError
 from evaluation.predict.inference import check_rows_counted_once
 from evaluation.scores.metrics import SentimentMetrics

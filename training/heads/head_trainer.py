@@ -26,6 +26,7 @@ from transformers import get_scheduler, set_seed
 
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.columns import model_inputs
 from evaluation.scores.metrics import classification_metrics
 from modeling.classifier import SentimentClassifier
 from training.engine.looks import LateLooks
@@ -216,7 +217,7 @@ def _judge(
     with torch.no_grad(), _autocast(args):
         for part in val_rows.to(rows.home).split(args.per_device_eval_batch_size):
             batch = rows.batch(part)
-            inputs = {name: value for name, value in batch.items() if name not in ("labels", "row_index")}
+            inputs = model_inputs(batch)
             logits.append(model(**inputs).logits.float())
     answers = torch.cat(logits).cpu()
     if not torch.isfinite(answers).all():
