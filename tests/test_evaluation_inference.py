@@ -157,9 +157,9 @@ WORKER = """
 import runpy, sys
 import torch
 from accelerate import Accelerator
-from data_utils import add_row_index
-from evaluation.inference import classify, run_inference
-from evaluation.loaded_run import load_run
+from data_utils.prepare.pairs import add_row_index
+from evaluation.predict.inference import classify, run_inference
+from evaluation.predict.loaded_run import load_run
 
 run, source, output, result = sys.argv[1:]
 accelerator = Accelerator(cpu=True)
