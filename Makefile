@@ -5,6 +5,7 @@
 # make test-gpu     the tests on a GPU     make test-gpu REHEARSE=1   what of them can run on the CPU
 # make test-old     set-up of .venv-old (Python 3.12, 3 GB) and tests with the oldest versions: launchers/gpu/machine.txt
 # make bench        set-up and all measurements of speed: docs/performance.md
+# make docs         the pages of docs/ as a site in runs/site; a broken link is an error
 # make lint         ruff's checks and format                      make format     repairs what it can
 # make venv         set-up only: .venv with requirements.txt
 # `make venv PYTHON=/path/to/python` chooses the Python; .venv is made anew only where it does not work.
@@ -23,7 +24,7 @@ RUN := runs/quickstart
 AT_ONCE := -n 2 --dist loadfile
 
 .DELETE_ON_ERROR:
-.PHONY: help venv dev quickstart test test-all test-matrix test-fuzz test-gpu test-old bench lint format
+.PHONY: help venv dev quickstart test test-all test-matrix test-fuzz test-gpu test-old bench docs lint format
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -87,6 +88,9 @@ test-old: $(OLD)/.installed
 
 bench: venv
 	$(BIN)/python -m benchmarks
+
+docs: dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 lint: dev
 	$(BIN)/ruff check

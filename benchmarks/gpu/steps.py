@@ -48,9 +48,22 @@ def measure_compiled_small(setting: Setting) -> Iterator[Result]:
 
 def measure_architectures(setting: Setting) -> Iterator[Result]:
     """The other architectures at their default sizes, eager."""
-    tiny = ("--text_config", json.dumps(TINY), "--vision_config", json.dumps(TINY)) if setting.quick else ()
     for name in ARCHITECTURES:
-        yield from time_loop(setting, LARGE, "--model", name, "--from_scratch", "true", *tiny, name=f"{name}, eager")
+        for rows in choose_sizes(setting):
+            yield from time_loop(setting, rows, *architecture_flags(setting, name), name=f"{name}, eager")
+
+
+def measure_architectures_compiled(setting: Setting) -> Iterator[Result]:
+    """The other architectures at their default sizes, compiled."""
+    for name in ARCHITECTURES:
+        for rows in choose_sizes(setting):
+            yield from time_compiled(setting, rows, *architecture_flags(setting, name), model=name)
+
+
+def architecture_flags(setting: Setting, name: str) -> Sequence[str]:
+    """Flags of an architecture at its default sizes, with --quick at tiny ones, and with random weights."""
+    tiny = ("--text_config", json.dumps(TINY), "--vision_config", json.dumps(TINY)) if setting.quick else ()
+    return ("--model", name, "--from_scratch", "true", *tiny)
 
 
 def choose_sizes(setting: Setting) -> Sequence[int]:
@@ -65,13 +78,13 @@ def loop_flags(setting: Setting, rows: int) -> Sequence[str]:
     return (*ENDLESS, *shape, "--bf16", "true", "--per_device_train_batch_size", str(rows))
 
 
-def time_compiled(setting: Setting, rows: int) -> Iterator[Result]:
+def time_compiled(setting: Setting, rows: int, *flags: str, model: str = "clip") -> Iterator[Result]:
     """`time_loop` with --torch_compile, whose first turn compiles and isn't counted."""
     backend = QUICK_BACKEND if setting.quick else "inductor"
-    flags = ("--torch_compile", "true", "--torch_compile_backend", backend)
+    flags = (*flags, "--torch_compile", "true", "--torch_compile_backend", backend)
     target = UTILISATION_TARGET if rows == LARGE else None
     with own_compiler_state(setting.work_dir):
-        yield from time_loop(setting, rows, *flags, name="clip, compiled", target=target)
+        yield from time_loop(setting, rows, *flags, name=f"{model}, compiled", target=target)
 
 
 def time_loop(
