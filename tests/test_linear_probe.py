@@ -4,27 +4,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from data_utils.splits.split_file import Split
 from modeling.errors import InputError
 from training.experiments.baseline_run import judge_baselines
-from training.heads.linear_probe import STRENGTHS, ProbeRows, choose_strength, deal_inner, fit_probes
+from training.heads.linear_probe import STRENGTHS, ProbeRows, deal_inner, fit_probe
 
 NAMES = ("majority", "text", "image", "both")
 
 
-def make_rows(labels, vectors, *, groups=None, present=None):
+def make_rows(labels, vectors, *, groups=None):
     """ProbeRows with `vectors` as texts, and noise of two features as pictures."""
     count = len(labels)
-    noise = np.random.default_rng(99).normal(size=(count, 2)).astype(np.float32)
-    everywhere = np.ones(count, dtype=bool)
+    noise = np.random.default_rng(99).normal(size=(count, 2))
     return ProbeRows(
         guids=[f"{number:03d}" for number in range(count)],
         labels=np.asarray(labels),
         groups=np.arange(count) if groups is None else groups,
         num_classes=3,
-        vectors={"text": vectors.astype(np.float32), "image": noise},
-        present={"text": everywhere if present is None else present, "image": everywhere},
+        vectors={"text": vectors, "image": noise},
     )
 
 
@@ -47,7 +47,7 @@ def test_inner_parts_divide_the_training_rows_and_no_group():
     count = 60
     rows = make_rows(draw_labels(count), np.zeros((count, 1)), groups=np.arange(count) % 25)
     train_rows = np.flatnonzero(rows.groups % 5 > 0)
-    parts = deal_inner(rows, train_rows, seed=3)
+    parts = [(train_rows[fitted], train_rows[judging]) for fitted, judging in deal_inner(rows, train_rows, seed=3)]
     assert np.array_equal(np.sort(np.concatenate([judging for _, judging in parts])), train_rows)
     for fitted, judging in parts:
         assert np.array_equal(np.sort(np.concatenate([fitted, judging])), train_rows)
@@ -85,7 +85,7 @@ def test_probe_finds_nothing_in_shuffled_labels():
     assert all(accuracy[name] <= accuracy["majority"] + chance for name in NAMES)
     # The rows do suffice to be learned by heart, by whom is shown them.
     every = np.arange(count)
-    (known,) = fit_probes(rows, ("text",), every, every, strengths=[1.0])
+    known, _ = fit_probe(rows, ("text",), every, every, parts=[(every, every)])
     assert np.mean(known.argmax(axis=1) == shuffled) > accuracy["majority"] + 3 * chance
 
 
@@ -108,33 +108,40 @@ def test_held_out_rows_decide_nothing():
 
 
 def test_strength_is_that_of_the_lowest_loss():
-    labels = draw_labels(90)
+    labels, every = draw_labels(90), np.arange(90)
     rows = make_rows(labels, np.random.default_rng(1).normal(size=(90, 20)) + np.eye(3, 20)[labels])
-    parts = deal_inner(rows, np.arange(90), seed=0)
+    parts = deal_inner(rows, every, seed=0)
+    answers, chosen = fit_probe(rows, ("text",), every, every, parts=parts)
+    scaled = StandardScaler().fit_transform(rows.vectors["text"])
     losses = []
     for strength in STRENGTHS:
-        loss = 0.0
+        regression, loss = LogisticRegression(C=strength, max_iter=1000, tol=1e-6), 0.0
         for fitted, judging in parts:
-            (found,) = fit_probes(rows, ("text",), fitted, judging, strengths=[strength])
-            loss -= np.log(found[np.arange(len(judging)), labels[judging]]).sum()
+            found = regression.fit(scaled[fitted], labels[fitted]).predict_proba(scaled[judging])
+            loss -= np.log(found[np.arange(len(judging)), labels[judging]]).mean()
         losses.append(loss)
-    assert choose_strength(rows, ("text",), parts) == STRENGTHS[np.argmin(losses)]
+    assert chosen == STRENGTHS[np.argmin(losses)]
     assert 0 < np.argmin(losses) < len(STRENGTHS) - 1
+    regression = LogisticRegression(C=chosen, max_iter=1000, tol=1e-6).fit(scaled, labels)
+    assert answers == pytest.approx(regression.predict_proba(scaled), abs=1e-3)
 
 
 def test_missing_input_stands_for_the_mean():
-    present = np.arange(30) % 5 > 0
-    vectors = np.random.default_rng(0).normal(3.0, 2.0, size=(30, 4))
-    vectors[~present] = 1e6
-    rows = make_rows(draw_labels(30), vectors, present=present)
-    scaled = rows.standardise(("text", "image"), np.arange(20))
-    assert scaled.shape == (30, 6)
-    assert (scaled[~present, :4] == 0).all()
-    seen = scaled[:20][present[:20]]
-    assert seen[:, :4].mean(axis=0) == pytest.approx(np.zeros(4), abs=1e-6)
-    assert seen[:, :4].std(axis=0) == pytest.approx(np.ones(4), abs=1e-6)
-    absent = make_rows(rows.labels, vectors, present=np.zeros(30, dtype=bool))
-    assert (absent.standardise(("text",), np.arange(20)) == 0).all()
+    vectors = np.random.default_rng(0).normal(3.0, 2.0, size=(60, 4))
+    vectors[::5] = np.nan
+    labels = draw_labels(60)
+    rows, train_rows = make_rows(labels, vectors), np.arange(40)
+    parts = deal_inner(rows, train_rows, seed=0)
+    judged = np.arange(40, 60)
+    found, _ = fit_probe(rows, ("text",), train_rows, judged, parts=parts)
+    assert np.ptp(found[::5], axis=0).max() == 0  # all that lack the text
+    mean = rows.vectors["text"].copy()
+    mean[45] = np.nanmean(vectors[:40], axis=0)
+    filled, _ = fit_probe(replace(rows, vectors={"text": mean}), ("text",), train_rows, judged, parts=parts)
+    assert filled[5] == pytest.approx(found[5])
+    nowhere = make_rows(labels, np.full_like(vectors, np.nan))
+    found, _ = fit_probe(nowhere, ("text",), train_rows, judged, parts=parts)
+    assert found == pytest.approx(np.tile(np.bincount(labels[:40]) / 40, (20, 1)), abs=1e-3)
 
 
 def test_too_few_rows_for_the_inner_parts_are_named_as_such():
@@ -145,10 +152,10 @@ def test_too_few_rows_for_the_inner_parts_are_named_as_such():
 
 def test_class_without_training_rows_has_no_probability():
     rows = make_rows([0, 2] * 10 + [1], np.random.default_rng(0).normal(size=(21, 2)))
-    (found,) = fit_probes(rows, ("text",), np.arange(20), np.array([20]), strengths=[0.1])
+    fitted, judging = np.arange(0, 20, 2), np.arange(1, 20, 2)
+    found, strength = fit_probe(rows, ("text",), np.arange(20), np.array([20]), parts=[(fitted, judging)])
     assert found[0, 1] == 0
     assert found.sum() == pytest.approx(1)
-    parts = [(np.arange(20), np.array([20]))]
-    assert choose_strength(rows, ("text",), parts) in STRENGTHS
+    assert strength in STRENGTHS  # though one class is in neither half of the part
     with pytest.raises(InputError, match="single class"):
-        list(fit_probes(rows, ("text",), np.arange(0, 20, 2), np.array([20]), strengths=[0.1]))
+        fit_probe(rows, ("text",), fitted, np.array([20]), parts=[(fitted[:5], fitted[5:])])

@@ -58,11 +58,7 @@ def read_flags(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, Sent
         raise InputError("The baselines take one process: start them with python -m training.baselines, without ranks.")
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--output_dir", default=OUTPUT_DIR)
-    for flag in ("--sweep", "--compare"):
-        finder.add_argument(flag)
     known, rest = finder.parse_known_args(argv)
-    if known.sweep is not None or known.compare is not None:
-        raise InputError("Got --sweep or --compare, which train; name the recipe of one run with --config.")
     flags = [*rest, *OWN_FLAGS, "--output_dir", known.output_dir]
     model, data, args = parse_arguments(flags, description="Judge the baselines that a model has to beat.")
     _check_supported(model, data, args)
@@ -70,6 +66,8 @@ def read_flags(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, Sent
 
 
 def _check_supported(model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments) -> None:
+    from training.experiments.cross_validation import check_supported  # takes seconds, so after the flags are parsed
+
     if args.folds is None:
         raise InputError(
             "--folds is missing: baselines are judged on the folds of train.py --folds K; give the same K."
@@ -79,13 +77,10 @@ def _check_supported(model: ModelArguments, data: DataArguments, args: Sentiment
             "A linear probe reads towers as they are, which say nothing if their weights are random; use --model "
             "vilbert or clip without --from_scratch."
         )
+    check_supported(data, args)
     for flag, value, reason in (
-        ("--streaming", data.streaming, "has no rows to deal into folds"),
-        ("--split_file", data.split_file, "splits the rows already"),
         ("--max_train_samples", data.max_train_samples, "leaves out rows of a training"),
         ("--max_eval_samples", data.max_eval_samples, "leaves out rows of a validation part"),
-        ("--dry_run", args.dry_run, "shows one training"),
-        ("--profile", args.profile, "shows one training"),
         ("--deepspeed", args.deepspeed, "shards what is trained"),
         ("--resume_from_checkpoint", args.resume_from_checkpoint, "goes on with a training"),
     ):

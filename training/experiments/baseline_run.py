@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,30 +29,20 @@ from training.experiments.cross_validation import draw_folds
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.heads.head_trainer import FeatureRows
-from training.heads.linear_probe import (
-    INNER_FOLDS,
-    STRENGTHS,
-    Floats,
-    ProbeRows,
-    choose_strength,
-    deal_inner,
-    fit_probes,
-    share_classes,
-)
+from training.heads.linear_probe import INNER_FOLDS, STRENGTHS, Floats, ProbeRows, deal_inner, fit_probe, share_classes
 from training.runs.claim import lock_run, move_aside
-from training.runs.run import choose_run, describe_environment
+from training.runs.record import describe_run
+from training.runs.run import choose_run
 
 logger = logging.getLogger(__name__)
 SECTION = "baselines"
 MAJORITY = "majority"
-PROBES = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
+KINDS = ("text", "image")
+PROBES = {"text": ("text",), "image": ("image",), "both": KINDS}
 
 
 def run_baselines(model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments) -> None:
     """Judge all baselines, write their predictions and figures, and show a table.
-
-    Args:
-        model, data, args: as `read_flags` gives them.
 
     Raises:
         InputError: data, towers, folds or folder can't be used; it says why.
@@ -97,13 +85,13 @@ def read_rows(
     dataset = prepared.rows.select(np.sort(prepared.used_rows))
     stored = FeatureRows(add_row_index(dataset), collator, torch.device("cpu"))
     batch = {name: values.numpy() for name, values in stored.batch(torch.arange(len(dataset))).items()}
+    vectors = {kind: np.where(batch[f"{kind}_present"][:, None], batch[f"{kind}_vector"], np.nan) for kind in KINDS}
     return prepared, ProbeRows(
         guids=tuple(dataset["guid"][:]),
         labels=batch["labels"],
         groups=group_ids(dataset),
         num_classes=len(data.labels),
-        vectors={kind: batch[f"{kind}_vector"] for kind in ("text", "image")},
-        present={kind: batch[f"{kind}_present"] for kind in ("text", "image")},
+        vectors={kind: values.astype(np.float64) for kind, values in vectors.items()},
     )
 
 
@@ -130,8 +118,7 @@ def judge_baselines(
         parts = deal_inner(rows, train, seed=seed)
         answers[MAJORITY][judged] = share_classes(rows, train)
         for name, kinds in PROBES.items():
-            strength = choose_strength(rows, kinds, parts)
-            (answers[name][judged],) = fit_probes(rows, kinds, train, judged, strengths=[strength])
+            answers[name][judged], strength = fit_probe(rows, kinds, train, judged, parts=parts)
             strengths[name].append(strength)
     return answers, strengths
 
@@ -158,16 +145,9 @@ def _open_folder(
     """Move earlier baselines aside, and write what these were made of."""
     if run.config_file.exists():
         move_aside(run.path)
-    folds = {"num_folds": args.folds, "inner_folds": INNER_FOLDS, "strengths": list(STRENGTHS)}
-    run.save_arguments(
-        {
-            "model": asdict(model),
-            "data": asdict(data) | {"data_dir": data.resolved_dir(), "cache_dir": str(data.cache_path())},
-            "training": args.to_plain_dict() | {"output_dir": str(run.path)},
-            "environment": describe_environment(args) | prepared.fingerprints(),
-            SECTION: folds,
-        }
-    )
+    sections = describe_run(run, model, data, args, prepared.fingerprints())
+    sections[SECTION] = {"num_folds": args.folds, "inner_folds": INNER_FOLDS, "strengths": list(STRENGTHS)}
+    run.save_arguments(sections)
     for number, split in enumerate(splits):
         save_split(split, run.path / "splits" / f"fold-{number}.json")
     prepared.quarantine.save(run.quarantine_file)
@@ -181,10 +161,9 @@ def _write_answers(
     numbers = {guid: row for row, guid in enumerate(rows.guids)}
     guids = sorted(guid for split in splits for guid in split.test)
     chosen = [numbers[guid] for guid in guids]
+    scores = {}
     for name, probabilities in answers.items():
-        path = Path(run.path, f"{name}.csv")
+        path = run.path / f"{name}.csv"
         write_predictions_csv(path, guids, rows.labels[chosen], probabilities[chosen], label_names)
-    return {
-        name: score_predictions(probabilities[chosen], rows.labels[chosen], label_names)
-        for name, probabilities in answers.items()
-    }
+        scores[name] = score_predictions(probabilities[chosen], rows.labels[chosen], label_names)
+    return scores

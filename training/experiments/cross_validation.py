@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import hashlib
-import json
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,15 @@ from run_files.schema import MemberMetricsFile
 from training.build.plan import plan_model
 from training.engine.updates import check_updates
 from training.experiments.training import train
-from training.flags.arguments import NEUTRAL_FLAGS, SentimentTrainingArguments
+from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.flags.own import LATEST
 from training.launch.console import quiet
 from training.launch.launch import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.ranks import is_main_process
 from training.runs.claim import lock_run, move_aside
-from training.runs.run import choose_run, describe_environment, note_interruption
+from training.runs.record import describe_run, hash_flags
+from training.runs.run import choose_run, note_interruption
 
 logger = logging.getLogger(__name__)
 # Of the data, what their fingerprint doesn't know.
@@ -142,17 +142,12 @@ def _open(
     pairs: Pairs,
 ) -> None:
     """Go on with the folder's run if that is asked for, else make room; write what is known beforehand."""
-    sections: dict[str, dict[str, Any]] = {
-        "model": asdict(model),
-        "data": asdict(data) | {"data_dir": data.resolved_dir(), "cache_dir": str(data.cache_path())},
-        "training": args.to_plain_dict() | {"output_dir": str(folder.path)},
-        "environment": describe_environment(args) | {"data_fingerprint": pairs.fingerprint},
-        SECTION: {"num_folds": folder.num_folds, "seeds": list(folder.seeds)},
-    }
-    sections[SECTION]["sha256"] = _hash_run(sections, splits)
+    sections = describe_run(folder, model, data, args, {"data_fingerprint": pairs.fingerprint})
+    limits = {name: sections["data"][name] for name in LIMITS}
+    digest = hash_flags(sections, pairs.fingerprint, limits, _hash_folds(splits))
+    sections[SECTION] = {"num_folds": folder.num_folds, "seeds": list(folder.seeds), "sha256": digest}
     if folder.config_file.exists() and args.resume_from_checkpoint == LATEST:
-        earlier = folder.load_arguments().get(SECTION, {}).get("sha256")
-        if earlier != sections[SECTION]["sha256"]:
+        if folder.load_arguments().get(SECTION, {}).get("sha256") != digest:
             raise InputError(
                 f"{folder.path} holds a run of other flags, data or folds: what it has finished doesn't belong to this "
                 f"one. Use the flags of {folder.config_file}, or another --output_dir."
@@ -212,12 +207,3 @@ def _load_metrics(member: Member) -> dict[str, Any]:
 
 def _hash_folds(splits: tuple[Split, ...]) -> str:
     return hashlib.sha256(" ".join(split.sha256 for split in splits).encode()).hexdigest()
-
-
-def _hash_run(sections: dict[str, dict[str, Any]], splits: tuple[Split, ...]) -> str:
-    """Of all that decides the figures."""
-    training = {name: value for name, value in sections["training"].items() if name not in NEUTRAL_FLAGS}
-    limits = {name: sections["data"][name] for name in LIMITS}
-    rows = [sections["environment"]["data_fingerprint"], limits, _hash_folds(splits)]
-    content = [sections["model"], training, *rows]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

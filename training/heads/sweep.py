@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +23,6 @@ from modeling.fusion import get_fusion_head
 from modeling.parameters import parameter_table
 from training.build.plan import ModelPlan, plan_model
 from training.engine.trainer import NonFiniteLossError
-from training.flags.arguments import NEUTRAL_FLAGS
 from training.flags.recipe import to_flags
 from training.heads.head_trainer import FeatureRows, train_head
 from training.heads.sweep_data import HeadBuilder, SweepData, prepare_sweep, read_features
@@ -34,7 +31,8 @@ from training.launch.console import quiet
 from training.launch.launch import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.ranks import is_main_process
 from training.runs.claim import lock_run, move_aside
-from training.runs.run import choose_run, describe_environment
+from training.runs.record import describe_run, hash_flags
+from training.runs.run import choose_run
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
@@ -72,17 +70,16 @@ def run_sweep(recipe: SweepRecipe) -> None:
 
 def open_sweep(folder: SweepFolder, recipe: SweepRecipe, data: SweepData) -> None:
     """Go on with the folder's sweep if it is this one; else make room for it, and write what is known beforehand."""
-    sections = {
-        "model": _merge([asdict(trial.model) for trial in recipe.trials]),
-        "data": asdict(recipe.data) | {"data_dir": recipe.data.resolved_dir()},
-        "training": _merge([trial.training.to_plain_dict() for trial in recipe.trials])
-        | {"output_dir": str(folder.path)},
-        "environment": describe_environment(recipe.trials[0].training) | data.fingerprints(),
-        "sweep": {**{name: list(values) for name, values in recipe.axes.items()}, "folds": recipe.num_folds},
-    }
-    sections["environment"]["sweep_sha256"] = _hash_sweep(sections, data)
+    first = recipe.trials[0]
+    sections = describe_run(folder, first.model, recipe.data, first.training, data.fingerprints())
+    sections["model"] = _merge([asdict(trial.model) for trial in recipe.trials])
+    sections["training"] = _merge([trial.training.to_plain_dict() for trial in recipe.trials])
+    sections["training"]["output_dir"] = str(folder.path)
+    sections["sweep"] = {**{name: list(values) for name, values in recipe.axes.items()}, "folds": recipe.num_folds}
+    digest = hash_flags(sections, sections["sweep"], data.fingerprints())
+    sections["environment"]["sweep_sha256"] = digest
     if folder.config_file.exists():
-        if folder.load_arguments()["environment"].get("sweep_sha256") == sections["environment"]["sweep_sha256"]:
+        if folder.load_arguments()["environment"].get("sweep_sha256") == digest:
             if damaged := folder.drop_damaged():
                 numbers = ", ".join(map(str, damaged))
                 logger.warning("Trained again, since files of theirs are damaged or gone: trials %s.", numbers)
@@ -228,10 +225,3 @@ def _merge(sections: Sequence[dict[str, Any]]) -> dict[str, Any]:
         distinct = [value for number, value in enumerate(values) if value not in values[:number]]
         merged[name] = distinct if len(distinct) > 1 else distinct[0]
     return merged
-
-
-def _hash_sweep(sections: dict[str, dict[str, Any]], data: SweepData) -> str:
-    """Of all that decides the figures."""
-    training = {name: value for name, value in sections["training"].items() if name not in NEUTRAL_FLAGS}
-    content = [sections["model"], training, sections["sweep"], data.fingerprints()]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +33,7 @@ from training.launch.console import GO_ON
 from training.launch.signals import REQUEUE_CODE, Interrupted
 from training.launch.trackers import final_figures
 from training.runs.claim import ASIDE, LOCK, MOVING, move_aside
+from training.runs.record import describe_run
 
 logger = logging.getLogger(__name__)
 # What a run folder may hold before it has a config.yaml: a job that was killed early.
@@ -58,7 +54,6 @@ RUN_ENTRIES = (
 )
 TEMPORARY_ENTRIES = (ASIDE, ".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.", ".encodings.csv.")
 PART_TITLES = {"val": "validation", "test": "held-out rows"}
-PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "evaluate", "pillow")
 
 
 def choose_run(model: ModelArguments, args: SentimentTrainingArguments) -> RunFolder:
@@ -127,18 +122,11 @@ def write_start(
     args = trainer.args
     if not args.should_save:
         return
-    data_section = asdict(data) | {"data_dir": data.resolved_dir(), "cache_dir": str(data.cache_path())}
-    data_section["text_encoding"] = prepared.text_encoding  # which a prediction's own texts may be too few to tell
+    sections = describe_run(run, model, data, args, prepared.fingerprints())
+    sections["data"]["text_encoding"] = prepared.text_encoding  # which a prediction's own texts may be too few to tell
     if data.list_path() == Path(data.train_file):  # a path of its own, which another working folder wouldn't find
-        data_section["train_file"] = str(data.list_path().resolve())
-    run.save_arguments(
-        {
-            "model": asdict(model),
-            "data": data_section,
-            "training": args.to_plain_dict() | {"output_dir": str(run.path)},
-            "environment": describe_environment(args) | prepared.fingerprints(),
-        }
-    )
+        sections["data"]["train_file"] = str(data.list_path().resolve())
+    run.save_arguments(sections)
     prepared.save(run)
     prepared.quarantine.tell(run.quarantine_file)
     logger.info("%s", format_parameters(parameter_table(trainer.model)))
@@ -242,19 +230,6 @@ def mean_loss(log_history: Sequence[Mapping[str, Any]]) -> float | None:
     return total / last if last else None
 
 
-def describe_environment(args: SentimentTrainingArguments) -> dict[str, Any]:
-    """Versions, commit and ranks, so that a figure can be traced to what made it."""
-    return {
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
-        "git_commit": _git_commit(),
-        "world_size": args.world_size,
-        "device": str(args.device),
-        "mixed_precision": str(args.mixed_precision),
-        "distributed": str(args.parallel_mode.value),
-    }
-
-
 def format_parameters(table: Mapping[str, int]) -> str:
     """Millions of parameters by part, as text."""
     return format_table([["parameters", *table], ["millions", *(f"{count / 1e6:.2f}" for count in table.values())]])
@@ -275,15 +250,3 @@ def _write_part(
     # Trainer's own mean counts the rows that fill up the last batch of several ranks.
     logits = torch.from_numpy(prediction.predictions[order]).double()
     return metrics | {"loss": F.cross_entropy(logits, torch.from_numpy(labels)).item()}
-
-
-def _git_commit() -> str | None:
-    """Commit of this program's checkout; None where it is no checkout."""
-    answer = (
-        subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-        if shutil.which("git")
-        else None
-    )
-    return answer.stdout.strip() if answer is not None and answer.returncode == 0 else None

@@ -1,0 +1,65 @@
+"""What a run's config.yaml says: its flags, and where and with what it was trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from data_utils.sources.arguments import DataArguments
+from run_files.run_folder import RunFolder
+from training.flags.arguments import NEUTRAL_FLAGS, SentimentTrainingArguments
+from training.flags.model import ModelArguments
+
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "evaluate", "pillow")
+
+
+def describe_run(
+    run: RunFolder,
+    model: ModelArguments,
+    data: DataArguments,
+    args: SentimentTrainingArguments,
+    fingerprints: Mapping[str, str],
+) -> dict[str, dict[str, Any]]:
+    """The sections of config.yaml: every flag as it was resolved, and what a figure can be traced to."""
+    return {
+        "model": asdict(model),
+        "data": asdict(data) | {"data_dir": data.resolved_dir(), "cache_dir": str(data.cache_path())},
+        "training": args.to_plain_dict() | {"output_dir": str(run.path)},
+        "environment": {
+            "python": platform.python_version(),
+            "versions": {package: version(package) for package in PACKAGES},
+            "git_commit": _git_commit(),
+            "world_size": args.world_size,
+            "device": str(args.device),
+            "mixed_precision": str(args.mixed_precision),
+            "distributed": str(args.parallel_mode.value),
+            **fingerprints,
+        },
+    }
+
+
+def hash_flags(sections: Mapping[str, Mapping[str, Any]], *others: Any) -> str:
+    """A digest of the flags that decide the figures of a run, from its config.yaml, and of other values."""
+    training = {name: value for name, value in sections["training"].items() if name not in NEUTRAL_FLAGS}
+    content = [sections["model"], training, *others]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _git_commit() -> str | None:
+    """Commit of this program's checkout; None where it is no checkout."""
+    answer = (
+        subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+        if shutil.which("git")
+        else None
+    )
+    return answer.stdout.strip() if answer is not None and answer.returncode == 0 else None
