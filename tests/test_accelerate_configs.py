@@ -89,8 +89,9 @@ def test_contradiction_of_file_and_flags_names_both_once(config, flags, expected
 def test_dry_run_tells_what_the_launch_really_is(
     config, ranks, strategy, precision, tmp_path, make_pairs, numbered_rows
 ):
-    run = tmp_path / "run"
-    words = train_flags(make_pairs(numbered_rows(40)), run, "--dry_run", "--gradient_accumulation_steps", "2")
+    run, pairs = tmp_path / "run", make_pairs(numbered_rows(40))
+    (pairs / "data" / "107.jpg").unlink()
+    words = train_flags(pairs, run, "--dry_run", "--gradient_accumulation_steps", "2")
     cold = config in ("multi_gpu", "zero3")  # also DeepSpeed's own start
     screen = launch(launcher(config, ranks if ranks > 1 else None), *words, cold=cold)
     sheet = dict(line.split("  ", 1) for line in screen.splitlines() if "  " in line)
@@ -100,6 +101,7 @@ def test_dry_run_tells_what_the_launch_really_is(
     assert sheet["precision"].startswith(precision)
     assert sheet["batch"] == f"8 per device x 2 accumulated x {ranks} ranks = {16 * ranks} rows per update"
     assert sheet["unused parameters"] == "none"
+    assert sheet["faulty rows"].startswith("missing_image: 1 ")
     assert "built just now" in sheet["cache"]
     total = float(sheet["memory per rank, measured"].split(" MB")[0])
     assert total == pytest.approx(float(sheet["memory per rank, estimated"].split(" MB")[0]), rel=0.4)

@@ -15,8 +15,8 @@ from training.build.plan import ModelPlan
 from training.data.data import TrainingData
 from training.data.stream_data import StreamedData
 from training.engine.trainer import SentimentTrainer
-from training.experiments.dry_sheet import describe_memory, describe_ranks, describe_schedule, describe_sources
-from training.experiments.rank_memory import count_bytes, iterate_gradients, iterate_optimizer, iterate_parameters
+from training.experiments.dry_sheet import describe_launch, describe_sources
+from training.experiments.rank_memory import count_bytes, own_gradients, own_optimizer_state, own_parameters
 from training.launch.ranks import is_main_process
 
 
@@ -53,8 +53,8 @@ class OneUpdate(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        self.memory["optimizer"] = count_bytes(iterate_optimizer(self.trainer.optimizer))
-        self.memory["parameters"] = count_bytes(iterate_parameters(self.trainer.model))
+        self.memory["optimizer"] = count_bytes(own_optimizer_state(self.trainer.optimizer))
+        self.memory["parameters"] = count_bytes(own_parameters(self.trainer.model))
         control.should_training_stop = control.should_log = True
         return control
 
@@ -65,7 +65,7 @@ class OneUpdate(TrainerCallback):
         return lambda gradient: self.used.add(name)
 
     def _measure_gradients(self) -> None:
-        self.memory["gradients"] = count_bytes(iterate_gradients(self.trainer))
+        self.memory["gradients"] = count_bytes(own_gradients(self.trainer))
 
 
 def run_dry(trainer: SentimentTrainer, prepared: TrainingData | StreamedData, plan: ModelPlan) -> None:
@@ -83,14 +83,8 @@ def run_dry(trainer: SentimentTrainer, prepared: TrainingData | StreamedData, pl
     }
     ranks = gather_object([facts])
     if is_main_process():
-        rows = [
-            *describe_ranks(trainer, ranks),
-            *describe_schedule(trainer, prepared, one.total_steps),
-            *describe_memory(trainer, ranks),
-            ("unused parameters", ", ".join(sorted({name for rank in ranks for name in rank["unused"]})) or "none"),
-            ("cache", prepared.describe_cache()),
-            ("offline", describe_sources(plan)),
-            ("first update", f"loss {one.loss:.4f}; {seconds:.1f} s with its start-up"),
-        ]
-        width = max(len(name) for name, _ in rows)
-        show("Dry run: one update was made and thrown away.", *(f"{name:{width}}  {fact}" for name, fact in rows))
+        sheet = describe_launch(trainer, ranks, one.total_steps) | describe_sources(prepared, plan)
+        sheet["first update"] = f"loss {one.loss:.4f}; {seconds:.1f} s with its start-up"
+        width = max(map(len, sheet))
+        lines = (f"{name:{width}}  {fact}" for name, fact in sheet.items())
+        show("Dry run: one update was made and thrown away.", *lines)
