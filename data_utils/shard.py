@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from data_utils.console.command_line import FlagParser
 from data_utils.console.screen import show, start_logging
-from data_utils.shards.arguments import ShardArguments
+from data_utils.shards.arguments import parse_arguments
 from data_utils.system.home import ensure_home
 from data_utils.system.refusals import report_error
 
@@ -17,12 +16,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_logging()
     ensure_home()
     logging.getLogger("data_utils").setLevel(logging.INFO)
-    parser = FlagParser(ShardArguments, description="Write shards with the pictures inside, for --streaming.")
     try:
-        args = ShardArguments(**parser.parse(argv))
+        args, data = parse_arguments(argv)
         from data_utils.shards.job import write_shards  # takes seconds, so after what is judged without it
 
-        manifest = write_shards(args)
+        manifest = write_shards(args, data)
     except Exception as error:
         return report_error(error)
     for part, shards in manifest["parts"].items():

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from shard_reading import read_all, write_parquet
 
-from data_utils.shards.manifest import MANIFEST, parse_manifest
+from data_utils.shards.manifest import MANIFEST
 from data_utils.shards.shard_file import ShardError
 from data_utils.shards.shard_set import find_shards
 from data_utils.stream.rows import read_label
@@ -81,17 +81,16 @@ def entry(**changes):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([entry(rows=2)], "says 2 rows, 3 labels"),
-        ([entry(rows=-1, labels={})], "says -1 rows"),
-        ([entry(rows=10**30)], "which can't be"),
-        ([entry(rows=10**30, bytes=10**31)], "which can't be"),
-        ([entry(bytes=-5)], "and -5 bytes"),
-        ([entry(labels={"positive": -1})], "which can't be"),
-        ([entry(rows=True)], "'rows' is missing, or no int"),
-        ([entry(rows="3")], "'rows' is missing, or no int"),
-        ([entry(rows=3.0)], "'rows' is missing, or no int"),
-        ([entry(labels=["positive"])], "'labels' is missing, or no dict"),
-        ([entry(file=["x"])], "'file' is missing, or no str"),
+        ([entry(rows=2)], "has 2 rows, 3 labels and 9999 bytes, which can't be"),
+        ([entry(bytes=2)], "and 2 bytes, which can't be"),
+        *(
+            ([entry(rows=rows)], "parts.train.0.rows: .*, where a whole number")
+            for rows in (-1, 10**30, True, "3", 3.0)
+        ),
+        ([entry(bytes=-5)], "parts.train.0.bytes: -5"),
+        ([entry(labels={"positive": -1})], "parts.train.0.labels.positive: -1"),
+        ([entry(labels=["positive"])], "parts.train.0.labels: a list, where a map belongs"),
+        ([entry(file=["x"])], "parts.train.0.file: a list"),
         *(
             ([entry(file=name)], "where train-00000-of-00001.tar belongs")
             for name in ("../x.tar", "/etc/x.tar", "http://x/y.tar", "sub/train-00000-of-00001.tar", "", "*.tar")
@@ -100,19 +99,21 @@ def entry(**changes):
         ([entry(file="train-00000-of-00002.tar")], "where train-00000-of-00001.tar belongs"),
     ],
 )
-def test_manifest_that_says_what_cannot_be_is_refused(entries, message):
+def test_manifest_that_says_what_cannot_be_is_refused(tmp_path, entries, message):
     manifest = {"version": 1, "format": "webdataset", "complete": True, "parts": {"train": entries}}
-    with pytest.raises(InputError, match=f"{MANIFEST} is damaged: .*{message}"):
-        parse_manifest(json.dumps(manifest).encode(), MANIFEST)
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=f"{MANIFEST} .*{message}.*; copy it again"):
+        find_shards(str(tmp_path), "train")
 
 
 @pytest.mark.parametrize(
     "source",
     [b"[" * 100_000, b"", b"null", b"[]", b'{"version": ' + b"1" * 5000 + b"}", b"\xff", b'{"version": {}}', b"7"],
 )
-def test_manifest_that_is_none_is_refused(source):
-    with pytest.raises(InputError, match=f"{MANIFEST} is (no manifest of shards|of version)"):
-        parse_manifest(source, MANIFEST)
+def test_manifest_that_is_none_is_refused(tmp_path, source):
+    (tmp_path / MANIFEST).write_bytes(source)
+    with pytest.raises(InputError, match=f"{MANIFEST} (is no manifest of shards|has .*, where a|has no )"):
+        find_shards(str(tmp_path), "train")
 
 
 def test_shard_that_the_manifest_does_not_list_is_named(write_shards, numbered_rows):

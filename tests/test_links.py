@@ -143,10 +143,8 @@ def test_stream_prediction_writes_through_no_link(
     evaluate_main: Callable[..., None],
 ) -> None:
     shards = write_shards(numbered_rows(20), "--for_prediction", "true")
-    names = [
-        f".tags.txt.{kind}-{shard:05d}" for kind in ("predictions", "probabilities", "quarantine") for shard in (0, 1)
-    ]
-    plant(tmp_path / "out", tuple(names), victim)
+    names = (".tags.txt.00000", ".tags.probabilities.csv.00000", ".tags.quarantine.csv.00000")
+    plant(tmp_path / "out", names, victim)
     evaluate_main(tiny_run.path, "--predict", shards, "--streaming", "--output", tmp_path / "out" / "tags.txt")
     assert links_in(tmp_path / "out") == []
     assert victim.read_bytes() == VICTIM

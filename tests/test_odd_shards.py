@@ -9,6 +9,7 @@ from shard_reading import picture, read_all
 from test_hostile_tars import write_tar
 
 from data_utils.sources.quarantine import Reason
+from data_utils.sources.row_losses import Fault
 from data_utils.stream.rows import read_label
 from modeling.errors import InputError
 
@@ -51,7 +52,7 @@ def test_guids_of_every_type_are_what_they_say(tmp_path, values, expected):
 def test_number_is_no_place_among_classes_that_are_numbers():
     labels = ("-1", "0", "1")
     assert [read_label(label, labels)[0] for label in (-1, "0", 1.0)] == [0, 1, 2]
-    assert read_label(2, labels) == (-100, (Reason.UNKNOWN_LABEL, "got 2; allowed: -1, 0, 1"))
+    assert read_label(2, labels) == (-100, Fault(Reason.UNKNOWN_LABEL, "got 2; allowed: -1, 0, 1"))
     assert read_label(2, ("negative", "neutral", "positive"))[0] == 2
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from evaluating import LABELS
 
-from data_utils.shards.arguments import ShardArguments
-from data_utils.shards.job import write_shards
+from data_utils import shard
 from evaluation.predict.loaded_run import load_run
 from evaluation.tasks.output_files import OutputFiles
 from modeling.errors import InputError
@@ -53,9 +52,8 @@ def test_files_of_the_run_and_of_its_data_are_kept(
         asked.mkdir()
         (asked / "list.txt").write_text("p1,null\n")
         (asked / "data").symlink_to(tiny_pairs / "data")
-        write_shards(
-            ShardArguments(data_dir=str(asked), train_file="list.txt", output_dir=str(shards), for_prediction=True)
-        )
+        flags = ["--data_dir", str(asked), "--train_file", "list.txt", "--output_dir", str(shards), "--for_prediction"]
+        assert shard.main(flags) == 0
         words += [shards, "--streaming"]
     else:
         (tmp_path / "list.txt").write_text("p1,null\n")

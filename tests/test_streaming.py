@@ -20,7 +20,7 @@ from data_utils.stream import loader as streaming
 from data_utils.stream.loader import ENTRIES, ERROR, PairStream, StreamLoader
 from data_utils.stream.order import ShuffleOrder, StreamSettings
 from data_utils.stream.part_cache import load_part
-from data_utils.stream.rows import RowPreparer, read_label
+from data_utils.stream.rows import NumberedRow, RowPreparer, read_label
 from modeling.errors import InputError
 
 
@@ -203,7 +203,7 @@ def test_faulty_rows_keep_their_place_but_not_their_label(shards, prepare, mode,
     found = shards(
         rows=[("1", "positive"), ("2", "positive", "x", b"x"), ("3", "positive", "@you", b"x"), ("4", "neutral")]
     )
-    rows = [streaming.NumberedRow(0, "s", read()) for _, read in iterate_shard(found.shards[0], "parquet")]
+    rows = [NumberedRow(0, "s", read()) for _, read in iterate_shard(found.shards[0], "parquet")]
     prepared, entries = prepare(on_bad_pair=mode)(sorted(rows, key=lambda row: row.row.guid))
     assert [row["label"] != NO_LABEL_ID for row in prepared] == [*kept, True]
     assert [row["text_present"] or row["image_present"] for row in prepared] == [*kept, True]

@@ -231,20 +231,20 @@ def test_manifest_of_another_version_is_refused(write_shards, numbered_rows):
     folder = write_shards(numbered_rows(20))
     content = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(content | {"version": 99}))
-    with pytest.raises(InputError, match="version 99"):
+    with pytest.raises(InputError, match="has version: 99, where one of 1 belongs"):
         find_shards(str(folder), "train")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda manifest: manifest.pop("complete"), "'complete' is missing, or no bool"),
-        (lambda manifest: manifest.pop("parts"), "'parts' is missing, or no dict"),
-        (lambda manifest: manifest["parts"].update(train="x"), "'train' is missing, or no list"),
-        (lambda manifest: manifest["parts"]["train"].append("x"), "'file' is missing, or no str"),
-        (lambda manifest: manifest["parts"]["train"][1].pop("bytes"), "'bytes' is missing, or no int"),
-        (lambda manifest: manifest["parts"]["train"][1]["labels"].update(glad="x"), "'glad' is missing, or no int"),
-        (lambda manifest: manifest.update(format="zip"), "the format 'zip', this program reads parquet and webdataset"),
+        (lambda manifest: manifest.pop("complete"), "has no complete, where true or false belongs"),
+        (lambda manifest: manifest.pop("parts"), "has no parts, where a map belongs"),
+        (lambda manifest: manifest["parts"].update(train="x"), "parts.train: 'x', where a list belongs"),
+        (lambda manifest: manifest["parts"]["train"].append("x"), "'x', where a map belongs"),
+        (lambda manifest: manifest["parts"]["train"][1].pop("bytes"), "parts.train.1: no bytes"),
+        (lambda manifest: manifest["parts"]["train"][1]["labels"].update(glad="x"), "parts.train.1.labels.glad: 'x'"),
+        (lambda manifest: manifest.update(format="zip"), "format: 'zip', where one of parquet, webdataset belongs"),
     ],
 )
 def test_manifest_that_lacks_something_is_refused(write_shards, numbered_rows, capsys, change, message):

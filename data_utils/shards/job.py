@@ -11,16 +11,19 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 
 from data_utils.console.progress import progress
 from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.prepare.mapping import end_with_parent
 from data_utils.prepare.pairs import Pairs, load_pairs, pair_folder
+from data_utils.shards.arguments import ShardArguments
 from data_utils.shards.manifest import MANIFEST, VERSION, read_manifest, shard_name
 from data_utils.shards.write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
+from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
 from data_utils.sources.quarantine import QUARANTINE_FILE
 from data_utils.splits.split_file import Split, save_split
@@ -30,56 +33,42 @@ from data_utils.system.processes import limit_workers
 from data_utils.system.refusals import refuse_long_names
 from modeling.errors import InputError
 
-if TYPE_CHECKING:
-    from data_utils.shards.arguments import ShardArguments
-
 logger = logging.getLogger(__name__)
 # Every picture is decoded once to know that it can be; nothing larger than a pixel is kept of it.
 _DECODING = PictureSettings(image_size=1, shortest_edge=1, resize_mode="squash", resample=0)
 
 
 @refuse_long_names()
-def write_shards(args: ShardArguments) -> dict[str, Any]:
-    """Write all shards that aren't there whole, then the manifest; a job that was killed goes on where it was.
+def write_shards(args: ShardArguments, data: DataArguments) -> dict[str, Any]:
+    """Write all shards that aren't there whole, then the manifest, which is returned.
 
-    Validation is split off by group as in training. Rows of training and validation are in an order drawn from --seed,
-    since a shuffle buffer couldn't mix a sorted list; rows for prediction stay in the list's order.
-
-    Returns:
-        The manifest.
+    A job that was killed goes on where it was. Validation is split off by group as in training. Rows of training and
+    validation are in an order drawn from --seed, since a shuffle buffer couldn't mix a sorted list; rows for prediction
+    stay in the list's order.
 
     Raises:
         InputError: the data can't be used, or the folder holds shards of other data or settings.
     """
     output, folder = Path(args.output_dir), pair_folder(Path(args.data_dir))
-    pairs = _load_rows(args, folder)
-    split, parts = _part_rows(pairs, args)
+    pairs = _load_rows(args, data, folder)
+    split, parts = _part_rows(pairs, args, data)
     settings = {"format": args.shard_format, "rows_per_shard": args.rows_per_shard, "seed": args.seed}
-    manifest = {
-        "version": VERSION,
-        **settings,
-        "labels": args.labels,
-        "sha256": _hash_plan(pairs, parts, settings),
-        "complete": False,
-        "parts": {},
-    }
+    known = {"labels": data.labels, "sha256": _hash_plan(pairs, parts, settings)}
+    manifest = {"version": VERSION, **settings, **known, "complete": False, "parts": {}}
     sizes = _claim_folder(output, manifest)
     pairs.quarantine.save(output / QUARANTINE_FILE)
     pairs.quarantine.tell(output / QUARANTINE_FILE)
     if split is not None:
         save_split(split, output / "split.json")
-    plans = {part: list(_plan_part(part, pairs, rows, args, folder)) for part, rows in parts.items()}
-    _write_all(list(chain.from_iterable(plans.values())), sizes, num_workers=args.data.num_workers())
-    manifest |= {
-        "complete": True,
-        "parts": {part: [describe_shard(plan) for plan in found] for part, found in plans.items() if found},
-    }
+    plans = {part: list(_plan_part(part, pairs, rows, args, data, folder)) for part, rows in parts.items()}
+    _write_missing(list(chain.from_iterable(plans.values())), sizes, num_workers=data.num_workers())
+    entries = {part: [describe_shard(plan) for plan in found] for part, found in plans.items() if found}
+    manifest |= {"complete": True, "parts": entries}
     _write_manifest(output, manifest)
     return manifest
 
 
-def _load_rows(args: ShardArguments, folder: Path) -> Pairs:
-    data = args.data
+def _load_rows(args: ShardArguments, data: DataArguments, folder: Path) -> Pairs:
     pairs = load_pairs(
         data.list_path(),
         pair_dir=Path(args.data_dir),
@@ -88,7 +77,8 @@ def _load_rows(args: ShardArguments, folder: Path) -> Pairs:
         text_cleaning="none",
         for_prediction=args.for_prediction,
     )
-    if args.for_prediction and not _has_any_file(pairs):
+    present = pairs.dataset.select_columns(["text_present", "image_present"])[:]
+    if args.for_prediction and not any(map(any, present.values())):
         raise InputError(
             f"Found no text and no picture of the {len(pairs.dataset)} rows of {data.list_path()} in {folder}; the "
             f"first row is read as the guid {pairs.dataset[0]['guid']!r}. Check --data_dir, and that the list holds "
@@ -97,16 +87,11 @@ def _load_rows(args: ShardArguments, folder: Path) -> Pairs:
     return pairs
 
 
-def _has_any_file(pairs: Pairs) -> bool:
-    found = pairs.dataset.select_columns(["text_present", "image_present"])[:]
-    return any(found["text_present"]) or any(found["image_present"])
-
-
-def _part_rows(pairs: Pairs, args: ShardArguments) -> tuple[Split | None, dict[str, np.ndarray]]:
+def _part_rows(pairs: Pairs, args: ShardArguments, data: DataArguments) -> tuple[Split | None, dict[str, np.ndarray]]:
     """The split, and the rows of each part in the order in which they are written."""
     if args.for_prediction:
         return None, {"test": np.arange(len(pairs.dataset))}
-    split, train, val, test = split_pairs(pairs, args.data, seed=args.seed)
+    split, train, val, test = split_pairs(pairs, data, seed=args.seed)
     mix = np.random.default_rng(args.seed)
     parts = {"train": train, "validation": val} | ({"test": test} if len(test) else {})
     return split, {name: mix.permutation(rows) for name, rows in parts.items()}
@@ -127,7 +112,7 @@ def _claim_folder(output: Path, manifest: dict[str, Any]) -> dict[str, int]:
     Raises:
         InputError: the folder holds something else.
     """
-    earlier = read_manifest(output)
+    earlier = read_manifest(LocalFileSystem(), str(output))
     if earlier is None and output.is_dir() and list_own(output):
         raise InputError(f"--output_dir {output} holds other files; choose a folder of its own.")
     if earlier is not None and earlier.get("sha256") != manifest["sha256"]:
@@ -145,60 +130,59 @@ def _write_manifest(output: Path, manifest: dict[str, Any]) -> None:
     write_text(output / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
-def _plan_part(part: str, pairs: Pairs, rows: np.ndarray, args: ShardArguments, folder: Path) -> Iterator[PlannedShard]:
+def _plan_part(
+    part: str, pairs: Pairs, rows: np.ndarray, args: ShardArguments, data: DataArguments, folder: Path
+) -> Iterator[PlannedShard]:
     size, output = args.rows_per_shard, Path(args.output_dir).resolve()
     count = -(-len(rows) // size)
-    columns = ["guid", "label", "text", "text_key", "image_key"]
-    for number in range(count):
-        start = number * size
-        chosen = pairs.dataset.select_columns(columns).with_format(None).select(rows[start : start + size])
+    columns = pairs.dataset.select_columns(["guid", "label", "text", "text_key", "image_key"]).with_format(None)
+    for number, start in enumerate(range(0, len(rows), size)):
         planned = tuple(
             PlannedRow(
                 number=start + place,
                 guid=row["guid"],
                 text=None if row["text_key"] is None else row["text"],
-                label=None if row["label"] == NO_LABEL_ID else args.labels[row["label"]],
+                label=None if row["label"] == NO_LABEL_ID else data.labels[row["label"]],
                 image_key=row["image_key"],
             )
-            for place, row in enumerate(chosen)
+            for place, row in enumerate(columns.select(rows[start : start + size]))
         )
-        name = shard_name(part, number, count, args.shard_format)
-        yield PlannedShard(output / name, args.shard_format, folder, planned)
+        path = output / shard_name(part, number, count, args.shard_format)
+        yield PlannedShard(path, args.shard_format, folder, planned)
 
 
-def _is_written(plan: PlannedShard, size: int | None) -> bool:
-    """Whether a shard is there already; of a damaged one it is said that it isn't."""
-    if not plan.path.exists():
-        return False
-    damage = find_damage(plan, size)
-    if damage is not None:
-        logger.warning("%s is damaged (%s) and is written again.", plan.path, damage)
-    return damage is None
-
-
-def _write_all(plans: Sequence[PlannedShard], sizes: Mapping[str, int], *, num_workers: int) -> None:
-    """Write the shards that aren't there; `sizes` is of `_claim_folder`."""
-    missing = [plan for plan in plans if not _is_written(plan, sizes.get(plan.path.name))]
+def _write_missing(plans: Sequence[PlannedShard], sizes: Mapping[str, int], *, num_workers: int) -> None:
+    """Write the shards that aren't there, or are damaged, which is said; `sizes` is of `_claim_folder`."""
+    missing = []
+    for plan in plans:
+        damage = find_damage(plan, sizes.get(plan.path.name)) if plan.path.exists() else None
+        if damage is not None:
+            logger.warning("%s is damaged (%s) and is written again.", plan.path, damage)
+        if damage is not None or not plan.path.exists():
+            missing.append(plan)
     if len(missing) < len(plans):
         logger.info("%d of %d shards are there already.", len(plans) - len(missing), len(plans))
     workers = limit_workers(min(num_workers, len(missing)))
     with progress(total=len(missing), description="Writing shards", unit="shards", stays=False) as shown:
-        if workers <= 1:
-            for plan in missing:
-                write_shard(plan)
+        try:
+            for _ in _write_all(missing, workers):
                 shown.update()
-            return
-        # Not forked: threads of this process may hold locks, which a copy of it would wait for.
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool:
-            try:
-                for done in as_completed([pool.submit(write_shard, plan) for plan in missing]):
-                    done.result()
-                    shown.update()
-            except BrokenProcessPool as error:
-                raise InputError(
-                    "A process that wrote shards was killed, most likely because memory ran out; use fewer with "
-                    f"--preprocessing_num_workers (now {workers}) and start again: what is written stays."
-                ) from error
-            finally:
-                pool.shutdown(cancel_futures=True)
+        except BrokenProcessPool as error:
+            raise InputError(
+                "A process that wrote shards was killed, most likely because memory ran out; use fewer with "
+                f"--preprocessing_num_workers (now {workers}) and start again: what is written stays."
+            ) from error
+
+
+def _write_all(plans: Sequence[PlannedShard], workers: int) -> Iterator[None]:
+    """Write shards in so many processes; gives None for each that is done."""
+    if workers <= 1:
+        yield from map(write_shard, plans)
+        return
+    # Not forked: threads of this process may hold locks, which a copy of it would wait for.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool:
+        try:
+            yield from (done.result() for done in as_completed([pool.submit(write_shard, plan) for plan in plans]))
+        finally:
+            pool.shutdown(cancel_futures=True)

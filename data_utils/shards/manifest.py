@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import chain
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
+
+from fsspec import AbstractFileSystem
 
 from data_utils.sources.arguments import SHARD_SUFFIXES
-from data_utils.system.bounded import MAX_DOCUMENT, parse_json, read_bounded
+from data_utils.system.bounded import MAX_DOCUMENT, parse_json
+from data_utils.system.schema import Within, check_types
 from modeling.errors import InputError
 
 MANIFEST = "shards.json"
 VERSION = 1
 PARTS = ("train", "validation", "test")
-# What readers need of a manifest, and of its entry of a shard.
-_FIELDS = {"format": str, "complete": bool, "parts": dict}
-_ENTRY_FIELDS = {"file": str, "rows": int, "bytes": int, "labels": dict}
-_REMEDY = "copy it again, or write the shards anew into another folder."
+_REMEDY = "copy it again, or write the shards anew into another folder"
+_MOST = 2**50  # bytes; a larger file has no disk
+
+
+class ShardEntry(TypedDict):
+    """What is noted of a shard; `labels` are its rows by label."""
+
+    file: str
+    rows: Annotated[int, Within(1, _MOST)]
+    bytes: Annotated[int, Within(1, _MOST)]
+    labels: dict[str, Annotated[int, Within(0, _MOST)]]
+
+
+class Manifest(TypedDict):
+    """What readers need of shards.json."""
+
+    version: Literal[1]
+    format: Literal["parquet", "webdataset"]
+    complete: bool
+    parts: dict[Literal["train", "validation", "test"], list[ShardEntry]]
 
 
 def shard_name(part: str, number: int, count: int, kind: str) -> str:
@@ -25,58 +41,36 @@ def shard_name(part: str, number: int, count: int, kind: str) -> str:
     return f"{part}-{number:05d}-of-{count:05d}{SHARD_SUFFIXES[kind]}"
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """shards.json of a folder on disk, finished or not; None where there is none."""
-    path = folder / MANIFEST
-    return parse_manifest(read_bounded(path, MAX_DOCUMENT), str(path)) if path.is_file() else None
-
-
-def parse_manifest(source: bytes, name: str) -> dict[str, Any]:
-    """The content of a manifest, of which `name` says where it lies.
+def read_manifest(files: AbstractFileSystem, folder: str) -> dict[str, Any] | None:
+    """The `Manifest` of a folder, finished or not; None where there is none.
 
     Raises:
         InputError: it is damaged, of another version, or says what can't be.
     """
+    name = f"{folder}/{MANIFEST}"
+    if not files.isfile(name):
+        return None
+    with files.open(name, "rb") as file:
+        source = file.read(MAX_DOCUMENT + 1)
+    if len(source) > MAX_DOCUMENT:
+        raise InputError(f"{name} has more than {MAX_DOCUMENT:,} bytes, as no manifest of shards has; {_REMEDY}.")
     try:
         manifest = parse_json(source)
-        version = manifest["version"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{name} is no manifest of shards; copy it again, or write the shards anew.") from error
-    if version != VERSION:
-        raise InputError(f"{name} is of version {version!r}, this program reads {VERSION}; write the shards anew.")
-    _check_fields(manifest, _FIELDS, name)
-    if manifest["format"] not in SHARD_SUFFIXES:
-        raise InputError(
-            f"{name} names the format {manifest['format']!r}, this program reads {' and '.join(SHARD_SUFFIXES)}; "
-            f"{_REMEDY}"
-        )
-    _check_fields(manifest["parts"], dict.fromkeys(manifest["parts"], list), name)
-    for entry in chain.from_iterable(manifest["parts"].values()):
-        _check_fields(entry, _ENTRY_FIELDS, name)
-        _check_fields(entry["labels"], dict.fromkeys(entry["labels"], int), name)
+    except ValueError as error:
+        raise InputError(f"{name} is no manifest of shards; {_REMEDY}.") from error
+    check_types(manifest, Manifest, name, remedy=_REMEDY)
     for part, entries in manifest["parts"].items():
-        if part not in PARTS:
-            raise InputError(f"{name} is damaged: it names the part {part!r}, of {', '.join(PARTS)}; {_REMEDY}")
         for number, entry in enumerate(entries):
             _check_entry(entry, shard_name(part, number, len(entries), manifest["format"]), name)
     return manifest
 
 
-def _check_fields(found: object, kinds: Mapping[str, type], name: str) -> None:
-    """Refuse a piece of the manifest `name` in which a field is missing, or of another kind than its readers need."""
-    for field, kind in kinds.items():
-        if not isinstance(found, dict) or type(found.get(field)) is not kind:  # to Python, True is an int
-            raise InputError(f"{name} is damaged: {field!r} is missing, or no {kind.__name__}; {_REMEDY}")
-
-
-def _check_entry(entry: Mapping[str, Any], file: str, name: str) -> None:
+def _check_entry(entry: ShardEntry, file: str, name: str) -> None:
     """Refuse an entry of another file than the writer calls so, or whose figures contradict each other."""
     rows, size, labelled = entry["rows"], entry["bytes"], sum(entry["labels"].values())
     if entry["file"] != file:
-        raise InputError(f"{name} is damaged: it names {entry['file']!r} where {file} belongs; {_REMEDY}")
-    # A row takes up a byte at least; a larger file than this has no disk.
-    if not 0 < rows <= size < 2**50 or labelled > rows or min(entry["labels"].values(), default=0) < 0:
+        raise InputError(f"{name} names {entry['file']!r} where {file} belongs; {_REMEDY}.")
+    if rows > size or labelled > rows:  # a row takes up a byte at least
         raise InputError(
-            f"{name} is damaged: of {file} it says {rows} rows, {labelled} labels and {size} bytes, which can't be; "
-            f"{_REMEDY}"
+            f"{name} says that {file} has {rows} rows, {labelled} labels and {size} bytes, which can't be; {_REMEDY}."
         )

@@ -11,11 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features
 
-from data_utils.shards.shard_file import GUID_COLUMNS, Row, Shard, ShardError, ShardRow, opened
+from data_utils.shards.shard_file import GUID_COLUMNS, Row, Shard, ShardError, ShardRow, find_guid, open_shard
 from data_utils.sources.encodings import decode_text
 
 # Rows decoded at a time; their pictures' bytes are in memory together.
 _ROWS_AT_A_TIME = 16
+_BYTES = frozenset((pa.binary(), pa.large_binary(), pa.binary_view(), pa.null()))
+_PATHS_ALONE = "image with paths but no bytes (datasets' embed_table_storage puts them in)"
+_READABLE = {"image": _BYTES, "text": _BYTES | {pa.string(), pa.large_string(), pa.string_view()}}
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def _parsed(shard: Shard) -> Iterator[pq.ParquetFile]:
     Of the footer only counts and the schema are asked for: statistics, and whatever else lies in a column's own entry,
     make Arrow end the whole process where a damaged footer has them wrong.
     """
-    with opened(shard) as source, pq.ParquetFile(source, pre_buffer=False) as file:
+    with open_shard(shard) as source, pq.ParquetFile(source, pre_buffer=False) as file:
         footer, announced = file.metadata, shard.rows
         rows = sum(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
         if not footer.num_rows == rows == (rows if announced is None else announced):
@@ -82,7 +85,7 @@ def _row_decoder(schema: pa.Schema, shard: Shard) -> Callable[[int, dict[str, An
         image, text, label = row["image"], row["text"], row.get("label")
         if names is not None and isinstance(label, int):
             label = _class_name(label, names)
-        guid = next((guid for name in GUID_COLUMNS if (guid := _to_plain(row.get(name))) is not None), None)
+        guid = find_guid({name: _to_plain(value) for name, value in row.items() if name not in ("image", "text")})
         return ShardRow(
             guid=f"{shard.name}:{number}" if guid is None else str(guid),
             text=decode_text(text, shard.text_encoding)[0] if isinstance(text, bytes) else text,
@@ -110,39 +113,31 @@ def _class_name(number: int, names: Sequence[str]) -> str | None:
 
 
 def find_columns(shard: Shard) -> dict[str, set[str]]:
-    """The columns by their meaning."""
+    """The columns by their meaning; those that hold no texts or pictures under another name, with what they hold."""
     with _parsed(shard) as file:
         schema = file.schema_arrow
         found = {name: {name} for name in schema.names}
-        for name, is_usable in (("image", _holds_pictures), ("text", _holds_texts)):
-            if name in found and not is_usable(schema.field(name).type):
-                found[name + " otherwise"] = {f"{name} as {schema.field(name).type}"}
+        for name in _READABLE.keys() & found.keys():
+            kind = schema.field(name).type
+            if not _is_readable(name, kind):
+                found[f"{name} otherwise"] = {f"{found.pop(name).pop()} as {kind}"}
+            elif name == "image" and pa.types.is_struct(kind) and _names_files_alone(file):
                 del found[name]
-        if "image" in found and pa.types.is_struct(schema.field("image").type) and _names_files_alone(file):
-            found["image otherwise"] = {"image with paths but no bytes (datasets' embed_table_storage puts them in)"}
-            del found["image"]
+                found["image otherwise"] = {
+                    "image with paths but no bytes (datasets' embed_table_storage puts them in)"
+                }
     return found
 
 
-def _holds_pictures(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
-    return _holds_bytes(kind)
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    are_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    return are_bytes or pa.types.is_null(kind)
-
-
-def _holds_texts(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _holds_texts(kind.value_type)
+def _is_readable(name: str, kind: pa.DataType) -> bool:
+    """Whether a column of this type may hold pictures' bytes, or texts."""
     if isinstance(kind, pa.BaseExtensionType):
-        return _holds_texts(kind.storage_type)
-    are_strings = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return are_strings or _holds_bytes(kind)
+        return _is_readable(name, kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _is_readable(name, kind.value_type)
+    if name == "image" and pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and kind.field("bytes").type in _BYTES
+    return kind in _READABLE[name]
 
 
 def _names_files_alone(file: pq.ParquetFile) -> bool:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 
-from data_utils.shards import parquet as shard_parquet
-from data_utils.shards import tar as shard_tar
-from data_utils.shards.shard_file import Row, Shard, ShardError, ShardRow, naming
+from data_utils.shards import parquet, tar
+from data_utils.shards.shard_file import Row, Shard, ShardError, wrap_read_errors
 from data_utils.shards.shard_set import ShardSet
 from data_utils.sources.encodings import decode_text, find_encoding
 from modeling.errors import InputError
 
 _SHOWN = 20  # names of columns or endings
-_FORMATS = {"parquet": shard_parquet, "webdataset": shard_tar}
+_FORMATS = {"parquet": parquet, "webdataset": tar}
 _NEEDED = {
     "parquet": "the columns image (struct of bytes and path, or bytes), text and label (a name or a class number)",
     "webdataset": "of each row, which is files of one name up to the first dot, a .jpg (or .png, .webp), a .txt, and a "
@@ -33,7 +32,7 @@ def iterate_shard(shard: Shard, kind: str, *, start: int = 0, stop: int | None =
     for number, read in _FORMATS[kind].iterate_rows(shard, start):
         if stop is not None and number >= stop:
             return
-        yield number, _guarded(shard, read)
+        yield number, wrap_read_errors(shard)(read)
         count = number + 1
     if stop is not None and count < stop:
         raise ShardError(f"{shard.url} ends after {count} rows, of which {shard.rows} were announced; copy it again.")
@@ -59,27 +58,16 @@ def check_columns(shards: ShardSet, *, labelled: bool) -> None:
 
 def read_texts(shards: ShardSet, *, limit: int) -> list[str]:
     """The first `limit` texts in the shards' order; pictures are passed over."""
-    return [
-        decode_text(text, shard.text_encoding)[0] if isinstance(text, bytes) else text
-        for shard, text in islice(_iterate_texts(shards), limit)
-    ]
+    texts = islice(_iterate_texts(shards), limit)
+    encoding = shards.text_encoding
+    return [decode_text(text, encoding)[0] if isinstance(text, bytes) else text for text in texts]
 
 
 def find_text_encoding(shards: ShardSet, *, limit: int) -> str | None:
     """The encoding of texts that are bytes, and whose own isn't certain, by the first `limit` texts together."""
-    texts = (text for _, text in islice(_iterate_texts(shards), limit))
-    return find_encoding(text for text in texts if isinstance(text, bytes))
+    return find_encoding(text for text in islice(_iterate_texts(shards), limit) if isinstance(text, bytes))
 
 
-def _iterate_texts(shards: ShardSet) -> Iterator[tuple[Shard, str | bytes]]:
+def _iterate_texts(shards: ShardSet) -> Iterator[str | bytes]:
     for shard in shards.shards:
-        for text in _FORMATS[shards.kind].iterate_texts(shard):
-            yield shard, text
-
-
-def _guarded(shard: Shard, read: Callable[[], ShardRow]) -> Callable[[], ShardRow]:
-    def guarded() -> ShardRow:
-        with naming(shard):
-            return read()
-
-    return guarded
+        yield from _FORMATS[shards.kind].iterate_texts(shard)

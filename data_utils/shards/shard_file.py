@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -82,8 +82,18 @@ class ShardRow:
 Row = tuple[int, Callable[[], ShardRow]]
 
 
+def find_guid(fields: Mapping[str, Any]) -> Any | None:
+    """The guid among a row's fields by their names; None where there is none."""
+    return next((fields[name] for name in GUID_COLUMNS if fields.get(name) is not None), None)
+
+
+def describe_error(error: Exception) -> str:
+    """A library's own words, cut, in one line."""
+    return printable(" ".join(f"{type(error).__name__}: {error}".split()), _SHOWN)
+
+
 @contextmanager
-def naming(shard: Shard) -> Iterator[None]:
+def wrap_read_errors(shard: Shard) -> Iterator[None]:
     """Errors of reading as `ShardError`, with the shard's name.
 
     A damaged file makes the libraries below (pyarrow, datasets, tarfile, what is behind a URL) raise every exception.
@@ -93,14 +103,14 @@ def naming(shard: Shard) -> Iterator[None]:
     except (ShardError, InputError):
         raise
     except Exception as error:
-        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _SHOWN)
-        raise ShardError(f"The shard {shard.url} can't be read ({reason}); copy it again or take it out.") from error
+        message = f"The shard {shard.url} can't be read ({describe_error(error)}); copy it again or take it out."
+        raise ShardError(message) from error
 
 
 @contextmanager
-def opened(shard: Shard) -> Iterator[BinaryIO]:
+def open_shard(shard: Shard) -> Iterator[BinaryIO]:
     """The shard's file; errors in here are `ShardError`, and so is another size than was announced."""
-    with naming(shard):
+    with wrap_read_errors(shard):
         files = shard.open_files()
         with files.open(shard.path, "rb") as file:
             try:
@@ -109,13 +119,8 @@ def opened(shard: Shard) -> Iterator[BinaryIO]:
                     raise OSError(f"{found} bytes instead of {shard.size}")
                 yield file
             except Exception as error:
-                _refuse_other_kind(shard, file, error)
+                file.seek(0)
+                kind = name_kind(file.read(_LOOKED_AT))
+                if kind not in (None, PARQUET):  # another file in its place, like a pointer to it
+                    raise ShardError(f"The shard {shard.url} is {kind}.") from error
                 raise
-
-
-def _refuse_other_kind(shard: Shard, file: BinaryIO, error: Exception) -> None:
-    """`ShardError` for a file that can't be read since another stands in its place, like a pointer to it."""
-    file.seek(0)
-    kind = name_kind(file.read(_LOOKED_AT))
-    if kind not in (None, PARQUET):
-        raise ShardError(f"The shard {shard.url} is {kind}.") from error

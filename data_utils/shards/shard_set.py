@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,28 +17,21 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from data_utils.console.screen import printable
-from data_utils.shards.manifest import MANIFEST, PARTS, parse_manifest
+from data_utils.shards.manifest import MANIFEST, PARTS, read_manifest
 from data_utils.shards.parquet import count_rows
-from data_utils.shards.shard_file import Shard, ShardError
+from data_utils.shards.shard_file import Shard, ShardError, describe_error
 from data_utils.sources.arguments import SHARD_SUFFIXES
-from data_utils.system.bounded import MAX_DOCUMENT
 from modeling.errors import InputError
 
 _GLOB_MARKS = frozenset("*?[")
+_ENDINGS = tuple(SHARD_SUFFIXES.values())
 _PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 _FOOTER_THREADS = 16
-_SHOWN = 200  # characters of a library's own words
 
 
 @dataclass(frozen=True)
 class ShardSet:
-    """The shards of one part of a data set, in the order of their names.
-
-    Attributes:
-        kind: parquet or webdataset.
-        shards: at least one.
-    """
+    """The shards of one part of a data set, at least one, in the order of their names; `kind` is their format."""
 
     kind: str
     shards: tuple[Shard, ...]
@@ -46,6 +39,11 @@ class ShardSet:
     def with_text_encoding(self, encoding: str | None) -> ShardSet:
         """The same shards, whose texts are read in this encoding where they are bytes and don't tell their own."""
         return replace(self, shards=tuple(replace(shard, text_encoding=encoding) for shard in self.shards))
+
+    @property
+    def text_encoding(self) -> str | None:
+        """As given to `with_text_encoding`."""
+        return self.shards[0].text_encoding
 
     @cached_property
     def starts(self) -> np.ndarray | None:
@@ -73,15 +71,15 @@ class ShardSet:
 
 
 def find_shards(location: str, part: str) -> ShardSet | None:
-    """The shards of a part, without opening more than the manifest or the footers of Parquet files.
+    """The shards of a part (train, validation or test), without opening more than the manifest or Parquet's footers.
 
-    A folder that `data_utils.shard` wrote has shards.json. Elsewhere a file belongs to the part its name begins with
-    (train, validation, test); where no name begins so, all files are for training, and for prediction too. The test
-    part of a glob or a file is all that it names.
+    A folder that `data_utils.shard` wrote has shards.json. Elsewhere a file belongs to the part its name begins with;
+    where no name begins with any, all files are for training, and for prediction too. The test part of a glob or a file
+    is all that it names.
 
     Args:
         location: a folder, a glob or a file, on disk or as a URL of fsspec.
-        part: train, validation or test.
+        part: see above.
 
     Returns:
         The part's shards; None where there are none.
@@ -90,30 +88,15 @@ def find_shards(location: str, part: str) -> ShardSet | None:
         InputError: the location can't be read, or its files are of both formats.
     """
     try:
-        files, path = _locate(location)
-        manifest = _read_manifest(files, path)
-        if manifest is not None:
-            if isinstance(files, LocalFileSystem):
-                _check_all_listed(_list_files(files, path), manifest, path)
-            entries = manifest["parts"].get(part, ())
-            shards = [
-                Shard(files, f"{path}/{entry['file']}", entry["bytes"], entry["rows"], entry["labels"])
-                for entry in entries
-            ]
-            return ShardSet(manifest["format"], tuple(shards)) if shards else None
-        found = _list_files(files, path)
-        # A glob or a file says itself what is to be predicted, whatever it is called.
-        chosen = found if part == "test" and not files.isdir(path) else _choose_part(found, part)
-        return _open_foreign(files, chosen, location) if chosen else None
+        return _find_shards(*_locate(location), location, part)
     except InputError:
         raise
     except ShardError as error:
         raise InputError(str(error)) from error
     except Exception as error:  # a file system raises what the library behind it does, which need be no OSError
-        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _SHOWN)
         raise InputError(
-            f"The shards in {location} can't be read ({reason}); check --data_dir (or --predict), which takes a "
-            "folder, glob or file, on disk or as a URL of fsspec whose package is installed."
+            f"The shards in {location} can't be read ({describe_error(error)}); check --data_dir (or --predict), which "
+            "takes a folder, glob or file, on disk or as a URL of fsspec whose package is installed."
         ) from error
 
 
@@ -125,44 +108,43 @@ def _locate(location: str) -> tuple[AbstractFileSystem, str]:
     return url_to_fs(location if "://" in location else str(local))
 
 
-def _read_manifest(files: AbstractFileSystem, path: str) -> dict[str, Any] | None:
-    name = f"{path}/{MANIFEST}"
-    may_be_files = _GLOB_MARKS & set(path) or path.endswith(tuple(SHARD_SUFFIXES.values()))
-    if (may_be_files and not files.isdir(path)) or not files.isfile(name):
-        return None
-    with files.open(name, "rb") as file:
-        source = file.read(MAX_DOCUMENT + 1)
-    if len(source) > MAX_DOCUMENT:
-        raise InputError(f"{name} has more than {MAX_DOCUMENT:,} bytes, as no manifest of shards has; write them anew.")
-    manifest = parse_manifest(source, name)
+def _find_shards(files: AbstractFileSystem, path: str, location: str, part: str) -> ShardSet | None:
+    # A folder's own name may hold marks of a glob, or end as a file's.
+    names_files = bool(_GLOB_MARKS & set(path) or path.endswith(_ENDINGS)) and not files.isdir(path)
+    manifest = None if names_files else read_manifest(files, path)
+    if manifest is None:
+        found = _list_files(files, path)
+        # A glob or a file says itself what is to be predicted, whatever it is called.
+        chosen = found if part == "test" and not files.isdir(path) else _choose_part(found, part)
+        return _open_foreign(files, chosen, location) if chosen else None
     if not manifest["complete"]:
         raise InputError(
-            f"{name} says that the shards aren't finished; run the same `python -m data_utils.shard` again."
+            f"{path}/{MANIFEST} says that the shards aren't finished; run the same `python -m data_utils.shard` again."
         )
-    return manifest
-
-
-def _check_all_listed(found: Iterable[str], manifest: Mapping[str, Any], path: str) -> None:
-    """Refuse shards beside a manifest that doesn't list them: nobody would read them."""
-    listed = {f"{path}/{entry['file']}" for entries in manifest["parts"].values() for entry in entries}
-    if others := sorted(set(found) - listed):
-        raise InputError(
-            f"{others[0]} is not listed in {path}/{MANIFEST}, so its rows would not be read; take it out, or name the "
-            "shards with a glob, which reads them without that list."
-        )
+    if isinstance(files, LocalFileSystem):
+        listed = {f"{path}/{entry['file']}" for entries in manifest["parts"].values() for entry in entries}
+        if others := sorted(_list_files(files, path).keys() - listed):
+            raise InputError(
+                f"{others[0]} is not listed in {path}/{MANIFEST}, so its rows would not be read; take it out, or name "
+                "the shards with a glob, which reads them without that list."
+            )
+    shards = [
+        Shard(files, f"{path}/{entry['file']}", entry["bytes"], entry["rows"], entry["labels"])
+        for entry in manifest["parts"].get(part, ())
+    ]
+    return ShardSet(manifest["format"], tuple(shards)) if shards else None
 
 
 def _list_files(files: AbstractFileSystem, path: str) -> dict[str, int | None]:
     """Path and bytes of every file that a shard may be, sorted."""
-    if files.isdir(path):  # before globbing, since a folder's own name may hold marks of a glob
+    if files.isdir(path):
         found = {info["name"]: info for info in files.ls(path, detail=True)}
     elif _GLOB_MARKS & set(path):
         found = files.glob(path, detail=True)
     else:
         found = {path: files.info(path)}
-    ends = tuple(SHARD_SUFFIXES.values())
     packed = next((name for name in sorted(found) if name.endswith(_PACKED)), None)
-    if packed is not None and not any(name.endswith(ends) for name in found):
+    if packed is not None and not any(name.endswith(_ENDINGS) for name in found):
         raise InputError(
             f"{files.unstrip_protocol(packed)} is compressed; unpack it to a .tar (gunzip, unzstd, xz -d)."
         )
@@ -170,7 +152,7 @@ def _list_files(files: AbstractFileSystem, path: str) -> dict[str, int | None]:
         name: _file_size(files, name, info)
         for name, info in sorted(found.items())
         # Names with a dot before are litter, as what macOS lays beside each file on a foreign disk.
-        if name.endswith(ends) and info["type"] != "directory" and not PurePosixPath(name).name.startswith(".")
+        if name.endswith(_ENDINGS) and info["type"] != "directory" and not PurePosixPath(name).name.startswith(".")
     }
 
 
@@ -183,13 +165,11 @@ def _file_size(files: AbstractFileSystem, name: str, info: Mapping[str, Any]) ->
 
 
 def _choose_part(found: Mapping[str, int | None], part: str) -> dict[str, int | None]:
-    def belongs_to(name: str, part: str) -> bool:
-        return PurePosixPath(name).name.startswith(part)
-
-    named = {name: size for name, size in found.items() if belongs_to(name, part)}
-    if named or part == "validation" or any(belongs_to(name, other) for name in found for other in PARTS):
-        return named
-    return dict(found)
+    """Of the files those of the part; all where no file's name says one, but for validation."""
+    names = {name: PurePosixPath(name).name for name in found}
+    if part != "validation" and not any(name.startswith(PARTS) for name in names.values()):
+        return dict(found)
+    return {name: size for name, size in found.items() if names[name].startswith(part)}
 
 
 def _open_foreign(files: AbstractFileSystem, found: Mapping[str, int | None], location: str) -> ShardSet:

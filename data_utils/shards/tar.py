@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
-from data_utils.shards.shard_file import GUID_COLUMNS, Row, Shard, ShardError, ShardRow, opened
+from data_utils.shards.shard_file import GUID_COLUMNS, Row, Shard, ShardError, ShardRow, find_guid, open_shard
 from data_utils.shards.tar_files import Members, TarFiles
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.pictures import PICTURE_SUFFIXES
@@ -68,7 +68,7 @@ def find_columns(shard: Shard) -> dict[str, set[str]]:
 
 @contextmanager
 def _opened(shard: Shard) -> Iterator[TarFiles]:
-    with opened(shard) as file:
+    with open_shard(shard) as file:
         yield TarFiles(file)
 
 
@@ -115,7 +115,8 @@ def _refuse_several(key: str, members: Members) -> None:
             kinds.setdefault(middle, set()).add(_COLUMN_OF[last])
     most = max(map(len, kinds.values()), default=0)
     alike = [middle for middle, found in kinds.items() if len(found) == most and {"image", "text"} <= found]
-    if "" not in kinds and any(count > 1 for kind, count in Counter(chain(*kinds.values())).items() if kind != "image"):
+    counts = Counter(chain(*kinds.values()))
+    if "" not in kinds and max(counts["text"], counts["label"]) > 1:
         alike = list(kinds)  # nothing bears the name alone, and more than one has a text, or a label
     if len(alike) > 1:
         names = [f"{key}.{middle}" if middle else key for middle in alike[:2]]
@@ -142,14 +143,15 @@ def _read_details(files: TarFiles, members: Members) -> dict[str, Any]:
 
 
 def _read_row(shard: Shard, files: TarFiles, key: str, members: Members) -> ShardRow:
-    def read(ending: str) -> bytes | None:
-        return files.read(members[ending]) if ending in members else None
-
     details = _read_details(files, members)
-    text, number = read("txt"), read("cls")
+    sources: dict[str, bytes] = {}
+    for ending, member in members.items():
+        if (column := _COLUMN_OF.get(ending)) is not None and column not in sources:  # the first of several pictures
+            sources[column] = files.read(member)
+    guid, text, label = find_guid(details), sources.get("text"), sources.get("label")
     return ShardRow(
-        guid=str(next((details[name] for name in GUID_COLUMNS if details.get(name) is not None), key)),
+        guid=key if guid is None else str(guid),
         text=None if text is None else decode_text(text, shard.text_encoding)[0],
-        image=next((read(ending) for ending in members if _COLUMN_OF.get(ending) == "image"), None),
-        label=details.get("label") if number is None else decode_text(number)[0].strip(),
+        image=sources.get("image"),
+        label=details.get("label") if label is None else decode_text(label)[0].strip(),
     )

@@ -8,16 +8,17 @@ import json
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, Value
 
 from data_utils.prepare.pair_files import PairFolder
+from data_utils.shards.shard_file import describe_error
 from data_utils.sources.records import Record
 from data_utils.system.files import temporary_path
 from data_utils.system.refusals import describe_refusal
@@ -30,16 +31,12 @@ _ROWS_PER_GROUP = 64
 _TAR_DETAILS = ".json"
 
 
-@dataclass(frozen=True)
-class PlannedRow:
-    """A row to be written.
+class PlannedRow(NamedTuple):
+    """A row to be written: `text`, `label` and `image_key` are None where there is none.
 
     Attributes:
         number: in its part; the key in a tar, where names must be plain and differ.
-        guid: of the list.
-        text: decoded; None where there is none.
-        label: None for an unlabelled row.
-        image_key: SHA-256 of the picture's file as it was found; None for a row without a sound picture.
+        image_key: SHA-256 of the picture's file as it was found.
     """
 
     number: int
@@ -49,8 +46,7 @@ class PlannedRow:
     image_key: str | None
 
 
-@dataclass(frozen=True)
-class PlannedShard:
+class PlannedShard(NamedTuple):
     """A shard to be written: its path and format, the folder of the pictures, and its rows."""
 
     path: Path
@@ -66,8 +62,9 @@ def write_shard(plan: PlannedShard) -> None:
         InputError: a picture changed since it was looked at, or the shard can't be written.
     """
     temporary, folder = temporary_path(plan.path), PairFolder(plan.folder)
+    write = _write_parquet if plan.kind == "parquet" else _write_tar
     try:
-        _WRITERS[plan.kind](temporary, ((row, *_read_picture(folder, row)) for row in plan.rows))
+        write(temporary, ((row, *_read_picture(folder, row)) for row in plan.rows))
         os.replace(temporary, plan.path)
     except OSError as error:
         sentence = describe_refusal(error, path=plan.path)
@@ -79,35 +76,23 @@ def write_shard(plan: PlannedShard) -> None:
 def describe_shard(plan: PlannedShard) -> dict[str, Any]:
     """The entry of a written shard in the manifest."""
     labels = Counter(row.label for row in plan.rows if row.label is not None)
-    return {
-        "file": plan.path.name,
-        "rows": len(plan.rows),
-        "bytes": plan.path.stat().st_size,
-        "labels": dict(sorted(labels.items())),
-    }
+    size = plan.path.stat().st_size
+    return {"file": plan.path.name, "rows": len(plan.rows), "bytes": size, "labels": dict(sorted(labels.items()))}
 
 
 def find_damage(plan: PlannedShard, size: int | None) -> str | None:
-    """What is wrong with a shard that is on the disk; its rows are counted, but not read.
+    """What is wrong with a shard on the disk that had `size` bytes (None: nobody noted them); None for a sound one.
 
-    Args:
-        plan: of the shard.
-        size: bytes that it had when it was written; None where nobody noted them.
-
-    Returns:
-        None for a sound one.
+    Its rows are counted, but not read.
     """
     try:
-        found, rows = plan.path.stat().st_size, _COUNTERS[plan.kind](plan.path)
+        found = plan.path.stat().st_size
+        rows = pq.read_metadata(plan.path).num_rows if plan.kind == "parquet" else _count_tar(plan.path)
     except (OSError, ValueError, tarfile.TarError, pa.ArrowException) as error:
-        return f"{type(error).__name__}: {error}"
+        return describe_error(error)
     if size not in (None, found):
         return f"{found} bytes instead of {size}"
     return None if rows == len(plan.rows) else f"{rows} rows instead of {len(plan.rows)}"
-
-
-def _count_parquet(path: Path) -> int:
-    return pq.read_metadata(path).num_rows
 
 
 def _count_tar(path: Path) -> int:
@@ -131,51 +116,27 @@ def _read_picture(folder: PairFolder, row: PlannedRow) -> tuple[bytes | None, st
     return source, Path(state.path).suffix
 
 
-WrittenRow = tuple[PlannedRow, bytes | None, str]
-
-
-def _write_parquet(path: Path, rows: Iterable[WrittenRow]) -> None:
+def _write_parquet(path: Path, rows: Iterator[tuple[PlannedRow, bytes | None, str]]) -> None:
     # Pictures are compressed already; the schema's metadata tell `datasets` which column is the picture.
     schema = FEATURES.arrow_schema
     with pq.ParquetWriter(path, schema, compression={"image.bytes": "NONE", "text": "SNAPPY"}) as writer:
-        for group in _grouped(rows):
-            columns = [
-                [row.guid for row, _, _ in group],
-                [row.text for row, _, _ in group],
-                [row.label for row, _, _ in group],
-                [None if image is None else {"bytes": image, "path": f"{row.guid}{end}"} for row, image, end in group],
-            ]
-            writer.write_table(pa.table(columns, schema=schema))
+        while group := list(islice(rows, _ROWS_PER_GROUP)):
+            columns = [[getattr(row, name) for row, _, _ in group] for name in ("guid", "text", "label")]
+            images = [image and {"bytes": image, "path": f"{row.guid}{ending}"} for row, image, ending in group]
+            writer.write_table(pa.table([*columns, images], schema=schema))
 
 
-def _grouped(rows: Iterable[WrittenRow]) -> Iterator[list[WrittenRow]]:
-    group: list[WrittenRow] = []
-    for row in rows:
-        group.append(row)
-        if len(group) == _ROWS_PER_GROUP:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _write_tar(path: Path, rows: Iterable[WrittenRow]) -> None:
+def _write_tar(path: Path, rows: Iterator[tuple[PlannedRow, bytes | None, str]]) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         for row, image, ending in rows:
-            key = f"{row.number:09d}"
-            if image is not None:
-                _add(archive, f"{key}{ending}", image)
-            if row.text is not None:
-                _add(archive, f"{key}.txt", row.text.encode("utf-8", "surrogatepass"))
             details = json.dumps({"guid": row.guid, "label": row.label}, ensure_ascii=False)
-            _add(archive, f"{key}{_TAR_DETAILS}", details.encode("utf-8", "surrogatepass"))
+            files = {ending: image, ".txt": _encode(row.text), _TAR_DETAILS: _encode(details)}
+            for name, content in files.items():
+                if content is not None:
+                    member = tarfile.TarInfo(f"{row.number:09d}{name}")  # its time and owner are 0
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
 
 
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)  # its time and owner are 0
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))
-
-
-_WRITERS = {"parquet": _write_parquet, "webdataset": _write_tar}
-_COUNTERS = {"parquet": _count_parquet, "webdataset": _count_tar}
+def _encode(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("utf-8", "surrogatepass")

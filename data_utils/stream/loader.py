@@ -12,14 +12,52 @@ from data_utils.prepare.collator import PairCollator
 from data_utils.shards.read import iterate_shard
 from data_utils.shards.shard_file import ShardError
 from data_utils.shards.shard_set import ShardSet
-from data_utils.stream.order import Piece, ShuffleOrder, StreamSettings, count_batches, endless_pieces, plan_lane
+from data_utils.sources.quarantine import Entry
+from data_utils.stream.order import Piece, ShuffleOrder, StreamSettings, count_batches, endless_pieces, plan_pieces
 from data_utils.stream.rows import NumberedRow, RowPreparer
 
-# Beside the tensors of a batch: what was wrong with its rows, and the error that ended the stream.
+# Beside the tensors of a batch, what was wrong with its rows; in place of a batch, the error that ended the stream.
 ENTRIES, ERROR = "entries", "error"
 
 
-class PairStream(IterableDataset):
+class ShardBatches(IterableDataset):
+    """Batches of rows of shards. A subclass says which rows each worker of a loader takes.
+
+    Args:
+        shards: to read.
+        prepare: rows -> what the collator takes.
+        collator: rows -> batch.
+    """
+
+    def __init__(self, shards: ShardSet, *, prepare: RowPreparer, collator: PairCollator) -> None:
+        super().__init__()
+        self.shards = shards
+        self.prepare = prepare
+        self._collator = collator
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches that all workers of this rank make together; None where nobody counted the rows."""
+        raise NotImplementedError
+
+    def iterate(self, worker: int, num_workers: int) -> Iterator[dict[str, Any]]:
+        """The batches of one worker, which a loader takes from all of them by turns."""
+        raise NotImplementedError
+
+    def collate(self, numbered: list[NumberedRow]) -> dict[str, Any]:
+        """The batch of some rows, with ENTRIES; of no rows one that counts nothing."""
+        rows, entries = self.prepare(numbered) if numbered else (self.prepare.fill(), [])
+        return self._collator(rows) | {ENTRIES: entries}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        try:
+            yield from self.iterate(0, 1) if info is None else self.iterate(info.id, info.num_workers)
+        except ShardError as error:  # a worker's exception would come out with its whole traceback as the message
+            yield {ERROR: str(error)}
+
+
+class PairStream(ShardBatches):
     """The batches of one rank, epoch by epoch.
 
     Where the rows of the shards are counted (shards.json, or the footers of Parquet files), an epoch of N rows has
@@ -30,67 +68,51 @@ class PairStream(IterableDataset):
     batches, in which each worker goes round and round its own rows, and no row is read by two workers.
 
     The order depends on seed, epoch, rank, worker, their numbers and the buffer's size, and on nothing else.
-
-    Args:
-        shards: to read.
-        settings: who reads what when.
-        prepare: rows -> what the collator takes.
-        collator: rows -> batch.
     """
 
     def __init__(
         self, shards: ShardSet, settings: StreamSettings, *, prepare: RowPreparer, collator: PairCollator
     ) -> None:
-        super().__init__()
-        self.shards = shards
+        super().__init__(shards, prepare=prepare, collator=collator)
         self.settings = settings
-        self._prepare = prepare
-        self._collator = collator
         self._epoch = 0
         self._skipped = 0
-
-    @property
-    def num_rows(self) -> int | None:
-        """Rows of all ranks in an epoch; None where they aren't counted."""
-        return self.shards.num_rows
 
     def __len__(self) -> int:
         """Rows that all ranks together are given in an epoch."""
         given = self.num_batches * self.settings.batch_size * self.settings.world_size
-        return given if self.num_rows is None else min(given, self.num_rows)
-
-    @property
-    def refuses_faults(self) -> bool:
-        """Whether a row with a fault ends the run (--on_bad_pair error)."""
-        return self._prepare.on_bad_pair == "error"
+        return given if self.shards.num_rows is None else min(given, self.shards.num_rows)
 
     @property
     def num_batches(self) -> int:
         """Batches per rank and epoch."""
-        counted = self.num_rows is not None
-        return count_batches(self.num_rows, self.settings) if counted else self.settings.num_batches
+        num_rows = self.shards.num_rows
+        return self.settings.num_batches if num_rows is None else count_batches(num_rows, self.settings)
 
     def start_epoch(self, epoch: int, *, skipped: int = 0) -> None:
         """Choose the epoch that the next iteration gives; its first `skipped` batches come empty, with nothing read."""
         self._epoch, self._skipped = epoch, skipped
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        info = get_worker_info()
-        worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
+    def iterate(self, worker: int, num_workers: int) -> Iterator[dict[str, Any]]:
+        """See `ShardBatches`."""
         own = range(worker, self.num_batches, num_workers)
-        begin = len(range(worker, self._skipped, num_workers))
-        for _ in own[:begin]:
-            yield {}
-        try:
-            rows = self._draw(worker, num_workers, skipped=begin * self.settings.batch_size)
-            for _ in own[begin:]:
-                yield self._collate(list(islice(rows, self.settings.batch_size)))
-        except ShardError as error:  # a worker's exception would come out with its whole traceback as the message
-            yield {ERROR: str(error)}
+        begin, size = len(range(worker, self._skipped, num_workers)), self.settings.batch_size
+        yield from ({} for _ in own[:begin])
+        rows = self._draw(worker, num_workers, skipped=begin * size)
+        for _ in own[begin:]:
+            yield self.collate(list(islice(rows, size)))
 
-    def _collate(self, numbered: list[NumberedRow]) -> dict[str, Any]:
-        rows, entries = self._prepare(numbered) if numbered else (self._prepare.fill(), [])
-        return self._collator(rows) | {ENTRIES: entries}
+    def collate(self, numbered: list[NumberedRow]) -> dict[str, Any]:
+        """See `ShardBatches`.
+
+        Raises:
+            ShardError: a row has a fault, and --on_bad_pair is error.
+        """
+        batch = super().collate(numbered)
+        if batch[ENTRIES] and self.prepare.on_bad_pair == "error":
+            first = batch[ENTRIES][0]
+            raise ShardError(f"Row {first.guid!r} has {first.reason} ({first.detail}) and --on_bad_pair is error.")
+        return batch
 
     def _draw(self, worker: int, num_workers: int, *, skipped: int) -> Iterator[NumberedRow]:
         """The rows of a worker in the order of its shuffle buffer, without the first `skipped`.
@@ -116,11 +138,14 @@ class PairStream(IterableDataset):
             yield held.pop(position)
 
     def _plan(self, worker: int, num_workers: int) -> tuple[Iterator[list[Piece]], int | None]:
-        if self.num_rows is not None:
-            lane = plan_lane(self.shards, self.settings, epoch=self._epoch, worker=worker, num_workers=num_workers)
-            return iter([list(lane.pieces)]), lane.num_rows
-        lane, num_lanes = self.settings.rank * num_workers + worker, self.settings.world_size * num_workers
-        return endless_pieces(len(self.shards.shards), self.settings, lane=lane, num_lanes=num_lanes), None
+        """The pieces of each pass, and the rows of all; None where they aren't counted and passes don't end."""
+        if self.shards.num_rows is None:
+            lane, num_lanes = self.settings.rank * num_workers + worker, self.settings.world_size * num_workers
+            return endless_pieces(len(self.shards.shards), self.settings, lane=lane, num_lanes=num_lanes), None
+        pieces, num_rows = plan_pieces(
+            self.shards, self.settings, epoch=self._epoch, worker=worker, num_workers=num_workers
+        )
+        return iter([pieces]), num_rows
 
     def _read(
         self, passes: Iterator[list[Piece]], is_wanted: Callable[[int], bool], first: int
@@ -146,13 +171,24 @@ class PairStream(IterableDataset):
 
 
 class StreamLoader(DataLoader):
-    """A loader over a stream, which is sharded by itself and gives whole batches; accelerate must not prepare it."""
+    """A loader over `ShardBatches`, which are sharded and batched already; accelerate must not prepare it."""
 
-    def __init__(self, stream: PairStream, **options: Any) -> None:
-        super().__init__(stream, batch_size=None, collate_fn=_keep, **options)
+    def __init__(self, batches: ShardBatches, **options: Any) -> None:
+        super().__init__(batches, batch_size=None, collate_fn=_keep, **options)
 
     def __len__(self) -> int:
         return self.dataset.num_batches
+
+
+def take_entries(batch: dict[str, Any]) -> list[Entry]:
+    """Take out of a batch what was wrong with its rows.
+
+    Raises:
+        ShardError: it is no batch but the error that ended the stream.
+    """
+    if ERROR in batch:
+        raise ShardError(batch[ERROR])
+    return batch.pop(ENTRIES)
 
 
 def _keep(batch: dict[str, Any]) -> dict[str, Any]:

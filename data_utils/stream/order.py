@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,30 +35,14 @@ class StreamSettings:
     num_batches: int | None
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Neighbouring rows of a shard (`stop` None: to its end), of which a reader takes those with
-    number % stride == turn; `position` numbers the first one in the reader's own order, where that is known."""
+class Piece(NamedTuple):
+    """Neighbouring rows of a shard (`stop` None: to its end), of which those with number % stride == turn are read."""
 
     shard: int
     start: int
     stop: int | None
-    position: int = 0
     stride: int = 1
     turn: int = 0
-
-
-@dataclass(frozen=True)
-class Lane:
-    """The share of one worker of one rank in an epoch.
-
-    Attributes:
-        pieces: to be read in this order.
-        num_rows: of all pieces.
-    """
-
-    pieces: tuple[Piece, ...]
-    num_rows: int
 
 
 def count_batches(num_rows: int, settings: StreamSettings) -> int:
@@ -79,52 +64,43 @@ def count_batches(num_rows: int, settings: StreamSettings) -> int:
     return batches
 
 
-def rank_range(num_rows: int, settings: StreamSettings) -> tuple[int, int]:
-    """First and last (exclusive) row of a rank, in an epoch's order of shards; sizes differ by one row at most."""
-    start, stop = (number * num_rows // settings.world_size for number in (settings.rank, settings.rank + 1))
-    if settings.drop_last:
-        stop = start + count_batches(num_rows, settings) * settings.batch_size
-    return start, stop
+def plan_pieces(
+    shards: ShardSet, settings: StreamSettings, *, epoch: int, worker: int, num_workers: int
+) -> tuple[list[Piece], int]:
+    """The share of a worker in an epoch of shards whose rows are counted: its pieces in order, and their rows.
 
-
-def plan_lane(shards: ShardSet, settings: StreamSettings, *, epoch: int, worker: int, num_workers: int) -> Lane:
-    """The share of a worker in an epoch of shards whose rows are counted.
-
-    The shards, in an order drawn from (seed, epoch), are laid end to end and cut into equal ranges, one per rank, and
-    each of them into ranges for its workers: so a worker reads shards of its own, but for the first and the last, which
-    it may share with its neighbours. The rank's batch i is made by worker i % num_workers.
+    The shards, in an order drawn from (seed, epoch), are laid end to end and cut into equal ranges, one per rank (their
+    sizes differ by one row at most), and each of them into ranges for its workers: so a worker reads shards of its own,
+    but for the first and the last, which it may share with its neighbours. The rank's batch i is made by worker
+    i % num_workers.
     """
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(shards.shards))
     ends = np.diff(shards.starts)[order].cumsum()
-    start, stop = rank_range(shards.num_rows, settings)
-    sizes = [_worker_rows(stop - start, settings, number, num_workers) for number in range(worker + 1)]
+    start, stop = (rank * shards.num_rows // settings.world_size for rank in (settings.rank, settings.rank + 1))
+    if settings.drop_last:
+        stop = start + count_batches(shards.num_rows, settings) * settings.batch_size
+    full, rest = divmod(stop - start, settings.batch_size)
+    sizes = [
+        settings.batch_size * len(range(number, full, num_workers)) + (rest if full % num_workers == number else 0)
+        for number in range(num_workers)
+    ]
     first = start + sum(sizes[:worker])
-    return Lane(
-        pieces=tuple(_cut(order, ends, first, first + sizes[worker])),
-        num_rows=sizes[worker],
-    )
-
-
-def _worker_rows(rank_rows: int, settings: StreamSettings, worker: int, num_workers: int) -> int:
-    full, rest = divmod(rank_rows, settings.batch_size)
-    return settings.batch_size * len(range(worker, full, num_workers)) + (rest if full % num_workers == worker else 0)
+    return list(_cut(order, ends, first, first + sizes[worker])), sizes[worker]
 
 
 def _cut(order: np.ndarray, ends: np.ndarray, start: int, stop: int) -> Iterator[Piece]:
     """The pieces that rows start..stop of the shards laid end to end consist of."""
-    position = 0
     for place in range(int(ends.searchsorted(start, side="right")), len(order)):
         begin = int(ends[place - 1]) if place else 0
         if begin >= stop:
             return
         first, last = max(start, begin) - begin, min(stop, int(ends[place])) - begin
         if first < last:
-            yield Piece(int(order[place]), first, last, position)
-            position += last - first
+            yield Piece(int(order[place]), first, last)
 
 
 def endless_pieces(num_shards: int, settings: StreamSettings, *, lane: int, num_lanes: int) -> Iterator[list[Piece]]:
-    """The pieces of pass after pass over shards whose rows nobody counted.
+    """The pieces of pass after pass over shards whose rows nobody counted, for one of all ranks' workers (`lane`).
 
     The shards are dealt to the lanes once; where there are fewer of them than lanes, every lane goes through all of
     them and takes rows by turn. Either way no row is read by two lanes, and a lane reads all of its own in each pass.

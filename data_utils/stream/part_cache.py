@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import astuple
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
@@ -18,9 +17,9 @@ from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.prepare.pairs import add_row_index
 from data_utils.prepare.tokens import tokenizer_key
 from data_utils.shards.read import iterate_shard
-from data_utils.shards.shard_file import ShardError, naming
+from data_utils.shards.shard_file import ShardError, wrap_read_errors
 from data_utils.shards.shard_set import ShardSet
-from data_utils.sources.quarantine import Entry, Quarantine
+from data_utils.sources.quarantine import Quarantine
 from data_utils.stream.rows import NumberedRow, RowPreparer
 from modeling.errors import InputError
 
@@ -44,12 +43,7 @@ def load_part(
 ) -> tuple[Dataset, Quarantine]:
     """All labelled rows of a part, or of its first `limit` rows, decoded and tokenised once into the cache.
 
-    Args:
-        shards: of the part.
-        prepare: rows of shards -> rows of the data set.
-        cache_dir: folder of all caches.
-        limit: most rows read; shards written by this program hold them in a random order.
-        overwrite: build the cache again.
+    Shards written by this program hold their rows in a random order, so that the first ones do for all.
 
     Returns:
         Memory-mapped rows with the columns of the collator and row_index, and what was wrong with others.
@@ -59,10 +53,12 @@ def load_part(
     """
 
     def build(folder: Path) -> None:
-        entries: list[Entry] = []
+        rows, entries = islice(_iterate_rows(shards), limit), []
         with pa.ipc.new_stream(str(folder / "part.arrow"), FEATURES.arrow_schema) as writer:
-            for rows in _iterate_prepared(shards, prepare, limit, entries):
-                kept = [row for row in rows if row["label"] != NO_LABEL_ID]
+            while taken := list(islice(rows, _ROWS_AT_A_TIME)):
+                prepared, found = prepare(taken)
+                entries += found
+                kept = [row for row in prepared if row["label"] != NO_LABEL_ID]
                 columns = {name: [row[name] for row in kept] for name in FEATURES}
                 writer.write_table(pa.table(columns, schema=FEATURES.arrow_schema))
         (folder / _QUARANTINE).write_text(json.dumps([astuple(entry) for entry in entries]), encoding="utf-8")
@@ -74,19 +70,15 @@ def load_part(
         raise InputError(str(error)) from error
     quarantine = Quarantine()
     path = Path(dataset.cache_files[0]["filename"]).with_name(_QUARANTINE)
-    for row, guid, reason, action, detail in json.loads(path.read_text(encoding="utf-8")):
+    for entry in json.loads(path.read_text(encoding="utf-8")):
+        row, guid, reason, action, detail = entry
         quarantine.add(row, guid, reason=reason, action=action, detail=detail)
     if not len(dataset):
         raise InputError(f"No row of {shards.shards[0].url} and its like is usable: {quarantine.summary()}.")
     return add_row_index(dataset), quarantine
 
 
-def iterate_rows(shards: ShardSet) -> Iterator[NumberedRow]:
-    """All rows in the shards' order.
-
-    Raises:
-        ShardError: a shard can't be read.
-    """
+def _iterate_rows(shards: ShardSet) -> Iterator[NumberedRow]:
     number = 0
     for shard in shards.shards:
         for _, read in iterate_shard(shard, shards.kind, stop=shard.rows):
@@ -94,25 +86,15 @@ def iterate_rows(shards: ShardSet) -> Iterator[NumberedRow]:
             number += 1
 
 
-def _iterate_prepared(
-    shards: ShardSet, prepare: RowPreparer, limit: int | None, entries: list[Entry]
-) -> Iterator[list[dict[str, Any]]]:
-    rows = islice(iterate_rows(shards), limit)
-    while taken := list(islice(rows, _ROWS_AT_A_TIME)):
-        prepared, found = prepare(taken)
-        entries += found
-        yield prepared
-
-
 def _key(shards: ShardSet, prepare: RowPreparer, limit: int | None) -> str:
     states = []
     for shard in shards.shards:
-        with naming(shard):
+        with wrap_read_errors(shard):
             states.append(shard.open_files().ukey(shard.path))
     settings = [
         *(SCHEMA_VERSION, states, limit, list(prepare.labels), prepare.text_cleaning, prepare.on_bad_pair),
         *(prepare.picture.to_dict(), tokenizer_key(prepare.tokenizer), prepare.max_length, prepare.for_prediction),
-        *(prepare.max_image_pixels, shards.shards[0].text_encoding),
+        *(prepare.max_image_pixels, shards.text_encoding),
         list(FEATURES),
     ]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()

@@ -19,9 +19,9 @@ from data_utils.sources.file_kinds import find_pointer
 from data_utils.sources.pictures import PictureError, PictureSettings, decode_picture
 from data_utils.sources.quarantine import Action, Entry, Reason
 from data_utils.sources.records import find_label
+from data_utils.sources.row_losses import Fault
 from data_utils.sources.text import clean_text
 
-Fault = tuple[str, str]
 _LOOKED_AT = 100  # letters of a text, which may be a pointer to it
 _PASS_STRIDE = 998_244_353
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?")
@@ -44,10 +44,13 @@ class NumberedRow:
     row: ShardRow
     turn: int = 0
 
-    @property
-    def row_index(self) -> int:
-        """The place, and another number in each pass, as an endless stream is one epoch to what draws by both."""
-        return self.place + self.turn * _PASS_STRIDE
+    def absent(self) -> dict[str, Any]:
+        """What `RowPreparer` makes of a row that counts nothing, without tokens.
+
+        As row_index it has another number in each pass: to what draws by that, an endless stream is one epoch.
+        """
+        nothing = {"text": "", "text_present": False, "image": None, "image_present": False, "label": NO_LABEL_ID}
+        return {"guid": self.row.guid, "row_index": self.place + self.turn * _PASS_STRIDE, **nothing}
 
 
 @dataclass(frozen=True)
@@ -78,62 +81,56 @@ class RowPreparer:
         """Rows with guid, text (cleaned), text_present, image (uint8 bytes of (3, H, W) or None), image_present, label,
         row_index and input_ids; and what was wrong with them."""
         entries: list[Entry] = []
-        prepared = [self._prepare(row, entries) for row in rows]
-        tokens = tokenize_batch([row["text"] for row in prepared], self.tokenizer, self.max_length)["input_ids"]
-        for row, input_ids in zip(prepared, tokens, strict=True):
-            row["input_ids"] = input_ids
-        return prepared, entries
+        return self._add_tokens([self._prepare(row, entries) for row in rows]), entries
 
     def fill(self) -> list[dict[str, Any]]:
         """One row that counts nothing, for a rank whose rows end a batch before the others' do."""
-        input_ids = tokenize_batch([""], self.tokenizer, self.max_length)["input_ids"][0]
-        return [{**_absent(NumberedRow(0, "", ShardRow("", None, None, None))), "input_ids": input_ids}]
+        return self._add_tokens([NumberedRow(0, "", ShardRow("", None, None, None)).absent()])
+
+    def _add_tokens(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        tokens = tokenize_batch([row["text"] for row in rows], self.tokenizer, self.max_length)["input_ids"]
+        return [row | {"input_ids": input_ids} for row, input_ids in zip(rows, tokens, strict=True)]
 
     def _prepare(self, numbered: NumberedRow, entries: list[Entry]) -> dict[str, Any]:
-        row, found = numbered.row, _absent(numbered)
+        row = numbered.row
 
         def note(fault: Fault, action: str) -> None:
-            entries.append(Entry(numbered.place + 1, row.guid, fault[0], action, f"{numbered.shard}: {fault[1]}"))
+            detail = f"{numbered.shard}: {fault.detail}"
+            entries.append(Entry(numbered.place + 1, row.guid, fault.reason, action, detail))
 
-        label, fault = read_label(row.label, self.labels)
-        if fault and not (self.for_prediction and fault[0] == Reason.NO_LABEL):
-            note(fault, Action.UNLABELLED if self.for_prediction else Action.DROPPED)
+        label, label_fault = read_label(row.label, self.labels)
+        if label_fault and not (self.for_prediction and label_fault.reason == Reason.NO_LABEL):
+            note(label_fault, Action.UNLABELLED if self.for_prediction else Action.DROPPED)
         text, text_fault = self._read_text(row.text)
         image, image_fault = self._read_image(row.image)
-        both = bool(text_fault and image_fault)
+        both, found = bool(text_fault and image_fault), [fault for fault in (text_fault, image_fault) if fault]
         action = choose_action(both=both, on_bad_pair=self.on_bad_pair, for_prediction=self.for_prediction)
-        for each in (text_fault, image_fault):
-            if each:
-                note(each, action)
-        if not self.for_prediction and (fault or ((text_fault or image_fault) and action == Action.DROPPED)):
-            return found
+        for fault in found:
+            note(fault, action)
+        if not self.for_prediction and (label_fault or (found and action == Action.DROPPED)):
+            return numbered.absent()
         present = {"text_present": text_fault is None, "image_present": image_fault is None}
-        return found | present | {"text": text, "image": image, "label": label}
+        return numbered.absent() | present | {"text": text, "image": image, "label": label}
 
     def _read_text(self, raw: str | None) -> tuple[str, Fault | None]:
         if raw is None:
-            return "", (Reason.MISSING_TEXT, "the row has no text")
+            return "", Fault(Reason.MISSING_TEXT, "the row has no text")
         if pointer := find_pointer(raw[:_LOOKED_AT].encode("utf-8", "surrogatepass")):
-            return "", (Reason.UNREADABLE_TEXT, pointer)
+            return "", Fault(Reason.UNREADABLE_TEXT, pointer)
         text = clean_text(raw, self.text_cleaning)
         if text:
             return text, None
-        blank = not clean_text(raw, "none")
-        detail = "the text is blank" if blank else "the text holds nothing but URLs and @names"
-        return "", (Reason.EMPTY_TEXT, detail)
+        is_blank = not clean_text(raw, "none")
+        why = "the text is blank" if is_blank else "the text holds nothing but URLs and @names"
+        return "", Fault(Reason.EMPTY_TEXT, why)
 
     def _read_image(self, source: bytes | None) -> tuple[bytes | None, Fault | None]:
         if source is None:
-            return None, (Reason.MISSING_IMAGE, "the row has no picture's bytes")
+            return None, Fault(Reason.MISSING_IMAGE, "the row has no picture's bytes")
         try:
             return decode_picture(source, self.picture, self.max_image_pixels).tobytes(), None
         except PictureError as error:
-            return None, (Reason.UNREADABLE_IMAGE, str(error))
-
-
-def _absent(row: NumberedRow) -> dict[str, Any]:
-    nothing = {"text": "", "text_present": False, "image": None, "image_present": False, "label": NO_LABEL_ID}
-    return {"guid": row.row.guid, "row_index": row.row_index, **nothing}
+            return None, Fault(Reason.UNREADABLE_IMAGE, str(error))
 
 
 def read_label(label: str | float | None, labels: Sequence[str]) -> tuple[int, Fault | None]:
@@ -145,11 +142,11 @@ def read_label(label: str | float | None, labels: Sequence[str]) -> tuple[int, F
         label = None if math.isnan(label) else int(label)
     name = "" if label is None else str(label).strip()
     if name.casefold() in ("", "null"):
-        return NO_LABEL_ID, (Reason.NO_LABEL, "a training row needs a label")
+        return NO_LABEL_ID, Fault(Reason.NO_LABEL, "a training row needs a label")
     if (known := find_label(name, labels)) is not None:
         return labels.index(known), None
     are_numbers = any(map(_NUMBER.fullmatch, labels))  # 2 may not be the third of the classes -1, 0 and 1
     if not are_numbers and name.isdecimal() and len(name) < _MOST_DIGITS and int(name) < len(labels):
         return int(name), None
     numbers = "" if are_numbers else ", or their numbers from 0"
-    return NO_LABEL_ID, (Reason.UNKNOWN_LABEL, f"got {label!r}; allowed: {', '.join(labels)}{numbers}")
+    return NO_LABEL_ID, Fault(Reason.UNKNOWN_LABEL, f"got {label!r}; allowed: {', '.join(labels)}{numbers}")

@@ -47,39 +47,26 @@ class StreamedData:
         test: None: of a stream nothing is held out beside.
         tokenizer: the towers' own, or one trained on the first texts of the stream.
         quarantine: what was wrong with validation rows; training rows are entered as they are met.
-        max_length: tokens a text is cut to.
-        num_workers: loader processes of each rank.
-        settings_sha256: hash of what shapes the rows.
         text_encoding: of texts that are bytes, and whose own isn't certain.
+        hashes: see `fingerprints`.
     """
 
     train: PairStream
     val: Dataset | None
     tokenizer: PreTrainedTokenizerBase
     quarantine: Quarantine
-    max_length: int
-    num_workers: int
-    settings_sha256: str
     text_encoding: str | None
+    hashes: dict[str, str]
     test: None = None
 
     @property
     def num_train_rows(self) -> int | None:
         """Rows of an epoch; None where nobody counted them."""
-        return self.train.num_rows
+        return self.train.shards.num_rows
 
     def fingerprints(self) -> dict[str, str]:
         """As `TrainingData.fingerprints`; a stream's order also depends on who reads it, and not on where it ends."""
-        unused = {"rank": None, "num_batches": None}
-        order = asdict(self.train.settings) | unused | {"num_workers": max(1, self.num_workers)}
-        val = None if self.val is None else self.val["guid"][:]
-        tokens = [tokenizer_key(self.tokenizer), self.max_length]
-        return {
-            "data_fingerprint": _hash([self.train.shards.fingerprint, self.settings_sha256]),
-            "split_sha256": _hash(val),
-            "rows_sha256": _hash([self.train.shards.fingerprint, order]),
-            "tokens_sha256": _hash(tokens),
-        }
+        return self.hashes
 
     def save(self, run: RunFolder) -> None:
         """Begin quarantine.csv, unless a run is gone on with; there is no split.json, as the shards hold the split."""
@@ -102,11 +89,9 @@ def prepare_stream(
         InputError: the shards can't be used; it says why.
     """
     _check_flags(args, model)
-    shards, encoding = _open_shards(data)
+    shards = _open_shards(data)
     _check_counts(shards, data, args)
     settings = _settings(shards, data, args)
-    if shards.num_rows is not None:
-        count_batches(shards.num_rows, settings)  # raises where there is none
     tokenizer = plan.tokenizer
     if tokenizer is None:
         texts = [clean_text(text, data.text_cleaning) for text in read_texts(shards, limit=TOKENIZER_TEXTS)]
@@ -122,25 +107,19 @@ def prepare_stream(
         on_bad_pair=data.on_bad_pair,
         max_image_pixels=data.max_image_pixels,
     )
-    rule = LossRule(data.data_dir, plan.reads, stops=not data.allow_data_loss)
-    _check_losses(shards, prepare, rule)
-    val, quarantine = _load_validation(data, prepare, encoding)
-    stream = PairStream(
-        shards,
-        settings,
-        prepare=prepare,
-        collator=PairCollator(tokenizer.pad_token_id, plan.picture.image_size, pin=args.dataloader_pin_memory),
-    )
-    known = "an uncounted number of" if stream.num_rows is None else stream.num_rows
+    if data.on_bad_pair != "error":  # which stops at the first fault
+        _check_losses(shards, prepare, LossRule(data.data_dir, plan.reads, stops=not data.allow_data_loss))
+    val, quarantine = _load_validation(data, prepare, shards.text_encoding)
+    collator = PairCollator(tokenizer.pad_token_id, plan.picture.image_size, pin=args.dataloader_pin_memory)
+    stream = PairStream(shards, settings, prepare=prepare, collator=collator)
+    known = "an uncounted number of" if shards.num_rows is None else shards.num_rows
     logger.info("%s pairs for training in %d shards, streamed.", known, len(shards.shards))
-    shaping = [data.labels, data.text_cleaning, data.on_bad_pair, plan.picture.to_dict()]
-    shaping += [data.max_image_pixels, encoding]
-    num_workers, hashed = args.dataloader_num_workers, _hash(shaping)
-    return StreamedData(stream, val, tokenizer, quarantine, plan.max_length, num_workers, hashed, encoding)
+    hashes = _fingerprints(stream, val, num_workers=max(1, args.dataloader_num_workers))
+    return StreamedData(stream, val, tokenizer, quarantine, shards.text_encoding, hashes)
 
 
-def _open_shards(data: DataArguments) -> tuple[ShardSet, str | None]:
-    """The shards for training, and the encoding of their texts that are bytes and don't tell their own."""
+def _open_shards(data: DataArguments) -> ShardSet:
+    """The shards for training, with the encoding of their texts that are bytes and don't tell their own."""
     shards = find_shards(data.data_dir, "train")
     if shards is None:
         raise InputError(
@@ -153,7 +132,7 @@ def _open_shards(data: DataArguments) -> tuple[ShardSet, str | None]:
         encoding = find_text_encoding(shards, limit=ENCODING_TEXTS)
         if encoding is not None:
             logger.info("Texts that are not UTF-8 are read as %s; --text_encoding names another encoding.", encoding)
-    return shards.with_text_encoding(encoding), encoding
+    return shards.with_text_encoding(encoding)
 
 
 def _check_flags(args: SentimentTrainingArguments, model: ModelArguments) -> None:
@@ -179,8 +158,7 @@ def _check_counts(shards: ShardSet, data: DataArguments, args: SentimentTraining
             f"Nobody counted the rows of the tars in {data.data_dir}, so there is no end of an epoch: give "
             "--max_steps, or write the shards with python -m data_utils.shard, which counts."
         )
-    counts = shards.label_counts
-    if args.balances_classes and counts is None:
+    if args.balances_classes and shards.label_counts is None:
         flag = "class_weights" if args.class_weights != "none" else "logit_adjustment"
         raise InputError(
             f"Got --{flag} {getattr(args, flag)}, but the shards in {data.data_dir} have no shards.json that counts "
@@ -188,20 +166,8 @@ def _check_counts(shards: ShardSet, data: DataArguments, args: SentimentTraining
         )
 
 
-def _check_losses(shards: ShardSet, prepare: RowPreparer, rule: LossRule) -> None:
-    """Refuse large losses: of labels by all that were counted, else, as of files, by a look at the first rows."""
-    if prepare.on_bad_pair == "error":  # stops at the first of them
-        return
-    counts = shards.label_counts
-    if counts is not None:
-        lost = sum(count for label, count in counts.items() if read_label(label, prepare.labels)[1])
-        rule.check_labels(lost, counts.total(), found=counts, labels=prepare.labels)
-        note_absent_classes(counts, prepare.labels)
-    check_first_rows(shards, prepare, rule)
-
-
 def _settings(shards: ShardSet, data: DataArguments, args: SentimentTrainingArguments) -> StreamSettings:
-    return StreamSettings(
+    settings = StreamSettings(
         seed=args.seed if args.data_seed is None else args.data_seed,
         batch_size=args.per_device_train_batch_size,
         world_size=args.world_size,
@@ -210,6 +176,19 @@ def _settings(shards: ShardSet, data: DataArguments, args: SentimentTrainingArgu
         drop_last=args.dataloader_drop_last,
         num_batches=args.max_steps * args.gradient_accumulation_steps if shards.num_rows is None else None,
     )
+    if shards.num_rows is not None:
+        count_batches(shards.num_rows, settings)  # raises where there is none
+    return settings
+
+
+def _check_losses(shards: ShardSet, prepare: RowPreparer, rule: LossRule) -> None:
+    """Refuse large losses: of labels by all that were counted, else, as of files, by a look at the first rows."""
+    counts = shards.label_counts
+    if counts is not None:
+        lost = sum(count for label, count in counts.items() if read_label(label, prepare.labels)[1])
+        rule.check_labels(lost, counts.total(), found=counts, labels=prepare.labels)
+        note_absent_classes(counts, prepare.labels)
+    check_first_rows(shards, prepare, rule)
 
 
 def _load_validation(
@@ -219,16 +198,26 @@ def _load_validation(
     if shards is None:
         return None, Quarantine()
     check_columns(shards, labelled=True)
+    shards, cache_dir = shards.with_text_encoding(encoding), data.cache_path()
     dataset, quarantine = load_part(
-        shards.with_text_encoding(encoding),
-        prepare,
-        cache_dir=data.cache_path(),
-        limit=data.max_eval_samples,
-        overwrite=data.overwrite_cache,
+        shards, prepare, cache_dir=cache_dir, limit=data.max_eval_samples, overwrite=data.overwrite_cache
     )
     if data.on_bad_pair == "error" and len(quarantine):
         raise InputError(f"Validation rows have faults and --on_bad_pair is error: {quarantine.summary()}.")
     return dataset, quarantine
+
+
+def _fingerprints(stream: PairStream, val: Dataset | None, *, num_workers: int) -> dict[str, str]:
+    shards, prepare = stream.shards, stream.prepare
+    shaping = [prepare.labels, prepare.text_cleaning, prepare.on_bad_pair, prepare.picture.to_dict()]
+    shaping += [prepare.max_image_pixels, shards.text_encoding]
+    order = asdict(stream.settings) | {"rank": None, "num_batches": None, "num_workers": num_workers}
+    return {
+        "data_fingerprint": _hash([shards.fingerprint, _hash(shaping)]),
+        "split_sha256": _hash(None if val is None else val["guid"][:]),
+        "rows_sha256": _hash([shards.fingerprint, order]),
+        "tokens_sha256": _hash([tokenizer_key(prepare.tokenizer), prepare.max_length]),
+    }
 
 
 def _hash(content: object) -> str:

@@ -17,9 +17,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_utils.shards.shard_file import ShardError
 from data_utils.sources.quarantine import COLUMNS, Entry
-from data_utils.stream.loader import ENTRIES, ERROR, StreamLoader
+from data_utils.stream.loader import StreamLoader, take_entries
 from data_utils.system.files import format_csv, write_csv
 from data_utils.system.refusals import tell_refusals
 from modeling.errors import InputError
@@ -178,12 +177,7 @@ class StreamTrainer(SentimentTrainer):
         super()._run_epoch(**kwargs)
 
     def _take_faults(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        if ERROR in batch:
-            raise ShardError(batch[ERROR])
-        entries = batch.pop(ENTRIES)
-        if entries and self.train_dataset.refuses_faults:
-            first = entries[0]
-            raise ShardError(f"Row {first.guid!r} has {first.reason} ({first.detail}) and --on_bad_pair is error.")
+        entries = take_entries(batch)
         self._last_fault = entries[-1] if entries else self._last_fault
         self._faults.add(entries)
         return batch
