@@ -1,6 +1,7 @@
 """Train a classifier of text + picture pairs: `accelerate launch train.py --model clip --fusion attn --data_dir DIR`.
 
-Every flag: `python train.py --help`. What is done: `training.experiments.experiment`.
+Every flag: `python train.py --help`. The way of the data: files -> rows -> decoded texts and uint8 pictures -> Arrow
+cache -> split by group -> tokens -> batches -> towers -> fusion head -> loss. `training.experiments.training` goes it.
 """
 
 from __future__ import annotations
@@ -8,24 +9,43 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from training.flags.parsing import check_command_line
+from training.flags.parsing import check_command_line, parse_arguments
 from training.launch import signals
-from training.launch.console import clear_errors, set_up_logging
+from training.launch.console import clear_errors, set_up_libraries, set_up_logging
 from training.launch.ranks import part_ranks
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse, build, run, close; a mistake of the user's ends with one sentence and exit code 2."""
+    """Parse, train, close; a mistake of the user's ends with one sentence and exit code 2."""
     set_up_logging()
     with signals.listen(), clear_errors():
         words = sys.argv[1:] if argv is None else argv
         check_command_line(words)
-        from training.experiments.experiment import (
-            start,  # takes seconds, which neither --help nor a typing error costs
-        )
-
-        start(words)
+        run(words)
         part_ranks()
+
+
+def run(words: Sequence[str]) -> None:
+    """One training, or those of a cross-validation, a comparison or a sweep.
+
+    Raises:
+        InputError: flags, recipe, data or pretrained parts can't be used.
+    """
+    # Take seconds, which neither --help nor a typing error costs.
+    from training.experiments.comparison import read_comparison, run_comparison
+    from training.experiments.cross_validation import cross_validate
+    from training.experiments.training import train
+    from training.heads.sweep import run_sweep
+    from training.heads.sweep_recipe import read_sweep
+
+    set_up_libraries()
+    if (sweep := read_sweep(words)) is not None:
+        run_sweep(sweep)
+    elif (comparison := read_comparison(words)) is not None:
+        run_comparison(comparison)
+    else:
+        model, data, args = parse_arguments(words)
+        (train if args.folds is None else cross_validate)(model, data, args)
 
 
 if __name__ == "__main__":

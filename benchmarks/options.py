@@ -163,7 +163,7 @@ class Steps:
 
 def plan_epoch(trainer: SentimentTrainer, strategy: str) -> Plan:
     """Rows of each full batch of an epoch in the order of this --train_sampling_strategy."""
-    trainer.args.train_sampling_strategy = strategy
+    trainer.args = trainer.args.replace(train_sampling_strategy=strategy)
     batches = list(trainer.get_train_dataloader().batch_sampler)
     return [rows for rows in batches if len(rows) == trainer.args.train_batch_size]
 

@@ -41,7 +41,7 @@ class FirstStep(Exception):
 def main() -> None:
     """Run train.py up to its first step and print the seconds."""
     import train
-    import training.experiments.experiment  # noqa: F401 (imported by main otherwise)
+    import training.experiments.comparison  # noqa: F401 (imported by main otherwise)
     from training.engine.trainer import SentimentTrainer
 
     def stop(*args: Any, **kwargs: Any) -> None:

@@ -19,8 +19,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from data_utils.console.command_line import FlagParser
-from data_utils.console.screen import show
-from data_utils.console.streams import outlive_readers
+from data_utils.console.screen import outlive_readers, show
 from data_utils.system.files import list_own, refuse_folder_links, write_bytes, write_text
 from data_utils.system.refusals import refuse_long_names, report_error, tell_refusals
 from modeling.errors import InputError

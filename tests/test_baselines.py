@@ -169,8 +169,7 @@ def test_recipe_of_a_training_gives_data_and_towers_alone(root, tmp_path, monkey
     )
     assert args.output_dir == baselines.OUTPUT_DIR
     assert (model.freeze, model.unfreeze_last, model.cache_features) == ("both", None, True)
-    args.output_dir = str(tmp_path / "out")
-    run_baselines(model, data, args)
+    run_baselines(model, data, args.replace(output_dir=str(tmp_path / "out")))
     for name in NAMES:
         assert (tmp_path / "out" / f"{name}.csv").read_bytes() == (root / "out" / f"{name}.csv").read_bytes()
 

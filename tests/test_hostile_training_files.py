@@ -99,7 +99,7 @@ def test_folders_that_only_look_like_checkpoints_are_passed_over(tmp_path: Path)
 
 def test_state_of_a_checkpoint_is_checked_before_it_is_gone_on_from(tmp_path: Path) -> None:
     args = SimpleNamespace(resume_from_checkpoint="latest", should_save=True, world_size=1, update_flags={"seed": 1})
-    args.keep_global_batch_size = lambda rows: None
+    args.with_global_batch_size = lambda rows: args
     run = RunFolder(tmp_path)
     for wrong in (dump(STATE), *wrong_contents(STATE)):
         publish(run.checkpoints_dir, {"trainer_state.json": wrong})

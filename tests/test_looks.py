@@ -150,8 +150,8 @@ def late(monkeypatch):
 
 
 def test_nothing_of_a_trials_update_is_read_by_the_host(fetched, monkeypatch, tmp_path):
-    args = SentimentTrainingArguments(output_dir=str(tmp_path), report_to="none", head_learning_rate=1e-3)
-    args.optim = OptimizerNames.ADAMW_TORCH
+    flags = {"report_to": "none", "head_learning_rate": 1e-3, "optim": OptimizerNames.ADAMW_TORCH.value}
+    args = SentimentTrainingArguments(output_dir=str(tmp_path), **flags)
     monkeypatch.setattr(SentimentTrainingArguments, "device", META)
     monkeypatch.setattr(probe, "_autocast", lambda args: nullcontext())
     model = tiny_model("clip", "attn", freeze="both").train().to(META)

@@ -26,6 +26,7 @@ class Whole:
     scale: float = None
     counts: dict[str, int] | None = None
     range: Annotated[list[float], Within(2, 2)] = field(default_factory=lambda: [0.0, 1.0])
+    inner: Part | None = None
     anything: Any = None
 
 
@@ -56,6 +57,8 @@ def test_right_types_pass(change: dict[str, Any]) -> None:
         ({"scale": "1"}, "scale: '1', where a number or nothing belongs"),
         ({"counts": {"a": "2"}}, "counts.a: '2', where a whole number belongs"),
         ({"counts": {3: 4}}, "counts.3: 3, where a text belongs"),
+        ({"inner": {}}, "inner: no size, where a whole number"),
+        ({"inner": 5}, "inner: 5, where a map or nothing belongs"),
         ({"range": [1.0]}, "range: a list, where a list of length from 2 to 2 belongs"),
         ({"other": 1}, "unknown key 'other', as of another version"),
     ],

@@ -19,6 +19,7 @@ from modeling.attention import ATTENTION, attend
 from modeling.errors import InputError
 from modeling.patches import PatchConv2d, embed_patches_linearly
 from training.flags.arguments import MIN_WEIGHTS_FOR_BF16, SentimentTrainingArguments
+from training.flags.parsing import check_command_line
 from training.launch import launch
 
 MASKS = {
@@ -109,7 +110,7 @@ def test_convolutions_that_overlap_stay_as_they_are():
 
 COUNT_PAGE_FAULTS = """
 import resource, torch
-from data_utils.memory import keep_freed_memory
+from data_utils.system.memory import keep_freed_memory
 keep_freed_memory()
 for _ in range(30):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -142,7 +143,7 @@ def test_bfloat16_is_chosen_where_it_pays(monkeypatch, tmp_path, fast_bf16, num_
     monkeypatch.setattr(launch, "has_fast_bf16", lambda: fast_bf16)
     args = SentimentTrainingArguments(output_dir=str(tmp_path), report_to="none", head_learning_rate=1e-3, **flags)
     monkeypatch.setattr("training.flags.arguments.count_matrix_weights", lambda model: num_weights)
-    args.choose_precision_for(tiny_model())
+    args = args.with_precision_for(tiny_model())
     assert args.mixed_precision == expected
     assert args.bf16 == (expected == "bf16")
 
@@ -166,4 +167,4 @@ def test_profile_of_a_run_that_is_too_short_is_refused_aloud(run_train):
 
 def test_profile_of_a_dry_run_is_refused():
     with pytest.raises(InputError, match="--profile and --dry_run"):
-        SentimentTrainingArguments(profile=True, dry_run=True)
+        check_command_line(["--data_dir", "data", "--profile", "--dry_run"])

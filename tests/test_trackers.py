@@ -113,7 +113,7 @@ def test_settings_are_flat_and_of_types_that_every_tracker_takes(tmp_path):
     shown = show_settings({"a": {"b": 1, "c": {"d": None}}, "e": [1, "x"], "f": True, "g": "word"})
     assert shown == {"a/b": 1, "a/c/d": "null", "e": '[1, "x"]', "f": True, "g": "word"}
     args = SentimentTrainingArguments(output_dir=str(tmp_path), report_to=["none"], hub_token="secret")
-    args.show_beside(model={"fusion": "late", "clip_name": None})
+    args = args.beside(model={"fusion": "late", "clip_name": None})
     assert args.to_dict()["model/clip_name"] == "null"
     assert {type(value) for value in args.to_dict().values()} <= {str, int, float, bool}
     assert "secret" not in args.to_json_string()

@@ -12,6 +12,8 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from data_utils.sources.pictures import PictureSettings, decode_picture
 from modeling.classifier import SentimentClassifier
 
+MODES = {"baseline": "shortest", "vilbert": "shortest", "clip": "squash"}
+
 
 def logged_losses(run):
     state = json.loads(next(run.glob("checkpoints/checkpoint-*/trainer_state.json")).read_text())
@@ -22,8 +24,8 @@ def read_csv(path):
     return list(csv.DictReader(path.open(encoding="utf-8", newline="")))
 
 
-@pytest.mark.parametrize("architecture", ["baseline", "vilbert", "clip"])
-def test_run_folder_is_complete_and_loads_offline(run_train, sample, architecture):
+@pytest.mark.parametrize(("architecture", "mode"), MODES.items())
+def test_run_folder_is_complete_and_loads_offline(run_train, photo, tmp_path, architecture, mode):
     run, screen = run_train("--model", architecture)
     names = {path.name for path in run.iterdir()}
     assert names >= {"config.yaml", "model", "split.json", "metrics.json", "predictions_val.csv", "bad_cases.csv"}
@@ -39,7 +41,7 @@ def test_run_folder_is_complete_and_loads_offline(run_train, sample, architectur
     assert [row["guid"] for row in predictions] == sorted(split["val"], key=int)
     assert len(split["train"]) + len(split["val"]) == 60
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["model"]["model"] == architecture
+    assert (config["model"]["model"], config["training"]["output_dir"]) == (architecture, str(run))
     assert config["environment"]["versions"]["torch"] == version("torch")
     model = SentimentClassifier.from_pretrained(run / "model")
     assert sum(p.numel() for p in model.parameters()) == metrics["parameters"]["total"]
@@ -47,18 +49,12 @@ def test_run_folder_is_complete_and_loads_offline(run_train, sample, architectur
     assert tokenizer("a good day")["input_ids"][0] == tokenizer.cls_token_id
     assert "parameters" in screen
     assert "accuracy" in screen
-
-
-@pytest.mark.parametrize(("architecture", "mode"), [("clip", "squash"), ("vilbert", "shortest")])
-def test_saved_processor_prepares_a_picture_as_training_did(run_train, photo, tmp_path, architecture, mode):
-    run, _ = run_train("--model", architecture, "--max_steps", "1")
-    model = SentimentClassifier.from_pretrained(run / "model")
+    # The saved processor prepares a picture as training did.
     picture = photo("p", (90, 57))
-    path = tmp_path / "picture.png"
-    picture.save(path)
+    picture.save(tmp_path / "picture.png")
     settings = PictureSettings.from_dict(model.config.picture)
     assert settings.resize_mode == mode
-    ours = model.normalize(torch.from_numpy(decode_picture(path.read_bytes(), settings))[None])
+    ours = model.normalize(torch.from_numpy(decode_picture((tmp_path / "picture.png").read_bytes(), settings))[None])
     theirs = AutoImageProcessor.from_pretrained(run / "model", backend="pil")(picture, return_tensors="pt")
     torch.testing.assert_close(ours, theirs["pixel_values"], atol=1e-2, rtol=0)
 
@@ -97,20 +93,8 @@ def test_logit_adjustment_reaches_the_loss(run_train, sample):
     rare = [line for line in lines[1:] if not line.endswith("positive")][:8]
     positive = [line for line in lines if line.endswith("positive")]
     (sample / "uneven.txt").write_text("\n".join([lines[0], *positive, *rare]) + "\n")
-    common = [
-        "--train_file",
-        "uneven.txt",
-        "--per_device_train_batch_size",
-        "32",
-        "--max_steps",
-        "1",
-        "--logging_steps",
-        "1",
-        "--fusion_dropout",
-        "0",
-        "--modality_dropout",
-        "0",
-    ]
+    common = ["--train_file", "uneven.txt", "--per_device_train_batch_size", "32", "--max_steps", "1"]
+    common += ["--logging_steps", "1", "--fusion_dropout", "0", "--modality_dropout", "0"]
     common += ["--save_strategy", "steps", "--save_steps", "1", "--eval_strategy", "no"]
     (plain,), (adjusted,) = (
         logged_losses(run_train(*common, "--logit_adjustment", value, name=f"tau{value}")[0]) for value in ("0", "3")
@@ -118,12 +102,15 @@ def test_logit_adjustment_reaches_the_loss(run_train, sample):
     assert abs(adjusted - plain) > 0.1  # an untrained model answers all classes alike, which no longer are
 
 
-def test_default_run_folder_is_named_by_model_and_fusion(run_train, tmp_path, monkeypatch):
+def test_recipe_gives_flags_the_command_line_wins_and_both_name_the_run_folder(run_train, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    argv = ["--config", str(tmp_path / "recipe.yaml"), "--max_steps", "1", "--fusion", "late"]
-    (tmp_path / "recipe.yaml").write_text("model: vilbert")
-    run_train(*argv, name=None)
-    assert (tmp_path / "runs" / "vilbert-late" / "metrics.json").is_file()
+    recipe = "model: vilbert\nfusion: early\nmax_steps: 1\nseed: 7\nlabel_smoothing_factor: 0.1\n"
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    run_train("--config", str(tmp_path / "recipe.yaml"), "--fusion", "late", name=None)
+    run = tmp_path / "runs" / "vilbert-late"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["model"]["model"], config["model"]["fusion"], config["training"]["seed"]) == ("vilbert", "late", 7)
+    assert (run / "metrics.json").is_file()
 
 
 def test_evaluation_keeps_its_last_rows_when_training_drops_its_own(run_train):
@@ -131,22 +118,17 @@ def test_evaluation_keeps_its_last_rows_when_training_drops_its_own(run_train):
     assert len(read_csv(run / "predictions_val.csv")) == 6
 
 
-def test_earlier_run_is_moved_aside(run_train, tmp_path):
+def test_earlier_run_is_moved_aside_and_its_data_are_not_decoded_again(run_train, tmp_path, monkeypatch):
     first, _ = run_train("--max_steps", "1", "--seed", "1")
     kept = (first / "config.yaml").read_text()
-    _, screen = run_train("--max_steps", "1", "--seed", "2")
-    assert (tmp_path / "run.old-1" / "config.yaml").read_text() == kept
-    assert "run.old-1" in screen
-
-
-def test_second_run_decodes_nothing(run_train, monkeypatch):
-    run_train("--max_steps", "1")
 
     def refuse(*args, **kwargs):
         raise AssertionError("decoded again")
 
     monkeypatch.setattr("data_utils.prepare.loading.decode_picture", refuse)
-    run_train("--max_steps", "1", "--fusion", "late", name="second")
+    _, screen = run_train("--max_steps", "1", "--seed", "2", "--fusion", "late")
+    assert (tmp_path / "run.old-1" / "config.yaml").read_text() == kept
+    assert "run.old-1" in screen
 
 
 def test_training_without_validation_part(run_train):
@@ -176,14 +158,6 @@ def test_class_without_a_training_row_is_named_once(run_train, sample, flags):
     assert screen.count("No row for training is labelled neutral: ") == 1
     _, screen = run_train("--max_steps", "1", "--labels", "negative", "positive", name="two_classes")
     assert "No row for training" not in screen
-
-
-def test_recipe_gives_flags_and_the_command_line_wins(run_train, tmp_path):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("model: vilbert\nfusion: late\nmax_steps: 1\nseed: 7\nlabel_smoothing_factor: 0.1\n")
-    run, _ = run_train("--config", str(recipe), "--fusion", "early")
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    assert (config["model"]["model"], config["model"]["fusion"], config["training"]["seed"]) == ("vilbert", "early", 7)
 
 
 def test_bad_rows_are_quarantined_and_the_rest_is_trained_on(run_train, sample):

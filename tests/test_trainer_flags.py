@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import yaml
 from conftest import TINY
 from transformers import Trainer, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -15,155 +16,96 @@ from modeling.errors import InputError
 from training.experiments.training import assemble
 from training.flags.arguments import CHECKPOINTING
 from training.flags.parsing import check_command_line, parse_arguments
-from training.flags.refused import CHOICES, TRACKERS
+from training.flags.recipe import all_flags
+from training.flags.rules import RULES, WORDS
+
+
+def read_pairs(text):
+    return dict(word.split("=", 1) for word in text.split())
+
 
 FIELDS = {*(field.name for field in dataclasses.fields(TrainingArguments)), *CHECKPOINTING.values()}
-# Refused before the heavy imports: a value, and words of the sentence.
-REFUSED = {
-    "auto_find_batch_size": ("true", "lower --per_device_train_batch_size"),
-    "average_tokens_across_devices": ("false", "the rows of all devices"),
-    "batch_eval_metrics": ("true", "--eval_accumulation_steps"),
-    "dataloader_in_order": ("false", "needs the rows in order"),
-    "debug": ("underflow_overflow", "stops training by itself"),
-    "do_eval": ("true", "--eval_strategy"),
-    "do_predict": ("true", "evaluate.py RUN --predict"),
-    "do_train": ("false", "train.py trains, always"),
-    "enable_jit_checkpoint": ("true", "SIGTERM"),
-    "eval_do_concat_batches": ("false", "--eval_accumulation_steps"),
-    "fsdp": ("full_shard", "accelerate_configs/fsdp2.yaml"),
-    "fsdp_config": ('{"fsdp_version": 2}', "accelerate_configs/fsdp2.yaml"),
-    "hub_always_push": ("true", "hf upload"),
-    "hub_model_id": ("me/model", "hf upload"),
-    "hub_private_repo": ("true", "without --report_to trackio"),
-    "hub_revision": ("main", "hf upload"),
-    "hub_strategy": ("end", "hf upload"),
-    "hub_token": ("secret", "Got --hub_token, which"),
-    "ignore_data_skip": ("true", "some rows twice"),
-    "include_for_metrics": ("inputs", "answers and labels alone"),
-    "label_names": ("labels", "--train_file"),
-    "length_column_name": ("width", "no such column"),
-    "liger_kernel_config": ('{"rope": true}', "language models"),
-    "optim_target_modules": ("all-linear", "two learning rates"),
-    "parallelism_config": ("tp", "accelerate_configs/"),
-    "prediction_loss_only": ("true", "chosen by its answers"),
-    "project": ("mine", "without --report_to trackio"),
-    "push_to_hub": ("true", "hf upload"),
-    "logging_nan_inf_filter": ("true", "never logged"),
-    "remove_unused_columns": ("true", "chosen by the program"),
-    "run_name": ("first", "without --report_to with a tracker"),
-    "trackio_bucket_id": ("b", "without --report_to trackio"),
-    "trackio_space_id": ("s", "without --report_to trackio"),
-    "trackio_static_space_id": ("s", "without --report_to trackio"),
-    "use_cache": ("true", "--cache_features"),
-    "use_liger_kernel": ("true", "language models"),
-}
-# Refused once Trainer is there: on this launch or machine, or since the value can't be read.
-REFUSED_HERE = {
-    "accelerator_config": ('{"split_batches": true}', "changes the rows of an update"),
-    "ddp_backend": ("gloo", "one process"),
-    "deepspeed": ("nowhere.json", "accelerate launch"),
-    "local_rank": ("3", "LOCAL_RANK"),
-    "report_to": ("tensorbord", "Did you mean tensorboard?"),
-}
+# Refused before the heavy imports, each with a value of its own.
+REFUSED = read_pairs(
+    "auto_find_batch_size=true average_tokens_across_devices=false batch_eval_metrics=true "
+    "dataloader_in_order=false debug=underflow_overflow do_eval=true do_predict=true do_train=false "
+    "enable_jit_checkpoint=true eval_do_concat_batches=false fsdp=full_shard fsdp_config={} hub_always_push=true "
+    "hub_model_id=me/model hub_private_repo=true hub_revision=main hub_strategy=end hub_token=secret "
+    "ignore_data_skip=true include_for_metrics=inputs label_names=labels length_column_name=width "
+    'liger_kernel_config={"rope":true} optim_target_modules=all-linear parallelism_config=tp '
+    "prediction_loss_only=true project=mine push_to_hub=true logging_nan_inf_filter=true "
+    "remove_unused_columns=true run_name=first trackio_bucket_id=b trackio_space_id=s trackio_static_space_id=s "
+    "use_cache=true use_liger_kernel=true "
+    "ddp_backend=gloo deepspeed=nowhere.json local_rank=3 report_to=tensorbord"
+)
 # What is said of values that no training can have.
 ABSURD = {
-    "--num_train_epochs 1e308": "at most 1,000,000",
     "--num_train_epochs nan": "at most 1,000,000",
     "--num_train_epochs inf": "at most 1,000,000",
     "--max_steps 0": "it takes 1 to",
     "--max_steps 999999999999999999999999": "it takes 1 to",
     "--logging_steps 1e-400": "between 0 and 1",
-    "--logging_steps inf": "between 0 and 1",
     "--logging_steps 1.5": "whole steps",
-    "--eval_strategy steps --eval_steps -1": "between 0 and 1",
-    "--save_strategy steps --save_steps nan": "between 0 and 1",
     "--eval_steps 5": "without --eval_strategy steps",
     "--save_steps 5": "without --save_strategy steps",
     "--eval_strategy no --eval_delay 1": "without --eval_strategy",
+    "--eval_strategy no --early_stopping_patience 2": "needs evaluations",
     "--folds 1000000000": "at most 10,000",
     "--folds 3 --seeds 1000000000": "3,000,000,000 trainings",
+    "--seeds 2": "only with --folds",
+    "--folds 2 --seeds 2 --seed 4294967295": "also for the last of --seeds",
     "--dataloader_num_workers 1000000": "at most 512",
     "--dataloader_persistent_workers": "without --dataloader_num_workers",
-    "--dataloader_prefetch_factor 2": "without --dataloader_num_workers",
     "--dataloader_num_workers 1 --dataloader_prefetch_factor 0": "more than 0",
-    "--dataloader_multiprocessing_context fork": "without --dataloader_num_workers",
     "--activation_checkpointing_kwargs {}": "without --activation_checkpointing",
     "--warmup_steps nan": "a share of all steps",
     "--adam_beta1 1": "less than 1",
-    "--adam_epsilon -1": "0 or more",
     "--max_grad_norm -1": "0 (gradients stay as they are)",
-    "--learning_rate inf": "finite",
-    "--eval_accumulation_steps 0": "more than 0",
+    "--logit_adjustment nan": "must be 0 (off) or more",
+    "--modality_dropout 0.7": "0 to 0.5",
     "--save_total_limit 0": "a large number keeps all",
     "--data_seed -1": "allowed is 0 to",
-    "--ddp_timeout -1": "more than 0",
-    "--report_to tensorbord": "Did you mean tensorboard?",
+    "--report_to tensorboard tensorbord": "Did you mean tensorboard?",
     "--eval_strategy sometimes": "allowed are no, steps, epoch",
-    "--neftune_noise_alpha 1e308": "0 (off) to 1,000,000",
-    "--dataloader_num_workers 1 --dataloader_prefetch_factor 1000000": "at most 1,000",
-    "--torch_compile False --torch_compile_backend eager": "which turns it on",
+    "--metric_for_best_model acuracy": "Did you mean accuracy?",
+    "--include_num_input_tokens_seen some": "allowed are all, non_padding",
+    "--save_strategy best --eval_strategy no": "without evaluations",
+    "--save_strategy steps --save_steps 1": "--eval_strategy steps --eval_steps 1",
+    "--lr_scheduler_type greedy --eval_strategy no": "goes by evaluations",
+    "--torch_compile_backend gcc": "allowed are inductor",
+    "--torch_compile_backend eager --torch_compile_mode default": "a mode is for inductor",
     "--torch_compile off --torch_compile_mode default": "which turns it on",
-    "--neftune_noise_alpha 5 --fusion image_only": "embeddings of words",
     "--neftune_noise_alpha 5 --freeze both": "embeddings of words",
     "--include_num_input_tokens_seen all --fusion image_only": "reads no texts",
 }
+# What only the libraries can judge.
 MISFITS = {
     "--report_to wandb": "install its package",
     "--report_to none tensorboard": "none stands alone",
     "--optim lion": "Got --optim 'lion'; allowed are adamw_torch",
     "--optim_args momentum=0.5": "finds nothing to use",
     "--optim sgd --adam_beta1 0.5": "finds nothing to use",
-    "--eval_strategy sometimes": "allowed are no, steps, epoch",
-    "--train_sampling_strategy sorted": "group_by_length",
-    "--log_level loud": "allowed are detail, debug",
-    "--save_strategy best --eval_strategy no": "without evaluations",
-    "--save_strategy steps --save_steps 1": "--eval_strategy steps --eval_steps 1",
     "--lr_scheduler_kwargs {": "it takes a JSON object",
     "--accelerator_config nowhere.json": "the path of a file",
     '--accelerator_config {"split_batch":1}': "Did you mean split_batches?",
+    '--accelerator_config {"split_batches":true}': "split_batches: True, where False belongs; others change the rows",
     '--accelerator_config {"gradient_accumulation_kwargs":{"num_steps":2}}': "--gradient_accumulation_steps",
+    '--activation_checkpointing --activation_checkpointing_kwargs {"every_n_layers":0}': "from 1 to",
     '--activation_checkpointing --activation_checkpointing_kwargs {"use_reentrant":true}': "frozen layers",
     '--activation_checkpointing --activation_checkpointing_kwargs {"layers":2}': "allowed are every_n_layers",
-    "--torch_compile_backend gcc": "allowed are inductor",
     "--torch_compile_mode fast": "allowed are default",
-    "--torch_compile_backend eager --torch_compile_mode default": "a mode is for inductor",
-    "--include_num_input_tokens_seen some": "allowed are all, non_padding",
 }
-# What a word of the command line becomes in the arguments, of which Trainer makes the rest.
-TAKEN = {
-    "activation_checkpointing_kwargs": ('{"every_n_layers": 2}', {"every_n_layers": 2}),
-    "bf16_full_eval": ("true", True),
-    "bf16": ("true", True),
-    "ddp_broadcast_buffers": ("true", True),
-    "ddp_bucket_cap_mb": ("5", 5),
-    "ddp_find_unused_parameters": ("true", True),
-    "ddp_static_graph": ("true", True),
-    "ddp_timeout": ("60", 60),
-    "dataloader_pin_memory": ("false", False),
-    "fp16": ("false", False),
-    "fp16_full_eval": ("true", True),
-    "full_determinism": ("true", True),
-    "gradient_checkpointing": ("true", True),
-    "gradient_checkpointing_kwargs": ('{"every_n_layers": 2}', {"every_n_layers": 2}),
-    "greater_is_better": ("false", False),
-    "learning_rate": ("0.5", 0.5),
-    "load_best_model_at_end": ("false", False),
-    "log_level": ("error", "error"),
-    "log_level_replica": ("error", "error"),
-    "log_on_each_node": ("false", False),
-    "metric_for_best_model": ("eval_loss", "eval_loss"),
-    "output_dir": ("elsewhere", "elsewhere"),
-    "restore_callback_states_from_checkpoint": ("false", False),
-    "resume_from_checkpoint": ("latest", "latest"),
-    "save_on_each_node": ("true", True),
-    "save_only_model": ("true", True),
-    "seed": ("7", 7),
-    "skip_memory_metrics": ("false", False),
-    "tf32": ("false", False),
-    "torch_compile_mode": ("reduce-overhead", "reduce-overhead"),
-    "torch_empty_cache_steps": ("3", 3),
-    "use_cpu": ("true", True),
-}
+# Which arrive in the arguments as YAML reads them; Trainer makes the rest of them.
+TAKEN = read_pairs(
+    'activation_checkpointing_kwargs={"every_n_layers":2} bf16_full_eval=true bf16=true ddp_broadcast_buffers=true '
+    "ddp_bucket_cap_mb=5 ddp_find_unused_parameters=true ddp_static_graph=true ddp_timeout=60 "
+    "dataloader_pin_memory=false fp16=false fp16_full_eval=true full_determinism=true gradient_checkpointing=true "
+    'gradient_checkpointing_kwargs={"every_n_layers":2} greater_is_better=false learning_rate=0.5 '
+    "load_best_model_at_end=false log_level=error log_level_replica=error log_on_each_node=false "
+    "metric_for_best_model=eval_loss output_dir=elsewhere restore_callback_states_from_checkpoint=false "
+    "resume_from_checkpoint=latest save_on_each_node=true save_only_model=true seed=7 skip_memory_metrics=false "
+    "tf32=false torch_compile_mode=reduce-overhead torch_empty_cache_steps=3 use_cpu=true"
+)
 # Beside which of them Trainer takes another flag.
 BESIDE = {
     "activation_checkpointing_kwargs": ["--activation_checkpointing"],
@@ -206,33 +148,44 @@ def losses(run):
 
 
 def test_words_of_the_tables_are_those_of_the_installed_trainer():
-    assert set(TRACKERS) == {*INTEGRATION_TO_CALLBACK, "none", "all"}
+    assert set(WORDS["report_to"]) == {*INTEGRATION_TO_CALLBACK, "none", "all"}
     fields = {field.name: field for field in dataclasses.fields(TrainingArguments)}
     enumerations = {
         "eval_strategy": IntervalStrategy,
         "logging_strategy": IntervalStrategy,
         "save_strategy": SaveStrategy,
     }
-    for flag in CHOICES.keys() - {"class_weights", "report_to"}:
-        words = [each.value for each in enumerations.get(flag, ())] or fields[flag].metadata["choices"]
-        assert set(CHOICES[flag]) == set(words), flag
+    listed_nowhere = {"class_weights", "metric_for_best_model", "torch_compile_backend", "report_to"}
+    for flags in WORDS.keys() - listed_nowhere - {"include_num_input_tokens_seen"}:
+        for flag in flags.split():
+            words = [each.value for each in enumerations.get(flag, ())] or fields[flag].metadata["choices"]
+            assert set(WORDS[flags]) == set(words), flag
+
+
+def test_rules_are_of_flags_that_there_are():
+    known = set(all_flags())
+    assert [name for names, _ in RULES for name in names.split() if name not in known] == []
 
 
 def test_every_flag_of_trainer_is_in_a_table():
-    tables = [REFUSED, REFUSED_HERE, TAKEN, OPTIMIZER, dict.fromkeys(IN_RUNS)]
+    tables = [REFUSED, TAKEN, OPTIMIZER, dict.fromkeys((*IN_RUNS, "accelerator_config"))]
     listed = [name for table in tables for name in table]
     assert sorted(listed) == sorted(FIELDS)
 
 
 @pytest.mark.parametrize("flag", REFUSED)
 def test_flag_without_use_is_refused_before_anything_is_imported(flag):
-    value, words = REFUSED[flag]
-    with pytest.raises(InputError) as refused:
-        check_command_line(["--data_dir", "data", "--report_to", "none", f"--{flag}", value])
-    sentence = str(refused.value)
-    assert f"Got --{flag}" in sentence
-    assert words in sentence
-    assert "secret" not in sentence
+    with pytest.raises(InputError, match=f"^Got --{flag}") as refused:
+        check_command_line(
+            [
+                "--data_dir",
+                "data",
+                *([] if flag == "report_to" else ["--report_to", "none"]),
+                f"--{flag}",
+                REFUSED[flag],
+            ]
+        )
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("words", ABSURD)
@@ -240,15 +193,6 @@ def test_absurd_numbers_and_idle_flags_are_refused_before_anything_is_imported(w
     with pytest.raises(InputError) as refused:
         check_command_line(["--data_dir", "data", *words.split()])
     assert ABSURD[words] in str(refused.value)
-
-
-@pytest.mark.parametrize("flag", REFUSED_HERE)
-def test_flag_of_another_launch_is_refused(flag):
-    value, words = REFUSED_HERE[flag]
-    with pytest.raises(InputError) as refused:
-        parse(f"--{flag}", value)
-    assert f"--{flag}" in str(refused.value)
-    assert words in str(refused.value)
 
 
 @pytest.mark.parametrize("words", MISFITS)
@@ -260,8 +204,20 @@ def test_values_that_do_not_fit_are_refused_with_what_does(words):
 
 @pytest.mark.parametrize("flag", TAKEN)
 def test_flag_arrives_in_the_arguments(flag):
-    value, expected = TAKEN[flag]
-    assert getattr(parse(*BESIDE.get(flag, []), f"--{flag}", value), flag) == expected
+    args = parse(*BESIDE.get(flag, []), f"--{flag}", TAKEN[flag])
+    assert getattr(args, flag) == yaml.safe_load(TAKEN[flag])
+
+
+def test_arguments_are_frozen_once_they_are_parsed():
+    args = parse()
+    for name in ("output_dir", "bf16", "mixed_precision", "eval_strategy", "ddp_find_unused_parameters", "any"):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(args, name, "other")
+    other = args.replace(seed=7, output_dir="elsewhere")
+    assert (args.seed, args.output_dir) == (42, None)
+    assert (other.seed, other.output_dir, other.learning_rate) == (7, "elsewhere", args.learning_rate)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        other.seed = 8
 
 
 @pytest.mark.parametrize("flag", OPTIMIZER)
@@ -321,19 +277,16 @@ def train_losses(sample, tmp_path):
     def run(*words):
         tiny = ["--from_scratch", "--text_config", json.dumps(TINY), "--image_size", "32", "--max_length", "16"]
         tiny += ["--vision_config", json.dumps(TINY | {"patch_size": 16}), "--fusion", "early"]
-        flags = [
-            "--data_dir",
-            str(sample),
-            "--cache_dir",
-            str(tmp_path / "cache"),
-            "--output_dir",
-            str(tmp_path / "run"),
-        ]
+        folders = {"--data_dir": sample, "--cache_dir": tmp_path / "cache", "--output_dir": tmp_path / "run"}
+        flags = [str(word) for pair in folders.items() for word in pair]
         flags += ["--max_steps", "2", "--logging_steps", "1", "--learning_rate", "0.01", "--warmup_steps", "0"]
         flags += ["--modality_dropout", "0", "--fusion_dropout", "0", "--report_to", "none", "--eval_strategy", "no"]
         flags += ["--save_strategy", "no", "--load_best_model_at_end", "false", "--preprocessing_num_workers", "1"]
-        trainer, _, _ = assemble(*parse_arguments([*tiny, *flags, *words]))
+        model, data, args = parse_arguments([*tiny, *flags, *words])
+        before = args.to_plain_dict()
+        trainer, _, _ = assemble(model, data, args)
         trainer.train()
+        assert args.to_plain_dict() == before, "a training changed the arguments that it was given"
         return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
     return run

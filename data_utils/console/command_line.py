@@ -19,8 +19,8 @@ from data_utils.console.flag_hints import ANSWERS, SYNONYMS
 from modeling.errors import InputError
 
 _FLAG = re.compile("--|-[A-Za-z]")  # -1 is a number
-_SWITCH_WORDS = {"yes": True, "true": True, "on": True, "t": True, "y": True, "1": True}
-_SWITCH_WORDS |= {"no": False, "false": False, "off": False, "f": False, "n": False, "0": False}
+_SWITCH_WORDS = dict.fromkeys(("yes", "true", "on", "t", "y", "1"), True)
+_SWITCH_WORDS |= dict.fromkeys(("no", "false", "off", "f", "n", "0"), False)
 _PLACEHOLDERS = {int: "N", float: "X"}
 
 
@@ -39,6 +39,13 @@ class Flag:
     kind: Any
     default: Any
     help: str
+
+
+def flag(default: Any, help: str) -> Any:
+    """A field of a dataclass of flags; of a list each object gets its own."""
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata={"help": help})
+    return dataclasses.field(default=default, metadata={"help": help})
 
 
 def list_flags(group: type) -> list[Flag]:
@@ -63,7 +70,7 @@ class FlagParser(argparse.ArgumentParser):
 
     def __init__(self, *groups: type, **options: Any) -> None:
         super().__init__(argument_default=argparse.SUPPRESS, allow_abbrev=False, **options)
-        self._hidden: list[tuple[argparse.Action, str]] = []
+        self.hidden: list[tuple[argparse.Action, str]] = []  # what only --help_all tells, and what it tells of it
         for group in groups:
             self.add_flags(getattr(group, "group", "flags"), list_flags(group))
 
@@ -75,7 +82,7 @@ class FlagParser(argparse.ArgumentParser):
             shown = argparse.SUPPRESS if is_hidden else text
             action = group.add_argument(f"--{flag.name}", help=shown, required=flag.default is MISSING, **_read(flag))
             if is_hidden:
-                self._hidden.append((action, text))
+                self.hidden.append((action, text))
             if _base(flag.kind) is bool:
                 off = {"action": "store_false", "dest": flag.name, "help": argparse.SUPPRESS}
                 group.add_argument(f"--no_{flag.name}", **off)
@@ -87,18 +94,16 @@ class FlagParser(argparse.ArgumentParser):
         raise InputError(f"{message[:1].upper()}{message[1:].rstrip('.')}. See --help for all flags.")
 
     def parse(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
-        """{flag: value} of what is given.
-
-        Args:
-            argv: the command line; None stands for that of the process.
+        """{flag: value} of what is given on a command line, by default that of the process.
 
         Raises:
             InputError: an unknown flag (with the one that may be meant), or a value that isn't allowed.
         """
         words = [_spell(word) for word in (sys.argv[1:] if argv is None else argv)]
         self.check_names(word.split("=")[0] for word in words if _FLAG.match(word) and word != "--")
-        if any("\0" in word for word in words):  # as a recipe may hold; no file's name can
-            raise InputError(f"Got {next(word for word in words if chr(0) in word)!r}, which holds a NUL; take it out.")
+        for word in words:
+            if "\0" in word:  # as a recipe may hold; no file's name can
+                raise InputError(f"Got {word!r}, which holds a NUL; take it out.")
         known, extra = self.parse_known_args(words)
         if extra:
             raise InputError(self._explain_overfull(words) or self._explain_unknown(extra[0]))
@@ -115,11 +120,6 @@ class FlagParser(argparse.ArgumentParser):
         if os.environ.get("LOCAL_RANK", "0") == "0":
             super().print_help(file)
 
-    def show_hidden(self) -> None:
-        """From here on help tells of hidden flags too."""
-        for action, text in self._hidden:
-            action.help = text
-
     def _explain_overfull(self, words: Sequence[str]) -> str | None:
         """What is wrong with the first flag of one value that is followed by more; None where there is no such flag."""
         known = self._option_string_actions
@@ -135,18 +135,18 @@ class FlagParser(argparse.ArgumentParser):
         return f"Got {word!r}{source}, which is no flag of {self.prog}.{hint} See --help for all flags."
 
     def _find_meant(self, name: str) -> str:
-        for meant in SYNONYMS.get(name.lower(), ()):
-            if f"--{meant.split()[0]}" in self._option_string_actions:
-                return f" Did you mean --{meant}?"
+        synonyms = [f"--{meant}" for meant in SYNONYMS.get(name.lower(), ())]
+        known = [meant for meant in synonyms if meant.split()[0] in self._option_string_actions]
         # Not the twins that turn a switch off: --jit_mode_eval is no --no_do_eval.
         flags = [flag for flag in self._option_string_actions if name.startswith("no") or not flag.startswith("--no_")]
-        near = difflib.get_close_matches(f"--{name}", flags, n=1, cutoff=0.7)
+        near = known or difflib.get_close_matches(f"--{name}", flags, n=1, cutoff=0.7)
         return f" Did you mean {near[0]}?" if near else ""
 
 
 class _HelpAll(argparse.Action):
     def __call__(self, parser: FlagParser, *_: Any) -> None:  # type: ignore[override]
-        parser.show_hidden()
+        for action, text in parser.hidden:
+            action.help = text
         parser.print_help()
         parser.exit()
 
@@ -168,15 +168,17 @@ def _read(flag: Flag) -> dict[str, Any]:
     kind = _base(flag.kind)
     if kind is bool:
         return {"type": _parse_switch, "nargs": "?", "const": True, "metavar": "yes|no"}
-    if get_origin(kind) is list:
-        (item,) = get_args(kind)
-        return {"type": item, "nargs": "+", "metavar": _PLACEHOLDERS.get(item, "VALUE")}
     if kind == str | bool:
-        return {"type": _parse_switch_or_word, "nargs": "?", "const": True, "metavar": "VALUE"}
-    return {
-        "type": _parse_map if (get_origin(kind) or kind) is dict else kind,
-        "metavar": _PLACEHOLDERS.get(kind, "VALUE"),
-    }
+        return {
+            "type": lambda word: _SWITCH_WORDS.get(word.lower(), word),
+            "nargs": "?",
+            "const": True,
+            "metavar": "VALUE",
+        }
+    several = {"nargs": "+"} if get_origin(kind) is list else {}
+    item = get_args(kind)[0] if several else kind
+    is_map = (get_origin(item) or item) is dict
+    return {"type": _parse_map if is_map else item, "metavar": _PLACEHOLDERS.get(item, "VALUE"), **several}
 
 
 def _base(kind: Any) -> Any:
@@ -193,10 +195,6 @@ def _parse_switch(word: str) -> bool:
     if word.lower() not in _SWITCH_WORDS:
         raise argparse.ArgumentTypeError(f"got {word!r}; allowed are {', '.join(_SWITCH_WORDS)} (case insensitive)")
     return _SWITCH_WORDS[word.lower()]
-
-
-def _parse_switch_or_word(word: str) -> str | bool:
-    return _SWITCH_WORDS.get(word.lower(), word)
 
 
 def _parse_map(word: str) -> dict[str, Any]:

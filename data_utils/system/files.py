@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from data_utils.system.refusals import describe_refusal
@@ -131,15 +132,10 @@ def encode_csv(rows: Iterable[Sequence[Any]]) -> bytes:
 
 def format_csv(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
     """Each row as a line that ends in \\n."""
-    lines = _Lines()
-    csv.writer(lines).writerows(rows)  # with its own end of a line, or a cell with \\r alone wouldn't be quoted
+    lines: list[str] = []
+    # With its own end of a line, or a cell with \\r alone wouldn't be quoted.
+    csv.writer(SimpleNamespace(write=lines.append)).writerows(rows)
     return (f"{line[:-2]}\n" for line in lines)
-
-
-class _Lines(list[str]):
-    """What csv takes for a file: it writes each row at once."""
-
-    write = list.append
 
 
 def _encode(text: str) -> bytes:

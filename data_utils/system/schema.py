@@ -26,11 +26,11 @@ class Within:
 
 
 class _FaultError(Exception):
-    """What is wrong, and where: the keys and numbers that lead there."""
+    """What is wrong, and at the end of which keys and numbers."""
 
-    def __init__(self, fault: str, place: tuple[str, ...] = ()) -> None:
+    def __init__(self, fault: str, place: tuple[str, ...]) -> None:
         super().__init__(fault)
-        self.fault, self.place = fault, place
+        self.place = place
 
 
 def read_json(path: Path, kind: Any = Any, *, remedy: str = COPY_AGAIN) -> Any:
@@ -75,71 +75,72 @@ def check_types(value: Any, kind: Any, name: str, *, remedy: str = COPY_AGAIN) -
         InputError: something is of another type or out of bounds; numbers that aren't finite never are within.
     """
     try:
-        _check(value, kind)
+        _check(value, kind, ())
     except _FaultError as error:
-        place = ".".join(error.place)
-        raise InputError(f"{name} has {f'{place}: ' if place else ''}{error.fault}; {remedy}.") from error
+        place = f"{'.'.join(error.place)}: " if error.place else ""
+        raise InputError(f"{name} has {place}{error}; {remedy}.") from error
 
 
-def _check(value: Any, kind: Any) -> None:
+def _check(value: Any, kind: Any, place: tuple[str, ...]) -> None:
+    """`_FaultError` unless the value at `place` is of the kind."""
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
         return
     if origin is Annotated:
-        _check(value, args[0])
-        _check_bounds(value, args[1], kind)
+        _check(value, args[0], place)
+        size = len(value) if isinstance(value, str | Sequence | Mapping) else value
+        _require(value is None or args[1].low <= size <= args[1].high, value, kind, place)
     elif origin in (Union, types.UnionType):
-        _check_union(value, kind)
+        _check_union(value, kind, place)
     elif origin is NotRequired:
-        _check(value, args[0])
+        _check(value, args[0], place)
     elif origin is Literal:
-        _require(any(type(value) is type(each) and value == each for each in args), value, kind)
+        _require(any(type(value) is type(each) and value == each for each in args), value, kind, place)
     elif is_typeddict(kind) or is_dataclass(kind):
-        _check_fields(value, kind)
+        _check_fields(value, kind, place)
     elif _is_map(kind):
-        _require(isinstance(value, dict), value, kind)
+        _require(isinstance(value, dict), value, kind, place)
+        key_kind, item_kind = args or (Any, Any)
         for key, item in value.items():
-            _check_at(str(key)[:MAX_SHOWN], key, (args or (Any,))[0])
-            _check_at(str(key)[:MAX_SHOWN], item, (args or (Any, Any))[1])
+            inside = (*place, str(key)[:MAX_SHOWN])
+            _check(key, key_kind, inside)
+            _check(item, item_kind, inside)
     elif _is_list(kind):
-        _require(isinstance(value, list | tuple), value, kind)
+        _require(isinstance(value, list | tuple), value, kind, place)
         item_kind = (args or (Any,))[0]
         if item_kind in _PLAIN and all(_is_plain(item, item_kind) for item in value):  # a million names take a moment
             return
         for number, item in enumerate(value):
-            _check_at(str(number), item, item_kind)
+            _check(item, item_kind, (*place, str(number)))
     else:
-        _require(_is_plain(value, type(None) if kind is None else kind), value, kind)
+        _require(_is_plain(value, type(None) if kind is None else kind), value, kind, place)
 
 
 def _is_plain(value: Any, kind: Any) -> bool:
     if kind is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and (abs(value) < 2**1000 if isinstance(value, int) else math.isfinite(value))
-    if kind is str:
-        return type(value) is str and (value.isascii() or _is_whole_text(value)) and "\0" not in value
+    if kind is str:  # without halves of characters, which no file system and no terminal takes
+        is_whole = type(value) is str and (value.isascii() or value.encode(errors="replace").decode() == value)
+        return is_whole and "\0" not in value
     return type(value) is kind
 
 
-def _is_whole_text(value: str) -> bool:
-    """Whether it has no halves of characters, which no file system and no terminal takes."""
-    return value.encode(errors="replace").decode() == value
-
-
-def _check_union(value: Any, kind: Any) -> None:
+def _check_union(value: Any, kind: Any, place: tuple[str, ...]) -> None:
     """Fits any; of what fits none, the fault is told of the one that has its outer form."""
+    maps = [each for each in get_args(kind) if is_typeddict(each) or is_dataclass(each)]
     faults = []
-    for each in get_args(kind):
+    for each in maps if isinstance(value, dict) and maps else get_args(kind):
         try:
-            _check(value, each)
-            return
+            return _check(value, each, place)
         except _FaultError as error:
             faults.append(error)
     deepest = max(faults, key=lambda fault: len(fault.place))
-    raise deepest if deepest.place else _fault(value, kind)
+    _require(deepest.place != place or bool(isinstance(value, dict) and maps), value, kind, place)
+    raise deepest
 
 
-def _check_fields(value: Any, kind: Any) -> None:
+def _check_fields(value: Any, kind: Any, place: tuple[str, ...]) -> None:
     hints = get_type_hints(kind, include_extras=True)
     if is_typeddict(kind):
         # Its own __required_keys__ knows nothing of NotRequired where annotations are texts.
@@ -148,38 +149,21 @@ def _check_fields(value: Any, kind: Any) -> None:
         hints = {each.name: hints[each.name] for each in fields(kind)}
         required = {each.name for each in fields(kind) if each.default is each.default_factory is MISSING}
         hints |= {each.name: hints[each.name] | None for each in fields(kind) if each.default is None}
-    _require(isinstance(value, dict), value, kind)
+    _require(isinstance(value, dict), value, kind, place)
     for name in sorted(required - value.keys()):
-        raise _FaultError(f"no {name}, where {_describe(hints[name])} belongs")
-    unknown = sorted(map(str, value.keys() - hints.keys())) if is_dataclass(kind) else []
-    if unknown:
-        raise _FaultError(f"the unknown key {unknown[0][:MAX_SHOWN]!r}, as of another version of this program")
+        raise _FaultError(f"no {name}, where {_describe(hints[name])} belongs", place)
+    for name in sorted(map(str, value.keys() - hints.keys())) if is_dataclass(kind) else ():
+        raise _FaultError(f"the unknown key {name[:MAX_SHOWN]!r}, as of another version of this program", place)
     for name, hint in hints.items():
         if name in value:
-            _check_at(name, value[name], hint)
+            _check(value[name], hint, (*place, name))
 
 
-def _check_at(place: str, value: Any, kind: Any) -> None:
-    try:
-        _check(value, kind)
-    except _FaultError as error:
-        raise _FaultError(error.fault, (place, *error.place)) from None
-
-
-def _check_bounds(value: Any, bounds: Within, kind: Any) -> None:
-    size = len(value) if isinstance(value, str | Sequence | Mapping) else value
-    _require(value is None or bounds.low <= size <= bounds.high, value, kind)
-
-
-def _require(fits: bool, value: Any, kind: Any) -> None:
+def _require(fits: bool, value: Any, kind: Any, place: tuple[str, ...]) -> None:
     if not fits:
-        raise _fault(value, kind)
-
-
-def _fault(value: Any, kind: Any) -> _FaultError:
-    kinds = {dict: "a map", list: "a list"}
-    shown = kinds.get(type(value)) or repr(value if not isinstance(value, str) else value[:MAX_SHOWN])[: MAX_SHOWN + 2]
-    return _FaultError(f"{shown}, where {_describe(kind)} belongs")
+        shown = {dict: "a map", list: "a list"}.get(type(value))
+        shown = shown or repr(value[:MAX_SHOWN] if isinstance(value, str) else value)[: MAX_SHOWN + 2]
+        raise _FaultError(f"{shown}, where {_describe(kind)} belongs", place)
 
 
 def _describe(kind: Any) -> str:
@@ -190,7 +174,7 @@ def _describe(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_describe(each) for each in args)
     if origin is Literal:
-        return f"one of {', '.join(map(str, args))}"
+        return f"one of {', '.join(map(str, args))}" if len(args) > 1 else str(args[0])
     if is_typeddict(kind) or is_dataclass(kind) or _is_map(kind):
         return "a map"
     return "a list" if _is_list(kind) else _PLAIN.get(kind, "another value")

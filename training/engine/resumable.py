@@ -192,11 +192,11 @@ class ResumableTrainer(Trainer):
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> TrainOutput:
         """As in Trainer, which would delete the newest checkpoint under a limit of 1; `rotate` has seen to it."""
         self.looks.settle()
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        args, self.args = self.args, self.args.replace(save_total_limit=None)
         try:
             ended = super()._finalize_training(trial, num_train_samples, start_time)
         finally:
-            self.args.save_total_limit = limit
+            self.args = args
         # Older versions of Trainer divide the rows of all planned updates by this launch's seconds.
         rows = num_train_samples * (self.state.global_step - self.first_step) / max(self.state.max_steps, 1)
         ended.metrics["train_samples_per_second"] = round(rows / ended.metrics["train_runtime"], 3)

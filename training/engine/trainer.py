@@ -91,13 +91,11 @@ class SentimentTrainer(ResumableTrainer):
         collator: PairCollator,
         callbacks: Sequence[Any] = (),
     ) -> None:
-        # Set before Trainer reads it: labels and row_index are gathered from all ranks beside the logits.
-        args.label_names = ["labels", "row_index"]
         self._has_two_modalities = model.uses_text and model.uses_image
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         super().__init__(
             model=model,
-            args=args,
+            args=args.replace(label_names=["labels", "row_index"]),  # are gathered from all ranks beside the logits
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             data_collator=collator,
@@ -257,11 +255,11 @@ class SentimentTrainer(ResumableTrainer):
 
     @contextmanager
     def _every_row(self) -> Iterator[None]:
-        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        args, self.args = self.args, self.args.replace(dataloader_drop_last=False)
         try:
             yield
         finally:
-            self.args.dataloader_drop_last = drop_last
+            self.args = args
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         """As in Trainer; an infinite gradient, which clipping would turn into nan in every weight, ends training."""

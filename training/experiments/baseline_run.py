@@ -30,9 +30,8 @@ from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.heads.head_trainer import FeatureRows
 from training.heads.linear_probe import INNER_FOLDS, STRENGTHS, Floats, ProbeRows, deal_inner, fit_probe, share_classes
-from training.runs.claim import lock_run, move_aside
+from training.runs.claim import lock_run, make_run_folder, move_aside
 from training.runs.record import describe_run
-from training.runs.run import choose_run
 
 logger = logging.getLogger(__name__)
 SECTION = "baselines"
@@ -47,7 +46,7 @@ def run_baselines(model: ModelArguments, data: DataArguments, args: SentimentTra
     Raises:
         InputError: data, towers, folds or folder can't be used; it says why.
     """
-    run = choose_run(model, args)
+    run = make_run_folder(model, args)
     with lock_run(run):
         if run.config_file.exists() and SECTION not in run.load_arguments():
             raise InputError(f"--output_dir {run.path} holds a training run; choose another folder for the baselines.")
@@ -79,7 +78,7 @@ def read_rows(
     classifier = build_model(
         plan, model, tokenizer=prepared.tokenizer, labels=data.labels, text_cleaning=data.text_cleaning
     )
-    args.choose_precision_for(classifier)
+    args = args.with_precision_for(classifier)
     collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size)
     prepared, collator = use_features(classifier, prepared, collator, model_args=model, data_args=data, args=args)
     dataset = prepared.rows.select(np.sort(prepared.used_rows))

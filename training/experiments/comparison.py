@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from training.flags.recipe import find_recipe, read_recipe, spell_flags, to_flag
 from training.flags.recipe_sections import RUNS, check_runs
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
-from training.runs.run import choose_run
+from training.runs.claim import make_run_folder
 
 logger = logging.getLogger(__name__)
 Arguments = tuple[ModelArguments, DataArguments, SentimentTrainingArguments]
@@ -106,7 +105,7 @@ def check_comparison(recipe: ComparisonRecipe) -> dict[str, Arguments]:
     _check_rows(judged)
     for name, (model, _, training) in parsed.items():
         with _naming(name):
-            choose_run(model, copy.deepcopy(training))
+            make_run_folder(model, training)
     # What is to be overwritten was, while it was looked at.
     return {name: (model, replace(data, overwrite_cache=False), args) for name, (model, data, args) in parsed.items()}
 
@@ -129,8 +128,7 @@ def _parse_run(words: Sequence[str]) -> Arguments:
         )
     check_supported(data, training)
     check_sources(model)
-    training.resume_from_checkpoint = LATEST
-    return model, data, training
+    return model, data, training.replace(resume_from_checkpoint=LATEST)
 
 
 def _find_judged(model: ModelArguments, data: DataArguments, training: SentimentTrainingArguments) -> dict[str, str]:

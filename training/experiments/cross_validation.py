@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import hashlib
 import logging
@@ -36,9 +35,9 @@ from training.flags.own import LATEST
 from training.launch.console import quiet
 from training.launch.launch import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.ranks import is_main_process
-from training.runs.claim import lock_run, move_aside
+from training.runs.claim import lock_run, make_run_folder, move_aside
 from training.runs.record import describe_run, hash_flags
-from training.runs.run import choose_run, note_interruption
+from training.runs.run import note_interruption
 
 logger = logging.getLogger(__name__)
 # Of the data, what their fingerprint doesn't know.
@@ -58,8 +57,7 @@ def cross_validate(model: ModelArguments, data: DataArguments, args: SentimentTr
         InputError: flags that don't go together, or data, folds or folder can't be used.
     """
     check_supported(data, args)
-    pristine = copy.deepcopy(args)
-    run = choose_run(model, args)
+    run = make_run_folder(model, args)
     if not shares_files(run.path):
         raise InputError(f"The machines of a cross-validation must see the same files; {run.path} is not shared.")
     folder = FoldsFolder(run.path, range(args.seed, args.seed + args.seeds), args.folds)
@@ -70,13 +68,13 @@ def cross_validate(model: ModelArguments, data: DataArguments, args: SentimentTr
         with args.main_process_first(local=False):
             if is_main_process():
                 _open(folder, model, data, args, splits=splits, pairs=pairs)
-        _train_missing(folder, model, data, pristine)
+        _train_missing(folder, model, data, args)
         if is_main_process():
             _write_results(folder)
 
 
 def _train_missing(
-    folder: FoldsFolder, model: ModelArguments, data: DataArguments, pristine: SentimentTrainingArguments
+    folder: FoldsFolder, model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments
 ) -> None:
     """Train the members that aren't finished; what is the same for all is said once."""
     members = list(folder.members())
@@ -84,8 +82,8 @@ def _train_missing(
     wait_for_everyone()  # all have looked before the first is written
     for number, member in enumerate(missing):
         # Of the whole run as well: who waits for it to be resumed looks there.
-        with quiet(number > 0), note_interruption(folder, pristine):
-            train(copy.deepcopy(model), *_arguments_of(member, folder, data, pristine))
+        with quiet(number > 0), note_interruption(folder, args):
+            train(model, *_arguments_of(member, folder, data, args))
         gc.collect()
         AcceleratorState._reset_state()  # or accelerate refuses a second DeepSpeed engine
         if is_main_process():
@@ -162,14 +160,17 @@ def _open(
 
 
 def _arguments_of(
-    member: Member, folder: FoldsFolder, data: DataArguments, pristine: SentimentTrainingArguments
+    member: Member, folder: FoldsFolder, data: DataArguments, args: SentimentTrainingArguments
 ) -> tuple[DataArguments, SentimentTrainingArguments]:
     """The flags of one member; a training that was cut off is gone on with."""
-    args = copy.deepcopy(pristine)
-    args.seed, args.output_dir = member.seed, str(member.path)
-    args.run_name = f"{args.run_name or folder.path.name}-{member.path.name}"
-    args.folds, args.seeds = None, 1
-    args.resume_from_checkpoint = LATEST if RunFolder(member.path).checkpoints_dir.exists() else None
+    args = args.replace(
+        seed=member.seed,
+        output_dir=str(member.path),
+        run_name=f"{args.run_name or folder.path.name}-{member.path.name}",
+        folds=None,
+        seeds=1,
+        resume_from_checkpoint=LATEST if RunFolder(member.path).checkpoints_dir.exists() else None,
+    )
     # Cached by the first: --overwrite_cache would prepare the same data for each member.
     split_file = str(folder.split_file_of(member.fold))
     return replace(data, split_file=split_file, overwrite_cache=False), args

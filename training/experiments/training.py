@@ -33,11 +33,11 @@ from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.launch import signals
 from training.launch.console import GO_ON
-from training.launch.launch import check_same_everywhere, shares_files
+from training.launch.launch import check_same_everywhere
 from training.launch.ranks import launched_world_size
-from training.runs.claim import lock_run
+from training.runs.claim import lock_run, make_room, make_run_folder, settle_files
 from training.runs.resume import check_continues, find_checkpoint
-from training.runs.run import choose_run, note_interruption, open_run, write_results, write_start
+from training.runs.run import note_interruption, write_results, write_start
 
 
 def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
@@ -45,19 +45,18 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentT
     if data_args.max_train_samples is not None:  # there may be fewer, which is known once the list is read
         check_updates(data_args.max_train_samples, args)
     if args.dry_run:
-        with tempfile.TemporaryDirectory(prefix="dry-run-") as args.output_dir:  # nothing but the data cache stays
+        with tempfile.TemporaryDirectory(prefix="dry-run-") as folder:  # nothing but the data cache stays
             check_sources(model_args)
-            run_dry(*assemble(model_args, data_args, args))
+            run_dry(*assemble(model_args, data_args, args.replace(output_dir=folder)))
         return
-    run = choose_run(model_args, args)
-    args.save_on_each_node = args.save_on_each_node or not shares_files(run.path)
+    run = make_run_folder(model_args, args)
+    args = settle_files(run, args).beside(model=asdict(model_args), data=asdict(data_args))
     with lock_run(run):
-        checkpoint = find_checkpoint(run, args)
-        args.show_beside(model=asdict(model_args), data=asdict(data_args))
+        checkpoint, args = find_checkpoint(run, args)
         trainer, prepared, _ = assemble(model_args, data_args, args)
         if checkpoint is not None:
             check_continues(checkpoint, trainer.model, prepared)
-        open_run(run, args, checkpoint=checkpoint)
+        make_room(run, args, checkpoint=checkpoint)
         write_start(run, model=model_args, data=data_args, trainer=trainer, prepared=prepared)
         if args.profile:
             trainer.add_callback(ProfileCallback(run.path / "profile"))
@@ -86,7 +85,7 @@ def assemble(
         warn_of_idle_updates(prepared.num_train_rows, args)
     check_same_everywhere(prepared.fingerprints())
     if prepared.val is None:
-        args.disable_evaluation()
+        args = args.without_evaluation()
 
     # The head's initial weights. Kernels are made deterministic before any runs: frozen towers do ahead of Trainer.
     (enable_full_determinism if args.full_determinism else set_seed)(args.seed)
@@ -98,8 +97,8 @@ def assemble(
         text_cleaning=data_args.text_cleaning,
     )
     if launched_world_size() > 1 and args.ddp_find_unused_parameters is None:
-        args.ddp_find_unused_parameters = bool(find_idle(model))
-    args.choose_precision_for(model)
+        args = args.replace(ddp_find_unused_parameters=bool(find_idle(model)))
+    args = args.with_precision_for(model)
     collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size, pin=args.dataloader_pin_memory)
     if data_args.streaming:
         return build_trainer(StreamTrainer, args, model, prepared, collator), prepared, plan

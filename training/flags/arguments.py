@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import FrozenInstanceError, dataclass
+from typing import Any, Self
 
 import torch
 from accelerate.utils import parse_flag_from_env
@@ -16,10 +17,9 @@ from data_utils.system.device_copies import can_pin
 from data_utils.system.home import count_cores
 from data_utils.system.memory import keep_freed_memory
 from modeling.classifier import SentimentClassifier
-from modeling.errors import InputError, check_choice
+from modeling.errors import InputError
 from modeling.parameters import count_matrix_weights
-from training.flags.argument_checks import check_flags, check_optimizer, check_schedule
-from training.flags.device import read_object
+from training.flags.machine import check_typed, read_object
 from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
 from training.launch import launch
 from training.launch.ranks import launched_world_size, uses_deepspeed
@@ -33,61 +33,32 @@ CHECKPOINTING = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
-TOKENS_SEEN = ("all", "non_padding", "no")
 # Flags that change no figure: what is many trainings goes on under others.
 NEUTRAL_FLAGS = (
-    "output_dir",
-    "resume_from_checkpoint",
-    "disable_tqdm",
-    "report_to",
-    "run_name",
-    "logging_steps",
-    "save_total_limit",
-    "local_rank",
-    "use_cpu",
-    "ddp_backend",
-    "ddp_timeout",
-    "dataloader_num_workers",
+    *("output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "run_name", "logging_steps"),
+    *("save_total_limit", "local_rank", "use_cpu", "ddp_backend", "ddp_timeout", "dataloader_num_workers"),
 )
 # Flags that shape every update: of a training that changed them on its way, config.yaml would tell half.
 UPDATE_FLAGS = (
-    "learning_rate",
-    "head_learning_rate",
-    "weight_decay",
-    "optim",
-    "optim_args",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "lr_scheduler_type",
-    "lr_scheduler_kwargs",
-    "warmup_steps",
-    "max_grad_norm",
-    "label_smoothing_factor",
-    "neftune_noise_alpha",
-    "class_weights",
-    "logit_adjustment",
-    "modality_dropout",
-    "unimodal_loss_weight",
+    *("learning_rate", "head_learning_rate", "weight_decay", "optim", "optim_args"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
+    *("max_grad_norm", "label_smoothing_factor", "neftune_noise_alpha", "class_weights", "logit_adjustment"),
+    *("modality_dropout", "unimodal_loss_weight"),
 )
 
 
 @dataclass
 class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, TrainingArguments):
-    """`TrainingArguments` with the flags and defaults of `training.flags.own`; what can't work is refused."""
+    """`TrainingArguments` with the flags and defaults of `training.flags.own`, settled for this launch and then frozen.
+
+    What is found out later, by the run folder, the data and the model, is in others, made by `replace`.
+    """
 
     def __post_init__(self) -> None:
         output_dir = self.output_dir
         self._settle_words()
-        check_flags(self)
-        if self.dry_run:
-            self.eval_strategy = self.save_strategy = "no"
-            self.report_to, self.disable_tqdm, self.load_best_model_at_end = [], True, False
-            self.eval_on_start = False
-            self.early_stopping_patience = 0
+        check_typed(self)
         self._match_strategies()
-        if self.greater_is_better is None:
-            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "ece"))
         launch.check_started_as_asked()
         precision = launch.choose_precision(bf16=self.bf16, fp16=self.fp16)
         self._precision_is_open = precision == "no" and self.bf16 is None and self.fp16 is None
@@ -98,8 +69,20 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         for old, new in CHECKPOINTING.items():  # which Trainer reads is a matter of its version
             setattr(self, old, getattr(self, new))
         self._check_launch()
-        check_optimizer(self)
-        check_schedule(self)
+        self._is_frozen = True
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Only for what libraries note of their own (_n_gpu), once the arguments are settled."""
+        if not name.startswith("_") and "_is_frozen" in vars(self):
+            raise FrozenInstanceError(f"{name} can't be set: arguments are frozen; `replace` makes others")
+        super().__setattr__(name, value)
+
+    def replace(self, **values: Any) -> Self:
+        """The same with other values. DeepSpeed's configuration, which Trainer fills in, is each one's own."""
+        other = copy.copy(self)
+        shared = {name: vars(self)[name] for name in ("deepspeed_plugin", "hf_deepspeed_config") if name in vars(self)}
+        vars(other).update(copy.deepcopy(shared), **values)
+        return other
 
     def _settle_words(self) -> None:
         """Bring what was typed into the form that Trainer takes."""
@@ -110,8 +93,24 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         name = CHECKPOINTING["gradient_checkpointing_kwargs"]
         setattr(self, name, read_object(name, getattr(self, name)) or None)
         self.report_to = list_trackers(self.report_to)
-        if not isinstance(self.include_num_input_tokens_seen, bool):
-            check_choice("--include_num_input_tokens_seen", self.include_num_input_tokens_seen, TOKENS_SEEN)
+        if self.dry_run:
+            self.eval_strategy = self.save_strategy = "no"
+            self.report_to, self.disable_tqdm, self.load_best_model_at_end = [], True, False
+            self.eval_on_start = False
+            self.early_stopping_patience = 0
+        if self.greater_is_better is None:
+            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "ece"))
+
+    def _match_strategies(self) -> None:
+        """Without evaluation or checkpoints there is no best model; otherwise both must come at the same steps."""
+        if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
+            logger.warning("Without evaluation and checkpoints there is no best model: the last one will be kept.")
+            self.load_best_model_at_end = False
+        elif self.load_best_model_at_end and self.eval_strategy != self.save_strategy and self.save_strategy == "epoch":
+            if self.save_steps == type(self).save_steps:
+                self.save_steps = self.eval_steps or self.logging_steps
+            self.save_strategy = self.eval_strategy
+            logger.info("Checkpoints are written every %g steps, at evaluations, to have the best.", self.save_steps)
 
     def _choose_device(self) -> None:
         # Where there is a GPU too, Trainer doesn't hear a launcher that asks for the CPU (cpu.yaml).
@@ -136,20 +135,6 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             self.use_cpu = True
             launch.join_ranks_on_cpu(self.ddp_timeout)
 
-    def choose_precision_for(self, model: SentimentClassifier) -> None:
-        """Compute in bfloat16 where neither flags nor launcher say anything, the CPU has it, and the towers are large.
-
-        Sets bf16 and mixed_precision.
-        """
-        num_weights = count_matrix_weights(model)
-        gains = num_weights >= MIN_WEIGHTS_FOR_BF16 and launch.has_fast_bf16()
-        # Under DeepSpeed it would be another arithmetic: half precision throughout.
-        if self._precision_is_open and self.use_cpu and gains:
-            self.bf16, self.mixed_precision = True, "bf16"
-            logger.info(
-                "Computing in bfloat16, in which this CPU is faster at towers of this size; --bf16 False for float32."
-            )
-
     def _validate_args(self) -> None:
         """Trainer's own checks; its one of bfloat16 takes a CPU for a GPU unless it's marked, see `_choose_device`."""
         marked, self.use_cpu = self.use_cpu, self.use_cpu or not torch.accelerator.is_available()
@@ -170,16 +155,49 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             logger.warning("%d GPUs are there and one is used; for all of them launch with multi_gpu.yaml.", self.n_gpu)
             self._n_gpu = 1
 
-    def _match_strategies(self) -> None:
-        """Without evaluation or checkpoints there is no best model; otherwise both must come at the same steps."""
-        if self.load_best_model_at_end and "no" in (str(self.eval_strategy), str(self.save_strategy)):
-            logger.warning("Without evaluation and checkpoints there is no best model: the last one will be kept.")
-            self.load_best_model_at_end = False
-        elif self.load_best_model_at_end and self.eval_strategy != self.save_strategy and self.save_strategy == "epoch":
-            if self.save_steps == type(self).save_steps:
-                self.save_steps = self.eval_steps or self.logging_steps
-            self.save_strategy = self.eval_strategy
-            logger.info("Checkpoints are written every %g steps, at evaluations, to have the best.", self.save_steps)
+    def with_precision_for(self, model: SentimentClassifier) -> Self:
+        """In bfloat16 where neither flags nor launcher say anything, the CPU has it, and the towers are large."""
+        gains = count_matrix_weights(model) >= MIN_WEIGHTS_FOR_BF16 and launch.has_fast_bf16()
+        # Under DeepSpeed it would be another arithmetic: half precision throughout.
+        if not (self._precision_is_open and self.use_cpu and gains):
+            return self
+        logger.info(
+            "Computing in bfloat16, in which this CPU is faster at towers of this size; --bf16 False for float32."
+        )
+        return self.replace(bf16=True, mixed_precision="bf16")
+
+    def with_global_batch_size(self, rows: int) -> Self:
+        """With `rows` per update, shared among the ranks by other accumulation or, where need be, smaller batches.
+
+        Raises:
+            InputError: they can't be shared evenly.
+        """
+        if self.global_batch_size == rows:
+            return self
+        if rows % self.world_size:
+            raise InputError(
+                f"The checkpoint was trained with {rows} rows per update, which {self.world_size} processes can't "
+                "share evenly; launch another number of processes."
+            )
+        per_rank = rows // self.world_size
+        sizes = range(1, min(self.per_device_train_batch_size, per_rank) + 1)
+        size = max(size for size in sizes if per_rank % size == 0)
+        logger.warning(
+            "To keep the checkpoint's %d rows per update: --per_device_train_batch_size %d, "
+            "--gradient_accumulation_steps %d on %d processes.",
+            *(rows, size, per_rank // size, self.world_size),
+        )
+        return self.replace(per_device_train_batch_size=size, gradient_accumulation_steps=per_rank // size)
+
+    def without_evaluation(self) -> Self:
+        """For a run without a validation part: no evaluation, no best model, no early stopping."""
+        logger.warning("There is no validation part: nothing is evaluated, and the last model will be kept.")
+        off = {"eval_on_start": False, "load_best_model_at_end": False, "early_stopping_patience": 0}
+        return self.replace(eval_strategy=IntervalStrategy.NO, **off)
+
+    def beside(self, **groups: Mapping[str, Any]) -> Self:
+        """With other flags beside these for trackers, as {group/flag: value}."""
+        return self.replace(_beside=groups)
 
     @property
     def device(self) -> torch.device:
@@ -191,29 +209,6 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
     def global_batch_size(self) -> int:
         """Rows per update, over all ranks and accumulation steps."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
-
-    def keep_global_batch_size(self, rows: int) -> None:
-        """Share `rows` per update among the ranks there are, by other accumulation or, where need be, smaller batches.
-
-        Raises:
-            InputError: they can't be shared evenly.
-        """
-        if self.global_batch_size == rows:
-            return
-        if rows % self.world_size:
-            raise InputError(
-                f"The checkpoint was trained with {rows} rows per update, which {self.world_size} processes can't "
-                "share evenly; launch another number of processes."
-            )
-        per_rank = rows // self.world_size
-        sizes = range(1, min(self.per_device_train_batch_size, per_rank) + 1)
-        self.per_device_train_batch_size = max(size for size in sizes if per_rank % size == 0)
-        self.gradient_accumulation_steps = per_rank // self.per_device_train_batch_size
-        logger.warning(
-            "To keep the checkpoint's %d rows per update: --per_device_train_batch_size %d, "
-            "--gradient_accumulation_steps %d on %d processes.",
-            *(rows, self.per_device_train_batch_size, self.gradient_accumulation_steps, self.world_size),
-        )
 
     @property
     def optimizer_kind(self) -> str:
@@ -230,18 +225,6 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
     def balances_classes(self) -> bool:
         """Whether the training's classes must be counted."""
         return self.class_weights != "none" or self.logit_adjustment > 0
-
-    def disable_evaluation(self) -> None:
-        """For a run without a validation part: no evaluation, no best model, no early stopping."""
-        logger.warning("There is no validation part: nothing is evaluated, and the last model will be kept.")
-        self.eval_strategy = IntervalStrategy.NO
-        self.eval_on_start = False
-        self.load_best_model_at_end = False
-        self.early_stopping_patience = 0
-
-    def show_beside(self, **groups: Mapping[str, Any]) -> None:
-        """Let trackers have other flags beside these, as {group/flag: value}."""
-        self._beside = groups
 
     def to_dict(self) -> dict[str, Any]:
         """What trackers are shown of the flags, in types that they all take."""

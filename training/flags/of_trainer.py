@@ -26,16 +26,14 @@ def read_trainer_flags(without: Collection[str]) -> list[Flag]:
         raise ModuleNotFoundError("The package transformers is not installed; pip install -r requirements.txt.")
     tree = ast.parse(Path(spec.origin).with_name("training_args.py").read_text("utf-8"))
     (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments")
-    fields = [node for node in body if isinstance(node, ast.AnnAssign) and _is_field(node)]
+    fields = [node for node in body if isinstance(node, ast.AnnAssign) and _is_field(node.value)]
     return [flag for flag in map(_read_flag, fields) if flag.name not in without]
 
 
-def _is_field(node: ast.AnnAssign) -> bool:
-    """Whether a value is set by a call of `field` which the constructor takes."""
-    call = node.value
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "field":
-        return False
-    return all(keyword.arg != "init" for keyword in call.keywords)
+def _is_field(value: ast.expr | None) -> bool:
+    """Whether it is a call of `field`, of one that the constructor takes."""
+    is_call = isinstance(value, ast.Call) and ast.unparse(value.func) == "field"
+    return is_call and all(keyword.arg != "init" for keyword in value.keywords)
 
 
 def _read_flag(node: ast.AnnAssign) -> Flag:
@@ -56,23 +54,8 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _read_kind(annotation: ast.expr) -> Any:
+    """The type that an annotation writes; a word where it has names or forms that aren't known here."""
     try:
-        return _type_of(annotation)
-    except (KeyError, TypeError):
+        return eval(compile(ast.Expression(annotation), "annotation", "eval"), {"__builtins__": {}}, _KNOWN)
+    except (NameError, AttributeError, TypeError):
         return str
-
-
-def _type_of(annotation: ast.expr) -> Any:
-    """The type that an annotation writes; KeyError for names and forms that aren't known here."""
-    match annotation:
-        case ast.Constant(value=value):
-            return value
-        case ast.Name(id=name):
-            return _KNOWN[name]
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _type_of(left) | _type_of(right)
-        case ast.Subscript(value=outer, slice=ast.Tuple(elts=inner)):
-            return _type_of(outer)[tuple(map(_type_of, inner))]
-        case ast.Subscript(value=outer, slice=inner):
-            return _type_of(outer)[_type_of(inner)]
-    raise KeyError(ast.unparse(annotation))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from data_utils.console.command_line import flag
 
 CLASS_WEIGHTS = ("none", "sqrt", "balanced")
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "ece", "loss")
@@ -16,77 +18,58 @@ class TrainingFlags:
 
     group: ClassVar[str] = "training"
 
-    per_device_train_batch_size: int = field(default=8, metadata={"help": "Rows per device and step."})
-    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Steps whose gradients make one update."})
-    num_train_epochs: float = field(default=10, metadata={"help": "Passes over the training part."})
-    max_steps: int = field(default=-1, metadata={"help": "Updates, in place of --num_train_epochs; -1 for those."})
-    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the towers."})
-    head_learning_rate: float | None = field(
-        default=None,
-        metadata={
-            "help": "Peak learning rate of all that is new (fusion, classifier, missing-modality vectors). "
-            "Default: 10 times --learning_rate over pretrained towers, else the same."
-        },
+    per_device_train_batch_size: int = flag(8, "Rows per device and step.")
+    gradient_accumulation_steps: int = flag(1, "Steps whose gradients make one update.")
+    num_train_epochs: float = flag(10, "Passes over the training part.")
+    max_steps: int = flag(-1, "Updates, in place of --num_train_epochs; -1 for those.")
+    learning_rate: float = flag(1e-5, "Peak learning rate of the towers.")
+    head_learning_rate: float | None = flag(
+        None,
+        "Peak learning rate of all that is new (fusion, classifier, missing-modality vectors). "
+        "Default: 10 times --learning_rate over pretrained towers, else the same.",
     )
-    weight_decay: float = field(default=1e-4, metadata={"help": "AdamW's weight decay (not on biases and norms)."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up: a share of all steps if under 1, else steps."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate after warm-up."})
-    class_weights: str = field(
-        default="none",
-        metadata={"help": f"Weights of the loss against rare classes: {', '.join(CLASS_WEIGHTS)} (of 1 / frequency)."},
+    weight_decay: float = flag(1e-4, "AdamW's weight decay (not on biases and norms).")
+    warmup_steps: float = flag(0.1, "Warm-up: a share of all steps if under 1, else steps.")
+    lr_scheduler_type: str = flag("cosine", "Shape of the learning rate after warm-up.")
+    class_weights: str = flag(
+        "none", f"Weights of the loss against rare classes: {', '.join(CLASS_WEIGHTS)} (of 1 / frequency)."
     )
-    logit_adjustment: float = field(
-        default=0.0,
-        metadata={
-            "help": "Against rare classes: the loss adds this times the log of each class's share to its logit, which "
-            "the model makes up for, so that it answers rare classes more often. 0 turns it off."
-        },
+    logit_adjustment: float = flag(
+        0.0,
+        "Against rare classes: the loss adds this times the log of each class's share to its logit, which "
+        "the model makes up for, so that it answers rare classes more often. 0 turns it off.",
     )
-    modality_dropout: float = field(
-        default=0.1,
-        metadata={
-            "help": "Share of training rows whose text, and the share whose picture, is replaced by the learned "
-            "missing-modality vector (never both), so that one modality alone can be judged. 0 turns it off."
-        },
+    modality_dropout: float = flag(
+        0.1,
+        "Share of training rows whose text, and the share whose picture, is replaced by the learned "
+        "missing-modality vector (never both), so that one modality alone can be judged. 0 turns it off.",
     )
-    unimodal_loss_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "Adds this times the losses of the same rows by their text alone and by their picture alone, so "
-            "that the model answers well where one is missing; the towers don't run again. 0 turns it off."
-        },
+    unimodal_loss_weight: float = flag(
+        0.0,
+        "Adds this times the losses of the same rows by their text alone and by their picture alone, so "
+        "that the model answers well where one is missing; the towers don't run again. 0 turns it off.",
     )
-    folds: int | None = field(
-        default=None,
-        metadata={
-            "help": "Cross-validation: deal the rows into K folds by group and class, and train a model for each, "
-            "which judges it. evaluate.py takes the run as one model: the mean of all."
-        },
+    folds: int | None = flag(
+        None,
+        "Cross-validation: deal the rows into K folds by group and class, and train a model for each, "
+        "which judges it. evaluate.py takes the run as one model: the mean of all.",
     )
-    seed: int = field(default=42, metadata={"help": "Of the split, the new weights, the order of rows, and dropout."})
-    seeds: int = field(
-        default=1, metadata={"help": "With --folds: train each of them this often, from --seed and the seeds after it."}
-    )
+    seed: int = flag(42, "Of the split, the new weights, the order of rows, and dropout.")
+    seeds: int = flag(1, "With --folds: train each of them this often, from --seed and the seeds after it.")
     # None where they aren't given, so that `--bf16 False` can contradict the launcher; True or False afterwards.
-    bf16: bool = field(default=None, metadata={"help": "Compute in bfloat16; weights and optimizer stay float32."})
-    fp16: bool = field(default=None, metadata={"help": "Compute in float16 (GPU); weights and optimizer float32."})
+    bf16: bool = flag(None, "Compute in bfloat16; weights and optimizer stay float32.")
+    fp16: bool = flag(None, "Compute in float16 (GPU); weights and optimizer float32.")
     # Transformers before 5.20 has these two under the names gradient_checkpointing and ..._kwargs alone.
-    activation_checkpointing: bool | None = field(
-        default=None, metadata={"help": "Compute activations a second time, backwards: less memory, slower steps."}
+    activation_checkpointing: bool | None = flag(
+        None, "Compute activations a second time, backwards: less memory, slower steps."
     )
-    activation_checkpointing_kwargs: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "JSON: every_n_layers, offload, and what torch's checkpoint() takes."}
+    activation_checkpointing_kwargs: dict[str, Any] | str | None = flag(
+        None, "JSON: every_n_layers, offload, and what torch's checkpoint() takes."
     )
-    dry_run: bool = field(
-        default=False,
-        metadata={"help": "Make one update on every rank, print what this launch really does, and write nothing."},
-    )
-    profile: bool = field(
-        default=False,
-        metadata={"help": "Write a trace of updates 4 to 6 and a table of where their time went to RUN/profile."},
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=None, metadata={"help": "Default: on where an encoder has parameters that get no gradient (T5)."}
+    dry_run: bool = flag(False, "Make one update on every rank, print what this launch really does, and write nothing.")
+    profile: bool = flag(False, "Write a trace of updates 4 to 6 and a table of where their time went to RUN/profile.")
+    ddp_find_unused_parameters: bool | None = flag(
+        None, "Default: on where an encoder has parameters that get no gradient (T5)."
     )
 
 
@@ -96,14 +79,12 @@ class EvaluationFlags:
 
     group: ClassVar[str] = "evaluation"
 
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps, epoch."})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Rows per device and evaluation step."})
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best model, not the last."})
-    metric_for_best_model: str | None = field(
-        default="accuracy", metadata={"help": f"Validation metric of the best model: {', '.join(METRICS)}."}
-    )
-    early_stopping_patience: int = field(
-        default=0, metadata={"help": "Stop after this many evaluations without a better model; 0 never stops early."}
+    eval_strategy: str = flag("epoch", "When to evaluate: no, steps, epoch.")
+    per_device_eval_batch_size: int = flag(32, "Rows per device and evaluation step.")
+    load_best_model_at_end: bool = flag(True, "End with the best model, not the last.")
+    metric_for_best_model: str | None = flag("accuracy", f"Validation metric of the best model: {', '.join(METRICS)}.")
+    early_stopping_patience: int = flag(
+        0, "Stop after this many evaluations without a better model; 0 never stops early."
     )
 
 
@@ -113,18 +94,16 @@ class OutputFlags:
 
     group: ClassVar[str] = "output"
 
-    output_dir: str | None = field(default=None, metadata={"help": "Run folder. Default: runs/{model}-{fusion}."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save checkpoints: no, steps, epoch, best."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept (the best is always kept)."})
-    resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "A checkpoint folder, or latest: the newest of the run folder if there is one."}
+    output_dir: str | None = flag(None, "Run folder. Default: runs/{model}-{fusion}.")
+    save_strategy: str = flag("epoch", "When to save checkpoints: no, steps, epoch, best.")
+    save_total_limit: int | None = flag(2, "Checkpoints kept (the best is always kept).")
+    resume_from_checkpoint: str | None = flag(
+        None, "A checkpoint folder, or latest: the newest of the run folder if there is one."
     )
-    restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "A resumed run goes on counting towards --early_stopping_patience."}
+    restore_callback_states_from_checkpoint: bool = flag(
+        True, "A resumed run goes on counting towards --early_stopping_patience."
     )
-    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
-    report_to: list[str] = field(default_factory=lambda: ["tensorboard"], metadata={"help": "Trackers, or none."})
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Not used: a loss that isn't finite ends training."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Not used: the collator picks the columns."})
+    logging_steps: float = flag(10, "Log the loss every so many steps.")
+    report_to: list[str] = flag(["tensorboard"], "Trackers, or none.")
+    logging_nan_inf_filter: bool = flag(False, "Not used: a loss that isn't finite ends training.")
+    remove_unused_columns: bool = flag(False, "Not used: the collator picks the columns.")

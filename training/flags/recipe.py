@@ -21,7 +21,6 @@ from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
 SECTIONS = {"sweep": "--sweep", "runs": "--compare"}
 GROUPS = (ModelArguments, DataArguments, TrainingFlags, EvaluationFlags, OutputFlags)
 MAX_RECIPE = 2**17  # bytes, which take a second or two to parse
-_RECIPE_FLAGS = ("--config", "--sweep", "--compare")
 # Flags of one word that take a JSON object, beside those whose type says so.
 _OBJECTS = ("text_config", "vision_config")
 _MAX_BITS = 256  # of a whole number
@@ -37,8 +36,7 @@ def trainer_flags() -> tuple[Flag, ...]:
 @cache
 def all_flags() -> dict[str, Flag]:
     """Every flag of a training, by its name."""
-    flags = (*(flag for group in GROUPS for flag in list_flags(group)), *trainer_flags())
-    return {flag.name: flag for flag in flags}
+    return {flag.name: flag for flags in (*map(list_flags, GROUPS), trainer_flags()) for flag in flags}
 
 
 def find_recipe(argv: Sequence[str]) -> tuple[str | None, Path | None, list[str]]:
@@ -51,10 +49,10 @@ def find_recipe(argv: Sequence[str]) -> tuple[str | None, Path | None, list[str]
         InputError: it names more than one.
     """
     finder = FlagParser(add_help=False)
-    for flag in _RECIPE_FLAGS:
-        finder.add_argument(flag, action="append", default=[])
+    for name in ("config", "sweep", "compare"):
+        finder.add_argument(f"--{name}", action="append", default=[])
     known, rest = finder.parse_known_args(argv)
-    found = [(flag, path) for flag in _RECIPE_FLAGS for path in getattr(known, flag.removeprefix("--"))]
+    found = [(f"--{name}", path) for name, paths in vars(known).items() for path in paths]
     if len(found) > 1:
         raise InputError(
             f"Got {' and '.join(f'{flag} {path}' for flag, path in found)}, of which one can be had at a time; a "
@@ -64,11 +62,7 @@ def find_recipe(argv: Sequence[str]) -> tuple[str | None, Path | None, list[str]
 
 
 def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
-    """{flag: value} of a YAML file.
-
-    Args:
-        path: of the file.
-        section: the one of `SECTIONS` that it may hold.
+    """{flag: value} of a YAML file, which may hold this one of `SECTIONS`.
 
     Raises:
         InputError: it can't be read, a key stands twice, it holds another section, it names another recipe, or it is
@@ -93,7 +87,14 @@ def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
     for name in ("config", "compare"):
         if name in values:
             raise InputError(f"The recipe {path} names another recipe ({name}); a recipe holds flags only.")
-    _check_sections(path, [name for name in SECTIONS if values.get(name) is not None], section)
+    found = [name for name in SECTIONS if values.get(name) is not None]
+    if len(found) > 1:
+        raise InputError(f"The recipe {path} has the sections {' and '.join(found)}; part them into two files.")
+    if found and found[0] != section:
+        raise InputError(
+            f"The recipe {path} has a section {found[0]}; start it with {SECTIONS[found[0]]} in place of "
+            f"{SECTIONS.get(section, '--config')}."
+        )
     return values
 
 
@@ -117,21 +118,11 @@ def spell_flags(path: Path, values: Mapping[Any, Any]) -> dict[str, Any]:
     return spelled
 
 
-def _check_sections(path: Path, found: Sequence[str], section: str | None) -> None:
-    if len(found) > 1:
-        raise InputError(f"The recipe {path} has the sections {' and '.join(found)}; part them into two files.")
-    if found and found[0] != section:
-        used = "--config" if section is None else SECTIONS[section]
-        raise InputError(
-            f"The recipe {path} has a section {found[0]}; start it with {SECTIONS[found[0]]} in place of {used}."
-        )
-
-
 def to_flags(values: Mapping[str, Any]) -> list[str]:
     """{flag: value} as command-line words; a flag without a value is left out.
 
     Raises:
-        InputError: a value is written as what YAML takes for a switch.
+        InputError: a flag couldn't take its value.
     """
     flags: list[str] = []
     for name, value in values.items():
@@ -146,9 +137,10 @@ def write_words(name: str, value: Any) -> list[str]:
     """The value of a flag in a recipe as words of a command line.
 
     Raises:
-        InputError: it is none that the flag could take.
+        InputError: it is none that the flag could take, as a word that YAML takes for a switch.
     """
-    kinds = _kinds(name)
+    kind = all_flags()[name].kind if name in all_flags() else None  # an unknown flag is told later
+    kinds = {get_origin(each) or each for each in (kind, *get_args(kind))}
     if isinstance(value, bool) and bool not in kinds:
         word = "yes" if value else "no"
         raise InputError(
@@ -156,7 +148,12 @@ def write_words(name: str, value: Any) -> list[str]:
             f'you mean the word, write it in quotes ("{word}").'
         )
     if isinstance(value, dict) and (dict in kinds or name in _OBJECTS):
-        return [_to_json(name, value)]
+        try:
+            if any(not isinstance(key, str) for key in value):
+                raise TypeError("its keys must be words")
+            return [json.dumps(value, allow_nan=False)]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"Got {name}: {value} in the recipe, of which no JSON can be made ({error}).") from error
     if isinstance(value, list) and list in kinds:
         if any(isinstance(item, bool) or not isinstance(item, str | int) for item in value):
             raise InputError(f"Got {name}: {value} in the recipe; put words like yes, no or 1.0 in quotes.")
@@ -179,20 +176,3 @@ def write_scalar(name: str, value: object) -> str:
     if isinstance(value, int) and value.bit_length() > _MAX_BITS:
         raise InputError(f"Got {name} in the recipe with a number of {value.bit_length():,} bits, which nothing takes.")
     return str(value)
-
-
-def _to_json(name: str, value: dict[Any, Any]) -> str:
-    try:
-        if any(not isinstance(key, str) for key in value):
-            raise TypeError("its keys must be words")
-        return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"Got {name}: {value} in the recipe, of which no JSON can be made ({error}).") from error
-
-
-@cache
-def _kinds(name: str) -> frozenset[Any]:
-    """The types that a flag takes; none for an unknown flag, which is told later."""
-    kind = all_flags()[name].kind if name in all_flags() else None
-    kinds = (get_origin(each) or each for each in (get_args(kind) or [kind]))
-    return frozenset([get_origin(kind), *kinds])

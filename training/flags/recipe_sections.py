@@ -14,21 +14,9 @@ MAX_TRIALS = 10_000
 MAX_RUNS = 1_000
 # Flags that change neither the towers nor the rows.
 SWEPT = (
-    "fusion",
-    "seed",
-    "learning_rate",
-    "head_learning_rate",
-    "weight_decay",
-    "class_weights",
-    "logit_adjustment",
-    "modality_dropout",
-    "unimodal_loss_weight",
-    "fusion_dropout",
-    "per_device_train_batch_size",
-    "num_train_epochs",
-    "label_smoothing_factor",
-    "lr_scheduler_type",
-    "warmup_steps",
+    *("fusion", "seed", "learning_rate", "head_learning_rate", "weight_decay", "class_weights", "logit_adjustment"),
+    *("modality_dropout", "unimodal_loss_weight", "fusion_dropout", "per_device_train_batch_size", "num_train_epochs"),
+    *("label_smoothing_factor", "lr_scheduler_type", "warmup_steps"),
 )
 # What is written beside the run folders.
 RESULT_FILES = ("comparison.md", "comparison.csv", "comparison.json", "comparison.png", "pairs.csv")

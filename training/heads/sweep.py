@@ -30,9 +30,8 @@ from training.heads.sweep_recipe import SweepRecipe, Trial
 from training.launch.console import quiet
 from training.launch.launch import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.ranks import is_main_process
-from training.runs.claim import lock_run, move_aside
+from training.runs.claim import lock_run, make_run_folder, move_aside
 from training.runs.record import describe_run, hash_flags
-from training.runs.run import choose_run
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
@@ -46,17 +45,16 @@ def run_sweep(recipe: SweepRecipe) -> None:
         InputError: data, towers or folder can't be used; it says why.
     """
     first = recipe.trials[0]
-    args = first.training
-    args.output_dir = args.output_dir or f"runs/sweep-{recipe.name}"
-    run = choose_run(first.model, args)
+    args = first.training.replace(output_dir=first.training.output_dir or f"runs/sweep-{recipe.name}")
+    run = make_run_folder(first.model, args)
     if not shares_files(run.path):
         raise InputError(f"The machines of a sweep must see the same files; {run.path} is not shared.")
     with lock_run(run):
         plan = plan_towers(recipe)
         data = prepare_sweep(recipe, plan)
         check_same_everywhere(data.fingerprints())
+        recipe = _choose_precision(HeadBuilder(recipe, data, plan))
         heads = HeadBuilder(recipe, data, plan)
-        _choose_precision(heads)
         folder = SweepFolder(run.path, recipe.data.labels)
         if is_main_process():
             open_sweep(folder, recipe, data)
@@ -119,18 +117,18 @@ def plan_towers(recipe: SweepRecipe) -> ModelPlan:
     )
 
 
-def _choose_precision(heads: HeadBuilder) -> None:
+def _choose_precision(heads: HeadBuilder) -> SweepRecipe:
     """One precision for all trials, that of a model with as many towers as any of them has."""
 
     def rank(trial: Trial) -> tuple[int, str]:
         head = get_fusion_head(trial.model.fusion)
         return head.uses_text + head.uses_image, trial.model.fusion  # the name, or the order of the list would decide
 
-    trials = heads.recipe.trials
-    model = heads.build(max(trials, key=rank))
-    for trial in trials:
+    model, trials = heads.build(max(heads.recipe.trials, key=rank)), []
+    for trial in heads.recipe.trials:
         with quiet(trial.number > 0):
-            trial.training.choose_precision_for(model)
+            trials.append(replace(trial, training=trial.training.with_precision_for(model)))
+    return replace(heads.recipe, trials=tuple(trials))
 
 
 def _train_missing(folder: SweepFolder, heads: HeadBuilder) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 from data_utils.sources.arguments import DataArguments
 from modeling.errors import InputError
-from training.flags.argument_checks import METRIC_SCHEDULES
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.flags.own import LATEST
 from training.flags.parsing import parse_arguments
 from training.flags.recipe import find_recipe, read_recipe, to_flags
 from training.flags.recipe_sections import SWEEP, read_axes
+from training.flags.rules import METRIC_SCHEDULES
 from training.launch.console import quiet
 from training.launch.ranks import uses_deepspeed, uses_fsdp
 

@@ -1,4 +1,4 @@
-"""A run folder for one job alone: its lock, and what becomes of an earlier run in it.
+"""A run folder for one job alone: how it is chosen and locked, and what becomes of an earlier run in it.
 
 Both lie inside of the folder: it may be all that a job can write to, as a volume that is mounted into a container.
 """
@@ -14,17 +14,66 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from data_utils.system.files import list_own
+from data_utils.system.files import list_own, refuse_folder_links
 from data_utils.system.refusals import describe_refusal
 from modeling.errors import InputError
 from run_files.run_folder import RunFolder
+from training.checkpoint.checkpoints import clear_leftovers
+from training.flags.arguments import SentimentTrainingArguments
+from training.flags.model import ModelArguments
+from training.flags.own import LATEST
+from training.launch.launch import shares_files
 from training.launch.ranks import is_main_process
 
 logger = logging.getLogger(__name__)
 LOCK = ".lock"
 # Where an earlier run is gathered before it gets a name, and the begin of that name inside of the folder.
 MOVING, ASIDE = ".moving", "old-"
+# The sections in the config.yaml of one training.
+SECTIONS = {"model", "data", "training", "environment"}
+# What a run folder may hold before it has a config.yaml: of a job that was killed early.
+RUN_ENTRIES = (
+    *(LOCK, MOVING, "checkpoints", "logs", "model", ".model.partial", "split.json", "splits", "members"),
+    *("quarantine.csv", "encodings.csv"),
+)
+TEMPORARY_ENTRIES = (ASIDE, ".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.", ".encodings.csv.")
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+def make_run_folder(model: ModelArguments, args: SentimentTrainingArguments) -> RunFolder:
+    """The run folder that --output_dir names, or model and fusion; it is checked before anything is read.
+
+    Raises:
+        InputError: it can't be made, or holds something else than a run.
+    """
+    path = Path(os.path.realpath(Path(args.output_dir or f"runs/{model.model}-{model.fusion}").expanduser()))
+    run = RunFolder(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # the reader of weights takes no other
+        raise InputError(f"Got --output_dir {path}, which is no name in UTF-8; choose another one.") from error
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Can't make the run folder {path} ({error.strerror}); choose another --output_dir."
+        ) from error
+    names = [entry.name for entry in list_own(path)]
+    foreign = [name for name in names if name not in RUN_ENTRIES and not name.startswith(TEMPORARY_ENTRIES)]
+    if foreign and not run.is_run():
+        raise InputError(f"--output_dir {path} holds other files ({foreign[0]}, ...); choose a folder of its own.")
+    refuse_folder_links(path)
+    return run
+
+
+def settle_files(run: RunFolder, args: SentimentTrainingArguments) -> SentimentTrainingArguments:
+    """Where in the run folder Trainer and the trackers write, and which machines do."""
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.path / "logs")
+    return args.replace(
+        output_dir=str(run.checkpoints_dir),
+        run_name=args.run_name or run.path.name,
+        save_on_each_node=args.save_on_each_node or not shares_files(run.path),
+    )
 
 
 @contextmanager
@@ -60,6 +109,19 @@ def lock_run(run: RunFolder) -> Iterator[None]:
             path.unlink()
             run.path.rmdir()  # still empty: the training was refused
         lock.release()
+
+
+def make_room(run: RunFolder, args: SentimentTrainingArguments, *, checkpoint: str | None) -> None:
+    """Make room: an earlier run is moved aside, never overwritten, unless this run resumes it."""
+    own = args.resume_from_checkpoint == LATEST or (
+        checkpoint is not None and Path(checkpoint).parent == run.checkpoints_dir
+    )
+    with args.main_process_first(local=False):
+        if args.should_save:
+            clear_leftovers(run.checkpoints_dir)
+            # What cross-validation or the baselines left is no training that could go on here.
+            if run.config_file.exists() and not (own and set(run.load_arguments()) <= SECTIONS):
+                move_aside(run.path)
 
 
 def move_aside(folder: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -55,11 +55,7 @@ def hash_flags(sections: Mapping[str, Mapping[str, Any]], *others: Any) -> str:
 
 def _git_commit() -> str | None:
     """Commit of this program's checkout; None where it is no checkout."""
-    answer = (
-        subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-        if shutil.which("git")
-        else None
-    )
-    return answer.stdout.strip() if answer is not None and answer.returncode == 0 else None
+    with suppress(OSError, subprocess.CalledProcessError):
+        command = ["git", "rev-parse", "HEAD"]
+        return subprocess.check_output(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True).strip()
+    return None

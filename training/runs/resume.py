@@ -35,10 +35,10 @@ FINGERPRINTS = {
 }
 
 
-def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | None:
-    """The checkpoint folder to go on from, the same on every rank; None starts anew.
+def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> tuple[str | None, SentimentTrainingArguments]:
+    """The checkpoint folder to go on from, the same on every rank, and the arguments to do it with; None starts anew.
 
-    The flags of the batch are set so that an update has as many rows as it had for the job that wrote it.
+    With them an update has as many rows as it had for the job that wrote the checkpoint.
 
     Raises:
         InputError: --resume_from_checkpoint names no whole checkpoint, the flags of the updates differ from its own, or
@@ -46,14 +46,14 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | N
     """
     wanted = args.resume_from_checkpoint
     if wanted is None:
-        return None
+        return None, args
     if wanted == LATEST:
         checkpoint = _newest(run.checkpoints_dir, reads_all=args.should_save)
     else:
         checkpoint = _named(wanted, reads_all=args.should_save)
     if checkpoint is None:
         logger.warning("No checkpoint in %s yet: starting from the beginning.", run.checkpoints_dir)
-        return None
+        return None, args
     manifest = checkpoints.read_manifest(checkpoint)
     if manifest.optimizer == checkpoints.NO_OPTIMIZER:
         raise InputError(
@@ -63,14 +63,14 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> str | N
     check_pickles(checkpoint)
     read_json(checkpoint / TRAINER_STATE_NAME, StateFile, remedy="use an earlier checkpoint")
     _check_update_flags(checkpoint, manifest.update_flags, args.update_flags)
-    args.keep_global_batch_size(manifest.global_batch_size)
+    args = args.with_global_batch_size(manifest.global_batch_size)
     if manifest.world_size != args.world_size:
         logger.warning(
             "%s was written by %d processes and is gone on from by %d: rows and updates stay the same, dropout's "
             "random numbers don't.",
             *(checkpoint, manifest.world_size, args.world_size),
         )
-    return str(checkpoint)
+    return str(checkpoint), args
 
 
 def _named(wanted: str, *, reads_all: bool) -> Path:

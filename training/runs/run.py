@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,75 +13,26 @@ import torch.nn.functional as F
 from transformers.trainer_utils import PredictionOutput
 
 from data_utils.sources.arguments import DataArguments
-from data_utils.system.files import list_own, refuse_folder_links, remove
+from data_utils.system.files import remove
 from data_utils.system.refusals import tell_refusals
 from evaluation.scores.scoring import score_predictions
-from modeling.errors import InputError
 from modeling.parameters import parameter_table
 from run_files.report import format_metrics, format_table, write_bad_cases, write_json, write_predictions_csv
 from run_files.run_folder import RunFolder
 from training.build.build import save_processors
-from training.checkpoint.checkpoints import clear_leftovers, grant_as
+from training.checkpoint.checkpoints import grant_as
 from training.data.data import TrainingData
 from training.data.stream_data import StreamedData
 from training.engine.trainer import SentimentTrainer, softmax
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
-from training.flags.own import LATEST
 from training.launch.console import GO_ON
 from training.launch.signals import REQUEUE_CODE, Interrupted
 from training.launch.trackers import final_figures
-from training.runs.claim import ASIDE, LOCK, MOVING, move_aside
 from training.runs.record import describe_run
 
 logger = logging.getLogger(__name__)
-# What a run folder may hold before it has a config.yaml: a job that was killed early.
-# Of the config.yaml of one training.
-SECTIONS = {"model", "data", "training", "environment"}
-RUN_ENTRIES = (
-    LOCK,
-    MOVING,
-    "checkpoints",
-    "logs",
-    "model",
-    ".model.partial",
-    "split.json",
-    "splits",
-    "members",
-    "quarantine.csv",
-    "encodings.csv",
-)
-TEMPORARY_ENTRIES = (ASIDE, ".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.", ".encodings.csv.")
 PART_TITLES = {"val": "validation", "test": "held-out rows"}
-
-
-def choose_run(model: ModelArguments, args: SentimentTrainingArguments) -> RunFolder:
-    """The run folder, checked before anything is read; afterwards `args.output_dir` is the folder of the checkpoints.
-
-    Raises:
-        InputError: it can't be made, or holds something else than a run.
-    """
-    path = Path(os.path.realpath(Path(args.output_dir or f"runs/{model.model}-{model.fusion}").expanduser()))
-    run = RunFolder(path)
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:  # the reader of weights takes no other
-        raise InputError(f"Got --output_dir {path}, which is no name in UTF-8; choose another one.") from error
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"Can't make the run folder {path} ({error.strerror}); choose another --output_dir."
-        ) from error
-    names = [entry.name for entry in list_own(path)]
-    foreign = [name for name in names if name not in RUN_ENTRIES and not name.startswith(TEMPORARY_ENTRIES)]
-    if foreign and not run.is_run():
-        raise InputError(f"--output_dir {path} holds other files ({foreign[0]}, ...); choose a folder of its own.")
-    refuse_folder_links(path)
-    args.output_dir = str(run.checkpoints_dir)
-    args.run_name = args.run_name or path.name
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(path / "logs")
-    return run
 
 
 @contextmanager
@@ -95,19 +45,6 @@ def note_interruption(run: RunFolder, args: SentimentTrainingArguments) -> Itera
         if args.should_save:
             write_json(run.interrupted_file, {"reason": str(stop), "exit_code": REQUEUE_CODE})
         raise
-
-
-def open_run(run: RunFolder, args: SentimentTrainingArguments, *, checkpoint: str | None) -> None:
-    """Make room: an earlier run is moved aside, never overwritten, unless this run resumes it."""
-    own = args.resume_from_checkpoint == LATEST or (
-        checkpoint is not None and Path(checkpoint).parent == run.checkpoints_dir
-    )
-    with args.main_process_first(local=False):
-        if args.should_save:
-            clear_leftovers(run.checkpoints_dir)
-            # What cross-validation or the baselines left is no training that could go on here.
-            if run.config_file.exists() and not (own and set(run.load_arguments()) <= SECTIONS):
-                move_aside(run.path)
 
 
 def write_start(

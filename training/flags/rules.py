@@ -1,0 +1,299 @@
+"""What each flag of training may be, and what flags may not be together: tables; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from modeling.choices import FUSIONS, frozen_modalities
+from modeling.errors import InputError, check_choice
+from training.flags.model import ModelArguments
+from training.flags.own import CLASS_WEIGHTS, METRICS
+from training.launch.ranks import launched_world_size
+
+MAX_SEED = 2**32 - 1  # numpy's
+MAX_COUNT = 10**9
+MAX_TRAININGS = 10_000  # of one cross-validation
+METRIC_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The flag takes one of some words, or is a list of them, in which commas may stand as well."""
+
+    allowed: tuple[str, ...]
+
+    def check(self, name: str, value: Any, args: SimpleNamespace) -> None:
+        """`InputError` for another word."""
+        for word in filter(None, ",".join(value).split(",")) if isinstance(value, list) else [value]:
+            if not isinstance(word, bool):
+                check_choice(f"--{name}", word, self.allowed)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The flag takes a number in these bounds; infinity and nan are never in them.
+
+    Attributes:
+        low, high: the least and the largest.
+        words: how it is said.
+        without_low, without_high: whether that bound itself isn't allowed.
+        is_share: whether it is a share up to 1, and a whole number above.
+    """
+
+    low: float
+    high: float
+    words: str
+    without_low: bool = False
+    without_high: bool = False
+    is_share: bool = False
+
+    def check(self, name: str, value: Any, args: SimpleNamespace) -> None:
+        """`InputError` for another number."""
+        is_above = self.low < value if self.without_low else self.low <= value
+        is_below = value < self.high if self.without_high else value <= self.high
+        if not is_above or not is_below or (self.is_share and value > 1 and value != int(value)):
+            raise InputError(f"Got --{name} {value}; {self.words}.")
+
+
+@dataclass(frozen=True)
+class Never:
+    """The flag can't do here what it says."""
+
+    reason: str
+
+    def check(self, name: str, value: Any, args: SimpleNamespace) -> None:
+        """`InputError` for any value."""
+        raise InputError(f"Got {_show(name, value)}, which train.py can't take: {self.reason}. Leave it out.")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The flag has an effect only beside another one."""
+
+    words: str
+    is_met: Callable[[SimpleNamespace], bool]
+
+    def check(self, name: str, value: Any, args: SimpleNamespace) -> None:
+        """`InputError` where that isn't there."""
+        if not self.is_met(args):
+            raise InputError(
+                f"Got {_show(name, value)}, which has no effect without {self.words}; add that, or leave it out."
+            )
+
+
+def _show(name: str, value: Any) -> str:
+    if name.endswith("_token"):
+        return f"--{name}"
+    return " ".join(map(str, [f"--{name}", *(value if isinstance(value, list) else [value])]))
+
+
+WORDS = {
+    "class_weights": CLASS_WEIGHTS,
+    "metric_for_best_model": (*METRICS, *(f"eval_{name}" for name in METRICS)),
+    "eval_strategy logging_strategy": ("no", "steps", "epoch"),
+    "save_strategy": ("no", "steps", "epoch", "best"),
+    "train_sampling_strategy": ("random", "sequential", "group_by_length", "batch_rebalance"),
+    "include_num_input_tokens_seen": ("all", "non_padding", "no"),  # or yes or no
+    "dataloader_multiprocessing_context": ("fork", "spawn", "forkserver"),
+    "ddp_backend": ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl"),
+    "log_level log_level_replica": ("detail", "debug", "info", "warning", "error", "critical", "passive"),
+    # Of transformers, and none or all of those that are installed.
+    "report_to": (
+        *("azure_ml", "comet_ml", "mlflow", "neptune", "tensorboard", "trackio", "wandb", "codecarbon", "clearml"),
+        *("dagshub", "flyte", "dvclive", "swanlab", "kubeflow", "none", "all"),
+    ),
+    # Of torch, those that need no package of their own.
+    "torch_compile_backend": ("inductor", "eager", "aot_eager", "cudagraphs"),
+}
+_MAX = sys.float_info.max
+_COUNT = Numbers(1, MAX_COUNT, f"it must be more than 0, and at most {MAX_COUNT:,}")
+_STEPS = f"1 to {MAX_COUNT:,} whole steps"
+NUMBERS = {
+    "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps": _COUNT,
+    "eval_accumulation_steps torch_empty_cache_steps ddp_timeout ddp_bucket_cap_mb": _COUNT,
+    "learning_rate head_learning_rate weight_decay adam_epsilon eval_delay": Numbers(
+        0, _MAX, "it must be 0 or more, and finite"
+    ),
+    "logit_adjustment unimodal_loss_weight": Numbers(0, _MAX, "it must be 0 (off) or more, and finite"),
+    "max_grad_norm": Numbers(0, _MAX, "it must be 0 (gradients stay as they are) or more, and finite"),
+    "adam_beta1 adam_beta2 label_smoothing_factor": Numbers(0, 1, "allowed is 0 to less than 1", without_high=True),
+    "modality_dropout": Numbers(
+        0, 0.5, "allowed is 0 to 0.5, the share of rows that lose their text, and again of rows that lose their picture"
+    ),
+    "neftune_noise_alpha": Numbers(0, 10**6, "allowed is 0 (off) to 1,000,000"),
+    "num_train_epochs": Numbers(0, 10**6, "it must be more than 0, and at most 1,000,000", without_low=True),
+    "max_steps": Numbers(1, MAX_COUNT, f"it takes 1 to {MAX_COUNT:,}, or is left out for --num_train_epochs"),
+    "warmup_steps": Numbers(
+        0, MAX_COUNT, f"it takes a share of all steps, from 0 to below 1, or {_STEPS}", is_share=True
+    ),
+    "logging_steps eval_steps save_steps": Numbers(
+        *(0, MAX_COUNT, f"it takes a share of all steps, between 0 and 1, or {_STEPS}"), without_low=True, is_share=True
+    ),
+    "save_total_limit": Numbers(1, MAX_COUNT, f"it takes 1 to {MAX_COUNT:,}; a large number keeps all"),
+    "early_stopping_patience": Numbers(0, MAX_COUNT, f"allowed is 0 (off) or more, and at most {MAX_COUNT:,}"),
+    "dataloader_num_workers": Numbers(0, 512, "it must be 0 or more, and at most 512"),
+    "dataloader_prefetch_factor": Numbers(1, 1_000, "it must be more than 0, and at most 1,000"),
+    "data_seed": Numbers(0, MAX_SEED, f"allowed is 0 to {MAX_SEED}"),
+    "folds": Numbers(2, MAX_TRAININGS, f"it takes 2 or more, at most {MAX_TRAININGS:,}, or is left out"),
+    "seeds": Numbers(1, _MAX, "it takes 1 or more, and more than 1 only with --folds"),
+}
+NEVER = {
+    "auto_find_batch_size": "it would change the rows per update; lower --per_device_train_batch_size and raise "
+    "--gradient_accumulation_steps instead",
+    "average_tokens_across_devices": "a loss is always the mean over the rows of all devices",
+    "batch_eval_metrics eval_do_concat_batches": "the figures need the answers to all rows at once; "
+    "--eval_accumulation_steps spares the device's memory",
+    "dataloader_in_order": "a run that is resumed needs the rows in order",
+    "debug": "it can't look into models like these; a loss or a gradient that isn't finite stops training by itself, "
+    "with the step",
+    "do_eval": "--eval_strategy no, epoch or steps says when to evaluate",
+    "do_predict": "answers are given by: evaluate.py RUN --predict LIST",
+    "do_train": "train.py trains, always; to evaluate a run take evaluate.py RUN",
+    "enable_jit_checkpoint": "SIGTERM and SIGUSR1 end a training with a checkpoint already",
+    "fsdp fsdp_config": "the launch says how a model is sharded: accelerate launch --config_file "
+    "accelerate_configs/fsdp2.yaml",
+    "hub_always_push hub_model_id hub_revision hub_strategy hub_token push_to_hub": "what would be uploaded is the "
+    "folder of checkpoints; upload the model afterwards: hf upload NAME RUN/model",
+    "ignore_data_skip": "a resumed run would train on some rows twice and on others never; to pass them over takes no "
+    "time here",
+    "include_for_metrics": "the figures need answers and labels alone",
+    "label_names": "the rows' labels are those of the list --train_file, the classes those of --labels",
+    "length_column_name": "the rows have no such column; their tokens are counted",
+    "liger_kernel_config use_liger_kernel": "these kernels replace layers of language models, which classifiers lack; "
+    "take --bf16, or --torch_compile",
+    "logging_nan_inf_filter": "a loss that isn't finite ends training, and is never logged",
+    "optim_target_modules": "the optimizers that take it (GaLore, APOLLO) can't keep the two learning rates of towers "
+    "and head",
+    "parallelism_config": "each device holds whole rows and layers; launch with one of accelerate_configs/",
+    "prediction_loss_only": "the best model is chosen by its answers; --eval_strategy no evaluates nothing",
+    "remove_unused_columns": "what the model reads is chosen by the program",
+    "use_cache": "it keeps what a model has generated, and a classifier generates nothing; for frozen towers take "
+    "--cache_features",
+}
+NEEDS = {
+    "activation_checkpointing_kwargs gradient_checkpointing_kwargs": Needs(
+        "--activation_checkpointing", lambda args: bool(args.activation_checkpointing or args.gradient_checkpointing)
+    ),
+    "eval_delay": Needs("--eval_strategy epoch or steps", lambda args: args.eval_strategy != "no"),
+    "eval_steps": Needs("--eval_strategy steps", lambda args: args.eval_strategy == "steps"),
+    "save_steps": Needs(
+        "--save_strategy steps",
+        lambda args: "steps" in (args.save_strategy, args.eval_strategy if args.save_strategy == "epoch" else None),
+    ),
+    "logging_steps": Needs("--logging_strategy steps", lambda args: args.logging_strategy == "steps"),
+    "save_total_limit save_only_model": Needs(
+        "--save_strategy epoch, steps or best", lambda args: args.save_strategy != "no"
+    ),
+    "dataloader_multiprocessing_context dataloader_persistent_workers dataloader_prefetch_factor": Needs(
+        "--dataloader_num_workers of 1 or more", lambda args: args.dataloader_num_workers > 0
+    ),
+    "hub_private_repo project trackio_bucket_id trackio_space_id trackio_static_space_id": Needs(
+        "--report_to trackio", lambda args: any("trackio" in word for word in args.report_to)
+    ),
+    "run_name": Needs("--report_to with a tracker", lambda args: args.report_to != ["none"]),
+}
+# What holds of any value but the default, the plainest faults first.
+RULES = (
+    *((names, Words(allowed)) for names, allowed in WORDS.items()),
+    *NUMBERS.items(),
+    *((names, Never(reason)) for names, reason in NEVER.items()),
+    *NEEDS.items(),
+)
+# Whose default would be a lie too: nothing is done by them.
+_IDLE = ("do_train", "do_eval", "do_predict")
+
+
+def check_flags(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """`InputError` for a flag that can't be, can't do what it says, or has no effect beside the others.
+
+    Args:
+        given: {flag: value} of the command line and its recipe.
+        defaults: those of all flags.
+    """
+    args = SimpleNamespace(**{**defaults, **given})
+    changed = {name for name, value in given.items() if value != defaults[name] or name in _IDLE}
+    for names, rule in RULES:
+        for name in names.split():
+            if name in changed:
+                rule.check(name, given[name], args)
+    for sentence in (*_contradictions(args, given), *_idle_evaluations(args), *_other_launches(args)):
+        raise InputError(sentence)
+
+
+def _contradictions(args: SimpleNamespace, given: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with flags that are right each for itself."""
+    if args.seeds > 1 and args.folds is None:
+        yield f"Got --seeds {args.seeds}; it takes 1 or more, and more than 1 only with --folds."
+    if args.folds is not None and args.folds * args.seeds > MAX_TRAININGS:
+        yield (
+            f"Got --folds {args.folds} and --seeds {args.seeds}, which are {args.folds * args.seeds:,} trainings; at "
+            f"most {MAX_TRAININGS:,} are made."
+        )
+    if not 0 <= args.seed <= MAX_SEED + 1 - args.seeds:
+        yield f"Got --seed {args.seed}; allowed is 0 to {MAX_SEED}, also for the last of --seeds."
+    if args.profile and args.dry_run:
+        yield "Got --profile and --dry_run, which makes a single update; leave one of the two out."
+    backend, mode = args.torch_compile_backend, args.torch_compile_mode
+    if (backend or mode) and given.get("torch_compile") is False:
+        detail = "backend" if backend else "mode"
+        yield f"Got --torch_compile False and --torch_compile_{detail}, which turns it on; leave one of the two out."
+    if mode and backend not in (None, "inductor"):
+        yield (
+            f"Got --torch_compile_mode {mode} and --torch_compile_backend {backend}; a mode is for inductor: leave one "
+            "of the two out."
+        )
+
+
+def _idle_evaluations(args: SimpleNamespace) -> Iterator[str]:
+    """Evaluations and checkpoints must come at moments that fit, or the best model may have no checkpoint."""
+    if args.save_strategy == "best" and args.eval_strategy == "no":
+        yield "Got --save_strategy best and --eval_strategy no: without evaluations no model is the best."
+    if args.lr_scheduler_type in METRIC_SCHEDULES and args.eval_strategy == "no":
+        yield f"Got --lr_scheduler_type {args.lr_scheduler_type}, which goes by evaluations, and --eval_strategy no."
+    if args.load_best_model_at_end and args.eval_strategy == "epoch" and args.save_strategy == "steps":
+        yield (
+            "Got --save_strategy steps, and --eval_strategy epoch, after which the best model may have no checkpoint: "
+            f"add --eval_strategy steps --eval_steps {args.save_steps:g}, or --load_best_model_at_end false."
+        )
+    none_is_best = not args.load_best_model_at_end or "no" in (args.eval_strategy, args.save_strategy)
+    if args.early_stopping_patience and none_is_best:
+        yield (
+            "--early_stopping_patience needs evaluations and checkpoints: leave --load_best_model_at_end, "
+            "--eval_strategy and --save_strategy on."
+        )
+
+
+def _other_launches(args: SimpleNamespace) -> Iterator[str]:
+    """What another launch would have to be made for."""
+    if args.deepspeed and "RANK" not in os.environ:
+        yield (
+            "Got --deepspeed in a process that no launcher started; start it with accelerate launch --config_file "
+            "accelerate_configs/zero2.yaml, in place of the flag."
+        )
+    if args.ddp_backend is not None and launched_world_size() == 1:
+        yield f"Got --ddp_backend {args.ddp_backend}, and one process; leave it out, or launch several."
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if args.local_rank not in (-1, rank):
+        yield f"Got --local_rank {args.local_rank} in process {rank}; launchers say it by LOCAL_RANK: leave it out."
+
+
+def check_texts(given: Mapping[str, Any], model: ModelArguments) -> None:
+    """`InputError` for a flag about texts where such a model reads none, or trains none of their words."""
+    reads_texts = "text" in FUSIONS[model.fusion]
+    trains_words = reads_texts and "text" not in frozen_modalities(model.freeze, model.unfreeze_last)
+    if given.get("neftune_noise_alpha") and not trains_words:
+        raise InputError(
+            f"Got --neftune_noise_alpha {given['neftune_noise_alpha']}, which is noise on embeddings of words that "
+            "train; here none do: leave it out, or change --fusion, --freeze or --unfreeze_last."
+        )
+    counted = given.get("include_num_input_tokens_seen", "no")
+    if counted not in ("no", False) and not reads_texts:
+        raise InputError(
+            f"Got --include_num_input_tokens_seen {counted}, and --fusion {model.fusion}, which reads no texts; leave "
+            "one of the two out."
+        )
