@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions, version
 import pytest
 import yaml
 from conftest import ROOT
+from packaging.requirements import Requirement
 
 from training.experiments.comparison import read_comparison
 from training.flags.parsing import parse_arguments
@@ -21,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def read_pins(name):
     lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
-    return dict(line.split("==") for line in lines if line and not line.startswith("-r "))
+    return dict(line.split("==") for line in lines if "==" in line)
 
 
 def imported_names():
@@ -42,6 +43,14 @@ def imported_names():
 def test_pins_are_the_versions_under_test(name):
     # torch==2.13.0 is also satisfied by a local build of it, such as 2.13.0+cpu.
     assert {package: version(package).split("+")[0] for package in read_pins(name)} == read_pins(name)
+
+
+@pytest.mark.parametrize("tested", ["requirements.txt", "launchers/gpu/machine.txt", "launchers/gpu/missing.txt"])
+def test_ranges_hold_what_was_tested(tested):
+    ranges = {requirement.name: requirement.specifier for requirement in map(Requirement, PROJECT["dependencies"])}
+    pins = {package.replace("_", "-"): pin for package, pin in read_pins(tested).items()}
+    assert set(ranges) <= set(pins) or tested != "requirements.txt"
+    assert {name: pin for name, pin in pins.items() if name in ranges and pin not in ranges[name]} == {}
 
 
 def test_torch_is_the_version_the_project_was_made_with():
