@@ -1,19 +1,20 @@
-"""Reading the predictions that `run_files.report.write_predictions_csv` writes."""
+"""Files of predictions: guid,label,prediction,prob_{class}... with a line per row. Legend: N rows, C classes."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.system.bounded import read_bounded
+from data_utils.system.files import write_csv
 from modeling.errors import InputError
 
 UNLABELLED = "null"
@@ -23,12 +24,10 @@ PROBABILITY_PREFIX = "prob_"
 # Half a unit of the 8th decimal per class and some for the arithmetic of the model, as a share of a sum of 1.
 TOLERANCE = 1e-3
 
-_Rows = list[tuple[int, list[str]]]
-
 
 @dataclass(frozen=True)
 class PredictionTable:
-    """Answers of one model for N rows and C classes.
+    """Answers of one model.
 
     Attributes:
         guids: N names, each once.
@@ -41,6 +40,16 @@ class PredictionTable:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     label_names: tuple[str, ...]
+
+    @classmethod
+    def join(cls, parts: Sequence[PredictionTable]) -> PredictionTable:
+        """The rows of all parts, which have the same classes, sorted by guid."""
+        guids = [guid for part in parts for guid in part.guids]
+        labels, probabilities = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "probabilities")
+        )
+        joined = cls(tuple(guids), labels, probabilities, parts[0].label_names)
+        return joined.select(sorted(range(len(guids)), key=guids.__getitem__))
 
     @property
     def answers(self) -> NDArray[np.int64]:
@@ -63,96 +72,101 @@ class PredictionTable:
         labels[labelled] = np.argsort(old)[labels[labelled]]
         return PredictionTable(self.guids, labels, self.probabilities[:, old], tuple(label_names))
 
+    def write(self, path: Path) -> None:
+        """See `write_predictions_csv`."""
+        write_predictions_csv(path, self.guids, self.labels, self.probabilities, self.label_names)
+
+
+def write_predictions_csv(
+    path: Path, guids: Sequence[str], labels: ArrayLike, probabilities: ArrayLike, label_names: Sequence[str]
+) -> None:
+    """Write what the attributes of `PredictionTable` hold."""
+    header = [*FIRST_COLUMNS, *(f"{PROBABILITY_PREFIX}{name}" for name in label_names)]
+    rows = (
+        [
+            *(guid, label_names[label] if label >= 0 else UNLABELLED, label_names[row.argmax()]),
+            *(f"{value:.8f}" for value in row),
+        ]
+        for guid, label, row in zip(guids, np.asarray(labels), np.asarray(probabilities), strict=True)
+    )
+    write_csv(path, [header, *rows])
+
+
+def write_bad_cases(
+    path: Path, guids: Sequence[str], labels: ArrayLike, probabilities: ArrayLike, label_names: Sequence[str]
+) -> None:
+    """Write guid, label and prediction of the labelled rows that were misjudged; see `write_predictions_csv`."""
+    predictions = np.asarray(probabilities).argmax(axis=1)
+    rows = (
+        [guid, label_names[label], label_names[prediction]]
+        for guid, label, prediction in zip(guids, np.asarray(labels), predictions, strict=True)
+        if label >= 0 and label != prediction
+    )
+    write_csv(path, [FIRST_COLUMNS, *rows])
+
 
 def read_predictions_csv(path: Path) -> PredictionTable:
-    """Read guid,label,prediction,prob_{class}... with at least one row; guids stay text, 'null' is no label.
+    """Read what `write_predictions_csv` wrote, with at least one row; guids stay text.
 
     Raises:
         InputError: no such file, or one that was damaged: other columns, a cut row, a guid twice, an unknown class,
             numbers that are no probabilities, or a prediction that is not the most probable class.
     """
-    header, rows = _read_rows(path)
-    label_names = _read_classes(path, header)
-    for line, row in rows:
-        if len(row) != len(header):
-            raise _damaged(path, f"line {line} has {len(row)} cells and the header {len(header)}")
-    if not rows:
-        raise _damaged(path, "it has no row below its header")
-    guid, times = Counter(row[0] for _, row in rows).most_common(1)[0]
-    if times > 1:
-        raise _damaged(path, f"the guid {guid!r} stands in it {times} times")
-    class_ids = {name: number for number, name in enumerate(label_names)}
-    labels = _look_up(path, rows, 1, class_ids | {UNLABELLED: NO_LABEL_ID})
-    predictions = _look_up(path, rows, 2, class_ids)
-    probabilities = _read_probabilities(path, rows)
-    _check_probabilities(path, rows, predictions, probabilities)
-    return PredictionTable(tuple(row[0] for _, row in rows), labels, probabilities, label_names)
-
-
-def _read_rows(path: Path) -> tuple[list[str], _Rows]:
-    """The header, and each row with its line number."""
     try:
         text = read_bounded(path, MAX_BYTES).decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = next(reader, [])
-        return header, [(reader.line_num, row) for row in reader if row]
+        rows = [(reader.line_num, row) for row in reader if row]
+        label_names = _read_classes(header)
+        if not rows:
+            raise ValueError("it has no row below its header")
+        class_ids = {name: number for number, name in enumerate(label_names)}
+        parsed = [_read_row(line, row, class_ids) for line, row in rows]
+        guids = tuple(row[0] for _, row in rows)
+        guid, times = Counter(guids).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"the guid {guid!r} stands in it {times} times")
     except OSError as error:
         raise InputError(
             f"Cannot read the predictions {str(path)!r} ({error.strerror}); check the path and its rights."
         ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise _damaged(path, str(error)) from error
+    except (ValueError, csv.Error) as error:
+        raise InputError(
+            f"The predictions {str(path)!r} cannot be used: {error}. Copy the file again from its run, or write it "
+            "again with train.py."
+        ) from error
+    labels, probabilities = zip(*parsed, strict=True)
+    return PredictionTable(guids, np.array(labels, dtype=np.int64), np.array(probabilities), label_names)
 
 
-def _read_classes(path: Path, header: Sequence[str]) -> tuple[str, ...]:
+def _read_classes(header: Sequence[str]) -> tuple[str, ...]:
+    """The classes' names; `ValueError` for another header."""
     columns = header[len(FIRST_COLUMNS) :]
     names = tuple(column.removeprefix(PROBABILITY_PREFIX) for column in columns)
     ours = tuple(header[: len(FIRST_COLUMNS)]) == FIRST_COLUMNS
     if not ours or len(set(names)) < 2 or not all(column.startswith(PROBABILITY_PREFIX) for column in columns):
-        expected = ",".join((*FIRST_COLUMNS, *(f"{PROBABILITY_PREFIX}{name}" for name in ("CLASS", "CLASS"))))
-        raise _damaged(path, f"its first line is {','.join(header)!r} in place of {expected}...")
+        expected = ",".join((*FIRST_COLUMNS, *[f"{PROBABILITY_PREFIX}CLASS"] * 2))
+        raise ValueError(f"its first line is {','.join(header)!r} in place of {expected}...")
     if len(set(names)) < len(names):
-        raise _damaged(path, f"a class stands twice in its first line, {','.join(header)!r}")
+        raise ValueError(f"a class stands twice in its first line, {','.join(header)!r}")
     return names
 
 
-def _look_up(path: Path, rows: _Rows, column: int, class_ids: dict[str, int]) -> NDArray[np.int64]:
-    """(N,) class ids of a column of names."""
-    for line, row in rows:
-        if row[column] not in class_ids:
-            known = ", ".join(class_ids)
-            raise _damaged(
-                path, f"line {line} has the {FIRST_COLUMNS[column]} {row[column]!r}, which is none of {known}"
-            )
-    return np.array([class_ids[row[column]] for _, row in rows], dtype=np.int64)
-
-
-def _read_probabilities(path: Path, rows: _Rows) -> NDArray[np.float64]:
+def _read_row(line: int, row: Sequence[str], class_ids: Mapping[str, int]) -> tuple[int, list[float]]:
+    """The id of the label and the probabilities; `ValueError` for what is no whole row."""
+    if len(row) != len(FIRST_COLUMNS) + len(class_ids):
+        raise ValueError(f"line {line} has {len(row)} cells and the header {len(FIRST_COLUMNS) + len(class_ids)}")
+    _, label, prediction, *cells = row
+    for name, cell in (("label", label), ("prediction", prediction)):
+        if cell not in class_ids and (name, cell) != ("label", UNLABELLED):
+            raise ValueError(f"line {line} has the {name} {cell!r}, which is none of {', '.join(class_ids)}")
     try:
-        return np.array([row[len(FIRST_COLUMNS) :] for _, row in rows], dtype=np.float64)
+        values = [float(cell) for cell in cells]
     except ValueError as error:
-        raise _damaged(path, f"a probability is not a number ({error})") from error
-
-
-def _check_probabilities(
-    path: Path, rows: _Rows, predictions: NDArray[np.int64], probabilities: NDArray[np.float64]
-) -> None:
-    bad = ~np.isfinite(probabilities).all(axis=1) | (probabilities < 0).any(axis=1)
-    bad |= np.abs(probabilities.sum(axis=1) - 1) > TOLERANCE
-    if bad.any():
-        number, (line, row) = int(bad.sum()), rows[int(bad.argmax())]
-        shown = ", ".join(row[len(FIRST_COLUMNS) :])
-        raise _damaged(path, f"{number} rows have no probabilities that add up to 1, first line {line}: {shown}")
-    chosen = np.take_along_axis(probabilities, predictions[:, None], axis=1)[:, 0]
+        raise ValueError(f"line {line} has a probability that is not a number ({error})") from error
+    if not (min(values) >= 0 and abs(sum(values) - 1) <= TOLERANCE):  # nor is NaN
+        raise ValueError(f"line {line} has no probabilities that add up to 1: {', '.join(cells)}")
     # Classes that are equal in all the decimals written may have differed in the model.
-    other = chosen < probabilities.max(axis=1)
-    if other.any():
-        line, row = rows[int(other.argmax())]
-        raise _damaged(path, f"line {line} has the prediction {row[2]!r}, which is not its most probable class")
-
-
-def _damaged(path: Path, fault: str) -> InputError:
-    return InputError(
-        f"The predictions {str(path)!r} cannot be used: {fault}. Copy the file again from its run, or write it again "
-        "with train.py."
-    )
+    if values[class_ids[prediction]] < max(values):
+        raise ValueError(f"line {line} has the prediction {prediction!r}, which is not its most probable class")
+    return NO_LABEL_ID if label == UNLABELLED else class_ids[label], values

@@ -11,9 +11,9 @@ import numpy as np
 import yaml
 
 from data_utils.system.files import write_text
-from data_utils.system.schema import read_yaml
+from data_utils.system.schema import COPY_AGAIN, read_json, read_yaml
 from modeling.errors import InputError
-from run_files.schema import ConfigFile
+from run_files.schema import ConfigFile, MetricsFile
 
 _CONTENTS = "A run folder has config.yaml and model/ in it, as train.py leaves them"
 ARGUMENT_SECTIONS = ("model", "data", "training", "environment")
@@ -34,6 +34,17 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.config_file = self.path / "config.yaml"  # every argument, resolved, and the environment
+        self.model_dir = self.path / "model"  # the best model, its tokenizer and preprocessing, for `from_pretrained`
+        self.split_file = self.path / "split.json"  # the guids of each part, the seed and the hash
+        self.metrics_file = self.path / "metrics.json"  # the final figures of train.py
+        # Label, prediction and probabilities of the rows of a part; the test part is written where the split has one.
+        self.predictions_files = {part: self.path / f"predictions_{part}.csv" for part in ("val", "test")}
+        self.predictions_file = self.predictions_files["val"]
+        self.bad_cases_file = self.path / "bad_cases.csv"  # the misjudged validation rows of the best epoch
+        self.quarantine_file = self.path / "quarantine.csv"  # what was wrong with the data: row, reason, action
+        self.interrupted_file = self.path / "interrupted.json"  # while a job that a signal stopped can be resumed
+        self.checkpoints_dir = self.path / "checkpoints"  # of the trainer
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -60,62 +71,10 @@ class RunFolder:
 
     def is_run(self) -> bool:
         """Whether it has a config.yaml that train.py wrote."""
-        if not self.config_file.is_file():
-            return False
         try:
-            return bool(self.load_arguments())
+            return self.config_file.is_file() and bool(self.load_arguments())
         except InputError:
             return False
-
-    @property
-    def config_file(self) -> Path:
-        """Every argument of the run, resolved, and its environment."""
-        return self.path / "config.yaml"
-
-    @property
-    def model_dir(self) -> Path:
-        """The best model with its tokenizer and preprocessing, for `from_pretrained`."""
-        return self.path / "model"
-
-    @property
-    def split_file(self) -> Path:
-        """The guids of each part, the seed and the hash."""
-        return self.path / "split.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        """The final figures of train.py."""
-        return self.path / "metrics.json"
-
-    @property
-    def predictions_file(self) -> Path:
-        """Label, prediction and probabilities of the validation rows."""
-        return self.path / "predictions_val.csv"
-
-    @property
-    def predictions_files(self) -> dict[str, Path]:
-        """`predictions_file` under "val", and under "test" the same of the test part, where the split has one."""
-        return {"val": self.predictions_file, "test": self.path / "predictions_test.csv"}
-
-    @property
-    def bad_cases_file(self) -> Path:
-        """The misjudged validation rows of the best epoch."""
-        return self.path / "bad_cases.csv"
-
-    @property
-    def quarantine_file(self) -> Path:
-        """What was wrong with the data: row, reason, action."""
-        return self.path / "quarantine.csv"
-
-    @property
-    def interrupted_file(self) -> Path:
-        """There while a job that a signal stopped waits to be resumed."""
-        return self.path / "interrupted.json"
-
-    @property
-    def checkpoints_dir(self) -> Path:
-        """The trainer's checkpoints."""
-        return self.path / "checkpoints"
 
     def ablation_file(self, split: str = "val") -> Path:
         """The figures of evaluate.py --ablation, by default on the validation rows."""
@@ -125,6 +84,10 @@ class RunFolder:
         """The figures of evaluate.py --split `split`."""
         return self.path / f"evaluation_{split}.json"
 
+    def fold_split_file(self, fold: int) -> Path:
+        """The split of a fold where there are folds."""
+        return self.path / "splits" / f"fold-{fold}.json"
+
     def save_arguments(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Write config.yaml. `sections` has the keys of `ARGUMENT_SECTIONS`; paths and enums are written as text."""
         write_text(self.config_file, yaml.safe_dump(_plain(sections), sort_keys=False, allow_unicode=True))
@@ -132,6 +95,14 @@ class RunFolder:
     def load_arguments(self) -> dict[str, dict[str, Any]]:
         """Read config.yaml as {section: {name: value}}; `InputError` when it is not one of train.py's."""
         return read_yaml(self.config_file, ConfigFile)
+
+    def load_metrics(self, kind: Any = MetricsFile, *, remedy: str = COPY_AGAIN) -> dict[str, Any]:
+        """Read metrics.json, of the types that `kind` says; `InputError` where it is damaged.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return read_json(self.metrics_file, kind, remedy=remedy)
 
 
 def _plain(value: Any) -> Any:

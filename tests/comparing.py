@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from run_files.report import write_json, write_predictions_csv
+from run_files.output import write_json
+from run_files.predictions_csv import write_predictions_csv
 
 NAMES = ("negative", "neutral", "positive")
 NUM_ROWS = 600

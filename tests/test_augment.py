@@ -17,7 +17,7 @@ from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import read_records
 from data_utils.sources.text import text_key
 from data_utils.splits.splits import group_ids
-from run_files.report import write_predictions_csv
+from run_files.predictions_csv import write_predictions_csv
 
 LABELS = ("negative", "neutral", "positive")
 TEXTS = {

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig
 from data_utils.splits.split_file import load_split
 from evaluation.arguments import parse_comparison
 from evaluation.compare.compare import run_compare
-from evaluation.compare.runs import load_run
+from evaluation.compare.runs import read_run
 from evaluation.scores.metrics import classification_metrics
 from run_files.predictions_csv import read_predictions_csv
 from run_files.run_folder import RunFolder
@@ -98,7 +98,7 @@ def test_comparison_takes_the_files_beside_a_run(root, tmp_path, capsys):
     run.mkdir()
     shutil.copy(root / "out" / "text.csv", run / "predictions_oof.csv")
     files = [str(root / "out" / f"{name}.csv") for name in ("majority", "both")]
-    assert [load_run(path, path).kind for path in (*files, str(run))] == ["file", "file", "folds"]
+    assert [read_run(path, path).kind for path in (*files, str(run))] == ["file", "file", "folds"]
     run_compare(parse_comparison([*files, str(run)]))
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("majority.csv", "both.csv", "run"))

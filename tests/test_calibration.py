@@ -14,7 +14,6 @@ from evaluation.scores.abstention import abstain_out_of_fold
 from evaluation.scores.calibration import (
     TEMPERATURE_BOUNDS,
     apply_temperature,
-    calibrate_out_of_fold,
     draw_reliability,
     fit_out_of_fold,
     fit_temperature,
@@ -22,13 +21,11 @@ from evaluation.scores.calibration import (
 )
 from evaluation.scores.metrics import expected_calibration_error
 from modeling.errors import InputError
+from run_files.output import write_figure
 
 
 def mean_loss(probabilities, labels, temperature):
     return -log_softmax(np.log(probabilities) / temperature, axis=1)[np.arange(len(labels)), labels].mean()
-
-
-# Temperature
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
@@ -37,34 +34,33 @@ def test_known_temperature_is_found_again(temperature):
     assert fit_temperature(probabilities, labels) == pytest.approx(temperature, rel=0.04)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_no_temperature_of_a_grid_has_less_loss(seed):
-    rng = np.random.default_rng(seed)
-    probabilities, labels = rng.dirichlet([0.3, 0.5, 0.4], size=30), rng.integers(0, 3, 30)
-    probabilities = np.maximum(probabilities, 1e-6) / np.maximum(probabilities, 1e-6).sum(axis=1, keepdims=True)
-    found = mean_loss(probabilities, labels, fit_temperature(probabilities, labels))
-    assert found <= min(mean_loss(probabilities, labels, value) for value in np.geomspace(*TEMPERATURE_BOUNDS, 400))
+def test_no_temperature_of_a_grid_has_less_loss():
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        probabilities, labels = rng.dirichlet([0.3, 0.5, 0.4], size=30), rng.integers(0, 3, 30)
+        probabilities = np.maximum(probabilities, 1e-6) / np.maximum(probabilities, 1e-6).sum(axis=1, keepdims=True)
+        found = mean_loss(probabilities, labels, fit_temperature(probabilities, labels))
+        assert found <= min(mean_loss(probabilities, labels, value) for value in np.geomspace(*TEMPERATURE_BOUNDS, 200))
 
 
-def test_rows_that_are_all_right_or_worse_than_chance_give_the_bounds():
-    unsure, _ = with_confidence([0.6, 0.9, 0.7, 0.8], [1, 1, 1, 1])
-    assert fit_temperature(unsure, [1, 1, 1, 1]) == TEMPERATURE_BOUNDS[0]
-    assert fit_temperature(unsure, [0, 0, 0, 1]) == TEMPERATURE_BOUNDS[1]
-    surer, labels = with_confidence([0.9, 0.95], [1, 1])  # the loss is 0 in floating point well before the bound
-    assert fit_temperature(surer, labels) == TEMPERATURE_BOUNDS[0]
-
-
-def test_temperature_that_changes_nothing_is_one():
-    assert fit_temperature(np.full((4, 3), 1 / 3), [0, 1, 2, 2]) == 1
-    assert fit_temperature(np.eye(3), [0, 1, 2]) == 1
+@pytest.mark.parametrize(
+    ("confidence", "labels", "temperature"),
+    [
+        ([0.6, 0.9, 0.7, 0.8], [1, 1, 1, 1], TEMPERATURE_BOUNDS[0]),  # all right
+        ([0.6, 0.9, 0.7, 0.8], [0, 0, 0, 1], TEMPERATURE_BOUNDS[1]),  # worse than by chance
+        ([0.9, 0.95], [1, 1], TEMPERATURE_BOUNDS[0]),  # the loss is 0 in floating point well before the bound
+        ([0.5] * 4, [0, 1, 1, 1], 1),  # it changes nothing
+        ([1, 1, 0], [1, 1, 0], 1),
+    ],
+)
+def test_temperature_without_a_minimum_is_a_bound_or_one(confidence, labels, temperature):
+    assert fit_temperature(*with_confidence(confidence, labels)) == temperature
 
 
 def test_labels_of_one_class_alone_are_no_obstacle():
-    probabilities, labels = with_confidence([0.9] * 10, [1] * 8 + [0] * 2)
-    # One kind of row: the loss is least where its confidence is its accuracy.
-    one_class = np.where(labels[:, None] == 1, probabilities, probabilities[:, ::-1])  # every label 1, 8 of 10 right
-    temperature = fit_temperature(one_class, np.ones(10))
-    assert apply_temperature(one_class, temperature).max(axis=1) == pytest.approx(0.8, abs=1e-4)
+    # One kind of row, 8 of 10 right: the loss is least where its confidence is its accuracy.
+    rows, labels = with_confidence([0.9] * 8 + [0.1] * 2, [1] * 10)
+    assert apply_temperature(rows, fit_temperature(rows, labels)).max(axis=1) == pytest.approx(0.8, abs=1e-4)
 
 
 def test_scaling_keeps_answers_sums_and_zeros_finite():
@@ -78,12 +74,9 @@ def test_scaling_keeps_answers_sums_and_zeros_finite():
     assert apply_temperature(probabilities, 1) == pytest.approx(probabilities, abs=1e-7)
     twice = apply_temperature(apply_temperature(probabilities[1:], 2), 3)
     assert twice == pytest.approx(apply_temperature(probabilities[1:], 6))
-
-
-@pytest.mark.parametrize("temperature", [0, -1, float("nan")])
-def test_temperature_that_is_not_positive_is_refused(temperature):
-    with pytest.raises(ValueError, match="must be above 0"):
-        apply_temperature([[0.5, 0.5]], temperature)
+    for temperature in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="must be above 0"):
+            apply_temperature(probabilities, temperature)
 
 
 def test_rows_without_a_label_fit_nothing():
@@ -110,17 +103,17 @@ def test_what_is_no_probability_or_label_is_refused(probabilities, labels, messa
         fit_temperature(probabilities, labels)
 
 
-# Cross-fitting
-
-
 def test_calibration_lowers_error_and_loss_of_a_model_that_is_too_sure():
     probabilities, labels, folds = draw_rows(temperature=2.5)
     result = fit_out_of_fold(probabilities, labels, folds)
     assert result["before"]["ece"] > 0.1
     assert result["after"]["ece"] < 0.03
     assert result["after"]["nll"] - result["before"]["nll"] == pytest.approx(result["nll_change"])
-    scaled, temperatures = calibrate_out_of_fold(probabilities, labels, folds)
-    assert result["fold_temperatures"] == temperatures
+    scaled = np.empty_like(probabilities)
+    for fold, temperature in result["fold_temperatures"].items():
+        own = folds == int(fold)
+        assert temperature == fit_temperature(probabilities[~own], labels[~own])
+        scaled[own] = apply_temperature(probabilities[own], temperature)
     assert result["after"]["ece"] == expected_calibration_error(scaled, labels)
     assert result["after"]["nll"] == pytest.approx(mean_loss(scaled, labels, 1), abs=1e-6)
     low, high = result["nll_change_interval"]
@@ -130,41 +123,38 @@ def test_calibration_lowers_error_and_loss_of_a_model_that_is_too_sure():
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_calibrated_model_is_said_to_gain_nothing():
-    result = fit_out_of_fold(*draw_rows(400))
-    assert ["does not clearly lower" in remark for remark in result["remarks"]] == [True]
+def test_several_judgements_of_a_row_count_as_one_in_the_interval():
+    probabilities, labels, folds = draw_rows(200, temperature=2)
+    alone = fit_out_of_fold(probabilities, labels, folds)
+    twice = [np.concatenate([column, column]) for column in (probabilities, labels, folds)]
+    found = fit_out_of_fold(*twice, rows=np.tile(np.arange(200), 2))
+    assert found["num_rows"] == 200
+    assert found["nll_change_interval"] == pytest.approx(alone["nll_change_interval"])
 
 
-def test_temperature_at_a_bound_is_said():
-    probabilities, _ = with_confidence([0.6, 0.7, 0.8, 0.9], [1] * 4)
-    remarks = fit_out_of_fold(probabilities, [1] * 4, [0, 0, 1, 1])["remarks"]
+def test_calibrated_model_is_said_to_gain_nothing_and_a_bound_is_said():
+    (remark,) = fit_out_of_fold(*draw_rows(400))["remarks"]
+    assert "does not clearly lower" in remark
+    rows = with_confidence([0.6, 0.7, 0.8, 0.9], [1] * 4)
+    remarks = fit_out_of_fold(*rows, [0, 0, 1, 1])["remarks"]
     assert remarks[0].startswith("The temperature (0.05) is at the end of what is searched")
 
 
 def test_own_labels_change_the_other_folds_alone():
     probabilities, labels, folds = draw_rows(500, temperature=2)
-    scaled, temperatures = calibrate_out_of_fold(probabilities, labels, folds)
     shuffled = labels.copy()
     shuffled[folds == 1] = np.random.default_rng(1).permutation(labels[folds == 1])
-    other_scaled, other_temperatures = calibrate_out_of_fold(probabilities, shuffled, folds)
-    assert np.array_equal(scaled[folds == 1], other_scaled[folds == 1])
-    assert [fold for fold in temperatures if temperatures[fold] == other_temperatures[fold]] == ["1"]
-    for fold in (0, 2, 3, 4):
-        assert not np.allclose(scaled[folds == fold], other_scaled[folds == fold], atol=1e-4)
-        expected = apply_temperature(probabilities[folds == fold], temperatures[str(fold)])
-        assert np.array_equal(scaled[folds == fold], expected)
+    found, other = (fit_out_of_fold(probabilities, each, folds)["fold_temperatures"] for each in (labels, shuffled))
+    assert [fold for fold in found if found[fold] == other[fold]] == ["1"]
 
 
 def test_fewer_than_two_folds_with_labels_are_refused():
     probabilities, labels, folds = draw_rows(50)
-    for judge in (calibrate_out_of_fold, lambda *rows: abstain_out_of_fold(*rows, 0.5)):
+    for judge in (fit_out_of_fold, lambda *rows: abstain_out_of_fold(*rows, 0.5)):
         with pytest.raises(InputError, match="Got 1 folds with labelled rows"):
             judge(probabilities, np.where(folds == 3, labels, -100), folds)
-        with pytest.raises(ValueError, match="folds of shape"):
+        with pytest.raises(ValueError, match=r"columns of the shapes \(50,\), \(49,\)"):
             judge(probabilities, labels, folds[1:])
-
-
-# Reliability
 
 
 def test_bins_equal_values_worked_out_by_hand():
@@ -176,34 +166,15 @@ def test_bins_equal_values_worked_out_by_hand():
     assert reliability_bins(np.array([[0.5, 0.5], [0.4, 0.6]]), np.array([0, 1]), num_bins=2)["counts"] == [1, 1]
 
 
-def test_bins_make_up_the_expected_calibration_error():
-    probabilities, labels, _ = draw_rows(700, temperature=1.7)
-    bins = reliability_bins(probabilities, labels)
-    gaps = [
-        count / 700 * abs(accuracy - confidence)
-        for count, accuracy, confidence in zip(bins["counts"], bins["accuracy"], bins["confidence"], strict=True)
-        if count
-    ]
-    assert sum(gaps) == pytest.approx(expected_calibration_error(probabilities, labels))
-    assert sum(bins["counts"]) == 700
-
-
 def test_diagram_is_a_picture_of_the_figures(tmp_path):
     result, other = fit_out_of_fold(*draw_rows(500, temperature=2)), fit_out_of_fold(*draw_rows(500, seed=1))
     path = tmp_path / "new" / "reliability.png"
-    draw_reliability(path, result["before"], result["after"])
+    write_figure(path, draw_reliability(result["before"], result["after"]))
     assert list(path.parent.iterdir()) == [path]
     first = np.asarray(Image.open(path).convert("L"))
     assert min(first.shape) > 600
-    draw_reliability(path, result["before"], other["after"])
+    write_figure(path, draw_reliability(result["before"], other["after"]))
     changed = (np.asarray(Image.open(path).convert("L")) != first).any(axis=0)
     middle = len(changed) // 2
     assert changed[middle:].any()
     assert not changed[: middle - 10].any()
-
-
-def test_diagram_that_cannot_be_written_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    figures = fit_out_of_fold(*draw_rows(100))
-    with pytest.raises(InputError, match="choose a folder"):
-        draw_reliability(tmp_path / "file" / "reliability.png", figures["before"], figures["after"])

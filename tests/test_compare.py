@@ -13,12 +13,12 @@ from comparing import NAMES, NUM_ROWS, draw_labels, draw_probabilities, make_ans
 from scipy.stats import binom
 from sklearn.metrics import accuracy_score, f1_score
 
-from evaluation.compare.compare import compare_runs
+from evaluation.compare.comparison import compare_runs
 from evaluation.compare.runs import name_runs
 from evaluation.scores.scoring import score_predictions
 from evaluation.scores.statistics import bootstrap_intervals
 from modeling.errors import InputError
-from run_files.report import write_predictions_csv
+from run_files.predictions_csv import write_predictions_csv
 
 
 @pytest.fixture
@@ -30,34 +30,34 @@ def make_run(tmp_path: Path) -> Callable[..., str]:
 def test_figures_of_an_ordinary_run_are_those_of_its_metrics(make_run: Callable[..., str]) -> None:
     first, second = draw_probabilities(2, 3), draw_probabilities(1, 4)
     comparison = compare_runs([make_run("a", first), make_run("b", second)])
-    for model, table in zip(comparison.models, (first, second), strict=True):
+    for model, table in zip(comparison.runs, (first, second), strict=True):
         expected = score_predictions(table, draw_labels(), NAMES)
         for name in ("accuracy", "macro_f1", "weighted_f1", "ece"):
-            assert model.mean(name) == pytest.approx(expected[name], abs=1e-6)
-            assert model.std(name) is None
+            assert model.scores.mean[name] == pytest.approx(expected[name], abs=1e-6)
+            assert model.scores.std[name] is None
         for name in ("accuracy", "macro_f1"):
-            assert list(model.intervals[name]) == pytest.approx(expected[f"{name}_interval"])
+            assert list(model.scores.intervals[name]) == pytest.approx(expected[f"{name}_interval"])
     baseline = expected["majority_baseline"]
-    assert (comparison.majority.label, comparison.majority.accuracy) == (baseline["label"], baseline["accuracy"])
+    assert {name: comparison.majority[name] for name in baseline} == baseline
     always = np.full(NUM_ROWS, 2)
-    assert comparison.majority.macro_f1 == pytest.approx(f1_score(draw_labels(), always, average="macro"))
+    assert comparison.majority["macro_f1"] == pytest.approx(f1_score(draw_labels(), always, average="macro"))
 
 
 def test_folds_run_shows_mean_over_seeds_and_is_tested_by_their_average(make_run: Callable[..., str]) -> None:
     labels, tables = draw_labels(), [draw_probabilities(1.5, seed) for seed in (5, 6, 7)]
     others = [draw_probabilities(1.2, seed) for seed in (15, 16, 17)]
     comparison = compare_runs([make_run("a", *tables, folds=True), make_run("b", *others, folds=True)])
-    model = comparison.models[0]
+    model = comparison.runs[0]
     answers = [table.argmax(axis=1) for table in tables]
     scores = [f1_score(labels, each, average="macro") for each in answers]
-    assert model.seeds == ("9", "10", "11")  # by number, not as text
-    assert model.values["macro_f1"] == pytest.approx(scores)
-    assert model.mean("macro_f1") == pytest.approx(np.mean(scores))
-    assert model.std("macro_f1") == pytest.approx(np.std(scores, ddof=1))
-    assert model.intervals == bootstrap_intervals(answers, labels, 3)
+    assert tuple(model.seeds) == ("9", "10", "11")  # by number, not as text
+    assert model.scores.values["macro_f1"] == pytest.approx(scores)
+    assert model.scores.mean["macro_f1"] == pytest.approx(np.mean(scores))
+    assert model.scores.std["macro_f1"] == pytest.approx(np.std(scores, ddof=1))
+    assert model.scores.intervals == bootstrap_intervals(answers, labels, 3)
     averaged = np.mean(tables, axis=0).argmax(axis=1)
-    assert model.seeds_averaged["accuracy"] == pytest.approx(accuracy_score(labels, averaged))
-    assert model.seeds_averaged["accuracy"] != pytest.approx(model.mean("accuracy"))
+    assert model.averaged["accuracy"] == pytest.approx(accuracy_score(labels, averaged))
+    assert model.averaged["accuracy"] != pytest.approx(model.scores.mean["accuracy"])
     difference = comparison.pairs[0].differences["accuracy"].value
     other = np.mean(others, axis=0).argmax(axis=1)
     assert difference == pytest.approx(accuracy_score(labels, averaged) - accuracy_score(labels, other))
@@ -68,7 +68,7 @@ def test_folds_run_shows_mean_over_seeds_and_is_tested_by_their_average(make_run
 def test_folds_run_of_one_seed_has_no_second_figure(make_run: Callable[..., str]) -> None:
     paths = [make_run(name, draw_probabilities(1, seed), folds=True) for name, seed in (("a", 5), ("b", 6))]
     comparison = compare_runs(paths)
-    assert [model.seeds_averaged for model in comparison.models] == [{}, {}]
+    assert [model.averaged for model in comparison.runs] == [{}, {}]
     assert "seeds averaged" not in " ".join(comparison.sentences)
     assert any("One seed alone, which may be luck: a, b." in remark for remark in comparison.remarks)
 
@@ -168,7 +168,7 @@ def test_common_rows_are_compared_when_asked_for(make_run: Callable[..., str]) -
         compare_runs([a, b])
     comparison = compare_runs([a, b], common_rows=True)
     assert comparison.num_rows == 400
-    assert comparison.models[0].mean("accuracy") == (first.argmax(axis=1) == labels)[100:500].mean()
+    assert comparison.runs[0].scores.mean["accuracy"] == (first.argmax(axis=1) == labels)[100:500].mean()
     assert any("200 rows that not all runs judge are left out" in remark for remark in comparison.remarks)
     other = make_run("c", second[100:], labels=np.roll(labels[100:], 1), guids=guids[100:])
     with pytest.raises(InputError, match="have one label in a"):
@@ -186,8 +186,8 @@ def test_bare_files_are_compared_too(make_run: Callable[..., str]) -> None:
     run = make_run("a", draw_probabilities(2, 3))
     file = Path(make_run("b", draw_probabilities(1, 4))) / "predictions_val.csv"
     comparison = compare_runs([run, str(file)])
-    assert [model.name for model in comparison.models] == ["a", "predictions_val.csv"]
-    assert comparison.models[1].cost.total is None
+    assert [model.name for model in comparison.runs] == ["a", "predictions_val.csv"]
+    assert comparison.runs[1].cost["total"] is None
 
 
 def test_files_of_other_trainings_are_noticed(make_run: Callable[..., str]) -> None:

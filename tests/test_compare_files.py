@@ -16,9 +16,11 @@ from comparing import draw_labels, draw_probabilities, make_answers, write_run
 from PIL import Image
 
 from evaluation.arguments import parse_comparison
-from evaluation.compare.compare import compare_runs, run_compare
+from evaluation.compare.compare import run_compare
+from evaluation.compare.comparison import compare_runs
 from evaluation.compare.pairs import format_p, format_points
 from evaluation.compare.plot import draw_comparison
+from evaluation.scores.paired_tests import Difference
 from modeling.errors import InputError
 
 
@@ -58,7 +60,7 @@ def test_p_values_and_points_are_rounded_without_lies() -> None:
     assert [format_p(p) for p in (0.6, 0.0042, 0.00001, 1.0)] == ["p = 0.6", "p = 0.0042", "p < 0.0001", "p = 1"]
     assert format_p(0.0499) == "p = 0.0499"  # 0.05 would be no reason for a claim
     assert format_p(0.0501) == "p = 0.05"
-    assert format_points(0.0213, -0.0004, 0.034) == "+2.1 points [0.0, 3.4]"
+    assert format_points(Difference(0.0213, -0.0004, 0.034, 0.1, None)) == "+2.1 points [0.0, 3.4]"
 
 
 def test_files_hold_what_the_screen_shows(
@@ -126,7 +128,7 @@ def test_picture_keeps_labels_apart_and_inside(make_run: Callable[..., str], num
     tables = [make_answers(range(20 * (number + 1)), labels) for number in range(num_runs)]
     paths = [make_run(name, table, folds=True) for name, table in zip(names, tables, strict=True)]
     comparison = compare_runs(paths)
-    figure = draw_comparison(comparison.models, comparison.majority)
+    figure = draw_comparison(comparison.runs, comparison.majority)
     figure.canvas.draw()
     texts = figure.axes[0].get_yticklabels()
     assert [re.sub(r"\s", "", text.get_text()) for text in texts] == [name.replace(" ", "") for name in names]
@@ -135,6 +137,6 @@ def test_picture_keeps_labels_apart_and_inside(make_run: Callable[..., str], num
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.axes[0].bbox.x0 for box in boxes)
     for panel, metric in zip(figure.axes, ("accuracy", "macro_f1"), strict=True):
         low, high = panel.get_xlim()
-        ends = [end for model in comparison.models for end in model.intervals[metric]]
-        assert low < min(*ends, getattr(comparison.majority, metric))
+        ends = [end for model in comparison.runs for end in model.scores.intervals[metric]]
+        assert low < min(*ends, comparison.majority[metric])
         assert max(ends) < high

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from modeling.errors import InputError
-from run_files.predictions_csv import read_predictions_csv
-from run_files.report import write_predictions_csv
+from run_files.predictions_csv import read_predictions_csv, write_predictions_csv
 
 NAMES = ("negative", "neutral", "positive")
 HEADER = "guid,label,prediction,prob_negative,prob_neutral,prob_positive\n"
@@ -64,8 +63,8 @@ def test_classes_equal_in_all_decimals_are_no_damage(tmp_path: Path) -> None:
         (HEADER + ROW.replace("neutral", "netural"), "line 2 has the label 'netural', which is none of negative"),
         (HEADER + ROW.replace("positive", "null"), "line 2 has the prediction 'null'|most probable"),
         (HEADER + ROW.replace("0.2", "x"), "not a number"),
-        (HEADER + ROW.replace("0.2", "nan"), "add up to 1, first line 2: 0.1, nan, 0.7"),
-        (HEADER + ROW.replace("0.7", "0."), "1 rows have no probabilities that add up to 1"),
+        (HEADER + ROW.replace("0.2", "nan"), "line 2 has no probabilities that add up to 1: 0.1, nan, 0.7"),
+        (HEADER + ROW.replace("0.7", "0."), "no probabilities that add up to 1"),
         (HEADER + ROW.replace("0.1", "-0.1").replace("0.7", "0.9"), "add up to 1"),
         (HEADER + ROW.replace("positive", "negative"), "'negative', which is not its most probable class"),
         (HEADER + '"7,neutral', "unexpected end of data"),

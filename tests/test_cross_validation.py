@@ -13,10 +13,11 @@ from conftest import LABELS, ROOT, draw_photo
 import train
 from evaluation.arguments import parse_arguments
 from evaluation.scores.calibration import apply_temperature
-from evaluation.scores.folds_folder import FoldsFolder
 from evaluation.scores.metrics import classification_metrics
+from evaluation.scores.out_of_fold import calibrate_folds
 from evaluation.tasks.session import run_evaluation
 from modeling.errors import InputError
+from run_files.folds_folder import FoldsFolder
 from run_files.predictions_csv import read_predictions_csv
 from run_files.run_folder import RunFolder
 
@@ -92,7 +93,7 @@ def test_figures_are_those_of_the_joined_predictions(root):
 
 def test_temperature_of_a_fold_knows_nothing_of_its_labels(root):
     folder = FoldsFolder.find(root / "run")
-    before = folder.calibrate()
+    before = calibrate_folds(folder)
     joined = read_predictions_csv(folder.predictions_oof_file_of(7))
     for member in folder.members():
         config = json.loads((member.path / "model" / "config.json").read_text())

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_utils.console.tables import format_interval, format_table
 from evaluation.arguments import parse_arguments
-from evaluation.scores.scoring import score_predictions
+from evaluation.scores.scoring import format_ablation, format_metrics, score_predictions
 from evaluation.tasks.ablation import summarise_ablation
 from modeling.errors import InputError
-from run_files import report
+from run_files.output import write_json
+from run_files.predictions_csv import write_bad_cases, write_predictions_csv
 from run_files.run_folder import RunFolder
 
 NAMES = ["negative", "positive"]
@@ -30,7 +32,7 @@ def read_rows(path: Path) -> list[list[str]]:
 
 def test_predictions_csv_holds_every_row(tmp_path: Path) -> None:
     path = tmp_path / "new" / "predictions.csv"
-    report.write_predictions_csv(path, GUIDS, LABELS, PROBABILITIES, NAMES)
+    write_predictions_csv(path, GUIDS, LABELS, PROBABILITIES, NAMES)
     assert read_rows(path) == [
         ["guid", "label", "prediction", "prob_negative", "prob_positive"],
         ["a", "negative", "negative", "0.75000000", "0.25000000"],
@@ -40,15 +42,15 @@ def test_predictions_csv_holds_every_row(tmp_path: Path) -> None:
 
 
 def test_bad_cases_hold_misjudged_labelled_rows_only(tmp_path: Path) -> None:
-    report.write_bad_cases(tmp_path / "bad.csv", GUIDS, LABELS, PROBABILITIES, NAMES)
+    write_bad_cases(tmp_path / "bad.csv", GUIDS, LABELS, PROBABILITIES, NAMES)
     assert read_rows(tmp_path / "bad.csv") == [["guid", "label", "prediction"], ["b,c", "positive", "negative"]]
 
 
 def test_failed_writing_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "metrics.json"
-    report.write_json(path, {"accuracy": 0.5})
+    write_json(path, {"accuracy": 0.5})
     with pytest.raises(ValueError, match="JSON compliant"):
-        report.write_json(path, {"accuracy": float("nan")})
+        write_json(path, {"accuracy": float("nan")})
 
     def fail(*args: object) -> None:
         raise OSError(28, "No space left on device")
@@ -56,20 +58,20 @@ def test_failed_writing_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", fail)
         with pytest.raises(InputError, match="No space left"):
-            report.write_json(path, {"accuracy": 0.6})
+            write_json(path, {"accuracy": 0.6})
     assert json.loads(path.read_text()) == {"accuracy": 0.5}
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_table_is_aligned() -> None:
-    assert report.format_table([["class", "F1"], ["a", "0.5"]]) == "class   F1\na      0.5"
+    assert format_table([["class", "F1"], ["a", "0.5"]]) == "class   F1\na      0.5"
 
 
 def test_metrics_text_shows_figures_with_intervals() -> None:
     metrics = score_predictions(PROBABILITIES, [0, 1, 1], NAMES)
-    text = report.format_metrics(metrics, title="validation")
+    text = format_metrics(metrics, title="validation")
     assert "validation: 3 rows" in text
-    assert report.format_interval(2 / 3, metrics["accuracy_interval"]) in text
+    assert format_interval(2 / 3, metrics["accuracy_interval"]) in text
     assert "always positive: accuracy 0.667" in text
     assert ["positive", "1", "1"] in [line.split() for line in text.splitlines()]
 
@@ -80,7 +82,7 @@ def test_ablation_text_says_which_inputs_are_no_better_than_a_constant() -> None
     result = summarise_ablation(probabilities, [0, 1, 1], NAMES, ablation_input="mask")
     assert result["remarks"] == ["The image_only input (0.667) does not beat always answering positive (0.667)."]
     assert result["inputs"]["text_only"]["accuracy"] == 1
-    text = report.format_ablation(result, title="validation")
+    text = format_ablation(result, title="validation")
     assert result["remarks"][0] in text
     assert "always positive" in text
 

@@ -32,10 +32,9 @@ from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import read_records
 from data_utils.splits.draw import make_split
 from data_utils.splits.split_file import load_split, save_split
-from evaluation.compare.runs import load_run as load_compared
+from evaluation.compare.runs import read_run as read_compared
 from evaluation.predict.loaded_run import load_run
-from run_files.predictions_csv import read_predictions_csv
-from run_files.report import write_predictions_csv
+from run_files.predictions_csv import read_predictions_csv, write_predictions_csv
 from training.checkpoint import checkpoints
 from training.experiments.comparison import read_comparison
 from training.flags.parsing import parse_arguments
@@ -148,7 +147,7 @@ def write_predictions(folder: Path) -> None:
 
 def read_many_predictions(folder: Path) -> None:
     read_predictions_csv(folder / "predictions_val.csv")
-    load_compared(str(folder), "run")
+    read_compared(str(folder), "run")
     read_predictions(folder / "predictions_oof.csv")
 
 

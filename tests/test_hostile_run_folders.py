@@ -18,7 +18,7 @@ import yaml
 from evaluating import LABELS
 
 from data_utils.system.files import remove
-from run_files.report import write_predictions_csv
+from run_files.predictions_csv import write_predictions_csv
 from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")

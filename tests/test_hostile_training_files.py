@@ -16,10 +16,10 @@ import torch
 from test_hostile_run_folders import CONTENTS, VALUES, changed, places
 
 from data_utils.augment.manifest import read_manifest, undo
-from evaluation.scores.folds_folder import FoldsFolder
-from evaluation.scores.sweep_folder import SweepFolder
 from modeling.errors import InputError
+from run_files.folds_folder import FoldsFolder
 from run_files.run_folder import RunFolder
+from run_files.sweep_folder import SweepFolder
 from training.checkpoint import checkpoints
 from training.checkpoint.pickles import check_pickles
 from training.runs.resume import find_checkpoint
@@ -166,7 +166,7 @@ def test_damaged_trials_are_dropped(tmp_path: Path) -> None:
         "parameters": {"total": 1},
         "error": "not finite",
     }
-    folder = SweepFolder(tmp_path, ["a", "b"])
+    folder = SweepFolder(tmp_path)
     path = tmp_path / "trials" / "0000.json"
     path.parent.mkdir()
     for wrong in wrong_contents(record):

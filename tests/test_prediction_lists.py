@@ -13,7 +13,7 @@ import pytest
 from evaluating import LABELS, NUM_VAL, write_pair
 
 from evaluation.scores.calibration import apply_temperature
-from run_files.report import write_predictions_csv
+from run_files.predictions_csv import write_predictions_csv
 from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")

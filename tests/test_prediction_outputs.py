@@ -14,7 +14,8 @@ from data_utils import shard
 from evaluation.predict.loaded_run import load_run
 from evaluation.tasks.output_files import OutputFiles
 from modeling.errors import InputError
-from run_files.report import write_json, write_predictions_csv
+from run_files.output import write_json
+from run_files.predictions_csv import write_predictions_csv
 from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")

@@ -10,7 +10,8 @@ from comparing import draw_probabilities, write_run
 from conftest import LABELS, TINY
 
 import train
-from evaluation.compare.compare import compare_runs, write_all
+from evaluation.compare.comparison import compare_runs
+from evaluation.compare.report import write_comparison as write_tables
 from modeling.errors import InputError
 from training.experiments import comparison
 from training.experiments.comparison import check_comparison, read_comparison, run_comparison
@@ -190,7 +191,7 @@ def test_recipe_of_many_trainings_is_not_taken_for_one(write):
 
 def test_names_of_the_results_are_those_that_are_written(tmp_path):
     runs = [write_run(tmp_path, name, draw_probabilities(1, seed)) for seed, name in enumerate("ab")]
-    write_all(tmp_path / "out", compare_runs(runs))
+    write_tables(tmp_path / "out", compare_runs(runs))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(RESULT_FILES)
 
 

@@ -13,8 +13,9 @@ import pytest
 from data_utils import sample
 from data_utils.console import screen
 from data_utils.console.screen import printable, printable_lines
+from data_utils.console.tables import format_table
 from modeling.errors import InputError
-from run_files import report
+from run_files.predictions_csv import write_predictions_csv
 from run_files.run_folder import RunFolder
 from training.launch.console import clear_errors, set_up_logging
 
@@ -90,11 +91,11 @@ def test_table_shows_cells_cut_and_harmless_while_files_keep_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     label = f"{STEERING}{'z' * 5000}"
-    screen.show(report.format_table([["class", "F1"], [label, "0.5"]]))
+    screen.show(format_table([["class", "F1"], [label, "0.5"]]))
     shown = capsys.readouterr().out
     assert is_harmless(shown)
     assert max(map(len, shown.splitlines())) < 200
-    report.write_predictions_csv(tmp_path / "p.csv", ["g"], [0], np.array([[0.75, 0.25]]), [label, "b"])
+    write_predictions_csv(tmp_path / "p.csv", ["g"], [0], np.array([[0.75, 0.25]]), [label, "b"])
     with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file))[1][1] == label
 
@@ -109,7 +110,7 @@ def test_comparison_of_runs_with_hostile_labels_and_names(
         probabilities = np.stack([first, 1 - first], axis=1)
         guids = [f"{STEERING}{number}" for number in range(40)]
         path = RunFolder(tmp_path / name).predictions_file
-        report.write_predictions_csv(path, guids, [0, 1] * 20, probabilities, labels)
+        write_predictions_csv(path, guids, [0, 1] * 20, probabilities, labels)
     evaluate_main("compare", tmp_path / f"a$_{STEERING}", tmp_path / "b", "--output", tmp_path / "out")
     shown = capsys.readouterr().out
     assert "\\x1b[2J" in shown

@@ -15,9 +15,8 @@ from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig
 
 import train
 from data_utils.splits.split_file import Split, save_split
-from evaluation.scores.sweep_folder import SweepFolder
-from evaluation.scores.sweep_summary import TrialRecord
 from modeling.errors import InputError
+from run_files.sweep_folder import SweepFolder, TrialRecord
 from training.heads.sweep import plan_towers, train_side_by_side, wait_for_trials
 from training.heads.sweep_recipe import read_sweep
 
@@ -220,7 +219,7 @@ def test_trials_with_damaged_files_are_trained_again(run_sweep, caplog):
 
 
 def test_trial_that_diverged_is_whole_without_predictions(tmp_path):
-    folder = SweepFolder(tmp_path, LABELS)
+    folder = SweepFolder(tmp_path)
     folder.write_trial(TrialRecord(0, {"seed": "1"}, [], 0.5, error="diverged"), None)
     assert folder.drop_damaged() == []
     assert folder.finished() == {0}
@@ -290,7 +289,7 @@ def test_sweep_killed_before_its_first_trial_writes_all_of_its_files(run_sweep, 
 
 def test_trials_of_other_ranks_are_waited_for_before_the_barrier(write_recipe, tmp_path, monkeypatch):
     recipe = read_sweep(["--sweep", str(write_recipe({"seed": [1, 2]}))])
-    folder, happened = SweepFolder(tmp_path / "sweep", LABELS), []
+    folder, happened = SweepFolder(tmp_path / "sweep"), []
 
     def finish_one(seconds):
         happened.append(len(folder.finished()))

@@ -32,9 +32,9 @@ from evaluation.predict.loaded_run import LoadedRun
 from evaluation.predict.members import judge_rows, load_members, predict_rows
 from evaluation.predict.tower_memo import TowerMemo
 from evaluation.robustness.robustness import run_robustness
-from evaluation.scores.folds_folder import FoldsFolder
 from evaluation.tasks.session import run_evaluation
 from modeling.classifier import SentimentClassifier
+from run_files.folds_folder import FoldsFolder
 from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")

@@ -18,9 +18,9 @@ from pathlib import Path
 import yaml
 
 from data_utils.console.command_line import FlagParser
+from data_utils.console.tables import format_table
 from data_utils.sample import SampleSettings, write_sample
 from modeling.errors import InputError
-from run_files.report import format_table
 from training.launch.console import clear_errors, set_up_logging
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,36 +1,26 @@
-"""The runs to compare: their predictions, brought to the same rows, and what they cost."""
+"""The runs to compare: their predictions, brought to the same rows, and what they cost. Legend: N rows, S seeds."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from data_utils.system.schema import read_json
 from evaluation.compare.origins import Origin, read_origin
-from evaluation.scores.folds_folder import OUT_OF_FOLD_FILE
+from evaluation.scores.metrics import SCORES, classification_metrics
+from evaluation.scores.scoring import SeedScores, score_seeds
 from modeling.errors import InputError
+from run_files.folds_folder import OUT_OF_FOLD_FILE, find_seed_files
 from run_files.predictions_csv import PredictionTable, read_predictions_csv
 from run_files.run_folder import RunFolder
-from run_files.schema import MetricsFile
 
-_SEED_FILE = re.compile(r"predictions_oof_seed(-?\d+)\.csv")
 # What 8 decimals and a mean in float32 can do to a probability.
 MEAN_TOLERANCE = 1e-5
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of a run, as far as its metrics.json says: counts of parameters and the seconds of training; else None."""
-
-    total: int | None = None
-    trainable: int | None = None
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +33,7 @@ class ComparedRun:
         kind: folds (train.py --folds), split (one validation part) or file (a bare file of predictions).
         table: of the labelled rows; for a folds run the mean probabilities over its seeds.
         seeds: a table per seed of a folds run, of the same rows in the same order; else empty.
-        cost: from metrics.json.
+        cost: total and trainable parameters and the seconds of training, as far as metrics.json says.
         chosen_by: metric by which the best epoch was chosen on the very rows of `table`, or None.
         origin: the data and the folds; of a bare file what the folder that it lies in says.
     """
@@ -52,15 +42,28 @@ class ComparedRun:
     path: str
     kind: Literal["folds", "split", "file"]
     table: PredictionTable
-    seeds: Mapping[str, PredictionTable]
-    cost: Cost
+    origin: Origin
+    seeds: Mapping[str, PredictionTable] = field(default_factory=dict)
+    cost: Mapping[str, float | None] = field(default_factory=lambda: _read_cost({}))
     chosen_by: str | None = None
-    origin: Origin = field(default_factory=Origin)
 
     @property
-    def judged(self) -> list[PredictionTable]:
-        """A table per seed: what the run's own figures are the means of."""
-        return list(self.seeds.values()) or [self.table]
+    def num_seeds(self) -> int:
+        """How many trainings it is of; 1 for a run without folds."""
+        return len(self.seeds) or 1
+
+    @cached_property
+    def scores(self) -> SeedScores:
+        """Of each seed."""
+        return score_seeds(list(self.seeds.values()) or [self.table])
+
+    @cached_property
+    def averaged(self) -> dict[str, float]:
+        """The scores of the seeds' mean probabilities; empty for a run of less than two seeds."""
+        if self.num_seeds == 1:
+            return {}
+        metrics = classification_metrics(self.table.probabilities, self.table.labels, self.table.label_names)
+        return {name: metrics[name] for name in SCORES}
 
     def on_rows(self, guids: Sequence[str], label_names: Sequence[str]) -> ComparedRun:
         """The same with these rows and this order of the classes in every table."""
@@ -70,20 +73,19 @@ class ComparedRun:
         return replace(self, table=table, seeds=dict(zip(self.seeds, seeds, strict=True)))
 
 
-def load_runs(paths: Sequence[str]) -> list[ComparedRun]:
-    """Read two or more runs; see `load_run`.
+def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
+    """Read two or more runs; see `read_run`.
 
     Raises:
         InputError: one run alone, the same run twice, or a run that can't be read.
     """
     if len(paths) < 2:
         raise InputError(f"Got {len(paths)} run to compare; pass two or more.")
+    real = [os.path.realpath(path) for path in paths]
     for number, path in enumerate(paths):
-        same = [other for other in paths[:number] if os.path.realpath(other) == os.path.realpath(path)]
-        if same:
+        if real[number] in real[:number]:
             raise InputError(f"Got the run {path!r} twice; pass each run once.")
-    named = zip(paths, name_runs(paths), strict=True)
-    return [replace(load_run(path, name), origin=_find_origin(Path(path))) for path, name in named]
+    return [read_run(path, name) for path, name in zip(paths, name_runs(paths), strict=True)]
 
 
 def name_runs(paths: Sequence[str]) -> list[str]:
@@ -92,15 +94,16 @@ def name_runs(paths: Sequence[str]) -> list[str]:
     depths = [1] * len(parts)
     while True:
         names = ["/".join(part[-depth:]) for part, depth in zip(parts, depths, strict=True)]
-        again = [
-            names.count(name) > 1 and depth < len(part) for name, depth, part in zip(names, depths, parts, strict=True)
+        longer = [
+            depth + (names.count(name) > 1 and depth < len(part))
+            for name, depth, part in zip(names, depths, parts, strict=True)
         ]
-        if not any(again):
+        if longer == depths:
             return names
-        depths = [depth + more for depth, more in zip(depths, again, strict=True)]
+        depths = longer
 
 
-def load_run(path: str, name: str) -> ComparedRun:
+def read_run(path: str, name: str) -> ComparedRun:
     """Read the labelled predictions and the cost of a folds run, an ordinary run or a bare file of predictions.
 
     Raises:
@@ -108,15 +111,14 @@ def load_run(path: str, name: str) -> ComparedRun:
     """
     source = Path(path)
     if source.is_file():
-        return ComparedRun(name, path, "file", _read_labelled(source), {}, Cost())
-    run = RunFolder(source)
-    seeds = _find_seed_files(source)
+        return ComparedRun(name, path, "file", _read_labelled(source), read_origin(source.parent))
+    run, seed_files = RunFolder(source), find_seed_files(source) if source.is_dir() else {}
     if (source / OUT_OF_FOLD_FILE).is_file():
         table = _read_labelled(source / OUT_OF_FOLD_FILE)
-        tables = {seed: _read_labelled(file) for seed, file in seeds.items()}
-        _check_seeds(source, table, tables)
-        return ComparedRun(name, path, "folds", table, tables, _read_cost(run))
-    if seeds:
+        seeds = {seed: _read_labelled(file) for seed, file in seed_files.items()}
+        _check_seeds(source, table, seeds)
+        return ComparedRun(name, path, "folds", table, read_origin(source), seeds, _read_cost(_read_metrics(run)))
+    if seed_files:
         raise InputError(f"The run {path!r} has no {OUT_OF_FOLD_FILE}: it is not finished. Run its command again.")
     if not run.predictions_file.is_file():
         raise InputError(
@@ -124,13 +126,9 @@ def load_run(path: str, name: str) -> ComparedRun:
             f"{run.predictions_file.name} (train.py with validation rows). Pass the --output_dir of a finished run, or "
             "a file of predictions."
         )
-    best = _read_metrics(run).get("best") or {}
-    table = _read_labelled(run.predictions_file)
-    return ComparedRun(name, path, "split", table, {}, _read_cost(run), chosen_by=best.get("metric"))
-
-
-def _find_origin(path: Path) -> Origin:
-    return read_origin(path.parent if path.is_file() else path)
+    table, metrics = _read_labelled(run.predictions_file), _read_metrics(run)
+    chosen_by = (metrics.get("best") or {}).get("metric")
+    return ComparedRun(name, path, "split", table, read_origin(source), cost=_read_cost(metrics), chosen_by=chosen_by)
 
 
 def align_runs(runs: Sequence[ComparedRun], *, common_rows: bool = False) -> list[ComparedRun]:
@@ -152,20 +150,16 @@ def align_runs(runs: Sequence[ComparedRun], *, common_rows: bool = False) -> lis
             )
     common = set.intersection(*(set(run.table.guids) for run in runs))
     if not common or not (common_rows or all(len(run.table.guids) == len(common) for run in runs)):
-        raise InputError(_other_rows(runs, len(common)))
+        counts = ", ".join(f"{run.name} {len(run.table.guids):,}" for run in runs)
+        way_out = f", or add --common_rows to compare the {len(common):,} rows" if common else ""
+        raise InputError(
+            f"The runs do not judge the same rows: {counts}, of which {len(common):,} are common to all. Train them on "
+            f"the same split (the same --split_file, or the same --folds, data and --seed){way_out}."
+        )
     aligned = [run.on_rows(sorted(common), names) for run in runs]
     for run in aligned[1:]:
         _check_labels(aligned[0], run)
     return aligned
-
-
-def _other_rows(runs: Sequence[ComparedRun], num_common: int) -> str:
-    counts = ", ".join(f"{run.name} {len(run.table.guids):,}" for run in runs)
-    way_out = f", or add --common_rows to compare the {num_common:,} rows" if num_common else ""
-    return (
-        f"The runs do not judge the same rows: {counts}, of which {num_common:,} are common to all. Train them on the "
-        f"same split (the same --split_file, or the same --folds, data and --seed){way_out}."
-    )
 
 
 def _check_labels(first: ComparedRun, other: ComparedRun) -> None:
@@ -180,29 +174,21 @@ def _check_labels(first: ComparedRun, other: ComparedRun) -> None:
         )
 
 
-def _find_seed_files(folder: Path) -> dict[str, Path]:
-    """The files of a folds run by seed, the smallest first."""
-    matches = ((_SEED_FILE.fullmatch(path.name), path) for path in folder.glob("predictions_oof_seed*.csv"))
-    found = {match[1]: path for match, path in matches if match}
-    return {seed: found[seed] for seed in sorted(found, key=int)}
-
-
 def _check_seeds(folder: Path, table: PredictionTable, seeds: Mapping[str, PredictionTable]) -> None:
-    """The figures are of the seeds and the tests of their mean: a file of another training must not be among them."""
+    """The scores are of the seeds and the tests of their mean: a file of another training must not be among them."""
+    fault = None
     for seed, other in seeds.items():
         if other.guids != table.guids or (other.labels != table.labels).any() or other.label_names != table.label_names:
-            raise _stale(folder, f"the rows of seed {seed} are not those of {OUT_OF_FOLD_FILE}")
-    if seeds:
+            fault = f"the rows of seed {seed} are not those of {OUT_OF_FOLD_FILE}"
+    if seeds and not fault:
         mean = np.mean([each.probabilities for each in seeds.values()], axis=0)
         if np.abs(mean - table.probabilities).max() > MEAN_TOLERANCE:
-            raise _stale(folder, f"{OUT_OF_FOLD_FILE} is not the mean of its seeds {', '.join(seeds)}")
-
-
-def _stale(folder: Path, fault: str) -> InputError:
-    return InputError(
-        f"The files of {str(folder)!r} are not of one training: {fault}. Run its command again, or remove what is "
-        "left of another one."
-    )
+            fault = f"{OUT_OF_FOLD_FILE} is not the mean of its seeds {', '.join(seeds)}"
+    if fault:
+        raise InputError(
+            f"The files of {str(folder)!r} are not of one training: {fault}. Run its command again, or remove what is "
+            "left of another one."
+        )
 
 
 def _read_labelled(path: Path) -> PredictionTable:
@@ -215,17 +201,12 @@ def _read_labelled(path: Path) -> PredictionTable:
     return labelled
 
 
-def _read_cost(run: RunFolder) -> Cost:
-    metrics = _read_metrics(run)
+def _read_metrics(run: RunFolder) -> dict[str, Any]:
+    return run.load_metrics() if run.metrics_file.exists() else {}
+
+
+def _read_cost(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     parameters, training = metrics.get("parameters") or {}, metrics.get("training") or {}
     # After a resumption they are the last launch's alone.
     seconds = None if training.get("resumed_at_step") is not None else training.get("seconds")
-    return Cost(parameters.get("total"), parameters.get("trainable"), seconds)
-
-
-def _read_metrics(run: RunFolder) -> Mapping[str, Any]:
-    """metrics.json, or nothing where there is none."""
-    try:
-        return read_json(run.metrics_file, MetricsFile)
-    except FileNotFoundError:
-        return {}
+    return {"total": parameters.get("total"), "trainable": parameters.get("trainable"), "seconds": seconds}

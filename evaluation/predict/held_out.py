@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from evaluation.predict.members import Members
 from evaluation.scores.calibration import apply_temperature
-from evaluation.scores.folds_folder import FoldsFolder
 from modeling.errors import InputError
+from run_files.folds_folder import FoldsFolder
 from run_files.predictions_csv import read_predictions_csv
 
 # Of an ordinary run, whose validation rows are dealt into so many parts to judge by the one what the others chose.

@@ -15,9 +15,9 @@ from evaluation.arguments import SPLITS
 from evaluation.predict.inference import Outputs
 from evaluation.predict.loaded_run import LoadedRun, load_run
 from evaluation.predict.tower_memo import TowerMemo
-from evaluation.scores.folds_folder import FoldsFolder
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
+from run_files.folds_folder import FoldsFolder
 from run_files.run_folder import RunFolder
 
 HELD_OUT = "test"

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_utils.console.tables import format_interval, format_markdown, format_table
 from data_utils.system.files import write_csv, write_text
 from evaluation.robustness.robustness import CLEAN, FAMILIES
-from run_files.report import format_interval, format_markdown, format_table, write_figure, write_json
+from run_files.output import write_figure, write_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

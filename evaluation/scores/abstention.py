@@ -6,57 +6,29 @@ Legend: N rows, C classes.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
-from data_utils.prepare.columns import NO_LABEL_ID
+from data_utils.console.tables import format_interval
 from evaluation.scores.calibration import (
     Floats,
     apply_temperature,
-    check_folds,
     check_rows,
     fit_temperature,
-    judge_rows,
-    leave_out_unlabelled,
+    list_folds,
 )
 from modeling.errors import InputError
-from run_files.report import format_interval
 
 MIN_ANSWERED = 20  # the accuracy of fewer rows is mostly chance
 
 Bools = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Abstention:
-    """Which rows are answered, those with confidence >= threshold, and how well.
-
-    Attributes:
-        threshold: on the largest probability; 0 answers every row.
-        num_rows: labelled rows.
-        num_answered: of them.
-        coverage: their share.
-        accuracy: among the answered.
-        interval: of that accuracy, 95 % (Wilson 1927); it doesn't know that the threshold was chosen on these rows.
-    """
-
-    threshold: float
-    num_rows: int
-    num_answered: int
-    coverage: float
-    accuracy: float
-    interval: tuple[float, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return asdict(self) | {"interval": list(self.interval)}
-
-
-def abstain_threshold(probabilities: ArrayLike, labels: ArrayLike, wanted_accuracy: float) -> Abstention:
+def abstain_threshold(probabilities: ArrayLike, labels: ArrayLike, wanted_accuracy: float) -> dict[str, Any]:
     """The smallest confidence from which on the answered rows have the wanted accuracy.
 
     Chosen and measured on the same rows, the accuracy is flattered; `abstain_out_of_fold` says what to expect.
@@ -66,12 +38,16 @@ def abstain_threshold(probabilities: ArrayLike, labels: ArrayLike, wanted_accura
         labels: (N,) class ids; rows labelled -100 are left out.
         wanted_accuracy: in (0, 1].
 
+    Returns:
+        Ready for JSON: threshold (0 answers every row), num_rows, num_answered, coverage, accuracy among the answered,
+        and its interval (95 %, Wilson 1927), which doesn't know that the threshold was chosen on these rows.
+
     Raises:
         InputError: no threshold that answers at least 20 rows reaches it; the best one is named.
     """
     if not 0 < wanted_accuracy <= 1:
         raise InputError(f"Got a wanted accuracy of {wanted_accuracy}; it must be above 0 and at most 1.")
-    confidence, correct = judge_rows(*leave_out_unlabelled(*check_rows(probabilities, labels)))
+    confidence, correct = _judge(*check_rows(probabilities, labels))
     if len(correct) < MIN_ANSWERED:
         raise InputError(
             f"Got {len(correct)} labelled rows to choose a threshold on; at least {MIN_ANSWERED} are needed."
@@ -79,8 +55,7 @@ def abstain_threshold(probabilities: ArrayLike, labels: ArrayLike, wanted_accura
     threshold = _choose_threshold(confidence, correct, wanted_accuracy)
     if threshold is None:
         raise InputError(_describe_best(confidence, correct, wanted_accuracy))
-    answered = confidence >= threshold
-    return Abstention(threshold=threshold, **_count(correct[answered], num_rows=len(correct)))
+    return {"threshold": threshold, **_count(correct[confidence >= threshold], num_rows=len(correct))}
 
 
 def abstain_out_of_fold(
@@ -92,39 +67,42 @@ def abstain_out_of_fold(
     `chosen`, the other folds for `cross_fitted`.
 
     Args:
-        probabilities, labels, folds: as in `evaluation.scores.calibration.calibrate_out_of_fold`.
+        probabilities, labels, folds: as in `evaluation.scores.calibration.fit_out_of_fold`.
         wanted_accuracy: in (0, 1].
 
     Returns:
-        Ready for JSON: wanted_accuracy; temperature (of all rows); chosen (`Abstention`, flattered); cross_fitted
-        {num_rows, num_answered, coverage, accuracy, interval, fold_thresholds}; remarks. A fold whose others don't
-        reach the wanted accuracy has the threshold None and answers nothing; accuracy and interval are None if no row
-        is answered.
+        Ready for JSON: wanted_accuracy; temperature (of all rows); chosen (of `abstain_threshold`, flattered);
+        cross_fitted {num_rows, num_answered, coverage, accuracy, interval, fold_thresholds}; remarks. A fold whose
+        others don't reach the wanted accuracy has the threshold None and answers nothing; accuracy and interval are
+        None if no row is answered.
 
     Raises:
         InputError: as `abstain_threshold`; fewer than two folds have labels.
     """
-    probabilities, labels = check_rows(probabilities, labels)
-    folds = check_folds(folds, labels)
-    temperature = fit_temperature(probabilities, labels)
+    probabilities, labels, folds = check_rows(probabilities, labels, folds)
+    fold_numbers, temperature = list_folds(folds), fit_temperature(probabilities, labels)
     chosen = abstain_threshold(apply_temperature(probabilities, temperature), labels, wanted_accuracy)
     answers, thresholds = [], {}
-    labelled = labels != NO_LABEL_ID
-    for fold in np.unique(folds[labelled]):
-        own, others = labelled & (folds == fold), labelled & (folds != fold)
-        scaled = apply_temperature(probabilities, fit_temperature(probabilities[others], labels[others]))
-        threshold = _choose_threshold(*judge_rows(scaled[others], labels[others]), wanted_accuracy)
-        confidence, correct = judge_rows(scaled[own], labels[own])
-        answers.append(correct[confidence >= (math.inf if threshold is None else threshold)])
+    for fold in fold_numbers:
+        own = folds == fold
+        scaled = apply_temperature(probabilities, fit_temperature(probabilities[~own], labels[~own]))
+        confidence, correct = _judge(scaled, labels)
+        threshold = _choose_threshold(confidence[~own], correct[~own], wanted_accuracy)
+        answers.append(correct[own][confidence[own] >= (math.inf if threshold is None else threshold)])
         thresholds[str(fold)] = threshold
-    cross_fitted = _count(np.concatenate(answers), num_rows=chosen.num_rows)
+    cross_fitted = _count(np.concatenate(answers), num_rows=len(labels))
     return {
         "wanted_accuracy": wanted_accuracy,
         "temperature": temperature,
-        "chosen": chosen.to_dict(),
+        "chosen": chosen,
         "cross_fitted": cross_fitted | {"fold_thresholds": thresholds},
         "remarks": _remarks(cross_fitted, thresholds, wanted_accuracy),
     }
+
+
+def _judge(probabilities: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Bools]:
+    """Confidence, which is a row's largest probability, and whether it is the label's: (N,) each."""
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
 
 
 def _choose_threshold(confidence: Floats, correct: Bools, wanted_accuracy: float) -> float | None:
@@ -166,9 +144,10 @@ def _count(correct: Bools, *, num_rows: int) -> dict[str, Any]:
     return figures | {"accuracy": num_right / num_answered, "interval": [float(interval.low), float(interval.high)]}
 
 
-def _remarks(cross_fitted: dict[str, Any], thresholds: dict[str, float | None], wanted_accuracy: float) -> list[str]:
-    remarks = []
-    num_silent = sum(threshold is None for threshold in thresholds.values())
+def _remarks(
+    cross_fitted: Mapping[str, Any], thresholds: Mapping[str, float | None], wanted_accuracy: float
+) -> list[str]:
+    remarks, num_silent = [], list(thresholds.values()).count(None)
     if num_silent:
         remarks.append(
             f"For {num_silent} of {len(thresholds)} folds the other folds do not reach an accuracy of "
@@ -182,7 +161,7 @@ def _remarks(cross_fitted: dict[str, Any], thresholds: dict[str, float | None], 
     return remarks
 
 
-def format_abstention(found: dict[str, Any]) -> str:
+def format_abstention(found: Mapping[str, Any]) -> str:
     """What `abstain_out_of_fold` found as plain text."""
     chosen, expected = found["chosen"], found["cross_fitted"]
     lines = [

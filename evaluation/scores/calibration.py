@@ -11,8 +11,7 @@ Legend: N rows, C classes, M bins of confidence.
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,9 +19,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from data_utils.prepare.columns import NO_LABEL_ID
-from evaluation.scores.metrics import NUM_CALIBRATION_BINS, expected_calibration_error
+from evaluation.scores.metrics import NUM_CALIBRATION_BINS, bin_rows, expected_calibration_error
 from modeling.errors import InputError
-from run_files.report import write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 MIN_PROBABILITY = 1e-8  # the last place of the files of predictions: below it nothing is known
@@ -51,7 +52,7 @@ def fit_temperature(probabilities: ArrayLike, labels: ArrayLike) -> float:
         InputError: no row has a label.
         ValueError: shapes or values that can't be probabilities and labels.
     """
-    probabilities, labels = leave_out_unlabelled(*check_rows(probabilities, labels))
+    probabilities, labels = check_rows(probabilities, labels)
 
     def loss(temperature: float) -> float:
         return float(_row_losses(probabilities, labels, temperature).mean())
@@ -65,41 +66,10 @@ def fit_temperature(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 
 def apply_temperature(probabilities: ArrayLike, temperature: float) -> Floats:
-    """softmax(log p / T), (N, C); the most probable class of a row stays the same.
-
-    Args:
-        probabilities: (N, C); what is under 1e-8 counts as 1e-8.
-        temperature: T > 0.
-    """
+    """softmax(log p / T), (N, C) for T > 0; the most probable class stays, and what is under 1e-8 counts as 1e-8."""
     if not temperature > 0:
         raise ValueError(f"Got a temperature of {temperature}; it must be above 0.")
     return softmax(_logarithm(np.asarray(probabilities, dtype=np.float64)) / temperature, axis=1)
-
-
-def calibrate_out_of_fold(
-    probabilities: ArrayLike, labels: ArrayLike, folds: ArrayLike
-) -> tuple[Floats, dict[str, float]]:
-    """Each fold scaled by the temperature that fits the other folds.
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,) class ids; rows labelled -100 are scaled, but fit nothing.
-        folds: (N,) the number of each row's fold; rows that belong together (twins) must share one.
-
-    Returns:
-        The scaled probabilities (N, C) and {fold: temperature}.
-
-    Raises:
-        InputError: fewer than two folds have labels.
-    """
-    probabilities, labels = check_rows(probabilities, labels)
-    folds = check_folds(folds, labels)
-    scaled, temperatures = np.empty_like(probabilities), {}
-    for fold in np.unique(folds):
-        own = folds == fold
-        temperatures[str(fold)] = fit_temperature(probabilities[~own], labels[~own])
-        scaled[own] = apply_temperature(probabilities[own], temperatures[str(fold)])
-    return scaled, temperatures
 
 
 def fit_out_of_fold(
@@ -108,54 +78,53 @@ def fit_out_of_fold(
     """The temperature of all rows, and what such a temperature does to rows that it was not fitted on.
 
     Args:
-        probabilities, labels, folds: as in `calibrate_out_of_fold`.
+        probabilities: (N, C).
+        labels: (N,) class ids; rows labelled -100 are left out.
+        folds: (N,) the number of each row's fold; rows that belong together (twins) must share one.
         rows: (N,) which row each judgement is of, where several models judge a row; None: each is of its own.
 
     Returns:
-        Ready for JSON: temperature (fitted on all labelled rows), fold_temperatures, num_rows (different ones), before
-        and after (cross-fitted) {nll: the mean log loss, ece, reliability: of `reliability_bins`}, nll_change with its
-        nll_change_interval (95 %, of the mean of the rows' paired differences), and remarks.
+        Ready for JSON: temperature (fitted on all rows), fold_temperatures (each fitted on the other folds), num_rows
+        (different ones), before and after (each fold scaled by its temperature) {nll: the mean log loss, ece,
+        reliability: of `reliability_bins`}, nll_change with its nll_change_interval (95 %, of the mean of the rows'
+        paired differences), and remarks.
 
     Raises:
         InputError: fewer than two folds have labels.
     """
-    probabilities, labels = check_rows(probabilities, labels)
-    scaled, fold_temperatures = calibrate_out_of_fold(probabilities, labels, folds)
-    before, known = leave_out_unlabelled(probabilities, labels)
-    after, _ = leave_out_unlabelled(scaled, labels)
-    changes = _row_losses(after, known) - _row_losses(before, known)
-    if rows is not None:  # what several models say of one row is not independent
-        _, numbers = np.unique(np.asarray(rows)[labels != NO_LABEL_ID], return_inverse=True)
-        changes = np.bincount(numbers, weights=changes) / np.bincount(numbers)
+    rows = np.arange(np.size(labels)) if rows is None else rows
+    before, labels, folds, rows = check_rows(probabilities, labels, folds, rows)
+    after, temperatures = np.empty_like(before), {}
+    for fold in list_folds(folds):
+        own = folds == fold
+        temperatures[str(fold)] = fit_temperature(before[~own], labels[~own])
+        after[own] = apply_temperature(before[own], temperatures[str(fold)])
+    _, numbers = np.unique(rows, return_inverse=True)  # what several models say of one row is not independent
+    losses = _row_losses(after, labels) - _row_losses(before, labels)
+    changes = np.bincount(numbers, weights=losses) / np.bincount(numbers)
     margin = 1.959964 * float(changes.std(ddof=1)) / math.sqrt(len(changes))
-    change, temperature = float(changes.mean()), fit_temperature(before, known)
+    change, temperature = float(changes.mean()), fit_temperature(before, labels)
     return {
         "temperature": temperature,
-        "fold_temperatures": fold_temperatures,
+        "fold_temperatures": temperatures,
         "num_rows": len(changes),
-        "before": _describe(before, known),
-        "after": _describe(after, known),
+        "before": _describe(before, labels),
+        "after": _describe(after, labels),
         "nll_change": change,
         "nll_change_interval": [change - margin, change + margin],
-        "remarks": _calibration_remarks(temperature, change + margin),
+        "remarks": _remarks(temperature, change + margin),
     }
 
 
 def reliability_bins(
     probabilities: Floats, labels: Integers, *, num_bins: int = NUM_CALIBRATION_BINS
 ) -> dict[str, list[Any]]:
-    """The bins of `expected_calibration_error`, one by one, ready for JSON.
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,) class ids.
-        num_bins: M.
+    """The M bins of `expected_calibration_error`, one by one, ready for JSON.
 
     Returns:
         counts, confidence and accuracy, M each; the last two are means over a bin's rows, None for an empty bin.
     """
-    confidence, correct = judge_rows(probabilities, labels)
-    bins = np.digitize(confidence, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
+    confidence, correct, bins = bin_rows(probabilities, labels, num_bins)
     counts = np.bincount(bins, minlength=num_bins).tolist()
 
     def means(values: NDArray[Any]) -> list[float | None]:
@@ -165,16 +134,8 @@ def reliability_bins(
     return {"counts": counts, "confidence": means(confidence), "accuracy": means(correct)}
 
 
-def draw_reliability(path: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Write a PNG of two reliability diagrams, before and after, over the number of rows in each bin.
-
-    Args:
-        path: of the file; its folder is made.
-        before, after: of `fit_out_of_fold`.
-
-    Raises:
-        InputError: it can't be written.
-    """
+def draw_reliability(before: dict[str, Any], after: dict[str, Any]) -> Figure:
+    """Two reliability diagrams of `fit_out_of_fold`, before and after, over the number of rows in each bin."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), layout="constrained")
@@ -195,50 +156,46 @@ def draw_reliability(path: Path, before: dict[str, Any], after: dict[str, Any]) 
     panels[0, 0].set_ylabel("accuracy")
     panels[1, 0].set_ylabel("rows")
     panels[0, 0].legend(loc="upper left", fontsize="small")
-    write_figure(path, figure)
+    return figure
 
 
-def check_rows(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:
-    """Probabilities (N, C) and labels (N,) as arrays; `ValueError` for what can't be either, such as NaN."""
-    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
+def check_rows(probabilities: ArrayLike, labels: ArrayLike, *others: ArrayLike) -> tuple[NDArray[Any], ...]:
+    """Probabilities (N, C), labels (N,) and further columns (N,) as arrays, of the rows that have a label.
+
+    Raises:
+        InputError: no row has one.
+        ValueError: other shapes, or what can't be probabilities and labels, such as NaN.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    labels, *others = (np.asarray(column, dtype=np.int64) for column in (labels, *others))
+    if probabilities.ndim != 2 or any(column.shape != probabilities.shape[:1] for column in (labels, *others)):
+        shapes = ", ".join(str(column.shape) for column in (labels, *others))
         raise ValueError(
-            f"Got probabilities of shape {probabilities.shape} and labels of shape {labels.shape}; expected (N, C) "
-            "and (N,)."
+            f"Got probabilities of shape {probabilities.shape} and columns of the shapes {shapes}; expected (N, C) and "
+            "(N,)."
         )
     if not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
         raise ValueError("Got probabilities that are not finite or not between 0 and 1.")
-    known = labels[labels != NO_LABEL_ID]
-    if ((known < 0) | (known >= probabilities.shape[1])).any():
-        raise ValueError(
-            f"Got labels from {known.min()} to {known.max()}; allowed are 0 to {probabilities.shape[1] - 1} and "
-            f"{NO_LABEL_ID} for none."
-        )
-    return probabilities, labels
-
-
-def check_folds(folds: ArrayLike, labels: Integers) -> Integers:
-    """Fold numbers (N,) as an array; `InputError` unless at least two folds have labels."""
-    folds = np.asarray(folds, dtype=np.int64)
-    if folds.shape != labels.shape:
-        raise ValueError(f"Got folds of shape {folds.shape} for {len(labels)} rows.")
-    num_folds = len(np.unique(folds[labels != NO_LABEL_ID]))
-    if num_folds < 2:
-        raise InputError(f"Got {num_folds} folds with labelled rows; at least 2 are needed to judge one by the others.")
-    return folds
-
-
-def leave_out_unlabelled(probabilities: Floats, labels: Integers) -> tuple[Floats, Integers]:
-    """The rows that have a label; `InputError` if there are none."""
     labelled = labels != NO_LABEL_ID
     if not labelled.any():
         raise InputError(f"None of the {len(labels)} rows has a label, so there is nothing to calibrate on.")
-    return probabilities[labelled], labels[labelled]
+    probabilities, labels, *others = (column[labelled] for column in (probabilities, labels, *others))
+    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
+        raise ValueError(
+            f"Got labels from {labels.min()} to {labels.max()}; allowed are 0 to {probabilities.shape[1] - 1} and "
+            f"{NO_LABEL_ID} for none."
+        )
+    return probabilities, labels, *others
 
 
-def judge_rows(probabilities: Floats, labels: Integers) -> tuple[Floats, NDArray[np.bool_]]:
-    """Confidence, which is the largest probability of a row, and whether it is that of the label: (N,) each."""
-    return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+def list_folds(folds: Integers) -> list[int]:
+    """The numbers of the folds (N,), rising; `InputError` unless there are two."""
+    numbers = np.unique(folds).tolist()
+    if len(numbers) < 2:
+        raise InputError(
+            f"Got {len(numbers)} folds with labelled rows; at least 2 are needed to judge one by the others."
+        )
+    return numbers
 
 
 def _logarithm(probabilities: Floats) -> Floats:
@@ -258,7 +215,7 @@ def _describe(probabilities: Floats, labels: Integers) -> dict[str, Any]:
     }
 
 
-def _calibration_remarks(temperature: float, highest_change: float) -> list[str]:
+def _remarks(temperature: float, highest_change: float) -> list[str]:
     remarks = []
     if temperature in TEMPERATURE_BOUNDS:
         remarks.append(

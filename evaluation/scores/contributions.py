@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from run_files.report import format_table
+from data_utils.console.tables import format_table
 
 INPUTS = ("full", "text_only", "image_only", "none")
 # A modality is ignored where adding it moves the probability of the answer by less than this in every row.

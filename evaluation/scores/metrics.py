@@ -1,6 +1,6 @@
 """Classification metrics of this project as an `evaluate.Metric` that needs no network and leaves no files.
 
-Legend: N rows, C classes.
+Legend: N rows, C classes, M bins of confidence.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import evaluate
 import numpy as np
 from datasets import Features, List, Value
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 NUM_CALIBRATION_BINS = 15
+# The scores that stand in tables, and their titles there; of some the tables have intervals too.
+SCORES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "weighted_f1": "weighted-F1", "ece": "ECE"}
+INTERVAL_SCORES = ("accuracy", "macro_f1")
 
 _DESCRIPTION = """
 Accuracy, macro and weighted F1, precision, recall and F1 per class, the confusion matrix and the expected calibration
@@ -87,11 +90,12 @@ def classification_metrics(probabilities: ArrayLike, labels: ArrayLike, label_na
     predictions = probabilities.argmax(axis=1)
     class_ids = list(range(len(label_names)))
     per_class = precision_recall_fscore_support(labels, predictions, labels=class_ids, zero_division=0)
+    _, _, f1, support = per_class
     return {
         "num_rows": len(labels),
         "accuracy": float((predictions == labels).mean()),
-        "macro_f1": _f1(labels, predictions, class_ids, average="macro"),
-        "weighted_f1": _f1(labels, predictions, class_ids, average="weighted"),
+        "macro_f1": float(np.average(f1)),
+        "weighted_f1": float(np.average(f1, weights=support)),
         "ece": expected_calibration_error(probabilities, labels),
         "per_class": {
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
@@ -105,26 +109,22 @@ def classification_metrics(probabilities: ArrayLike, labels: ArrayLike, label_na
 def expected_calibration_error(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64], *, num_bins: int = NUM_CALIBRATION_BINS
 ) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins of confidence (Guo et al. 2017, equation 3).
-
-    Confidence is the largest probability of a row, and bin m holds the rows with confidence in ((m-1)/M, m/M].
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,) class ids.
-        num_bins: M.
-    """
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    inner_edges = np.linspace(0, 1, num_bins + 1)[1:-1]
-    bins = np.digitize(confidence, inner_edges, right=True)
+    """Mean gap between confidence and accuracy over M equal bins of confidence (Guo et al. 2017, equation 3)."""
+    confidence, correct, bins = bin_rows(probabilities, labels, num_bins)
     # A bin's share of rows times its |accuracy - confidence| is |sum of (correct - confidence)| / N.
     gaps = np.bincount(bins, weights=correct - confidence, minlength=num_bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def _f1(labels: NDArray[np.int64], predictions: NDArray[np.int64], class_ids: list[int], *, average: str) -> float:
-    return float(f1_score(labels, predictions, labels=class_ids, average=average, zero_division=0))
+def bin_rows(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], num_bins: int = NUM_CALIBRATION_BINS
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Confidence, which is a row's largest probability, whether it is the label's, and its bin from 0: (N,) each.
+
+    Bin m holds the rows with confidence in (m/M, (m+1)/M].
+    """
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    return confidence, correct, np.digitize(confidence, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
 
 
 def _check_inputs(probabilities: NDArray[np.float64], labels: NDArray[np.int64], num_classes: int) -> None:

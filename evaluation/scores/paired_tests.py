@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.stats import binomtest
+
+from evaluation.scores.statistics import macro_f1_of_counts
 
 ALPHA = 0.05
 POWER = 0.8
@@ -38,6 +40,10 @@ class Difference:
     high: float
     p_value: float
     num_rows_needed: float | None
+
+    def reversed(self) -> Difference:
+        """The second's metric minus the first's."""
+        return replace(self, value=-self.value, low=-self.high, high=-self.low)
 
 
 def compare_accuracy(first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> Difference:
@@ -93,18 +99,24 @@ def compare_macro_f1(
         num_resamples: R.
         seed: of the resampling alone; no global random state is read or changed.
     """
-    kinds, counts = np.unique(np.vstack([labels, first, second]), axis=1, return_counts=True)  # (3, K), (K,)
+    (known, *answers), counts = np.unique(np.vstack([labels, first, second]), axis=1, return_counts=True)  # (K,) each
+
+    def difference_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Counts (R, K) -> (R,), rounded, so that equal scores summed up in another order differ by 0."""
+        ours, theirs = (macro_f1_of_counts(counts, known, each, num_classes) for each in answers)
+        return (ours - theirs).round(12)
+
     num_rows = int(counts.sum())
-    value = float(_macro_f1_difference(counts[None], kinds, num_classes)[0])
+    value = float(difference_of(counts[None])[0])
     rng = np.random.default_rng(seed)
     drawn = []
     for start in range(0, num_resamples, RESAMPLES_AT_A_TIME):
         size = min(RESAMPLES_AT_A_TIME, num_resamples - start)
         resampled = rng.multinomial(num_rows, counts / num_rows, size=size)  # (size, K)
-        drawn.append(_macro_f1_difference(resampled, kinds, num_classes))
+        drawn.append(difference_of(resampled))
     differences = np.concatenate(drawn)  # (R,)
     smaller = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    num_differing = int(counts[kinds[1] != kinds[2]].sum())
+    num_differing = int(counts[answers[0] != answers[1]].sum())
     p_value = max(2 * (smaller + 1) / (num_resamples + 1), 2.0 * 0.5**num_differing)
     low, high = np.quantile(differences, (ALPHA / 2, 1 - ALPHA / 2)).tolist()
     needed = rows_for_normal(value, float(differences.std(ddof=1)), num_rows) if value else None
@@ -117,11 +129,10 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
     The smallest of m p-values is multiplied by m, the next one by m - 1 and so on; none becomes smaller than one
     before it, or larger than 1.
     """
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.maximum.accumulate(np.arange(len(order), 0, -1) * np.asarray(p_values)[order]).clip(max=1)
+    return adjusted.tolist()
 
 
 def rows_for_mcnemar(discordant: float, difference: float) -> float:
@@ -169,13 +180,3 @@ def _tango_limit(only_first: int, only_second: int, num_rows: int) -> float:
         return -1.0
     # A step below the estimate, which itself solves the equation where no row tells the models apart.
     return float(brentq(distance, -1.0, estimate - 1e-12))
-
-
-def _macro_f1_difference(counts: NDArray[np.int64], kinds: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
-    """Counts (R, K) of the kinds (3, K: label, first's answer, second's) -> first's macro F1 minus second's (R,)."""
-    labels, *answers = np.eye(num_classes, dtype=np.int64)[kinds]  # (K, C) each
-    first, second = (
-        (2 * (counts @ (labels * each)) / np.maximum(counts @ (labels + each), 1)).mean(axis=1) for each in answers
-    )
-    # Rounded, so that equal scores summed up in another order differ by 0.
-    return (first - second).round(12)

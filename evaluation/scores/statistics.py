@@ -1,9 +1,14 @@
-"""Intervals for what a finite set of rows can say. Legend: N rows, C classes, R resamples, S models."""
+"""Intervals for what a finite set of rows can say.
+
+Legend: N rows, C classes, K kinds of rows, R resamples, S models.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Integers = NDArray[np.int64]
 
 
 def bootstrap_intervals(
@@ -34,25 +39,17 @@ def bootstrap_intervals(
         {"accuracy": (low, high), "macro_f1": (low, high)}
     """
     rows = np.vstack([labels, predictions])  # (1 + S, N)
-    kinds, counts = np.unique(rows, axis=1, return_counts=True)  # (1 + S, K), (K,)
+    (known, *answers), counts = np.unique(rows, axis=1, return_counts=True)  # (1 + S, K), (K,)
     resampled = np.random.default_rng(seed).multinomial(rows.shape[1], counts / rows.shape[1], size=num_resamples)
     values = {"accuracy": np.zeros(num_resamples), "macro_f1": np.zeros(num_resamples)}
-    for answers in kinds[1:]:
-        cells = np.eye(num_classes**2, dtype=np.int64)[kinds[0] * num_classes + answers]  # (K, C * C)
-        matrices = (resampled @ cells).reshape(num_resamples, num_classes, num_classes)
-        values["accuracy"] += _accuracy(matrices) / (len(kinds) - 1)
-        values["macro_f1"] += _macro_f1(matrices) / (len(kinds) - 1)
+    for each in answers:
+        values["accuracy"] += resampled @ (known == each) / rows.shape[1] / len(answers)
+        values["macro_f1"] += macro_f1_of_counts(resampled, known, each, num_classes) / len(answers)
     tails = ((1 - confidence) / 2, (1 + confidence) / 2)
     return {name: tuple(np.quantile(value, tails).tolist()) for name, value in values.items()}
 
 
-def _accuracy(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Confusion matrices (R, C, C) -> (R,)."""
-    return np.trace(matrices, axis1=1, axis2=2) / matrices.sum(axis=(1, 2))
-
-
-def _macro_f1(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Confusion matrices (R, C, C) -> (R,); F1 of a class in neither rows nor columns is 0."""
-    hits = np.diagonal(matrices, axis1=1, axis2=2)  # (R, C)
-    support_and_predicted = matrices.sum(axis=2) + matrices.sum(axis=1)  # (R, C)
-    return (2 * hits / np.maximum(support_and_predicted, 1)).mean(axis=1)
+def macro_f1_of_counts(counts: Integers, labels: Integers, answers: Integers, num_classes: int) -> NDArray[np.float64]:
+    """Counts (R, K) of kinds of rows with their labels (K,) and answers (K,) -> (R,); F1 of an absent class is 0."""
+    labels, answers = np.eye(num_classes, dtype=np.int64)[[labels, answers]]  # (K, C) each
+    return (2 * (counts @ (labels * answers)) / np.maximum(counts @ (labels + answers), 1)).mean(axis=1)

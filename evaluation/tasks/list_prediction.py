@@ -24,9 +24,10 @@ from evaluation.scores.contributions import (
     format_contributions,
     summarise_contributions,
 )
+from evaluation.scores.scoring import format_metrics
 from evaluation.tasks.prediction import PredictionFiles, find_pair_dir, write_predictions
 from evaluation.tasks.split_scoring import Join, run_classify, run_inputs, warn_of_untrained_masks
-from run_files.report import format_metrics, write_json
+from run_files.output import write_json
 
 logger = logging.getLogger(__name__)
 

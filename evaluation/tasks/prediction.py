@@ -26,7 +26,7 @@ from evaluation.predict.loaded_run import LoadedRun
 from evaluation.scores.scoring import score_predictions
 from evaluation.tasks.output_files import OutputFiles
 from modeling.errors import InputError
-from run_files.report import write_json
+from run_files.output import write_json
 
 logger = logging.getLogger(__name__)
 _SHOWN = 60  # characters

@@ -25,10 +25,10 @@ from evaluation.scores.contributions import (
     format_contributions,
     summarise_contributions,
 )
-from evaluation.scores.scoring import score_predictions
+from evaluation.scores.scoring import format_ablation, format_metrics, score_predictions
 from evaluation.tasks.ablation import run_ablation, summarise_ablation
 from modeling.classifier import SentimentClassifier
-from run_files.report import format_ablation, format_metrics, write_json
+from run_files.output import write_json
 
 logger = logging.getLogger(__name__)
 Join = Callable[[], Accelerator]

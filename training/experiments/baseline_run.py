@@ -11,6 +11,7 @@ import torch
 from transformers import set_seed
 
 from data_utils.console.progress import progress
+from data_utils.console.tables import format_interval, format_table
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.pairs import add_row_index
 from data_utils.sources.arguments import DataArguments
@@ -19,7 +20,8 @@ from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import group_ids
 from evaluation.scores.scoring import score_predictions
 from modeling.errors import InputError
-from run_files.report import format_interval, format_table, write_json, write_predictions_csv
+from run_files.output import write_json
+from run_files.predictions_csv import write_predictions_csv
 from run_files.run_folder import RunFolder
 from training.build.build import build_model
 from training.build.plan import plan_model
@@ -148,7 +150,7 @@ def _open_folder(
     sections[SECTION] = {"num_folds": args.folds, "inner_folds": INNER_FOLDS, "strengths": list(STRENGTHS)}
     run.save_arguments(sections)
     for number, split in enumerate(splits):
-        save_split(split, run.path / "splits" / f"fold-{number}.json")
+        save_split(split, run.fold_split_file(number))
     prepared.quarantine.save(run.quarantine_file)
     prepared.quarantine.tell(run.quarantine_file)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_utils.sources.arguments import DataArguments
-from evaluation.compare.compare import compare_runs, write_all
-from evaluation.compare.report import format_comparison
+from evaluation.compare.comparison import compare_runs
+from evaluation.compare.report import format_comparison, write_comparison
 from modeling.errors import InputError
 from training.build.plan import check_sources
 from training.experiments.cross_validation import check_supported, cross_validate, draw_folds
@@ -81,7 +81,7 @@ def run_comparison(recipe: ComparisonRecipe) -> None:
         cross_validate(*arguments)
     if is_main_process():
         comparison = compare_runs([str(recipe.path / name) for name in recipe.runs])
-        write_all(recipe.path, comparison)
+        write_comparison(recipe.path, comparison)
         logger.info("%s\nThe comparison is in %s.", format_comparison(comparison), recipe.path)
 
 

@@ -7,7 +7,6 @@ import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from accelerate.state import AcceleratorState
 
@@ -18,14 +17,13 @@ from data_utils.splits.group_sizes import check_fold_sizes
 from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import group_ids
 from data_utils.system.files import write_text
-from data_utils.system.schema import read_json
-from evaluation.scores.folds_folder import SECTION, FoldsFolder, Member, format_out_of_fold
+from evaluation.scores.out_of_fold import calibrate_folds, format_out_of_fold, write_out_of_fold
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
+from run_files.folds_folder import SECTION, FoldsFolder, Member
 from run_files.model_file import check_model_file
-from run_files.report import write_json
+from run_files.output import write_json
 from run_files.run_folder import RunFolder
-from run_files.schema import MemberMetricsFile
 from training.build.plan import plan_model
 from training.engine.updates import check_updates
 from training.experiments.training import train
@@ -77,8 +75,8 @@ def _train_missing(
     folder: FoldsFolder, model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments
 ) -> None:
     """Train the members that aren't finished; what is the same for all is said once."""
-    members = list(folder.members())
-    missing = [member for member in members if not RunFolder(member.path).metrics_file.is_file()]
+    members = folder.members()
+    missing = [member for member in members if not member.is_finished]
     wait_for_everyone()  # all have looked before the first is written
     for number, member in enumerate(missing):
         # Of the whole run as well: who waits for it to be resumed looks there.
@@ -87,7 +85,7 @@ def _train_missing(
         gc.collect()
         AcceleratorState._reset_state()  # or accelerate refuses a second DeepSpeed engine
         if is_main_process():
-            scores = _load_metrics(member)["test"]
+            scores = member.load_metrics()["test"]
             logger.info(
                 "%s (%d of %d): held-out accuracy %.3f, macro-F1 %.3f",
                 *(member.path.name, members.index(member) + 1, len(members), scores["accuracy"], scores["macro_f1"]),
@@ -154,7 +152,7 @@ def _open(
     if folder.config_file.exists():
         move_aside(folder.path)
     for number, split in enumerate(splits):
-        save_split(split, folder.split_file_of(number))
+        save_split(split, folder.fold_split_file(number))
     pairs.quarantine.save(folder.quarantine_file)
     folder.save_arguments(sections)
 
@@ -172,20 +170,20 @@ def _arguments_of(
         resume_from_checkpoint=LATEST if RunFolder(member.path).checkpoints_dir.exists() else None,
     )
     # Cached by the first: --overwrite_cache would prepare the same data for each member.
-    split_file = str(folder.split_file_of(member.fold))
+    split_file = str(folder.fold_split_file(member.fold))
     return replace(data, split_file=split_file, overwrite_cache=False), args
 
 
 def _write_results(folder: FoldsFolder) -> None:
-    temperatures = folder.calibrate()
+    temperatures = calibrate_folds(folder)
     for member in folder.members():
         path = RunFolder(member.path).model_dir
         check_model_file(path / "config.json")
         config = SentimentConfig.from_pretrained(path, trust_remote_code=False)
         config.temperature = temperatures[member.fold]
         write_text(path / "config.json", config.to_json_string())  # whole or not at all, unlike save_pretrained
-    scores = folder.write_out_of_fold(temperatures)
-    metrics = [_load_metrics(member) for member in folder.members()]
+    scores = write_out_of_fold(folder, temperatures)
+    metrics = [member.load_metrics() for member in folder.members()]
     seconds = [each["training"]["seconds"] for each in metrics]
     is_whole = all(each["training"]["resumed_at_step"] is None for each in metrics)  # else the last launch's alone
     write_json(
@@ -198,12 +196,6 @@ def _write_results(folder: FoldsFolder) -> None:
     )
     logger.info("%s", format_out_of_fold(scores))
     logger.info("The run is in %s; evaluate it with: python evaluate.py %s", folder.path, folder.path)
-
-
-def _load_metrics(member: Member) -> dict[str, Any]:
-    """Raises `InputError` where the file is damaged."""
-    remedy = f"delete {member.path}, and train it again by --resume_from_checkpoint latest"
-    return read_json(RunFolder(member.path).metrics_file, MemberMetricsFile, remedy=remedy)
 
 
 def _hash_folds(splits: tuple[Split, ...]) -> str:

@@ -16,11 +16,12 @@ import torch
 from data_utils.console.progress import progress
 from data_utils.console.screen import printable
 from data_utils.splits.split_file import save_split
-from evaluation.scores.sweep_folder import SweepFolder
-from evaluation.scores.sweep_summary import Predictions, TrialRecord
+from evaluation.scores.sweep_summary import write_summary
 from modeling.errors import InputError
 from modeling.fusion import get_fusion_head
 from modeling.parameters import parameter_table
+from run_files.predictions_csv import PredictionTable
+from run_files.sweep_folder import SweepFolder, TrialPredictions, TrialRecord
 from training.build.plan import ModelPlan, plan_model
 from training.engine.trainer import NonFiniteLossError
 from training.flags.recipe import to_flags
@@ -35,7 +36,7 @@ from training.runs.record import describe_run, hash_flags
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
-Outcome = tuple[TrialRecord, Predictions | None]
+Outcome = tuple[TrialRecord, TrialPredictions | None]
 
 
 def run_sweep(recipe: SweepRecipe) -> None:
@@ -55,14 +56,14 @@ def run_sweep(recipe: SweepRecipe) -> None:
         check_same_everywhere(data.fingerprints())
         recipe = _choose_precision(HeadBuilder(recipe, data, plan))
         heads = HeadBuilder(recipe, data, plan)
-        folder = SweepFolder(run.path, recipe.data.labels)
+        folder = SweepFolder(run.path)
         if is_main_process():
             open_sweep(folder, recipe, data)
         wait_for_everyone()
         _train_missing(folder, heads)
         wait_for_trials(folder, recipe)
         if is_main_process():
-            table = folder.write_summary(args.metric_for_best_model)
+            table = write_summary(folder, args.metric_for_best_model)
             logger.info("%s\nThe sweep is in %s.", table, folder.path)
 
 
@@ -148,7 +149,7 @@ def _train_missing(folder: SweepFolder, heads: HeadBuilder) -> None:
         def train(trial: Trial, stop: Event) -> Outcome:
             return _run_trial(trial, heads, features[trial.model.fusion], folder, stop)
 
-        def finish(record: TrialRecord, predictions: Predictions | None) -> None:
+        def finish(record: TrialRecord, predictions: TrialPredictions | None) -> None:
             folder.write_trial(record, predictions)
             if record.error is not None:
                 bar.write(printable(f"trial {record.number} ({record.values}): {record.error}"))
@@ -163,7 +164,7 @@ def _train_missing(folder: SweepFolder, heads: HeadBuilder) -> None:
 def train_side_by_side(
     trials: Sequence[Trial],
     train: Callable[[Trial, Event], Outcome],
-    finish: Callable[[TrialRecord, Predictions | None], None],
+    finish: Callable[[TrialRecord, TrialPredictions | None], None],
 ) -> None:
     """Train each trial in a thread that computes alone, so that its figures don't depend on how many there are.
 
@@ -202,7 +203,9 @@ def _run_trial(trial: Trial, heads: HeadBuilder, rows: FeatureRows, folder: Swee
     )
     numbers = val_rows.tolist()
     guids, labels = tuple(data.guids[row] for row in numbers), np.array([data.labels[row] for row in numbers])
-    return record, Predictions(guids, labels, best.probabilities, last.probabilities)
+    names = tuple(heads.recipe.data.labels)
+    tables = (PredictionTable(guids, labels, each.probabilities, names) for each in (best, last))
+    return record, TrialPredictions(*tables)
 
 
 def _complete_flags(trial: Trial, folder: SweepFolder) -> list[str]:

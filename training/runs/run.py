@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from transformers.trainer_utils import PredictionOutput
 
+from data_utils.console.tables import format_table
 from data_utils.sources.arguments import DataArguments
 from data_utils.system.files import remove
 from data_utils.system.refusals import tell_refusals
-from evaluation.scores.scoring import score_predictions
+from evaluation.scores.scoring import format_metrics, score_predictions
 from modeling.parameters import parameter_table
-from run_files.report import format_metrics, format_table, write_bad_cases, write_json, write_predictions_csv
+from run_files.output import write_json
+from run_files.predictions_csv import write_bad_cases, write_predictions_csv
 from run_files.run_folder import RunFolder
 from training.build.build import save_processors
 from training.checkpoint.checkpoints import grant_as

@@ -1,0 +1,86 @@
+"""What the held-out predictions of a cross-validated run say: temperatures and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from data_utils.console.tables import format_interval
+from evaluation.scores.calibration import apply_temperature, draw_reliability, fit_out_of_fold
+from evaluation.scores.metrics import INTERVAL_SCORES, SCORES
+from evaluation.scores.scoring import score_predictions, score_seeds
+from run_files.folds_folder import FoldsFolder
+from run_files.output import write_figure, write_json
+from run_files.predictions_csv import PredictionTable
+
+
+def calibrate_folds(folder: FoldsFolder) -> dict[int, float]:
+    """Write calibration.json and reliability.png; returns the temperature of each fold's models.
+
+    It is the one that fits what the models of the other folds said of the rows that they held out.
+    """
+    tables = [_join_folds(folder, seed, {}) for seed in folder.seeds]
+    fold_of = folder.fold_of_guids()
+    folds = [fold_of[guid] for table in tables for guid in table.guids]
+    probabilities, labels = (
+        np.concatenate([getattr(table, name) for table in tables]) for name in ("probabilities", "labels")
+    )
+    found = fit_out_of_fold(probabilities, labels, folds, rows=np.tile(np.arange(len(tables[0].guids)), len(tables)))
+    write_json(folder.path / "calibration.json", found)
+    write_figure(folder.path / "reliability.png", draw_reliability(found["before"], found["after"]))
+    return {int(fold): temperature for fold, temperature in found["fold_temperatures"].items()}
+
+
+def write_out_of_fold(folder: FoldsFolder, temperatures: Mapping[int, float]) -> dict[str, Any]:
+    """Join the members' held-out predictions, write them, and score them.
+
+    Args:
+        folder: of the finished trainings.
+        temperatures: by which the models of each fold are scaled (`calibrate_folds`).
+
+    Returns:
+        mean and std over seeds of the scores, intervals of the mean accuracy and macro F1, the scores of each seed,
+        and under averaged those of the mean probabilities.
+    """
+    tables = [_join_folds(folder, seed, temperatures) for seed in folder.seeds]
+    for seed, table in zip(folder.seeds, tables, strict=True):
+        table.write(folder.predictions_oof_file_of(seed))
+    averaged = replace(tables[0], probabilities=np.mean([table.probabilities for table in tables], axis=0))
+    averaged.write(folder.predictions_oof_file)
+    scores = score_seeds(tables)
+    return {
+        "num_rows": len(averaged.guids),
+        "mean": scores.mean,
+        "std": scores.std,
+        "intervals": dict(scores.intervals),
+        "seeds": {
+            str(seed): {name: scores.values[name][number] for name in SCORES}
+            for number, seed in enumerate(folder.seeds)
+        },
+        "averaged": score_predictions(averaged.probabilities, averaged.labels, averaged.label_names),
+    }
+
+
+def format_out_of_fold(scores: Mapping[str, Any]) -> str:
+    """The headline of `write_out_of_fold` as plain text."""
+    lines = [f"out of fold, {scores['num_rows']} rows, {len(scores['seeds'])} seeds"]
+    for name in INTERVAL_SCORES:
+        line, std = f"{SCORES[name]} {format_interval(scores['mean'][name], scores['intervals'][name])}", scores["std"]
+        if std[name] is not None:
+            averaged = f"probabilities averaged over seeds {scores['averaged'][name]:.3f}"
+            line += f" ± {std[name]:.3f} over seeds; {averaged}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _join_folds(folder: FoldsFolder, seed: int, temperatures: Mapping[int, float]) -> PredictionTable:
+    """The held-out rows of one seed's folds."""
+    parts = []
+    for member in folder.members(seed):
+        table = member.read_held_out()
+        scaled = apply_temperature(table.probabilities, temperatures.get(member.fold, 1.0))
+        parts.append(replace(table, probabilities=scaled))
+    return PredictionTable.join(parts)

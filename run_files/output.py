@@ -1,0 +1,25 @@
+"""Files of any run: JSON and pictures, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_utils.system.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON that any reader takes: indented, UTF-8, and without NaN (`ValueError`)."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a picture of matplotlib's as PNG; `InputError` where it can't be written."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    write_bytes(path, buffer.getvalue())
