@@ -209,7 +209,10 @@ def test_flag_arrives_in_the_arguments(flag):
 
 
 def test_arguments_are_frozen_once_they_are_parsed():
-    args = parse()
+    model, data, args = parse_arguments(["--data_dir", "data", "--report_to", "none"])
+    for group, name in ((model, "fusion"), (data, "labels")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(group, name, "other")
     for name in ("output_dir", "bf16", "mixed_precision", "eval_strategy", "ddp_find_unused_parameters", "any"):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(args, name, "other")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 
+from data_utils.console.command_line import flag
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.records import is_valid_guid
 from modeling.errors import InputError, check_choice
@@ -17,32 +18,22 @@ KINDS = {"text": "t", "image": "i"}
 class AugmentArguments:
     """Flags of data_utils.augment. Raises `InputError` with what is allowed."""
 
-    data_dir: str = field(metadata={"help": "Folder with the list file and data/{guid}.txt with data/{guid}.jpg."})
-    predictions: str | None = field(
-        default=None,
-        metadata={
-            "help": "A run of train.py --folds, or a CSV file with guid, label, prediction and prob_ of each class."
-        },
+    data_dir: str = flag(MISSING, "Folder with the list file and data/{guid}.txt with data/{guid}.jpg.")
+    predictions: str | None = flag(
+        None, "A run of train.py --folds, or a CSV file with guid, label, prediction and prob_ of each class."
     )
-    train_file: str = field(default="train.txt", metadata={"help": "The list: a name inside --data_dir, or a path."})
-    output_file: str = field(
-        default="train_augmented.txt", metadata={"help": "Name inside --data_dir of the list with the copies in it."}
+    train_file: str = flag("train.txt", "The list: a name inside --data_dir, or a path.")
+    output_file: str = flag("train_augmented.txt", "Name inside --data_dir of the list with the copies in it.")
+    copies: int = flag(1, "Copies of each chosen row, of each of --kinds.")
+    kinds: list[str] = flag(list(KINDS), "text, image or both: which side of a copy is changed.")
+    min_loss: float | None = flag(
+        None, "Copy rows whose label got a loss (-ln p) of at least this, instead of the misjudged rows."
     )
-    copies: int = field(default=1, metadata={"help": "Copies of each chosen row, of each of --kinds."})
-    kinds: list[str] = field(
-        default_factory=lambda: list(KINDS), metadata={"help": "text, image or both: which side of a copy is changed."}
-    )
-    min_loss: float | None = field(
-        default=None,
-        metadata={"help": "Copy rows whose label got a loss (-ln p) of at least this, instead of the misjudged rows."},
-    )
-    only: list[str] | None = field(default=None, metadata={"help": "Copy rows with these labels only."})
-    flip: bool = field(default=False, metadata={"help": "Mirror every second changed picture, and writing in it."})
-    seed: int = field(default=42, metadata={"help": "Of all changes; the same seed gives the same copies."})
-    text_encoding: str | None = field(
-        default=None, metadata={"help": "Of texts that are not UTF-8. Default: found by all of them together."}
-    )
-    undo: bool = field(default=False, metadata={"help": "Take away what this program added to --data_dir."})
+    only: list[str] | None = flag(None, "Copy rows with these labels only.")
+    flip: bool = flag(False, "Mirror every second changed picture, and writing in it.")
+    seed: int = flag(42, "Of all changes; the same seed gives the same copies.")
+    text_encoding: str | None = flag(None, "Of texts that are not UTF-8. Default: found by all of them together.")
+    undo: bool = flag(False, "Take away what this program added to --data_dir.")
 
     def __post_init__(self) -> None:
         data = DataArguments(data_dir=self.data_dir, train_file=self.train_file, text_encoding=self.text_encoding)

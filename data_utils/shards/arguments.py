@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 
-from data_utils.console.command_line import FlagParser, list_flags
+from data_utils.console.command_line import FlagParser, flag, list_flags
 from data_utils.sources.arguments import SHARD_SUFFIXES, DataArguments
 from modeling.errors import InputError, check_choice
 
@@ -21,14 +21,12 @@ _DATA_FLAGS = (
 class ShardArguments:
     """Flags that data_utils.shard has beside those of training. Raises `InputError` with what is allowed."""
 
-    data_dir: str = field(metadata={"help": "Folder with the list file and data/{guid}.txt with data/{guid}.jpg."})
-    output_dir: str = field(metadata={"help": "Folder for the shards, shards.json, split.json and quarantine.csv."})
-    for_prediction: bool = field(
-        default=False, metadata={"help": "Write every row of the list, in its order, as test-*: for --predict."}
-    )
-    shard_format: str = field(default="parquet", metadata={"help": "parquet or webdataset (tar)."})
-    rows_per_shard: int = field(default=1000, metadata={"help": "Rows in each shard but the last of a part."})
-    seed: int = field(default=42, metadata={"help": "Of the split and of the rows' order in the shards."})
+    data_dir: str = flag(MISSING, "Folder with the list file and data/{guid}.txt with data/{guid}.jpg.")
+    output_dir: str = flag(MISSING, "Folder for the shards, shards.json, split.json and quarantine.csv.")
+    for_prediction: bool = flag(False, "Write every row of the list, in its order, as test-*: for --predict.")
+    shard_format: str = flag("parquet", "parquet or webdataset (tar).")
+    rows_per_shard: int = flag(1000, "Rows in each shard but the last of a part.")
+    seed: int = flag(42, "Of the split and of the rows' order in the shards.")
 
     def __post_init__(self) -> None:
         check_choice("--shard_format", self.shard_format, SHARD_SUFFIXES)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from data_utils.console.command_line import flag
 from data_utils.sources.encodings import check_encoding
 from data_utils.sources.text import CLEANING_MODES
 from data_utils.system.home import count_cores
@@ -37,112 +38,75 @@ def _check_positive(name: str, value: object) -> None:
         raise InputError(f"--{name} is {value!r}; it takes a whole number of at least 1, or is left out.")
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataArguments:
     """Data options. Checked when built; raises `InputError` with what is allowed."""
 
     group: ClassVar[str] = "data"
 
-    data_dir: str = field(
-        default=None,  # type: ignore[assignment]  # a missing value is found in __post_init__
-        metadata={
-            "help": "Folder that holds the list file and data/{guid}.txt with data/{guid}.jpg; with --streaming a "
-            f"folder, glob or URL of shards. Default: {' or '.join(DEFAULT_DIRS)}, where the data lie there."
-        },
+    data_dir: str = flag(
+        None,
+        "Folder that holds the list file and data/{guid}.txt with data/{guid}.jpg; with --streaming a "
+        f"folder, glob or URL of shards. Default: {' or '.join(DEFAULT_DIRS)}, where the data lie there.",
     )
-    streaming: bool = field(
-        default=False,
-        metadata={
-            "help": "Read train-*.parquet or .tar (and validation-*) from --data_dir while training, as "
-            "`python -m data_utils.shard` writes them: nothing is prepared, and memory stays as it is."
-        },
+    streaming: bool = flag(
+        False,
+        "Read train-*.parquet or .tar (and validation-*) from --data_dir while training, as "
+        "`python -m data_utils.shard` writes them: nothing is prepared, and memory stays as it is.",
     )
-    shuffle_buffer_size: int = field(
-        default=1000, metadata={"help": "With --streaming, rows in each worker from which the next one is drawn."}
+    shuffle_buffer_size: int = flag(1000, "With --streaming, rows in each worker from which the next one is drawn.")
+    train_file: str = flag(
+        "train.txt", "List of labelled pairs (lines of guid,tag): a name inside --data_dir, or a path."
     )
-    train_file: str = field(
-        default="train.txt",
-        metadata={"help": "List of labelled pairs (lines of guid,tag): a name inside --data_dir, or a path."},
+    labels: list[str] = flag(list(DEFAULT_LABELS), "Allowed labels, at least two; their order gives the class numbers.")
+    val_ratio: float = flag(0.1, "Share of the pairs kept for validation, in [0, 1); 0 trains on all of them.")
+    split_file: str | None = flag(None, "A split.json of an earlier run, to reuse its training and validation parts.")
+    allow_leaky_split: bool = flag(
+        False, "Accept a --split_file in which equal texts, pictures or copies stand in both parts."
     )
-    labels: list[str] = field(
-        default_factory=lambda: list(DEFAULT_LABELS),
-        metadata={"help": "Allowed labels, at least two; their order gives the class numbers."},
+    text_cleaning: str = flag(
+        "report", "report: URLs and @names removed; tweet: URL becomes http, @name becomes @user; none: text as is."
     )
-    val_ratio: float = field(
-        default=0.1,
-        metadata={"help": "Share of the pairs kept for validation, in [0, 1); 0 trains on all of them."},
+    text_encoding: str | None = flag(
+        None,
+        "Encoding of texts that are not UTF-8, like cp1252 or gb18030. Default: the one in which all of "
+        "them together make the most sense.",
     )
-    split_file: str | None = field(
-        default=None, metadata={"help": "A split.json of an earlier run, to reuse its training and validation parts."}
+    on_bad_pair: str = flag(
+        "mask",
+        "What to do with a pair whose text or picture is missing or unreadable: mask keeps it with the "
+        "other one, drop leaves it out, error stops.",
     )
-    allow_leaky_split: bool = field(
-        default=False,
-        metadata={"help": "Accept a --split_file in which equal texts, pictures or copies stand in both parts."},
+    allow_data_loss: bool = flag(
+        False,
+        "Train although over a tenth of the rows is lost for one reason, or over half of them lack a text "
+        "or a picture that the fusion head reads.",
     )
-    text_cleaning: str = field(
-        default="report",
-        metadata={
-            "help": "report: URLs and @names removed; tweet: URL becomes http, @name becomes @user; none: text as is."
-        },
+    image_resize_mode: str | None = flag(
+        None,
+        "shortest: shortest side resized, then centre crop; squash: straight to the square. "
+        "Default: clip squash, baseline and vilbert shortest.",
     )
-    text_encoding: str | None = field(
-        default=None,
-        metadata={
-            "help": "Encoding of texts that are not UTF-8, like cp1252 or gb18030. Default: the one in which all of "
-            "them together make the most sense."
-        },
+    image_size: int | None = flag(None, "Side of the square picture in pixels. Default: the picture tower's own.")
+    max_image_pixels: int = flag(
+        MAX_PIXELS, "A picture of more pixels is taken as unreadable; JPEGs are decoded at 1/2, 1/4 or 1/8 instead."
     )
-    on_bad_pair: str = field(
-        default="mask",
-        metadata={
-            "help": "What to do with a pair whose text or picture is missing or unreadable: mask keeps it with the "
-            "other one, drop leaves it out, error stops."
-        },
+    max_length: int | None = flag(None, "Longest text in tokens; longer ones are cut. Default: by text tower.")
+    max_train_samples: int | None = flag(None, "Train on N random pairs of the training part only (for a quick trial).")
+    max_eval_samples: int | None = flag(
+        None, "Evaluate N random pairs of the validation part only (for a quick trial)."
     )
-    allow_data_loss: bool = field(
-        default=False,
-        metadata={
-            "help": "Train although over a tenth of the rows is lost for one reason, or over half of them lack a text "
-            "or a picture that the fusion head reads."
-        },
+    cache_dir: str | None = flag(
+        None, "Folder for prepared data. Default: multimodal-sentiment in $XDG_CACHE_HOME or ~/.cache."
     )
-    image_resize_mode: str | None = field(
-        default=None,
-        metadata={
-            "help": "shortest: shortest side resized, then centre crop; squash: straight to the square. "
-            "Default: clip squash, baseline and vilbert shortest."
-        },
-    )
-    image_size: int | None = field(
-        default=None, metadata={"help": "Side of the square picture in pixels. Default: the picture tower's own."}
-    )
-    max_image_pixels: int = field(
-        default=MAX_PIXELS,
-        metadata={
-            "help": "A picture of more pixels is taken as unreadable; JPEGs are decoded at 1/2, 1/4 or 1/8 instead."
-        },
-    )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Longest text in tokens; longer ones are cut. Default: by text tower."}
-    )
-    max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on N random pairs of the training part only (for a quick trial)."}
-    )
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate N random pairs of the validation part only (for a quick trial)."}
-    )
-    cache_dir: str | None = field(
-        default=None,
-        metadata={"help": "Folder for prepared data. Default: multimodal-sentiment in $XDG_CACHE_HOME or ~/.cache."},
-    )
-    overwrite_cache: bool = field(default=False, metadata={"help": "Prepare the data again even if they are cached."})
-    preprocessing_num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that decode pictures and read texts. Default: all cores."}
+    overwrite_cache: bool = flag(False, "Prepare the data again even if they are cached.")
+    preprocessing_num_workers: int | None = flag(
+        None, "Processes that decode pictures and read texts. Default: all cores."
     )
 
     def __post_init__(self) -> None:
         if self.data_dir is None:
-            self.data_dir = self._find_dir()
+            object.__setattr__(self, "data_dir", self._find_dir())
             logger.info("Taking the data in %s; --data_dir names others.", self.data_dir)
         if not self.data_dir or not isinstance(self.data_dir, str):
             raise InputError(f"Got --data_dir {self.data_dir!r}; it takes a folder, for example data/project5.")
@@ -202,7 +166,8 @@ class DataArguments:
                 f"--labels is {labels!r}; it takes a list of words, for example --labels negative neutral positive "
                 "(in a YAML file put words like yes, no or 1 in quotes)."
             )
-        self.labels = labels = [unicodedata.normalize("NFC", label) for label in labels]
+        labels = [unicodedata.normalize("NFC", label) for label in labels]
+        object.__setattr__(self, "labels", labels)
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise InputError(f"--labels is {' '.join(labels)!r}; it takes at least two labels, each of them once.")
         for label in labels:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from data_utils.console.command_line import flag
 from data_utils.system.bounded import parse_json
 from modeling.choices import ARCHITECTURES, FREEZE_CHOICES, FUSIONS, POOLINGS, check_width, frozen_modalities
 from modeling.errors import InputError, check_choice
@@ -18,103 +19,76 @@ DEFAULT_CLIP_NAME = "openai/clip-vit-base-patch32"
 MAX_VOCABULARY = 1_000_000
 
 
-@dataclass
+@dataclass(frozen=True)
 class ModelArguments:
     """Which architecture, head and towers. Checked before anything is loaded."""
 
     group: ClassVar[str] = "model"
 
-    model: str = field(default="clip", metadata={"help": f"Architecture: {', '.join(ARCHITECTURES)}."})
-    fusion: str | None = field(
-        default=None,
-        metadata={"help": f"Fusion head: {', '.join(FUSIONS)}. Default by architecture: {DEFAULT_FUSION}."},
+    model: str = flag("clip", f"Architecture: {', '.join(ARCHITECTURES)}.")
+    fusion: str | None = flag(None, f"Fusion head: {', '.join(FUSIONS)}. Default by architecture: {DEFAULT_FUSION}.")
+    clip_name: str | None = flag(
+        None, f"For clip: folder or hub name of a CLIP, SigLIP, ... Default: {DEFAULT_CLIP_NAME}."
     )
-    clip_name: str | None = field(
-        default=None,
-        metadata={"help": f"For clip: folder or hub name of a CLIP, SigLIP, ... Default: {DEFAULT_CLIP_NAME}."},
+    text_name: str | None = flag(
+        None,
+        "Folder or hub name of a text encoder. vilbert's default: "
+        f"{DEFAULT_TEXT_NAME}; with clip, --text_name and --vision_name compose a dual encoder.",
     )
-    text_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder or hub name of a text encoder. vilbert's default: "
-            f"{DEFAULT_TEXT_NAME}; with clip, --text_name and --vision_name compose a dual encoder."
-        },
+    vision_name: str | None = flag(
+        None, f"Folder or hub name of a picture encoder. vilbert's default: {DEFAULT_VISION_NAME}."
     )
-    vision_name: str | None = field(
-        default=None,
-        metadata={"help": f"Folder or hub name of a picture encoder. vilbert's default: {DEFAULT_VISION_NAME}."},
+    trust_remote_code: bool = flag(
+        False,
+        "Run the program code that a named folder or hub name brings along for its settings, its tokenizer "
+        "or its image processor. Read it first: it can do all that you can. Encoders must be of transformers.",
     )
-    trust_remote_code: bool = field(
-        default=False,
-        metadata={
-            "help": "Run the program code that a named folder or hub name brings along for its settings, its tokenizer "
-            "or its image processor. Read it first: it can do all that you can. Encoders must be of transformers."
-        },
+    from_scratch: bool = flag(
+        False,
+        "Random weights; no hub. With a name: that model's structure and tokenizer; without one the "
+        "architecture's default size, and a WordPiece tokenizer trained on the training split.",
     )
-    from_scratch: bool = field(
-        default=False,
-        metadata={
-            "help": "Random weights; no hub. With a name: that model's structure and tokenizer; without one the "
-            "architecture's default size, and a WordPiece tokenizer trained on the training split."
-        },
+    text_config: str | None = flag(
+        None, "JSON object of settings over the text encoder's, e.g. '{\"num_hidden_layers\": 2}'."
     )
-    text_config: str | None = field(
-        default=None,
-        metadata={"help": "JSON object of settings over the text encoder's, e.g. '{\"num_hidden_layers\": 2}'."},
+    vision_config: str | None = flag(None, "JSON object of settings over the picture encoder's.")
+    projection_dim: int | None = flag(
+        None, "Width of the space shared by text and picture in clip. Default: the model's, or 512."
     )
-    vision_config: str | None = field(
-        default=None, metadata={"help": "JSON object of settings over the picture encoder's."}
+    text_pooling: str = flag(
+        "default",
+        "The vector of a text: default, the encoder's own (its pooled output, else CLS), or mean, of all "
+        "tokens, for sentence encoders.",
     )
-    projection_dim: int | None = field(
-        default=None,
-        metadata={"help": "Width of the space shared by text and picture in clip. Default: the model's, or 512."},
+    vision_feature_layer: list[int] = flag(
+        None,
+        "The vector of a picture from several layers, side by side: e.g. 6 9 12, counted from 0 (the "
+        "embeddings), or from the end with -1. Default: the encoder's own vector.",
     )
-    text_pooling: str = field(
-        default="default",
-        metadata={
-            "help": "The vector of a text: default, the encoder's own (its pooled output, else CLS), or mean, of all "
-            "tokens, for sentence encoders."
-        },
-    )
-    vision_feature_layer: list[int] = field(
-        default=None,
-        metadata={
-            "help": "The vector of a picture from several layers, side by side: e.g. 6 9 12, counted from 0 (the "
-            "embeddings), or from the end with -1. Default: the encoder's own vector."
-        },
-    )
-    vocab_size: int = field(default=21_500, metadata={"help": "Upper limit of a tokenizer trained here."})
-    lowercase: bool = field(
-        default=True, metadata={"help": "A tokenizer trained here takes capitals as small letters; it keeps accents."}
-    )
-    fusion_dropout: float = field(default=0.1, metadata={"help": "Dropout inside the fusion head."})
-    freeze: str = field(
-        default="none", metadata={"help": f"Towers that stay as they were loaded: {', '.join(FREEZE_CHOICES)}."}
-    )
-    unfreeze_last: int | None = field(
-        default=None,
-        metadata={
-            "help": "Train the last N blocks of the frozen towers all the same, and what comes after them; with "
-            "--freeze none: of both towers, the rest of which is frozen."
-        },
+    vocab_size: int = flag(21_500, "Upper limit of a tokenizer trained here.")
+    lowercase: bool = flag(True, "A tokenizer trained here takes capitals as small letters; it keeps accents.")
+    fusion_dropout: float = flag(0.1, "Dropout inside the fusion head.")
+    freeze: str = flag("none", f"Towers that stay as they were loaded: {', '.join(FREEZE_CHOICES)}.")
+    unfreeze_last: int | None = flag(
+        None,
+        "Train the last N blocks of the frozen towers all the same, and what comes after them; with "
+        "--freeze none: of both towers, the rest of which is frozen.",
     )
     # None where it isn't given: then on where no used tower trains at all.
-    cache_features: bool = field(
-        default=None,
-        metadata={
-            "help": "Run each frozen tower (with --unfreeze_last: its frozen blocks) once over the data, into the "
-            "cache, and train on its output. Default: on where no used tower trains at all."
-        },
+    cache_features: bool = flag(
+        None,
+        "Run each frozen tower (with --unfreeze_last: its frozen blocks) once over the data, into the "
+        "cache, and train on its output. Default: on where no used tower trains at all.",
     )
 
     def __post_init__(self) -> None:
         check_choice("--model", self.model, ARCHITECTURES)
-        self.fusion = self.fusion or DEFAULT_FUSION[self.model]
+        object.__setattr__(self, "fusion", self.fusion or DEFAULT_FUSION[self.model])
         check_choice("--fusion", self.fusion, FUSIONS)
         check_choice("--freeze", self.freeze, FREEZE_CHOICES)
         check_choice("--text_pooling", self.text_pooling, POOLINGS)
-        for flag in ("text_config", "vision_config"):
-            setattr(self, flag, _parse_object(flag, getattr(self, flag)))
+        for name in ("text_config", "vision_config"):
+            object.__setattr__(self, name, _parse_object(name, getattr(self, name)))
         if not 0 <= self.fusion_dropout < 1:
             raise InputError(f"Got --fusion_dropout {self.fusion_dropout}; it must be at least 0 and under 1.")
         if not 10 <= self.vocab_size <= MAX_VOCABULARY:
