@@ -81,13 +81,6 @@ def test_folder_of_a_run_that_is_a_link_is_refused(
     assert [path.name for path in elsewhere.iterdir()] == ["kept.txt"]
 
 
-def test_output_dir_itself_may_be_a_link(run_train: Callable[..., tuple[Path, str]], tmp_path: Path) -> None:
-    (tmp_path / "large-disk").mkdir()
-    (tmp_path / "run").symlink_to(tmp_path / "large-disk")
-    run_train("--max_steps", "1")
-    assert (tmp_path / "large-disk" / "metrics.json").is_file()
-
-
 @pytest.mark.parametrize("kind", ["link", "dangling", "folder"])
 def test_lock_that_is_no_file_is_told_in_one_sentence(
     run_train: Callable[..., tuple[Path, str]],
@@ -112,14 +105,18 @@ def test_lock_that_is_no_file_is_told_in_one_sentence(
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_earlier_run_is_moved_beside_links_that_lead_nowhere(
+def test_output_dir_may_be_a_link_and_an_earlier_run_is_moved_beside_links_that_lead_nowhere(
     run_train: Callable[..., tuple[Path, str]], tmp_path: Path
 ) -> None:
+    disk = tmp_path / "large-disk"
+    disk.mkdir()
+    (tmp_path / "run").symlink_to(disk)
     run_train("--max_steps", "1")
-    (tmp_path / "run.old-1").symlink_to(tmp_path / "nowhere")
+    assert (disk / "metrics.json").is_file()
+    (tmp_path / "large-disk.old-1").symlink_to(tmp_path / "nowhere")
     run_train("--max_steps", "1")
-    assert (tmp_path / "run.old-2" / "config.yaml").is_file()
-    assert os.path.islink(tmp_path / "run.old-1")
+    assert (tmp_path / "large-disk.old-2" / "config.yaml").is_file()
+    assert os.path.islink(tmp_path / "large-disk.old-1")
 
 
 def test_evaluation_writes_through_no_link(
