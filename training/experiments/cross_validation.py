@@ -56,6 +56,7 @@ def cross_validate(model: ModelArguments, data: DataArguments, args: SentimentTr
     """
     check_supported(data, args)
     run = make_run_folder(model, args)
+    args = args.replace(run_name=args.run_name or run.path.name)
     if not shares_files(run.path):
         raise InputError(f"The machines of a cross-validation must see the same files; {run.path} is not shared.")
     folder = FoldsFolder(run.path, range(args.seed, args.seed + args.seeds), args.folds)
@@ -164,7 +165,7 @@ def _arguments_of(
     args = args.replace(
         seed=member.seed,
         output_dir=str(member.path),
-        run_name=f"{args.run_name or folder.path.name}-{member.path.name}",
+        run_name=f"{args.run_name}-{member.path.name}",
         folds=None,
         seeds=1,
         resume_from_checkpoint=LATEST if RunFolder(member.path).checkpoints_dir.exists() else None,
