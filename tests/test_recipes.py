@@ -121,52 +121,38 @@ def test_second_recipe_is_refused(write, capfd, words):
         ("--sweep", f"trust_remote_code: 1\n{SWEEP}", "given on the command line alone"),
         ("--config", "learning-rate: 1\nlearning_rate: 2", "learning_rate stands twice"),
         ("--config", "save_strategy: off", 'if you mean the word, write it in quotes ("no")'),
-        ("--sweep", f"save_strategy: no\n{SWEEP}", "save_strategy is no switch"),
         ("--compare", "runs: {a: {}, b: {save_strategy: no}}", "save_strategy is no switch"),
         ("--config", "fusoin: true", "Did you mean --fusion"),
         ("--config", "seed: 1\nfusion: [early, late]", "which YAML reads as a list"),
         ("--config", "bf16: maybe", "(case insensitive). See --help"),
         ("--config", "model: 2020-01-01", "which YAML reads as a date"),
-        ("--config", "model: [clip]", "which YAML reads as a list"),
-        ("--config", "model: {a: 1}", "which YAML reads as a map"),
         ("--config", "output_dir: !!binary aGVsbG8=", "which YAML reads as a bytes"),
-        ("--config", "learning_rate: [1, 2]", "which YAML reads as a list"),
         ("--config", "learning_rate: on", "learning_rate is no switch"),
-        ("--config", "labels: {a: 1, b: 2}", "which YAML reads as a map"),
         ("--config", "labels: [2020-01-01, b]", "put words like yes, no or 1.0 in quotes"),
         ("--config", "seed: 0x" + "f" * 9000, "a number of 36,000 bits"),
-        ("--config", "labels: [0x" + "f" * 9000 + ", b]", "a number of 36,000 bits"),
         ("--config", "text_config: {a: 2020-01-01}", "no JSON can be made"),
         ("--config", "text_config: {1: 2}", "its keys must be words"),
         ("--config", "text_config: {a: .nan}", "no JSON can be made"),
         ("--config", "model: '--fusion=late'", "Got --model '--fusion=late'; allowed are"),
-        ("--config", "num_train_epochs: .inf", "at most 1,000,000"),
         ("--config", "x: " + "y" * 2**17, "at most 131,072 are read"),
         ("--sweep", "sweep: {" + NINE_MILLION + "}", "makes 9,150,625 trials; at most 10,000 are made"),
         ("--sweep", "sweep: {folds: 1000000000}", "makes 1,000,000,000 trials"),
         ("--sweep", "sweep: {fusion: [yes]}", "words like yes in quotes"),
-        ("--sweep", "sweep: {fusion: [2020-01-01]}", "it takes a list of words or numbers"),
-        ("--sweep", "sweep: {seed: [0x" + "f" * 9000 + "]}", "a number of 36,000 bits"),
-        ("--sweep", "sweep: {learning_rate: [0.1, .inf]}", "Got --learning_rate inf"),
         ("--sweep", "sweep: {learning_rate: [0.1, fast]}", "invalid float value: 'fast'"),
         ("--sweep", "sweep: 5", "has no section `sweep`"),
         ("--compare", "runs: [a, b]", "has no section `runs`"),
         ("--compare", "runs: {2020-01-01: {}, b: {}}", "as the name of a run"),
-        ("--compare", "runs: {a: {fusion: 2020-01-01}, b: {}}", "which YAML reads as a date"),
         ("--compare", "runs: {a: {seed: -1}, b: {}}", "The run a of the comparison: Got --seed -1"),
         ("--compare", "output_dir: [a]\nruns: {a: {}, b: {}}", "which YAML reads as a list"),
-        ("--compare", "runs: {1: {}, 2: {}}", "Got 1 as the name of a run"),
         ("--compare", "runs: {yes: {}, b: {}}", "Got True as the name of a run"),
         ("--compare", "runs: {a/b: {}, b: {}}", "Got 'a/b' as the name of a run"),
         ("--compare", "runs: {a: {}, comparison.md: {}}", "a file of the results"),
         ("--compare", "runs: {a: {}, b: late}", "The run b in"),
         ("--compare", "runs: {a: {}, b: {output_dir: x}}", "has output_dir, which a run can't choose"),
         ("--compare", "runs: {a: {}, b: {output-dir: x}}", "has output_dir, which a run can't choose"),
-        ("--compare", "runs: {a: {}, b: {config: x}}", "has config, which a run can't choose"),
         ("--compare", "runs: {a: {}}", "two runs or more"),
         ("--compare", "runs: {" + MANY_RUNS + "}", "has 1,001 runs; at most 1,000"),
         ("--config", "[1, 2]", "is no mapping"),
-        ("--config", "just words", "is no mapping"),
     ],
 )
 def test_what_a_recipe_can_not_mean_is_refused_at_once(write, flag, text, expected):
@@ -195,11 +181,11 @@ def test_names_of_the_results_are_those_that_are_written(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(RESULT_FILES)
 
 
-@pytest.mark.parametrize("flag", ["--output_dir", "--output-dir"])
-def test_folder_of_the_command_line_wins_in_both_spellings(write_comparison, flag):
-    recipe = read_comparison(["--compare", write_comparison({"a": {}, "b": {}}), flag, "elsewhere"])
-    assert recipe.path == Path("elsewhere")
-    assert [words[-1] for words in recipe.runs.values()] == ["elsewhere/a", "elsewhere/b"]
+def test_folder_of_the_command_line_wins_in_both_spellings(write_comparison):
+    for flag in ("--output_dir", "--output-dir"):
+        recipe = read_comparison(["--compare", write_comparison({"a": {}, "b": {}}), flag, "elsewhere"])
+        assert recipe.path == Path("elsewhere")
+        assert [words[-1] for words in recipe.runs.values()] == ["elsewhere/a", "elsewhere/b"]
 
 
 @pytest.mark.parametrize(
@@ -213,9 +199,13 @@ def test_folder_of_the_command_line_wins_in_both_spellings(write_comparison, fla
         ({"model": "vilbert", "from_scratch": False, "text_name": "/nonexistent"}, "There is no folder '/nonexistent'"),
         ({"fusion": "lat"}, "Did you mean late"),
         ({"data_dir": "/nonexistent"}, "/nonexistent"),
+        ({}, "holds other files (thesis.tex"),
     ],
 )
-def test_mistake_of_a_later_run_is_found_before_the_first_is_trained(write_comparison, second, message):
+def test_mistake_of_a_later_run_is_found_before_the_first_is_trained(write_comparison, tmp_path, second, message):
+    if not second:
+        (tmp_path / "out" / "b").mkdir(parents=True)
+        (tmp_path / "out" / "b" / "thesis.tex").write_text("years of work")
     found = refusal(write_comparison({"a": {}, "b": second}))
     assert found.startswith("The run b of the comparison: ")
     assert message in found
@@ -237,12 +227,6 @@ def test_runs_must_judge_the_same_rows_by_the_same_labels(write_comparison, make
         ({"labels": [*LABELS, "mixed"]}, "a has negative, neutral, positive and b has"),
     ):
         assert message in refusal(write_comparison({"a": {}, "b": second}))
-
-
-def test_folder_that_holds_other_files_is_found_before_the_first_is_trained(write_comparison, tmp_path):
-    (tmp_path / "out" / "b").mkdir(parents=True)
-    (tmp_path / "out" / "b" / "thesis.tex").write_text("years of work")
-    assert "The run b of the comparison: --output_dir" in refusal(write_comparison({"a": {}, "b": {}}))
 
 
 def test_other_folds_classes_in_another_order_and_copies_are_no_mistake(write_comparison, sample, tmp_path):
@@ -269,13 +253,10 @@ def test_other_folds_classes_in_another_order_and_copies_are_no_mistake(write_co
         ("folds: 3\n" + SWEEP, [], "Got folds, which a sweep takes in its section sweep: write `folds: 5` there"),
         ("seeds: 3\n" + SWEEP, [], r"write `seed: \[42, 43, 44\]` there"),
         (SWEEP, ["--folds", "3"], "Got folds, which a sweep takes in its section"),
-        (SWEEP, ["--seeds=3"], "Got seeds, which a sweep takes in its section"),
         ("sweep: {learning_rate: [1e-2, 1e-5]}\n", ["--head_learning_rate", "1e-3"], "only frozen towers would have"),
         ("sweep: {learning_rate: [1e-2, 1e-5]}\n", ["--head-learning-rate=1e-3"], "only frozen towers would have"),
         ("sweep: {weight-decay: [0.1], weight_decay: [0.2]}\n", [], "weight_decay stands twice .* in two spellings"),
         ("weight_decay: 0.1\nsweep: {weight-decay: [0.2]}\n", [], "weight_decay stands twice .* section sweep"),
-        ("sweep: {folds: -2}\n", [], "Got folds: -2 in .* at least 2"),
-        ("sweep: {folds: 0}\n", [], "at least 2"),
         ("sweep: {folds: 1}\n", [], "at least 2"),
         ("sweep: {folds: true}\n", [], "at least 2"),
         ("sweep: {seed: [0, 0.0]}\n", [], "each of them once"),
@@ -288,18 +269,11 @@ def test_what_a_sweep_would_ignore_or_do_twice_is_refused(write, text, words, me
 
 
 def test_rate_of_the_command_line_takes_the_place_of_a_swept_one(write):
-    recipe = write("head_learning_rate: 0.01\nsweep: {learning_rate: [0.1, 0.2], seed: [1, 2]}\n")
+    recipe = write("head-learning-rate: 0.01\nsweep: {learning-rate: [0.1, 0.2], seed: [1, 2]}\n")
     sweep = read_sweep(["--sweep", recipe, "--data_dir", "x", "--model", "clip", "--learning_rate", "0.3"])
     assert [trial.values for trial in sweep.trials] == [{"seed": "1"}, {"seed": "2"}]
     assert {trial.training.learning_rate for trial in sweep.trials} == {0.3}
     assert {trial.training.head_learning_rate for trial in sweep.trials} == {0.01}
-
-
-def test_swept_flags_may_be_written_with_dashes(write):
-    recipe = write("sweep: {head-learning-rate: [0.1, 0.2]}\n")
-    sweep = read_sweep(["--sweep", recipe, "--data_dir", "x", "--model", "clip"])
-    assert [trial.values for trial in sweep.trials] == [{"head_learning_rate": "0.1"}, {"head_learning_rate": "0.2"}]
-    assert [trial.training.head_learning_rate for trial in sweep.trials] == [0.1, 0.2]
 
 
 def test_record_of_a_run_is_no_recipe(tmp_path):

@@ -19,8 +19,8 @@ from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.flags.own import LATEST
 from training.flags.parsing import parse_arguments
-from training.flags.recipe import find_recipe, read_recipe, spell_flags, to_flags, write_words
-from training.flags.recipe_sections import RUNS, check_runs
+from training.flags.recipe import find_recipe, to_flags, write_words
+from training.flags.recipe_sections import read_runs
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
 from training.runs.claim import make_run_folder
@@ -56,15 +56,13 @@ def read_comparison(argv: Sequence[str]) -> ComparisonRecipe | None:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--output_dir", "--output-dir")
     known, rest = finder.parse_known_args(rest)
-    values = read_recipe(path, RUNS)
-    runs = values.pop(RUNS, None)
-    check_runs(path, runs)
-    (default,) = write_words("output_dir", values.pop("output_dir", None) or f"runs/{path.stem}")
+    shared, runs = read_runs(path)
+    (default,) = write_words("output_dir", shared.get("output_dir") or f"runs/{path.stem}")
     folder = Path(known.output_dir or default)
     return ComparisonRecipe(
         folder,
         {
-            name: [*to_flags(values | spell_flags(path, own or {})), *rest, "--output_dir", str(folder / name)]
+            name: [*to_flags(shared | own), *rest, "--output_dir", str(folder / name)]  # the last one counts
             for name, own in runs.items()
         },
     )

@@ -20,7 +20,7 @@ from training.flags.recipe import (
     to_flags,
     trainer_flags,
 )
-from training.flags.recipe_sections import RUNS, SWEEP, check_runs, read_axes
+from training.flags.recipe_sections import SWEEP, read_axes, read_runs
 from training.flags.rules import check_flags, check_texts
 from training.launch.console import quiet
 
@@ -137,18 +137,16 @@ def _list_trainings(
         parser.check_names([f"--{name}" for name in values], source=f" in the recipe {path}")
         return values
 
-    section = {"--sweep": SWEEP, "--compare": RUNS}.get(starter)
-    values = read_recipe(path, section)
-    inside = values.pop(section, None)
-    check_names(values)
-    if section == RUNS:
-        check_runs(path, inside)
-        own = {name: check_names(spell_flags(path, run or {})) for name, run in inside.items()}
-        return {name: [*to_flags(values | run), *rest] for name, run in own.items()}
-    base = [*to_flags(values), *rest]
-    if section is None:
+    if starter == "--compare":
+        shared, runs = read_runs(path)
+        check_names(shared)
+        return {name: [*to_flags(shared | check_names(own)), *rest] for name, own in runs.items()}
+    values = read_recipe(path, SWEEP if starter == "--sweep" else None)
+    swept = values.pop(SWEEP, None)
+    base = [*to_flags(check_names(values)), *rest]
+    if starter == "--config":
         return {"": base}
-    if isinstance(inside, dict):
-        check_names(spell_flags(path, inside))
-    axes, _ = read_axes(path, inside)
+    if isinstance(swept, dict):
+        check_names(spell_flags(path, swept))
+    axes, _ = read_axes(path, swept)
     return {f"{name} {choice}": [*base, f"--{name}", choice] for name, choices in axes.items() for choice in choices}

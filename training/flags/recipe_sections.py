@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 from modeling.errors import InputError, check_choice
-from training.flags.recipe import spell_flags, write_scalar
+from training.flags.recipe import read_recipe, spell_flags, write_scalar
 
 SWEEP, FOLDS, RUNS = "sweep", "folds", "runs"
 MAX_TRIALS = 10_000
@@ -75,8 +76,14 @@ def _as_number(word: str) -> str | float:
         return word
 
 
-def check_runs(path: Path, runs: object) -> None:
-    """`InputError` unless the section is two runs or more, by names that folders can have."""
+def read_runs(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The flags {flag: value} that the runs of a recipe share, and those of each run by its name.
+
+    Raises:
+        InputError: it can't be read, or its section isn't two runs or more, by names that folders can have.
+    """
+    shared = read_recipe(path, RUNS)
+    runs = shared.pop(RUNS, None)
     if not isinstance(runs, dict) or len(runs) < 2:
         raise InputError(
             f"The recipe {path} has no section `{RUNS}` with two runs or more; write {RUNS}: and below it lines "
@@ -84,6 +91,7 @@ def check_runs(path: Path, runs: object) -> None:
         )
     if len(runs) > MAX_RUNS:
         raise InputError(f"The recipe {path} has {len(runs):,} runs; at most {MAX_RUNS:,} are compared.")
+    spelled = {}
     for name, own in runs.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InputError(
@@ -96,9 +104,11 @@ def check_runs(path: Path, runs: object) -> None:
             )
         if own is not None and not isinstance(own, dict):
             raise InputError(f"The run {name} in {path} is {own!r}; write its flags, like `{name}: {{fusion: early}}`.")
-        foreign = [key for key in _NOT_IN_A_RUN if key in spell_flags(path, own or {})]
+        spelled[name] = spell_flags(path, own or {})
+        foreign = [key for key in _NOT_IN_A_RUN if key in spelled[name]]
         if foreign:
             raise InputError(
                 f"The run {name} in {path} has {foreign[0]}, which a run can't choose: its folder is that of the "
                 "comparison and its name. Leave it out."
             )
+    return shared, spelled
