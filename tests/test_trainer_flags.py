@@ -209,7 +209,9 @@ def test_flag_arrives_in_the_arguments(flag):
 
 
 def test_arguments_are_frozen_once_they_are_parsed():
-    model, data, args = parse_arguments(["--data_dir", "data", "--report_to", "none"])
+    accumulation = {"sync_each_batch": True}
+    config = json.dumps({"gradient_accumulation_kwargs": accumulation})
+    model, data, args = parse_arguments(["--data_dir", "data", "--report_to", "none", "--accelerator_config", config])
     for group, name in ((model, "fusion"), (data, "labels")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(group, name, "other")
@@ -221,6 +223,8 @@ def test_arguments_are_frozen_once_they_are_parsed():
     assert (other.seed, other.output_dir, other.learning_rate) == (7, "elsewhere", args.learning_rate)
     with pytest.raises(dataclasses.FrozenInstanceError):
         other.seed = 8
+    other.accelerator_config.gradient_accumulation_kwargs["num_steps"] = 1  # as Trainer notes it
+    assert args.accelerator_config.gradient_accumulation_kwargs == accumulation
 
 
 @pytest.mark.parametrize("flag", OPTIMIZER)

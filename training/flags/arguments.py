@@ -33,6 +33,8 @@ CHECKPOINTING = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
+# Configurations in which Trainer notes what a training came to.
+FILLED_IN = ("accelerator_config", "deepspeed_plugin", "hf_deepspeed_config")
 # Flags that change no figure: what is many trainings goes on under others.
 NEUTRAL_FLAGS = (
     *("output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "run_name", "logging_steps"),
@@ -78,10 +80,10 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         super().__setattr__(name, value)
 
     def replace(self, **values: Any) -> Self:
-        """The same with other values. DeepSpeed's configuration, which Trainer fills in, is each one's own."""
+        """The same with other values; of what Trainer fills in, each has its own."""
         other = copy.copy(self)
-        shared = {name: vars(self)[name] for name in ("deepspeed_plugin", "hf_deepspeed_config") if name in vars(self)}
-        vars(other).update(copy.deepcopy(shared), **values)
+        vars(other).update(copy.deepcopy({name: vars(self)[name] for name in FILLED_IN if name in vars(self)}))
+        vars(other).update(values)
         return other
 
     def _settle_words(self) -> None:
