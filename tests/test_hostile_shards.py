@@ -5,14 +5,15 @@ import os
 import random
 import struct
 import zipfile
+from dataclasses import replace
 
 import pytest
-from shard_reading import read_all, write_parquet
+from shard_reading import read_all, write_table
 
 from data_utils.shards.manifest import MANIFEST
+from data_utils.shards.read import iterate_shard
 from data_utils.shards.shard_file import ShardError
 from data_utils.shards.shard_set import find_shards
-from data_utils.stream.rows import read_label
 from modeling.errors import InputError
 
 
@@ -30,7 +31,7 @@ def read_each(path, contents):
 @pytest.mark.parametrize("part", ["footer", "data"])
 def test_parquet_with_any_bit_turned_neither_ends_the_process_nor_brings_a_traceback(tmp_path, part):
     path = tmp_path / "a.parquet"
-    write_parquet(path)
+    write_table(path)
     sound = path.read_bytes()
     begin = len(sound) - 8 - struct.unpack("<I", sound[-8:-4])[0]
     bits = range(8 * begin, 8 * len(sound)) if part == "footer" else range(8 * begin)
@@ -52,14 +53,14 @@ def test_parquet_with_any_bit_turned_neither_ends_the_process_nor_brings_a_trace
 
 
 def test_parquet_of_200_gigabytes_is_refused(tmp_path):
-    write_parquet(tmp_path / "a.parquet")
+    write_table(tmp_path / "a.parquet")
     os.truncate(tmp_path / "a.parquet", 200 * 2**30)
     with pytest.raises(InputError, match=r"a\.parquet can't be read"):
         read_all(tmp_path)
 
 
 def test_parquet_whose_counts_of_rows_contradict_each_other_is_refused(tmp_path):
-    write_parquet(tmp_path / "a.parquet", count=3)
+    write_table(tmp_path / "a.parquet", count=3)
     content = (tmp_path / "a.parquet").read_bytes()
     footer = len(content) - 8 - struct.unpack("<I", content[-8:-4])[0]
     refused = 0
@@ -81,6 +82,7 @@ def entry(**changes):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
+        ([{"file": "train-00000-of-00001.tar", "rows": 3, "labels": {}}], "parts.train.0: no bytes"),
         ([entry(rows=2)], "has 2 rows, 3 labels and 9999 bytes, which can't be"),
         ([entry(bytes=2)], "and 2 bytes, which can't be"),
         *(
@@ -107,18 +109,55 @@ def test_manifest_that_says_what_cannot_be_is_refused(tmp_path, entries, message
 
 
 @pytest.mark.parametrize(
-    "source",
-    [b"[" * 100_000, b"", b"null", b"[]", b'{"version": ' + b"1" * 5000 + b"}", b"\xff", b'{"version": {}}', b"7"],
+    ("source", "message"),
+    [
+        *((source, "is no manifest of shards") for source in (b"[" * 100_000, b"", b"\xff", b"[" + b"1" * 5000 + b"]")),
+        *((source, "where a map belongs") for source in (b"null", b"[]", b"7")),
+        (b'{"version": 99}', "has no complete"),
+        (b'{"version": 99, "format": "parquet", "complete": true, "parts": {}}', "version: 99, where one of 1 belongs"),
+        (b'{"version": 1, "format": "zip", "complete": true, "parts": {}}', "one of parquet, webdataset belongs"),
+        (
+            b'{"version": 1, "format": "parquet", "complete": true, "parts": {"x": []}}',
+            "one of train, validation, test",
+        ),
+    ],
 )
-def test_manifest_that_is_none_is_refused(tmp_path, source):
+def test_manifest_that_is_none_is_refused(tmp_path, source, message):
     (tmp_path / MANIFEST).write_bytes(source)
-    with pytest.raises(InputError, match=f"{MANIFEST} (is no manifest of shards|has .*, where a|has no )"):
+    with pytest.raises(InputError, match=f"{MANIFEST} .*{message}"):
         find_shards(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize(
+    ("kind", "announced", "message"),
+    [
+        ("parquet", 9, "has 7 rows; its footer says 7, shards.json 9"),
+        ("parquet", 5, "has 7 rows; its footer says 7, shards.json 5"),
+        ("webdataset", 9, "ends after 7 rows, of which 9 were announced"),
+        ("webdataset", 5, "has more than the 5 rows that were announced"),
+    ],
+)
+def test_shard_with_other_rows_than_announced_is_noticed_before_its_last(
+    write_shards, numbered_rows, kind, announced, message
+):
+    shards = find_shards(str(write_shards(numbered_rows(20), "--shard_format", kind)), "train")
+    other, rows = replace(shards.shards[0], rows=announced), []
+    with pytest.raises(ShardError, match=message):
+        rows.extend(number for number, _ in iterate_shard(other, kind, stop=announced))
+    assert announced > len(rows), "also noticed by who asks for no row behind the last"
+
+
+def test_shard_of_another_size_than_announced_is_named(write_shards, numbered_rows):
+    folder = write_shards(numbered_rows(30))
+    path = sorted(folder.glob("train-*"))[1]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ShardError, match=rf"{path.name} can't be read .* bytes instead of"):
+        read_all(folder)
 
 
 def test_shard_that_the_manifest_does_not_list_is_named(write_shards, numbered_rows):
     folder = write_shards(numbered_rows(9))
-    write_parquet(folder / "train-00002-of-00003.parquet")
+    write_table(folder / "train-00002-of-00003.parquet", count=2)
     with pytest.raises(
         InputError, match=r"train-00002-of-00003\.parquet is not listed in .*name the shards with a glob"
     ):
@@ -136,42 +175,14 @@ def test_manifest_of_200_gigabytes_is_refused(tmp_path):
 def test_links_to_shards_are_shards_and_broken_ones_are_named(tmp_path):
     (tmp_path / "blobs").mkdir()
     (tmp_path / "seen").mkdir()
-    write_parquet(tmp_path / "blobs" / "b", count=2)
+    write_table(tmp_path / "blobs" / "b", count=2)
     (tmp_path / "seen" / "0.parquet").symlink_to("../blobs/b")
-    write_parquet(tmp_path / "seen" / "1.parquet", count=1)
+    write_table(tmp_path / "seen" / "1.parquet", count=1)
     (tmp_path / "seen" / "._1.parquet").write_bytes(b"\0\5\x16\7")
     assert len(read_all(tmp_path / "seen")) == 3
     (tmp_path / "seen" / "2.parquet").symlink_to("nowhere")
     with pytest.raises(InputError, match=r"2\.parquet"):
         find_shards(str(tmp_path / "seen"), "train")
-
-
-@pytest.mark.parametrize("digits", [5000, 11])
-def test_label_of_many_digits_is_one_that_nobody_knows(digits):
-    assert read_label("1" * digits, ["a", "b"])[1][0] == "unknown_label"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "zip://*.parquet::{folder}/F.zip",
-        "zip://::{folder}/F.zip",
-        "zip://a.parquet::file://{folder}/F.zip",
-        "simplecache::file://{folder}/*.parquet",
-        "dir://*.parquet::{folder}",
-        "zip://*.parquet::simplecache::file://{folder}/F.zip",
-        "{folder}/a::b",
-    ],
-)
-def test_chain_of_a_url_is_kept(tmp_path, url):
-    (tmp_path / "a::b").mkdir()
-    for path in (tmp_path / "a.parquet", tmp_path / "a::b" / "a.parquet"):
-        write_parquet(path)
-    with zipfile.ZipFile(tmp_path / "F.zip", "w") as archive:
-        archive.write(tmp_path / "a.parquet", "a.parquet")
-    location = url.format(folder=tmp_path)
-    assert len(read_all(location)) == 2
-    assert find_shards(location, "train").num_rows == 2
 
 
 def test_damaged_shard_of_an_archive_is_named_with_the_archive(tmp_path):

@@ -1,31 +1,14 @@
 """Tars that other programs made, or that are cut and spoilt: each row once, or one sentence that names a file."""
 
-import io
 import os
 import subprocess
 import tarfile
 
 import pytest
-from shard_reading import picture, read_all
+from shard_reading import picture, read_all, tar_row, tar_rows, write_tar
 
 from data_utils.shards.shard_file import ShardError
 from modeling.errors import InputError
-
-
-def row_files(*numbers):
-    rows = {}
-    for number in numbers:
-        rows |= {f"{number}.jpg": picture(), f"{number}.txt": b"a good day", f"{number}.cls": b"positive"}
-    return rows
-
-
-def write_tar(path, files):
-    """Files as {name: content}, or TarInfo with everything that is asked for."""
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
-        for name, content in files.items():
-            member = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
 
 
 def special(name, kind, target=""):
@@ -61,7 +44,7 @@ LITTER = {
 
 @pytest.mark.parametrize("place", ["before", "between", "behind", "all over"])
 def test_what_lies_beside_the_rows_of_a_tar_is_no_row(tmp_path, place):
-    first, second = row_files(0), row_files(1)
+    first, second = tar_row("0"), tar_row("1")
     litter = list(LITTER.items())
     order = {
         "before": {**LITTER, **first, **second},
@@ -85,35 +68,29 @@ def test_rows_that_lack_files_are_rows(tmp_path):
         "4.json": b"[" * 100_000,
         "5.large.jpg": b"x",
     }
-    write_tar(tmp_path / "a.tar", {**row_files(9), **files, "a/0.jpg": picture(), "b/0.jpg": picture()})
+    write_tar(tmp_path / "a.tar", {**tar_row("9"), **files, "a/0.jpg": picture(), "b/0.jpg": picture()})
     assert [row.guid for row in read_all(tmp_path)] == ["9", "0", "1", "2", "3", "4", "5", "a/0", "b/0"]
 
 
 @pytest.mark.parametrize(
-    "links",
+    ("kind", "name", "jpg", "txt"),
     [
-        pytest.param(
-            [special("1.jpg", tarfile.LNKTYPE, "0.jpg"), special("1.txt", tarfile.LNKTYPE, "0.txt")], id="hard"
-        ),
-        pytest.param(
-            [special("1.jpg", tarfile.SYMTYPE, "0.jpg"), special("1.txt", tarfile.SYMTYPE, "./0.txt")], id="soft"
-        ),
-        pytest.param(
-            [special("d/1.jpg", tarfile.SYMTYPE, "../0.jpg"), special("d/1.txt", tarfile.LNKTYPE, "./0.txt")], id="up"
-        ),
-        pytest.param(
-            [special("1.jpg", tarfile.SYMTYPE, "2.jpg"), special("1.txt", tarfile.SYMTYPE, "2.txt")], id="later"
-        ),
+        (tarfile.LNKTYPE, "1", "0.jpg", "0.txt"),
+        (tarfile.SYMTYPE, "1", "0.jpg", "./0.txt"),
+        (tarfile.SYMTYPE, "d/1", "../0.jpg", "../0.txt"),
+        (tarfile.SYMTYPE, "1", "2.jpg", "2.txt"),
     ],
+    ids=["hard", "soft", "up", "later"],
 )
-def test_link_has_the_content_of_the_file_that_it_names(tmp_path, links):
-    write_tar(tmp_path / "a.tar", {**row_files(0), **dict.fromkeys(links, b""), **row_files(2)})
+def test_link_has_the_content_of_the_file_that_it_names(tmp_path, kind, name, jpg, txt):
+    links = [special(f"{name}.jpg", kind, jpg), special(f"{name}.txt", kind, txt)]
+    write_tar(tmp_path / "a.tar", {**tar_row("0"), **dict.fromkeys(links, b""), **tar_row("2")})
     rows = read_all(tmp_path)
     assert [(row.text, row.image) for row in rows] == [("a good day", picture())] * 3
 
 
 def test_tar_of_hard_links_by_gnu_tar_gives_every_row(tmp_path):
-    for name, content in row_files(*range(3)).items():
+    for name, content in tar_rows("012").items():
         (tmp_path / name).write_bytes(content)
     for number in (1, 2):
         (tmp_path / f"{number}.jpg").unlink()
@@ -134,18 +111,29 @@ def huge(name, size):
     return member.tobuf(tarfile.GNU_FORMAT)
 
 
+def last_header(path):
+    with tarfile.open(path) as archive:
+        return archive.getmembers()[-1].offset
+
+
+def overwrite(path, place, content):
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(content)
+
+
 ZEROS = b"\0" * 1024
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({**row_files(0), special("1.jpg", tarfile.LNKTYPE, "gone.jpg"): b""}, r"1\.jpg is no file, but a link"),
-        ({**row_files(0), special("1.jpg", tarfile.SYMTYPE, "/etc/passwd"): b""}, r"1\.jpg is no file, but a link"),
-        ({**row_files(0), special("1.jpg", tarfile.SYMTYPE, "1.jpg"): b""}, r"1\.jpg is no file, but a link"),
-        ({**row_files(0), special("1.jpg", tarfile.FIFOTYPE): b""}, r"1\.jpg is no file, but a link or a device"),
+        ({**tar_row("0"), special("1.jpg", tarfile.LNKTYPE, "gone.jpg"): b""}, r"1\.jpg is no file, but a link"),
+        ({**tar_row("0"), special("1.jpg", tarfile.SYMTYPE, "/etc/passwd"): b""}, r"1\.jpg is no file, but a link"),
+        ({**tar_row("0"), special("1.jpg", tarfile.SYMTYPE, "1.jpg"): b""}, r"1\.jpg is no file, but a link"),
+        ({**tar_row("0"), special("1.jpg", tarfile.FIFOTYPE): b""}, r"1\.jpg is no file, but a link or a device"),
         ({"0.jpg": b"x", "1.jpg": b"x", "0.txt": b"x", "1.txt": b"x"}, r"0\.txt stands apart .*tar --sort=name"),
-        ({**row_files(0, 1), tarfile.TarInfo("0.jpg"): b"x"}, r"0\.jpg stands apart .*tar --sort=name"),
+        ({**tar_rows("01"), tarfile.TarInfo("0.jpg"): b"x"}, r"0\.jpg stands apart .*tar --sort=name"),
         ({"0.jpg": b"x", tarfile.TarInfo("0.jpg"): b"x"}, r"0\.jpg stands in it twice"),
     ],
 )
@@ -168,11 +156,14 @@ def test_tar_whose_rows_would_be_lost_or_doubled_is_refused_naming_one_file(tmp_
         (lambda path: path.write_bytes(huge("1.jpg", -512) + ZEROS), "has -512 bytes"),
         (lambda path: path.write_bytes(special_header(tarfile.GNUTYPE_LONGNAME, 2**38)), "a header speaks of"),
         (lambda path: path.write_bytes(special_header(tarfile.XHDTYPE, -512)), "a header speaks of"),
+        (lambda path: os.truncate(path, last_header(path) + 100), "neither a file nor|truncated header|unexpected end"),
+        (lambda path: os.truncate(path, last_header(path)), "neither a file nor the archive's end"),
+        (lambda path: overwrite(path, last_header(path), b"\x01" * 512), "neither a file nor the archive's end"),
     ],
 )
-def test_tar_with_absurd_sizes_takes_neither_time_nor_memory(tmp_path, spoil, message):
+def test_tar_that_is_cut_or_has_absurd_sizes_takes_neither_time_nor_memory(tmp_path, spoil, message):
     path = tmp_path / "a.tar"
-    write_tar(path, row_files(0))
+    write_tar(path, tar_row("0"))
     spoil(path)
     with pytest.raises((ShardError, InputError), match=rf"a\.tar can't be read .*({message})"):
         read_all(tmp_path)

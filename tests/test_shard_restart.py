@@ -10,40 +10,37 @@ import time
 import pytest
 from conftest import ROOT
 from launching import descendants, is_alive, wait_for
+from shard_reading import content_of
 
-from data_utils.shards import job as shard_job
-from data_utils.shards import write as shard_write
+from data_utils.shards import job, write
 from data_utils.shards.manifest import MANIFEST
 from data_utils.shards.shard_set import find_shards
 from modeling.errors import InputError
 
-FORMATS = ("parquet", "webdataset")
 
-
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
 def test_killed_job_goes_on_and_gives_the_same_bytes(write_shards, numbered_rows, monkeypatch, kind):
     rows = numbered_rows(40)
     whole = write_shards(rows, "--shard_format", kind)
-    expected = {path.name: path.read_bytes() for path in whole.iterdir()}
 
-    def stop_at_third(plan, original=shard_write.write_shard, done=[]):  # noqa: B006
+    def stop_at_third(plan, original=write.write_shard, done=[]):  # noqa: B006
         done.append(plan)
         if len(done) == 3:
             raise KeyboardInterrupt
         original(plan)
 
-    monkeypatch.setattr(shard_job, "write_shard", stop_at_third)
-    with pytest.raises(KeyboardInterrupt):
-        write_shards(rows, "--shard_format", kind, name="cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "write_shard", stop_at_third)
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(rows, "--shard_format", kind, name="cut")
     cut = whole.with_name("cut")
     with pytest.raises(InputError, match="aren't finished"):
         find_shards(str(cut), "train")
     first = sorted(cut.glob("train-*"))
     times = [path.stat().st_mtime_ns for path in first]
     assert len(first) == 2
-    monkeypatch.undo()
     write_shards(rows, "--shard_format", kind, name="cut")
-    assert {path.name: path.read_bytes() for path in cut.iterdir()} == expected
+    assert content_of(cut) == content_of(whole)
     assert [path.stat().st_mtime_ns for path in first] == times, "what was there is not written again"
 
 
@@ -51,12 +48,12 @@ def test_no_process_outlives_a_killed_job(make_pairs, numbered_rows, tmp_path):
     output = tmp_path / "cut"
     words = ["--data_dir", str(make_pairs(numbered_rows(200))), "--output_dir", str(output), "--rows_per_shard", "1"]
     words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "2"]
-    job = subprocess.Popen([sys.executable, "-m", "data_utils.shard", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
-    assert wait_for(lambda: any(output.glob("train-*")), job)
-    workers = descendants(job.pid)
+    process = subprocess.Popen([sys.executable, "-m", "data_utils.shard", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+    assert wait_for(lambda: any(output.glob("train-*")), process)
+    workers = descendants(process.pid)
     assert len(workers) >= 2
-    job.kill()
-    job.wait()
+    process.kill()
+    process.wait()
     limit = time.monotonic() + 30
     while any(is_alive(pid) for pid in workers):
         assert time.monotonic() < limit, "a process outlived the job"
@@ -68,10 +65,8 @@ def test_half_written_file_of_a_killed_job_is_removed(write_shards, numbered_row
     folder = write_shards(rows)
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
-    left = [
-        folder / f".{name}.{killed.pid}.0123456789abcdef.tmp" for name in ("train-00001-of-00003.parquet", MANIFEST)
-    ]
-    left.append(folder / f".train-00000-of-00003.parquet.{os.getpid()}.0123456789abcdef.tmp")
+    names = {"train-00001-of-00003.parquet": killed.pid, MANIFEST: killed.pid, "train-00000.parquet": os.getpid()}
+    left = [folder / f".{name}.{process}.0123456789abcdef.tmp" for name, process in names.items()]
     running = folder / f".train-00002-of-00003.parquet.{os.getppid()}.0123456789abcdef.tmp"
     for path in (*left, running):
         path.write_bytes(b"half")
@@ -100,22 +95,21 @@ def cut_details(path):
     os.truncate(path, size)
 
 
-@pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
-    ("kind", "damage", "reason"),
+    ("kind", "damage", "reason", "finished"),
     [
-        ("parquet", cut_at(1000), "ArrowInvalid"),
-        ("parquet", cut_at(0), "ArrowInvalid"),
-        ("webdataset", cut_at(1000), "unexpected end of data"),
-        ("webdataset", cut_at(0), "ReadError: empty file"),
-        ("webdataset", cut_end, "the end of the archive is missing"),
-        ("webdataset", cut_details, "6 rows instead of 7"),
+        ("parquet", cut_at(1000), "ArrowInvalid", True),
+        ("parquet", cut_at(0), "ArrowInvalid", False),
+        ("webdataset", cut_at(1000), "unexpected end of data", True),
+        ("webdataset", cut_at(0), "ReadError: empty file", False),
+        ("webdataset", cut_end, "the end of the archive is missing", False),
+        ("webdataset", cut_details, "6 rows instead of 7", False),
     ],
 )
 def test_damaged_shard_is_written_again(write_shards, numbered_rows, caplog, kind, damage, reason, finished):
     rows = numbered_rows(40)
     folder = write_shards(rows, "--shard_format", kind)
-    expected = {path.name: path.read_bytes() for path in folder.iterdir()}
+    expected = content_of(folder)
     path = sorted(folder.glob("train-*"))[1]
     damage(path)
     if not finished:
@@ -126,7 +120,7 @@ def test_damaged_shard_is_written_again(write_shards, numbered_rows, caplog, kin
     assert f"{path} is damaged (" in caplog.text
     assert reason in caplog.text
     assert f"{len(expected) - 4} of {len(expected) - 3} shards are there already" in caplog.text
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
+    assert content_of(folder) == expected
 
 
 def test_shard_of_another_size_than_noted_is_written_again(write_shards, numbered_rows, caplog, monkeypatch):
@@ -141,10 +135,10 @@ def test_shard_of_another_size_than_noted_is_written_again(write_shards, numbere
     def stop(plan):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shard_job, "write_shard", stop)
-    with pytest.raises(KeyboardInterrupt):
-        write_shards(rows)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "write_shard", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(rows)
     caplog.clear()
     write_shards(rows)
     assert f"bytes instead of {len(expected)}) and is written again" in caplog.text
@@ -154,13 +148,19 @@ def test_shard_of_another_size_than_noted_is_written_again(write_shards, numbere
 def test_other_settings_or_data_are_refused(write_shards, numbered_rows, capsys):
     rows = numbered_rows(30)
     folder = write_shards(rows)
-    for changed in (
-        lambda: write_shards(rows, "--seed", "7", code=2),
-        lambda: write_shards(rows, "--rows_per_shard", "9", code=2),
-        lambda: write_shards([*rows, ("new", "positive")], code=2),
-    ):
-        changed()
-        assert "holds shards of other data or settings" in capsys.readouterr().err
+    other = "holds shards of other data or settings"
+    for changed, *flags in ((rows, "--seed", "7"), (rows, "--rows_per_shard", "9"), ([*rows, ("new", "positive")],)):
+        write_shards(changed, *flags, code=2)
+        assert other in capsys.readouterr().err
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["sha256"]  # as another program may write it
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    assert find_shards(str(folder), "train") is not None
+    write_shards(rows, code=2)
+    assert other in capsys.readouterr().err
+    (folder / MANIFEST).write_text("{}")
+    write_shards(rows, code=2)
+    assert "shards.json has no complete" in capsys.readouterr().err
     (folder / MANIFEST).unlink()
     write_shards(rows, code=2)
     assert "holds other files" in capsys.readouterr().err

@@ -4,80 +4,65 @@ import csv
 import json
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 
 import fsspec
 import pytest
 import torch
 from launching import TINY, launch, launcher, list_steps, load_weights, logged_losses
+from shard_reading import read_all, tar_rows, write_tar
 
-import train
-from data_utils import shard
 from data_utils.shards.manifest import MANIFEST
+from data_utils.shards.shard_file import ShardError
 from data_utils.shards.shard_set import find_shards
-from data_utils.sources.quarantine import Entry
 from data_utils.system.refusals import RankError
 from evaluation.arguments import parse_arguments
 from evaluation.tasks import stream_prediction
 from evaluation.tasks.session import run_evaluation
 from modeling.errors import InputError
-from training.engine import stream_trainer
-from training.engine.stream_trainer import StreamQuarantine
-from training.launch.console import clear_errors
 
 TEXTS = {"negative": "a bad sad day", "neutral": "a plain grey day", "positive": "a good glad day"}
-SHAPE = ["--text_config", json.dumps(TINY | {"attention_dropout": 0.1})]
-SHAPE += ["--vision_config", json.dumps(TINY | {"patch_size": 16})]
+STREAM = ["--streaming", "--logging_steps", "1", "--shuffle_buffer_size", "10"]
+RHYTHM = ["--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3"]
+RHYTHM += ["--save_total_limit", "99", "--num_train_epochs", "2", "--gradient_accumulation_steps", "2"]
+RHYTHM += ["--per_device_train_batch_size", "4"]
+DROPOUT = TINY | {"attention_dropout": 0.1}
 
 
 @pytest.fixture
-def shards(make_pairs, tmp_path):
+def shards(write_shards):
     """Factory: 60 pairs (or others) in shards of 8, a quarter of them for validation; returns the folder."""
 
-    def make(*flags, rows=None, name="shards", list_name="train.txt"):
+    def make(*flags, rows=None, **options):
         labels = list(TEXTS)
         rows = rows or [(str(n), labels[n % 3], f"{TEXTS[labels[n % 3]]} {n}") for n in range(60)]
-        folder = make_pairs(rows, list_name=list_name)
-        words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / name), "--train_file", list_name]
-        words += ["--rows_per_shard", "8", "--cache_dir", str(tmp_path / "cache")]
-        words += [] if "--for_prediction" in flags else ["--val_ratio", "0.25"]
-        assert shard.main([*words, "--preprocessing_num_workers", "1", *flags]) == 0
-        return tmp_path / name
+        share = [] if "--for_prediction" in flags else ["--val_ratio", "0.25"]
+        return write_shards(rows, "--rows_per_shard", "8", *share, *flags, **options)
 
     return make
 
 
 @pytest.fixture
-def flags(tmp_path):
-    """Flags of train.py for a folder of shards, with a tiny model."""
-
-    def make(folder, *more, name="run"):
-        words = ["--streaming", "--data_dir", str(folder), "--cache_dir", str(tmp_path / "cache")]
-        words += ["--output_dir", str(tmp_path / name), "--from_scratch", *SHAPE, "--image_size", "32"]
-        words += ["--max_length", "16", "--learning_rate", "1e-3", "--report_to", "none", "--logging_steps", "1"]
-        return [*words, "--num_train_epochs", "1", "--shuffle_buffer_size", "10", "--disable_tqdm", "true", *more]
-
-    return make
+def run(run_train):
+    """Train on a stream; returns the run folder."""
+    return lambda folder, *flags, name="run": run_train(
+        *STREAM, *flags, data_dir=folder, name=name, text_config=DROPOUT
+    )[0]
 
 
-@pytest.fixture
-def run(flags, tmp_path):
-    """Run train.py's main; returns the run folder."""
-
-    def start(folder, *more, name="run"):
-        train.main(flags(folder, *more, name=name))
-        return tmp_path / name
-
-    return start
+def read_csv(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture
-def fails(flags, capfd):
+def fails(run, capfd):
     """The one sentence with which train.py ends."""
 
-    def start(folder, *more, code=2):
+    def start(folder, *flags, code=2):
         with pytest.raises(SystemExit) as ending:
-            train.main(flags(folder, *more))
+            run(folder, *flags)
         assert ending.value.code == code
         lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1
@@ -86,14 +71,9 @@ def fails(flags, capfd):
     return start
 
 
-def read_csv(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-RHYTHM = ["--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3"]
-RHYTHM += ["--save_total_limit", "99", "--num_train_epochs", "2", "--gradient_accumulation_steps", "2"]
-RHYTHM += ["--per_device_train_batch_size", "4"]
+def predict(run, shards, output, *flags):
+    words = [run, "--predict", shards, "--streaming", "--output", output, *flags]
+    run_evaluation(parse_arguments(list(map(str, words))))
 
 
 def cut_back(whole, cut, *, keep):
@@ -128,47 +108,46 @@ def test_resumed_run_is_the_uninterrupted_one(shards, run, tmp_path, kind, keep)
     assert_same(cut, whole)
 
 
-def test_two_ranks_with_two_workers_go_on_bit_for_bit(shards, flags, tmp_path):
+def test_two_ranks_with_two_workers_go_on_bit_for_bit(shards, tmp_path):
     folder, whole, cut = shards(rows=faulty_rows()), tmp_path / "whole", tmp_path / "cut"
-    two = [*RHYTHM, "--dataloader_num_workers", "2"]
-    launch(launcher("multi_gpu", 2), "train.py", *flags(folder, *two, name="whole"))
+    words = [*STREAM, *RHYTHM, "--data_dir", str(folder), "--cache_dir", str(tmp_path / "cache"), "--from_scratch"]
+    words += ["--text_config", json.dumps(DROPOUT), "--vision_config", json.dumps(TINY | {"patch_size": 16})]
+    words += ["--image_size", "32", "--max_length", "16", "--learning_rate", "1e-3", "--report_to", "none"]
+    ranks = launcher("multi_gpu", 2)
+    launch(ranks, "train.py", *words, "--dataloader_num_workers", "2", "--output_dir", str(whole))
     last = max(list_steps(whole))
     assert last == 2 * -(-find_shards(str(folder), "train").num_rows // 16)
     cut_back(whole, cut, keep=last - 3)
-    more = [*two, "--resume_from_checkpoint", "latest"]
-    screen = launch(launcher("multi_gpu", 2), "train.py", *flags(folder, *more, name="cut"))
-    assert screen.count("Resuming from") == 1
+    words += ["--output_dir", str(cut), "--resume_from_checkpoint", "latest", "--dataloader_num_workers"]
+    assert launch(ranks, "train.py", *words, "2").count("Resuming from") == 1
     assert_same(cut, whole)
     entries = read_csv(cut / "quarantine.csv")
     assert sorted(entry["guid"] for entry in entries) == sorted(f"x{n}" for n in range(8)), "each fault once"
     assert {entry["reason"] for entry in entries} == {"empty_text"}
-    refused = [*RHYTHM, "--dataloader_num_workers", "1", "--resume_from_checkpoint", "latest"]
-    screen = launch(launcher("multi_gpu", 2), "train.py", *flags(folder, *refused, name="cut"), code=1)
-    assert "The rows or their order differ" in screen
+    assert "The rows or their order differ" in launch(ranks, "train.py", *words, "1", code=1)
 
 
-def test_streamed_run_is_evaluated_and_predicts(shards, run, capsys, tmp_path):
+def test_streamed_run_is_evaluated_and_predicts(shards, run, tmp_path):
     folder = shards()
     done = run(folder, "--class_weights", "sqrt", "--num_train_epochs", "2")
     predictions = read_csv(done / "predictions_val.csv")
-    assert [row["guid"] for row in predictions] == [row.guid for row in all_rows(folder, "validation")]
-    assert json.loads((done / "metrics.json").read_text())["training"]["num_train_rows"] == 45
+    assert [row["guid"] for row in predictions] == [row.guid for row in read_all(folder, "validation")]
+    metrics = json.loads((done / "metrics.json").read_text())
+    assert metrics["training"]["num_train_rows"] == 45
     run_evaluation(parse_arguments([str(done)]))
-    assert json.loads((done / "evaluation_val.json").read_text())["accuracy"] == pytest.approx(
-        json.loads((done / "metrics.json").read_text())["val"]["accuracy"]
-    )
+    accuracy = json.loads((done / "evaluation_val.json").read_text())["accuracy"]
+    assert accuracy == pytest.approx(metrics["val"]["accuracy"])
     # The list and its shards get the same answers, broken rows among them.
     rows = [(f"p{n}", "null", f"words {n}") for n in range(20)] + [("../x", "null"), ("b", "null", None, b"x")]
     test = shards("--for_prediction", rows=rows, name="test", list_name="test.txt")
     listed, streamed = tmp_path / "listed.txt", tmp_path / "streamed.txt"
-    run_evaluation(
-        parse_arguments([str(done), "--predict", str(tmp_path / "pairs" / "test.txt"), "--output", str(listed)])
-    )
-    more = ["--streaming", "--dataloader_num_workers", "2", "--per_device_eval_batch_size", "3"]
+    words = [str(done), "--predict", str(tmp_path / "pairs" / "test.txt"), "--output", str(listed)]
+    run_evaluation(parse_arguments(words))
+    more = ["--dataloader_num_workers", "2", "--per_device_eval_batch_size", "3"]
     (tmp_path / "streamed.metrics.json").write_text("{}")  # an earlier list's
-    run_evaluation(parse_arguments([str(done), "--predict", str(test), "--output", str(streamed), *more]))
+    predict(done, test, streamed, *more)
     assert streamed.read_text() == listed.read_text()
-    words = [str(done), "--predict", str(test), "--output", str(tmp_path / "ranks.txt"), *more]
+    words = [str(done), "--predict", str(test), "--streaming", "--output", str(tmp_path / "ranks.txt"), *more]
     launch(launcher("multi_gpu", 2), "evaluate.py", *words)
     for ending in ("txt", "probabilities.csv", "quarantine.csv"):
         assert (tmp_path / f"ranks.{ending}").read_text() == (tmp_path / f"streamed.{ending}").read_text()
@@ -195,70 +174,57 @@ def assert_refuses_outputs(run, folder, tmp_path):
             (tmp_path / "taken.txt", "taken.probabilities.csv, which is not a plain file"),
             (plain / "out.txt", "Cannot write into"),
         ):
-            words = [str(run), "--predict", str(folder), "--streaming", "--output", str(output)]
             with pytest.raises(InputError, match=message):
-                run_evaluation(parse_arguments(words))
+                predict(run, folder, output)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def assert_one_rank_speaks_for_itself(run, folder, tmp_path):
-    words = [str(run), "--predict", str(folder), "--streaming", "--output", str(tmp_path / "lost.txt")]
-    classify = stream_prediction.classify
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            stream_prediction,
-            "classify",
-            lambda *args: {name: value * float("nan") for name, value in classify(*args).items()},
-        )
-        with pytest.raises(RankError, match="not finite"):
-            run_evaluation(parse_arguments(words))
-        patch.setattr(stream_prediction._PartFiles, "write", lambda *args: Path(tmp_path, "none", "x").write_text(""))
-        patch.setattr(stream_prediction, "classify", classify)
-        with pytest.raises(RankError, match="Cannot write beside"):
-            run_evaluation(parse_arguments(words))
-    assert not (tmp_path / "lost.txt").exists()
+    lost, classify = tmp_path / "lost.txt", stream_prediction.classify
+
+    def answer_nan(*args):
+        return {name: value * float("nan") for name, value in classify(*args).items()}
+
+    for owner, name, fault, message in (
+        (stream_prediction, "classify", answer_nan, "not finite"),
+        (stream_prediction._PartFiles, "write", lambda *_: Path(tmp_path, "none", "x").touch(), "Cannot write beside"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, fault)
+            with pytest.raises(RankError, match=message):
+                predict(run, folder, lost)
+    assert list(tmp_path.glob("*lost*")) == []
 
 
-def test_error_of_another_rank_is_printed(monkeypatch, capsys):
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(SystemExit) as ending, clear_errors():
-        raise RankError("The disk is full.")
-    assert ending.value.code == 1
-    assert "error (rank 1): The disk is full." in capsys.readouterr().err
+def test_prediction_of_a_broken_shard_leaves_nothing_behind(tiny_run, fresh_state, tmp_path):
+    path = tmp_path / "tars" / "1.tar"
+    write_tar(tmp_path / "tars" / "0.tar", tar_rows("01234567"))
+    write_tar(path, tar_rows("01234567"))
+    path.write_bytes(path.read_bytes()[:-15_000])
+    with pytest.raises(ShardError):
+        predict(tiny_run.path, path.parent, tmp_path / "out" / "o.csv")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_faults_of_machines_without_shared_files_come_together(monkeypatch, tmp_path, caplog):
-    paths = [tmp_path / f"machine{rank}" / "quarantine.csv" for rank in range(2)]
-    sent = []
-    monkeypatch.setattr(stream_trainer, "gather_object", lambda rows: sent.extend(rows) or sent)
-
-    def meet():
-        for rank in (1, 0):
-            log = StreamQuarantine(paths[rank], rank)
-            log.add([Entry(rank + 1, f"x{rank}", "empty_text", "masked", "a, b")])
-            log.finish()
-
-    with caplog.at_level("INFO", logger="training"):
-        meet()
-        meet()  # a resumed run meets them again
-    assert [row["guid"] for row in read_csv(paths[0])] == ["x0", "x1"]
-    assert "empty_text: 2 masked" in caplog.text
-    assert list(paths[1].parent.iterdir()) == []
-
-
-def all_rows(folder, part):
-    from data_utils.shards.read import iterate_shard
-
-    shards = find_shards(str(folder), part)
-    return [read() for each in shards.shards for _, read in iterate_shard(each, shards.kind)]
+def test_shards_in_an_archive_train_and_are_predicted_whatever_else_a_tar_holds(run, tmp_path):
+    write_tar(tmp_path / "train-0.tar", {"README.md": b"# Data", "._0.jpg": b"\0\5"} | tar_rows("01234567"))
+    with zipfile.ZipFile(tmp_path / "F.zip", "w") as archive:
+        archive.write(tmp_path / "train-0.tar", "rows/train-0.tar")
+    done = run(f"zip://rows::{tmp_path}/F.zip", "--max_steps", "2", "--dataloader_num_workers", "1")
+    config = (done / "config.yaml").read_text()
+    assert "val_ratio: 0.1" in config
+    (done / "config.yaml").write_text(config.replace("val_ratio: 0.1", "val_ratio: 0.2"))  # a flag refused by now
+    shards, output = f"zip://rows/*.tar::{tmp_path}/F.zip", tmp_path / "o.csv"
+    predict(done, shards, output, "--dataloader_num_workers", "1")
+    assert [row["guid"] for row in read_csv(output)] == list("01234567")
+    with pytest.raises(InputError, match=r"F\.zip"):
+        predict(done, shards, tmp_path / "F.zip")
 
 
 def test_uncounted_tars_from_a_url_train_for_max_steps(shards, run, fails, caplog):
     folder = shards("--shard_format", "webdataset", "--val_ratio", "0")
     (folder / MANIFEST).unlink()
-    files = fsspec.filesystem("memory")
-    files.put(str(folder) + "/", "/bucket/", recursive=True)
+    fsspec.filesystem("memory").put(str(folder) + "/", "/bucket/", recursive=True)
     assert "give --max_steps" in fails("memory://bucket")
     assert "no shards.json" in fails("memory://bucket", "--max_steps", "9", "--class_weights", "sqrt")
     assert "leave --logit_adjustment out" in fails("memory://bucket", "--max_steps", "9", "--logit_adjustment", "0.2")
@@ -268,22 +234,24 @@ def test_uncounted_tars_from_a_url_train_for_max_steps(shards, run, fails, caplo
     assert metrics["val"] is None
     assert "There is no validation part" in caplog.text
     done = run("memory://bucket/*.tar", "--max_steps", "25", "--resume_from_checkpoint", "latest")
-    assert json.loads((done / "metrics.json").read_text())["training"]["steps"] == 25
-    assert max(logged_losses(done)) == 25
+    assert json.loads((done / "metrics.json").read_text())["training"]["steps"] == max(logged_losses(done)) == 25
     assert "Resuming from" in caplog.text
 
 
-def test_dry_run_over_a_stream(shards, flags, capsys, caplog, tmp_path, monkeypatch):
+def test_dry_run_over_a_stream(shards, run, capsys, caplog, tmp_path, monkeypatch):
     folder = shards()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    train.main(flags(folder, "--dry_run", "--freeze", "both"))
+    run(folder, "--dry_run", "--freeze", "both")
     assert caplog.text.count("features of a stream aren't kept") == 1
-    caplog.clear()
-    train.main(flags(folder, "--dry_run", "--freeze", "text"))
+    run(folder, "--dry_run", "--freeze", "text")
     assert "features" not in caplog.text
     capsys.readouterr()
-    train.main(flags(folder, "--dry_run"))
+    rows = [(str(n), ["negative", "positive"][n % 2]) for n in range(20)]
+    run(shards("--val_ratio", "0", rows=rows, name="two"), "--dry_run")
+    assert caplog.text.count("No row for training is labelled neutral: ") == 1
+    capsys.readouterr()
+    run(folder, "--dry_run")
     sheet = capsys.readouterr().out
     assert "45 for training, 15 for validation" in sheet
     assert "6, 6 per epoch" in sheet
@@ -292,25 +260,22 @@ def test_dry_run_over_a_stream(shards, flags, capsys, caplog, tmp_path, monkeypa
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_class_that_no_shard_has_is_named(shards, flags, caplog):
-    folder = shards(
-        "--val_ratio", "0", rows=[(str(n), ["negative", "positive"][n % 2], f"words {n}") for n in range(20)]
-    )
-    train.main(flags(folder, "--dry_run"))
-    assert caplog.text.count("No row for training is labelled neutral: ") == 1
-
-
 def test_mistakes_are_one_sentence(shards, fails, tmp_path):
     rows = [(str(n), "positive", "words" if n else "@you") for n in range(20)]
     folder = shards("--val_ratio", "0", rows=rows)
+    for flags, message in (
+        (["--max_train_samples", "5"], "take --max_steps"),
+        (["--split_file", "x.json"], "data_utils.shard, which splits"),
+        (["--val_ratio", "0.5"], "Got --val_ratio 0.5 with --streaming"),
+        (["--train_file", "foo.txt"], "Got --train_file with --streaming"),
+        (["--allow_leaky_split"], "Got --allow_leaky_split with --streaming"),
+        (["--streaming", "false"], "Got --shuffle_buffer_size, which belongs to --streaming"),
+        (["--labels", "good", "bad"], "Labels found, with their rows: 'positive' (20); allowed: good, bad"),
+        (["--freeze", "both", "--cache_features"], "aren't kept"),
+        (["--train_sampling_strategy", "group_by_length"], "a shuffle buffer decides"),
+    ):
+        assert message in fails(folder, *flags)
     assert "There are no train-*.parquet" in fails(tmp_path / "pairs")
-    assert "take --max_steps" in fails(folder, "--max_train_samples", "5")
-    assert "data_utils.shard, which splits" in fails(folder, "--split_file", "x.json")
-    assert "Labels found, with their rows: 'positive' (20); allowed: good, bad" in fails(
-        folder, "--labels", "good", "bad"
-    )
-    assert "aren't kept" in fails(folder, "--freeze", "both", "--cache_features")
-    assert "a shuffle buffer decides" in fails(folder, "--train_sampling_strategy", "group_by_length")
     assert "--on_bad_pair is error" in fails(folder, "--on_bad_pair", "error", code=1)
     first = sorted(folder.glob("train-*"))[0]
     first.write_bytes(first.read_bytes()[:-50])

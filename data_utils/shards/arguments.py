@@ -42,7 +42,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ShardArguments, 
         InputError: a flag is unknown, has a wrong value, or would have no effect beside --for_prediction.
     """
     parser = FlagParser(ShardArguments, description="Write shards with the pictures inside, for --streaming.")
-    parser.add_flags("data", [flag for flag in list_flags(DataArguments) if flag.name in _DATA_FLAGS])
+    parser.add_flags("data", [each for each in list_flags(DataArguments) if each.name in _DATA_FLAGS])
     given = parser.parse(argv)
     unused = [name for name in (*_CHOOSING, "seed") if name in given]
     if given.get("for_prediction") and unused:

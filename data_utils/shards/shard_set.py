@@ -71,18 +71,13 @@ class ShardSet:
 
 
 def find_shards(location: str, part: str) -> ShardSet | None:
-    """The shards of a part (train, validation or test), without opening more than the manifest or Parquet's footers.
+    """The shards of a part (train, validation or test) in a folder, a glob or a file, on disk or as a URL of fsspec.
+
+    No more is opened than the manifest or Parquet's footers.
 
     A folder that `data_utils.shard` wrote has shards.json. Elsewhere a file belongs to the part its name begins with;
     where no name begins with any, all files are for training, and for prediction too. The test part of a glob or a file
-    is all that it names.
-
-    Args:
-        location: a folder, a glob or a file, on disk or as a URL of fsspec.
-        part: see above.
-
-    Returns:
-        The part's shards; None where there are none.
+    is all that it names. None where the part has no shards.
 
     Raises:
         InputError: the location can't be read, or its files are of both formats.

@@ -7,7 +7,6 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -33,7 +32,8 @@ _SHOWN = 40
 
 def iterate_rows(shard: Shard, start: int) -> Iterator[Row]:
     """See `iterate_shard`; of rows before `start` only the headers are read."""
-    with _opened(shard) as files:
+    with open_shard(shard) as file:
+        files = TarFiles(file)
         rows = enumerate(_iterate_rows(files))
         for number, (key, members) in rows:
             if number + 1 == shard.rows and next(rows, None) is not None:
@@ -44,7 +44,8 @@ def iterate_rows(shard: Shard, start: int) -> Iterator[Row]:
 
 def iterate_texts(shard: Shard) -> Iterator[bytes]:
     """The texts alone, not decoded; pictures are passed over."""
-    with _opened(shard) as files:
+    with open_shard(shard) as file:
+        files = TarFiles(file)
         for _, members in _iterate_rows(files):
             if "txt" in members:
                 yield files.read(members["txt"])
@@ -53,8 +54,8 @@ def iterate_texts(shard: Shard) -> Iterator[bytes]:
 def find_columns(shard: Shard) -> dict[str, set[str]]:
     """The endings in the first rows, and of what lies between them, by their meaning."""
     found: dict[str, set[str]] = {}
-    with _opened(shard) as files:
-        rows = 0
+    with open_shard(shard) as file:
+        files, rows = TarFiles(file), 0
         for key, members in files.iterate_groups():
             for ending in members:
                 found.setdefault(_COLUMN_OF.get(ending, ending), set()).add(f".{ending}")
@@ -64,12 +65,6 @@ def find_columns(shard: Shard) -> dict[str, set[str]]:
             if rows == _LOOKED_AT:
                 break
     return found
-
-
-@contextmanager
-def _opened(shard: Shard) -> Iterator[TarFiles]:
-    with open_shard(shard) as file:
-        yield TarFiles(file)
 
 
 def _iterate_rows(files: TarFiles) -> Iterator[tuple[str, Members]]:

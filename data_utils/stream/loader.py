@@ -21,24 +21,13 @@ ENTRIES, ERROR = "entries", "error"
 
 
 class ShardBatches(IterableDataset):
-    """Batches of rows of shards. A subclass says which rows each worker of a loader takes.
-
-    Args:
-        shards: to read.
-        prepare: rows -> what the collator takes.
-        collator: rows -> batch.
-    """
+    """Batches of rows of shards. A subclass says which rows each worker of a loader takes, and `num_batches` of all."""
 
     def __init__(self, shards: ShardSet, *, prepare: RowPreparer, collator: PairCollator) -> None:
         super().__init__()
         self.shards = shards
         self.prepare = prepare
         self._collator = collator
-
-    @property
-    def num_batches(self) -> int | None:
-        """Batches that all workers of this rank make together; None where nobody counted the rows."""
-        raise NotImplementedError
 
     def iterate(self, worker: int, num_workers: int) -> Iterator[dict[str, Any]]:
         """The batches of one worker, which a loader takes from all of them by turns."""

@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -38,35 +38,25 @@ GUIDS, ROWS = "guids", "rows"
 
 
 class OrderedBatches(ShardBatches):
-    """The batches of a rank's shards, which are neighbours, in order.
+    """The batches of shards in their order.
 
     A batch never reaches into the next shard, so that a row meets the same neighbours on any number of ranks.
     """
 
-    def __init__(
-        self,
-        shards: ShardSet,
-        *,
-        prepare: RowPreparer,
-        collator: PairCollator,
-        batch_size: int,
-        rank: int,
-        world_size: int,
-    ) -> None:
+    def __init__(self, shards: ShardSet, batch_size: int, *, prepare: RowPreparer, collator: PairCollator) -> None:
         super().__init__(shards, prepare=prepare, collator=collator)
-        start, stop = (number * len(shards.shards) // world_size for number in (rank, rank + 1))
-        self._own, self._batch_size = shards.shards[start:stop], batch_size
+        self._batch_size = batch_size
 
     @property
     def num_batches(self) -> int | None:
-        """See `ShardBatches`."""
-        rows = [shard.rows for shard in self._own]
+        """Of all workers together; None where nobody counted the rows."""
+        rows = [shard.rows for shard in self.shards.shards]
         return None if None in rows else sum(-(-count // self._batch_size) for count in rows)
 
     def iterate(self, worker: int, num_workers: int) -> Iterator[dict[str, Any]]:
         """See `ShardBatches`."""
         number = 0
-        for shard in self._own:
+        for shard in self.shards.shards:
             rows = iterate_shard(shard, self.shards.kind, stop=shard.rows)
             for _, batch in groupby(rows, key=lambda row: row[0] // self._batch_size):
                 if number % num_workers == worker:
@@ -158,14 +148,9 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
     paths = [path for shard in shards.shards if (path := shard.local_path) is not None]
     files.prepare([*paths, *{path.with_name(MANIFEST) for path in paths}, *run.list_files()])
     parts = _PartFiles(files, run.label_names)
-    batches = OrderedBatches(
-        shards,
-        prepare=run.row_preparer(for_prediction=True),
-        collator=run.collator,
-        batch_size=arguments.per_device_eval_batch_size,
-        rank=rank,
-        world_size=accelerator.num_processes,
-    )
+    start, stop = (number * len(shards.shards) // accelerator.num_processes for number in (rank, rank + 1))
+    own, prepare = replace(shards, shards=shards.shards[start:stop]), run.row_preparer(for_prediction=True)
+    batches = OrderedBatches(own, arguments.per_device_eval_batch_size, prepare=prepare, collator=run.collator)
     try:
         with parts.begin(rank):
             counts = _answer(run, batches, parts, accelerator, num_workers=arguments.dataloader_num_workers)
