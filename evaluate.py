@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # What works is imported after the flags are parsed: it takes seconds, which --help needn't wait for.
         if words[:1] == ["compare"]:
             comparison = parse_comparison(words[1:])
-            from evaluation.compare.compare import run_compare
+            from evaluation.compare.report import run_compare
 
             run_compare(comparison)
             return

@@ -40,12 +40,11 @@ TEXTS, MAX_TEXT = (".json", ".txt", ".model", ".jinja", ".py"), 2**28
 def load_config(name: str, *, trust_remote_code: bool) -> PreTrainedConfig:
     """The configuration of a folder or hub name. Raises `InputError` if it can't be had."""
     settings, _ = from_hub(PreTrainedConfig.get_config_dict, name, trust_remote_code=trust_remote_code)
-    untrusted.check_sizes(
-        settings, repr(name)
-    )  # first of all: some configurations make a list with an entry for each layer
+    # First of all: some configurations make a list with an entry for each layer.
+    untrusted.check_sizes(settings, repr(name))
     config = from_hub(AutoConfig.from_pretrained, name, trust_remote_code=trust_remote_code)
     if not trust_remote_code:
-        with clear_faults(name, REMEDIES):
+        with wrap_load_errors(name, REMEDIES):
             untrusted.drop_code(config)
     return config
 
@@ -53,7 +52,7 @@ def load_config(name: str, *, trust_remote_code: bool) -> PreTrainedConfig:
 def load_tokenizer(name: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub name. Raises `InputError` if it can't be had."""
     tokenizer = from_hub(untrusted.load_tokenizer, name, trust_remote_code=trust_remote_code)
-    with clear_faults(name, REMEDIES):
+    with wrap_load_errors(name, REMEDIES):
         tokenizer("a short text")  # what its files lack, or have wrong, may come to light no earlier
     return tokenizer
 
@@ -70,12 +69,7 @@ def load_model(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model of a folder or hub name, and which weights it lacks, or has in another size, as transformers tells it.
 
-    Raises `InputError` if it can't be had.
-
-    Args:
-        name: folder or hub name.
-        trust_remote_code: whether code that it brings along may run.
-        model_class: of transformers; None: as its configuration says.
+    Its class is as its configuration says where none of transformers' is given. Raises `InputError` if it can't be had.
     """
     config = load_config(name, trust_remote_code=trust_remote_code)
     options = {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -85,22 +79,17 @@ def load_model(
 def from_hub(load: Callable[..., T], name: str, **options: Any) -> T:
     """Call a `from_pretrained` quietly, without the hub's retries where the hub can't be reached.
 
-    Args:
-        load: a `from_pretrained`.
-        name: folder or hub name.
-        options: of `load`; trust_remote_code must be among them for a `from_pretrained`.
-
     Raises:
         InputError: the folder or name doesn't exist, lacks what is asked for, or the hub can't be reached.
     """
     local = _must_be_local(name)
     name = str(Path(name).expanduser()) if name.startswith("~") else name
-    with without_reports(), clear_faults(name, REMEDIES):
+    with without_reports(), wrap_load_errors(name, REMEDIES):
         return load(name, local_files_only=local, **options)
 
 
 @contextmanager
-def clear_faults(name: str | Path, remedy: str) -> Iterator[None]:
+def wrap_load_errors(name: str | Path, remedy: str) -> Iterator[None]:
     """Around a `from_pretrained`: whatever is wrong with the files of `name` becomes an `InputError` with the remedy.
 
     Their parsers raise any class: tokenizers has none but Exception, and a wrong type may come to light anywhere.

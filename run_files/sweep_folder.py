@@ -63,11 +63,7 @@ class SweepFolder(RunFolder):
         return {int(path.stem) for path in self._list_records()}
 
     def drop_damaged(self) -> list[int]:
-        """Delete the records of trials whose files were damaged or deleted, which makes them unfinished.
-
-        Returns:
-            Their numbers.
-        """
+        """Delete the records of trials whose files were damaged or deleted: they count as unfinished. Their numbers."""
         damaged = [path for path in self._list_records() if not self._is_whole(path)]
         for path in damaged:
             path.unlink()

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, CLIPImageProcessorPil, ViTConfig
 
 from data_utils.splits.split_file import load_split
 from evaluation.arguments import parse_comparison
-from evaluation.compare.compare import run_compare
+from evaluation.compare.report import run_compare
 from evaluation.compare.runs import read_run
 from evaluation.scores.metrics import classification_metrics
 from run_files.predictions_csv import read_predictions_csv

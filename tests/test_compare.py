@@ -41,6 +41,21 @@ def test_figures_of_an_ordinary_run_are_those_of_its_metrics(make_run: Callable[
     assert {name: comparison.majority[name] for name in baseline} == baseline
     always = np.full(NUM_ROWS, 2)
     assert comparison.majority["macro_f1"] == pytest.approx(f1_score(draw_labels(), always, average="macro"))
+    assert any("600 validation rows of one split" in remark for remark in comparison.remarks)
+
+
+def test_one_seed_has_no_second_figure_and_unlabelled_rows_are_left_out(make_run: Callable[..., str]) -> None:
+    labels = draw_labels()
+    labels[::3] = -100
+    run = make_run("a", draw_probabilities(1, 5), labels=labels, folds=True)
+    file = make_run("b", draw_probabilities(1, 6), labels=labels) + "/predictions_val.csv"
+    comparison = compare_runs([run, file])
+    assert comparison.num_rows == 400
+    assert [each.name for each in comparison.runs] == ["a", "predictions_val.csv"]
+    assert [each.averaged for each in comparison.runs] == [{}, {}]
+    assert comparison.runs[1].cost["total"] is None
+    assert "seeds averaged" not in " ".join(comparison.sentences)
+    assert any("One seed alone, which may be luck: a." in remark for remark in comparison.remarks)
 
 
 def test_folds_run_shows_mean_over_seeds_and_is_tested_by_their_average(make_run: Callable[..., str]) -> None:
@@ -63,14 +78,6 @@ def test_folds_run_shows_mean_over_seeds_and_is_tested_by_their_average(make_run
     assert difference == pytest.approx(accuracy_score(labels, averaged) - accuracy_score(labels, other))
     assert "600 rows, seeds averaged" in comparison.sentences[0]
     assert any("mean probabilities of a run's seeds" in remark for remark in comparison.remarks)
-
-
-def test_folds_run_of_one_seed_has_no_second_figure(make_run: Callable[..., str]) -> None:
-    paths = [make_run(name, draw_probabilities(1, seed), folds=True) for name, seed in (("a", 5), ("b", 6))]
-    comparison = compare_runs(paths)
-    assert [model.averaged for model in comparison.runs] == [{}, {}]
-    assert "seeds averaged" not in " ".join(comparison.sentences)
-    assert any("One seed alone, which may be luck: a, b." in remark for remark in comparison.remarks)
 
 
 def test_order_of_rows_and_classes_is_no_matter(make_run: Callable[..., str], tmp_path: Path) -> None:
@@ -115,15 +122,10 @@ def test_undecided_pair_says_how_many_rows_would_do(make_run: Callable[..., str]
     counts = np.random.default_rng(0).multinomial(total, shares, size=4000)
     p_values = 2 * binom.cdf(counts[:, :2].min(axis=1), counts[:, :2].sum(axis=1), 0.5)
     assert 0.77 <= np.mean(p_values < 0.05) <= 0.84
-
-
-def test_difference_of_zero_promises_no_number_of_rows(make_run: Callable[..., str]) -> None:
-    labels = draw_labels()
-    comparison = compare_runs(
-        [make_run("a", make_answers(range(0, 9), labels)), make_run("b", make_answers(range(9, 18), labels))]
-    )
-    assert "the difference is exactly 0, so no number of rows" in comparison.sentences[0]
-    assert "p = 1, exact McNemar" in comparison.sentences[0]
+    equal = [make_run(str(start), make_answers(range(start, start + 9), labels)) for start in (0, 9)]
+    sentence = compare_runs(equal).sentences[0]
+    assert "the difference is exactly 0, so no number of rows" in sentence
+    assert "p = 1, exact McNemar" in sentence
 
 
 def test_claims_need_the_corrected_p_value(make_run: Callable[..., str]) -> None:
@@ -175,21 +177,6 @@ def test_common_rows_are_compared_when_asked_for(make_run: Callable[..., str]) -
         compare_runs([a, other], common_rows=True)
 
 
-def test_unlabelled_rows_are_not_compared(make_run: Callable[..., str]) -> None:
-    labels = draw_labels()
-    labels[::3] = -100
-    paths = [make_run(name, draw_probabilities(1, seed), labels=labels) for name, seed in (("a", 3), ("b", 4))]
-    assert compare_runs(paths).num_rows == 400
-
-
-def test_bare_files_are_compared_too(make_run: Callable[..., str]) -> None:
-    run = make_run("a", draw_probabilities(2, 3))
-    file = Path(make_run("b", draw_probabilities(1, 4))) / "predictions_val.csv"
-    comparison = compare_runs([run, str(file)])
-    assert [model.name for model in comparison.runs] == ["a", "predictions_val.csv"]
-    assert comparison.runs[1].cost["total"] is None
-
-
 def test_files_of_other_trainings_are_noticed(make_run: Callable[..., str]) -> None:
     first = make_run("a", draw_probabilities(2, 3), draw_probabilities(2, 4), folds=True)
     stale = Path(make_run("b", draw_probabilities(2, 3), draw_probabilities(2, 4), folds=True))
@@ -232,8 +219,3 @@ def test_damaged_metrics_are_named(make_run: Callable[..., str], content: str, m
 )
 def test_names_are_short_and_unique(paths: list[str], names: list[str]) -> None:
     assert name_runs(paths) == names
-
-
-def test_one_split_is_said_to_be_one(make_run: Callable[..., str]) -> None:
-    comparison = compare_runs([make_run("a", draw_probabilities(2, 3)), make_run("b", draw_probabilities(1, 4))])
-    assert any("600 validation rows of one split" in remark for remark in comparison.remarks)

@@ -16,10 +16,10 @@ from comparing import draw_labels, draw_probabilities, make_answers, write_run
 from PIL import Image
 
 from evaluation.arguments import parse_comparison
-from evaluation.compare.compare import run_compare
 from evaluation.compare.comparison import compare_runs
 from evaluation.compare.pairs import format_p, format_points
 from evaluation.compare.plot import draw_comparison
+from evaluation.compare.report import run_compare
 from evaluation.scores.paired_tests import Difference
 from modeling.errors import InputError
 

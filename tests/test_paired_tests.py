@@ -44,15 +44,6 @@ def macro_f1(labels: np.ndarray, answers: np.ndarray) -> float:
     return f1_score(labels, answers, labels=range(3), average="macro", zero_division=0)
 
 
-def test_mcnemar_equals_value_worked_out_by_hand() -> None:
-    # Of 12 throws of a coin at most 2 on one side: 2 * (1 + 12 + 66) / 2^12.
-    difference = compare_accuracy(*make_rows(10, 2, 100))
-    assert difference.p_value == pytest.approx(158 / 4096)
-    assert difference.value == pytest.approx(0.08)
-    # 2 * 1 / 2^5
-    assert compare_accuracy(*make_rows(0, 5, 5)).p_value == pytest.approx(1 / 16)
-
-
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 1), (3, 3), (7, 15), (40, 20), (120, 161)])
 def test_mcnemar_equals_both_tails_of_the_binomial(only_first: int, only_second: int) -> None:
     tail = binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)
@@ -95,21 +86,6 @@ def test_interval_of_accuracy_stays_in_bounds_at_the_extremes(num_rows: int) -> 
     assert -1 < difference.low < 1
 
 
-def test_interval_of_accuracy_covers_the_true_difference() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for only_first, only_second, _ in rng.multinomial(200, [0.09, 0.04, 0.87], size=1000).tolist():
-        difference = compare_accuracy(*make_rows(only_first, only_second, 200))
-        covered += difference.low <= 0.05 <= difference.high
-    assert 0.93 <= covered / 1000 <= 0.97
-
-
-def test_macro_f1_difference_is_that_of_sklearn() -> None:
-    labels, first, second = draw_rows(300, seed=1)
-    expected = macro_f1(labels, first) - macro_f1(labels, second)
-    assert compare_macro_f1(first, second, labels, 3, num_resamples=10).value == pytest.approx(expected)
-
-
 def test_bootstrap_of_the_difference_agrees_with_resampling_of_rows() -> None:
     labels, first, second = draw_rows(120, seed=2)
     rng, drawn = np.random.default_rng(3), []
@@ -117,6 +93,7 @@ def test_bootstrap_of_the_difference_agrees_with_resampling_of_rows() -> None:
         rows = rng.integers(0, 120, size=120)
         drawn.append(macro_f1(labels[rows], first[rows]) - macro_f1(labels[rows], second[rows]))
     difference = compare_macro_f1(first, second, labels, 3)
+    assert difference.value == pytest.approx(macro_f1(labels, first) - macro_f1(labels, second))
     assert (difference.low, difference.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.03)
     tail = min(np.mean(np.array(drawn) <= 0), np.mean(np.array(drawn) >= 0))
     assert difference.p_value == pytest.approx(2 * tail, abs=0.12)
@@ -130,17 +107,6 @@ def test_bootstrap_is_paired() -> None:
     difference = compare_macro_f1(first, second, labels, 3)
     assert difference.p_value < 0.01
     assert difference.low > 0
-
-
-def test_swapped_models_give_the_swapped_difference() -> None:
-    labels, first, second = draw_rows(400, seed=4)
-    for there, back in (
-        (compare_accuracy(first, second, labels), compare_accuracy(second, first, labels)),
-        (compare_macro_f1(first, second, labels, 3), compare_macro_f1(second, first, labels, 3)),
-    ):
-        assert there.value == pytest.approx(-back.value)
-        assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=5e-3)
-        assert there.p_value == pytest.approx(back.p_value, abs=0.01)
 
 
 def test_p_values_are_uniform_where_models_do_not_differ() -> None:
@@ -196,12 +162,6 @@ def test_equal_scores_of_other_classes_differ_by_nothing() -> None:
 )
 def test_holm_equals_values_worked_out_by_hand(p_values: list[float], adjusted: list[float]) -> None:
     assert adjust_holm(p_values) == pytest.approx(adjusted)
-
-
-def test_holm_keeps_the_errors_of_many_tests_together() -> None:
-    p_values = np.random.default_rng(0).random((2000, 6))
-    wrong = [min(adjust_holm(row)) < 0.05 for row in p_values.tolist()]
-    assert 0.035 <= np.mean(wrong) <= 0.06
 
 
 @pytest.mark.parametrize("shares", [(0.06, 0.04), (0.12, 0.1), (0.05, 0.01)])

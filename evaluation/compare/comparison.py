@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.compare.origins import remark_on_origins
 from evaluation.compare.pairs import TESTS, PairResult, compare_pairs
-from evaluation.compare.runs import ComparedRun, align_runs, read_runs
+from evaluation.compare.runs import ComparedRun, Origin, align_runs, read_runs
 from evaluation.scores.metrics import classification_metrics
 from evaluation.scores.scoring import find_majority
 from run_files.predictions_csv import PredictionTable
@@ -71,7 +70,7 @@ class Comparison:
             )
         elif {"split", "folds"} <= kinds:
             yield "Some runs are of folds, some of one split: their models were trained on different numbers of rows."
-        yield from remark_on_origins({run.name: run.origin for run in runs}, runs[0].table.guids)
+        yield from _remark_on_origins({run.name: run.origin for run in runs}, runs[0].table.guids)
         if "folds" in kinds:
             yield "The models of a run of folds share most of their training rows: its rows are not quite independent."
         chosen = [f"{run.name} ({run.chosen_by})" for run in runs if run.chosen_by]
@@ -129,3 +128,26 @@ def _score_majority(table: PredictionTable) -> dict[str, Any]:
     always = np.eye(len(table.label_names))[[table.label_names.index(majority["label"])] * len(table.labels)]  # (N, C)
     metrics = classification_metrics(always, table.labels, table.label_names)
     return majority | {name: metrics[name] for name in ("macro_f1", "weighted_f1")}
+
+
+def _remark_on_origins(origins: Mapping[str, Origin], guids: Sequence[str]) -> Iterable[str]:
+    """Sentences on what differs between runs, by their names, beside their models; `guids` are the compared rows."""
+    known = {name: origin for name, origin in origins.items() if origin.fold_of is not None}
+    if len({origin.number_folds(guids) for origin in known.values()}) > 1:
+        each = "; ".join(
+            f"{name} {len(set(origin.fold_of.values()))} folds of seed {origin.seed}" for name, origin in known.items()
+        )
+        yield (
+            f"The rows were dealt into folds in other ways ({each}): a row's judges in one run were trained on other "
+            "rows than its judges in another. The same --folds, --seed and data give the same folds."
+        )
+    groups: dict[str, list[str]] = {}
+    for name, origin in origins.items():
+        if origin.fingerprint is not None:
+            groups.setdefault(origin.fingerprint, []).append(name)
+    if len(groups) > 1:
+        yield (
+            f"The hash of the data (data_fingerprint in config.yaml) is not the same in all runs "
+            f"({'; '.join(map(', '.join, groups.values()))}): the rows, texts or pictures differ, or only their "
+            "preparation (--text_cleaning, --labels, size of the pictures), which it covers too."
+        )

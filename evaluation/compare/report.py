@@ -1,20 +1,38 @@
-"""A comparison as text for the screen, and as files."""
+"""`python evaluate.py compare RUN RUN...`: which of several runs is better, as text for the screen and as files."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from data_utils.console.screen import show
 from data_utils.console.tables import format_markdown, format_table
 from data_utils.system.files import write_csv, write_text
-from evaluation.compare.comparison import Comparison
+from evaluation.arguments import ComparisonArguments
+from evaluation.compare.comparison import Comparison, compare_runs
 from evaluation.compare.pairs import TESTS, PairResult, format_p, format_points
 from evaluation.compare.plot import draw_comparison
 from evaluation.compare.runs import ComparedRun
 from evaluation.scores.metrics import INTERVAL_SCORES, SCORES
 from run_files.output import write_figure, write_json
+
+
+def run_compare(arguments: ComparisonArguments) -> None:
+    """Compare, print and, with --output, write; one rank does it all, as nothing is computed on a device.
+
+    Raises:
+        InputError: the runs can't be read or compared.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    comparison = compare_runs(arguments.runs, common_rows=arguments.common_rows)
+    show(format_comparison(comparison))
+    if arguments.output is not None:
+        write_comparison(Path(arguments.output), comparison)
+        show(f"\nSaved in {arguments.output}.")
 
 
 def format_comparison(comparison: Comparison) -> str:
@@ -24,11 +42,7 @@ def format_comparison(comparison: Comparison) -> str:
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:
-    """Write comparison.md, comparison.csv (runs), pairs.csv, comparison.json and comparison.png.
-
-    Raises:
-        InputError: the folder can't be written to.
-    """
+    """Write comparison.md, .csv (runs), .json and .png, and pairs.csv; `InputError` where that can't be."""
     _write_markdown(folder / "comparison.md", comparison)
     _write_runs_csv(folder / "comparison.csv", comparison)
     _write_pairs_csv(folder / "pairs.csv", comparison.pairs)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evaluation.compare.origins import Origin, read_origin
+from data_utils.splits.split_file import load_split
 from evaluation.scores.metrics import SCORES, classification_metrics
 from evaluation.scores.scoring import SeedScores, score_seeds
 from modeling.errors import InputError
@@ -21,6 +21,26 @@ from run_files.run_folder import RunFolder
 
 # What 8 decimals and a mean in float32 can do to a probability.
 MEAN_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Of a run; None stands for what its folder doesn't say.
+
+    Attributes:
+        fingerprint: hash of the data and of their preparation.
+        fold_of: {guid: fold that held it out}.
+        seed: by which the folds were drawn.
+    """
+
+    fingerprint: str | None = None
+    fold_of: Mapping[str, int] | None = None
+    seed: int | None = None
+
+    def number_folds(self, guids: Sequence[str]) -> tuple[int | None, ...]:
+        """The fold of each row, numbered as they come, so that their order is no matter; None for a row of none."""
+        numbers: dict[int | None, int | None] = {None: None}
+        return tuple(numbers.setdefault((self.fold_of or {}).get(guid), len(numbers)) for guid in guids)
 
 
 @dataclass(frozen=True)
@@ -74,11 +94,7 @@ class ComparedRun:
 
 
 def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
-    """Read two or more runs; see `read_run`.
-
-    Raises:
-        InputError: one run alone, the same run twice, or a run that can't be read.
-    """
+    """`read_run` of two or more runs; `InputError` for one alone or the same twice."""
     if len(paths) < 2:
         raise InputError(f"Got {len(paths)} run to compare; pass two or more.")
     real = [os.path.realpath(path) for path in paths]
@@ -111,13 +127,13 @@ def read_run(path: str, name: str) -> ComparedRun:
     """
     source = Path(path)
     if source.is_file():
-        return ComparedRun(name, path, "file", _read_labelled(source), read_origin(source.parent))
+        return ComparedRun(name, path, "file", _read_labelled(source), _read_origin(source.parent))
     run, seed_files = RunFolder(source), find_seed_files(source) if source.is_dir() else {}
     if (source / OUT_OF_FOLD_FILE).is_file():
         table = _read_labelled(source / OUT_OF_FOLD_FILE)
         seeds = {seed: _read_labelled(file) for seed, file in seed_files.items()}
         _check_seeds(source, table, seeds)
-        return ComparedRun(name, path, "folds", table, read_origin(source), seeds, _read_cost(_read_metrics(run)))
+        return ComparedRun(name, path, "folds", table, _read_origin(source), seeds, _read_cost(_read_metrics(run)))
     if seed_files:
         raise InputError(f"The run {path!r} has no {OUT_OF_FOLD_FILE}: it is not finished. Run its command again.")
     if not run.predictions_file.is_file():
@@ -128,18 +144,14 @@ def read_run(path: str, name: str) -> ComparedRun:
         )
     table, metrics = _read_labelled(run.predictions_file), _read_metrics(run)
     chosen_by = (metrics.get("best") or {}).get("metric")
-    return ComparedRun(name, path, "split", table, read_origin(source), cost=_read_cost(metrics), chosen_by=chosen_by)
+    return ComparedRun(name, path, "split", table, _read_origin(source), cost=_read_cost(metrics), chosen_by=chosen_by)
 
 
 def align_runs(runs: Sequence[ComparedRun], *, common_rows: bool = False) -> list[ComparedRun]:
     """The runs on the same rows, sorted by guid, with the classes in the first run's order.
 
-    Args:
-        runs: two or more.
-        common_rows: drop the rows that not all of them judge.
-
     Raises:
-        InputError: the runs have other classes, rows or labels.
+        InputError: the runs have other classes, rows (but for `common_rows`, which drops those) or labels.
     """
     names = runs[0].table.label_names
     for run in runs[1:]:
@@ -189,6 +201,22 @@ def _check_seeds(folder: Path, table: PredictionTable, seeds: Mapping[str, Predi
             f"The files of {str(folder)!r} are not of one training: {fault}. Run its command again, or remove what is "
             "left of another one."
         )
+
+
+def _read_origin(folder: Path) -> Origin:
+    """Of a folder of train.py or of baselines; of another one nothing is known.
+
+    Raises:
+        InputError: a split of the folder is damaged.
+    """
+    run = RunFolder(folder)
+    if not run.is_run():
+        return Origin()
+    sections = run.load_arguments()
+    splits = sorted(run.fold_split_file(0).parent.glob("fold-*.json"))
+    fold_of = {guid: number for number, path in enumerate(splits) for guid in load_split(path).test}
+    fingerprint = sections["environment"].get("data_fingerprint")
+    return Origin(fingerprint, fold_of or None, sections["training"].get("seed"))
 
 
 def _read_labelled(path: Path) -> PredictionTable:

@@ -35,7 +35,7 @@ from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
 from modeling.fusion import get_fusion_head
 from modeling.untrusted import load_tokenizer
-from run_files.hub import check_files, clear_faults
+from run_files.hub import check_files, wrap_load_errors
 from run_files.model_file import check_model_file
 from run_files.run_folder import RunFolder
 
@@ -81,7 +81,7 @@ class LoadedRun:
         """
         model = _load(SentimentClassifier.from_pretrained, self.folder.model_dir)
         length, side = self.config.max_length, self.config.picture["image_size"]
-        with clear_faults(self.folder.model_dir, DAMAGED), torch.inference_mode():
+        with wrap_load_errors(self.folder.model_dir, DAMAGED), torch.inference_mode():
             token = self.tokenizer("a")["input_ids"][0]
             model(
                 input_ids=torch.full((1, length), token),
@@ -229,7 +229,7 @@ def load_run(
     check_model_file(folder.model_dir / "config.json")
     config = _load(SentimentConfig.from_pretrained, folder.model_dir)
     tokenizer = _load(load_tokenizer, folder.model_dir, trust_remote_code=trust_remote_code)
-    with clear_faults(folder.model_dir, DAMAGED):
+    with wrap_load_errors(folder.model_dir, DAMAGED):
         _check_tokenizer(tokenizer, config)
     return LoadedRun(
         folder=folder,
@@ -284,5 +284,5 @@ def _describe_faults(pairs: Pairs, guids: Collection[str]) -> str:
 
 def _load(load: Callable[..., T], folder: Path, *, trust_remote_code: bool = False) -> T:
     """A `from_pretrained` on the run's model folder; `InputError` for what is missing or damaged in it."""
-    with clear_faults(folder, DAMAGED):
+    with wrap_load_errors(folder, DAMAGED):
         return load(folder, local_files_only=True, trust_remote_code=trust_remote_code)

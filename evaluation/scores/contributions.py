@@ -20,6 +20,7 @@ MIN_EFFECT = 0.01
 MODALITIES = {"text": "text", "image": "picture"}  # in names, in sentences
 
 COLUMNS = ("shapley_text", "shapley_image", "synergy")
+CHANGES = ("changed_without_text", "changed_without_image")
 
 Columns = dict[str, NDArray[Any]]
 
@@ -79,11 +80,12 @@ def summarise_contributions(columns: Columns, label_names: Sequence[str]) -> dic
         image_share, abs_shapley_image as a share of both, None where both are 0; changed_without_text and
         changed_without_image (shares of rows). A class that is never predicted has only rows, 0.
     """
-    everything = np.ones(len(columns["prediction"]), dtype=bool)
+    predicted = {name: columns["prediction"] == number for number, name in enumerate(label_names)}
     return {
-        "overall": _means(columns, everything),
+        "overall": _means(columns),
         "per_class": {
-            name: _means(columns, columns["prediction"] == number) for number, name in enumerate(label_names)
+            name: _means({column: values[rows] for column, values in columns.items()})
+            for name, rows in predicted.items()
         },
         "remarks": [remark for modality in MODALITIES for remark in _remarks(columns, modality)],
     }
@@ -94,42 +96,34 @@ def format_contributions(summary: dict[str, Any], *, title: str) -> str:
     heads = ["predicted class", "rows", "text", "picture", "synergy", "picture's share", "needs text", "needs picture"]
     table = [heads]
     for name, figures in {**summary["per_class"], "all": summary["overall"]}.items():
-        if not figures["rows"]:
-            table.append([name, "0", *[""] * (len(heads) - 2)])
-            continue
-        means = [f"{figures[key]:+.3f}" for key in ("shapley_text", "shapley_image", "synergy")]
-        share = "" if figures["image_share"] is None else f"{figures['image_share']:.1%}"
-        changed = [f"{figures[f'changed_without_{modality}']:.1%}" for modality in MODALITIES]
-        table.append([name, str(figures["rows"]), *means, share, *changed])
+        cells = [""] * (len(heads) - 2)
+        if figures["rows"]:
+            share = "" if figures["image_share"] is None else f"{figures['image_share']:.1%}"
+            changed = [f"{figures[key]:.1%}" for key in CHANGES]
+            cells = [*(f"{figures[key]:+.3f}" for key in COLUMNS), share, *changed]
+        table.append([name, str(figures["rows"]), *cells])
     lines = [
         f"contributions on {title}: {summary['overall']['rows']} rows, mean Shapley values of the predicted class's "
         "probability",
         "picture's share: of the absolute values; needs: rows whose answer is another one without it",
-        "",
-        format_table(table),
-        "",
-        *summary["remarks"],
+        *("", format_table(table), "", *summary["remarks"]),
     ]
     return "\n".join(lines).rstrip()
 
 
-def _means(columns: Columns, chosen: NDArray[np.bool_]) -> dict[str, Any]:
-    num_rows = int(chosen.sum())
+def _means(columns: Columns) -> dict[str, Any]:
+    num_rows = len(columns["prediction"])
     if not num_rows:
         return {"rows": 0}
-    text, image = columns["shapley_text"][chosen], columns["shapley_image"][chosen]
-    abs_text, abs_image = float(np.abs(text).mean()), float(np.abs(image).mean())
-    total = abs_text + abs_image
-    changed = {name: float(columns[name][chosen].mean()) for name in columns if name.startswith("changed_")}
+    text, image = (float(np.abs(columns[name]).mean()) for name in COLUMNS[:2])
     return {
         "rows": num_rows,
-        "shapley_text": float(text.mean()),
-        "shapley_image": float(image.mean()),
-        "synergy": float(columns["synergy"][chosen].mean()),
-        "abs_shapley_text": abs_text,
-        "abs_shapley_image": abs_image,
-        "image_share": abs_image / total if total else None,
-    } | changed
+        **{name: float(columns[name].mean()) for name in COLUMNS},
+        "abs_shapley_text": text,
+        "abs_shapley_image": image,
+        "image_share": image / (text + image) if text + image else None,
+        **{name: float(columns[name].mean()) for name in CHANGES},
+    }
 
 
 def _remarks(columns: Columns, modality: str) -> list[str]:

@@ -23,16 +23,7 @@ _DESCRIPTION = """
 Accuracy, macro and weighted F1, precision, recall and F1 per class, the confusion matrix and the expected calibration
 error of a classifier that gives a probability per class.
 """
-_INPUTS = """
-Args:
-    predictions: N lists of C class probabilities.
-    references: N class ids in [0, C).
-Returns:
-    The dictionary of `evaluation.scores.metrics.classification_metrics`.
-"""
 _CITATION = """
-@article{scikit-learn, title={Scikit-learn: Machine Learning in {P}ython}, author={Pedregosa, F. and others},
-  journal={Journal of Machine Learning Research}, volume={12}, pages={2825--2830}, year={2011}}
 @inproceedings{guo2017calibration, title={On Calibration of Modern Neural Networks},
   author={Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.}, booktitle={ICML}, year={2017}}
 """
@@ -50,12 +41,8 @@ class SentimentMetrics(evaluate.Metric):
         super().__init__(keep_in_memory=keep_in_memory, **kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_INPUTS,
-            features=Features({"predictions": List(Value("float64")), "references": Value("int64")}),
-        )
+        features = Features({"predictions": List(Value("float64")), "references": Value("int64")})
+        return evaluate.MetricInfo(description=_DESCRIPTION, citation=_CITATION, features=features)
 
     def _build_data_dir(self) -> str:
         # The library makes a cache folder even for a metric that is kept in memory.

@@ -20,6 +20,8 @@ from evaluation.scores.statistics import macro_f1_of_counts
 
 ALPHA = 0.05
 POWER = 0.8
+# Quantiles of the standard normal distribution, for the two-sided level and for the power.
+LEVEL_Z, POWER_Z = NormalDist().inv_cdf(1 - ALPHA / 2), NormalDist().inv_cdf(POWER)
 # How many resamples are held in memory at a time; the draws are the same for any number.
 RESAMPLES_AT_A_TIME = 500
 
@@ -51,12 +53,7 @@ def compare_accuracy(first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> 
 
     The p-value is that of a fair coin thrown once for each row that one model alone has right. The interval inverts
     the asymptotic form of the same test, so both nearly always agree; it has a width even where no row tells the
-    models apart.
-
-    Args:
-        first: (N,) class ids, N >= 1.
-        second: (N,) class ids.
-        labels: (N,) class ids.
+    models apart. The answers of both and the labels are N >= 1 class ids each.
     """
     only_first, only_second = count_discordant(first, second, labels)
     num_rows = len(np.asarray(labels))
@@ -92,9 +89,7 @@ def compare_macro_f1(
     least 2 / 2^M, the smallest that an exact test can give which swaps the answers to the M rows that differ in them.
 
     Args:
-        first: (N,) class ids, N >= 1.
-        second: (N,) class ids.
-        labels: (N,) class ids.
+        first, second, labels: (N,) class ids, N >= 1.
         num_classes: C; every class enters the macro F1, as in `classification_metrics`.
         num_resamples: R.
         seed: of the resampling alone; no global random state is read or changed.
@@ -108,12 +103,9 @@ def compare_macro_f1(
 
     num_rows = int(counts.sum())
     value = float(difference_of(counts[None])[0])
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for start in range(0, num_resamples, RESAMPLES_AT_A_TIME):
-        size = min(RESAMPLES_AT_A_TIME, num_resamples - start)
-        resampled = rng.multinomial(num_rows, counts / num_rows, size=size)  # (size, K)
-        drawn.append(difference_of(resampled))
+    rng, starts = np.random.default_rng(seed), range(0, num_resamples, RESAMPLES_AT_A_TIME)
+    sizes = (min(RESAMPLES_AT_A_TIME, num_resamples - start) for start in starts)
+    drawn = [difference_of(rng.multinomial(num_rows, counts / num_rows, size=size)) for size in sizes]
     differences = np.concatenate(drawn)  # (R,)
     smaller = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     num_differing = int(counts[answers[0] != answers[1]].sum())
@@ -124,11 +116,7 @@ def compare_macro_f1(
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down correction: all claims at an adjusted p < a together err with a probability below a.
-
-    The smallest of m p-values is multiplied by m, the next one by m - 1 and so on; none becomes smaller than one
-    before it, or larger than 1.
-    """
+    """Holm's (1979) step-down correction: all claims at an adjusted p < a together err with a probability below a."""
     order = np.argsort(p_values, kind="stable")
     adjusted = np.empty(len(order))
     adjusted[order] = np.maximum.accumulate(np.arange(len(order), 0, -1) * np.asarray(p_values)[order]).clip(max=1)
@@ -136,36 +124,25 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
 
 
 def rows_for_mcnemar(discordant: float, difference: float) -> float:
-    """Rows for McNemar's test to find a difference of accuracies (Connor 1987, Biometrics 43, 207-211).
+    """Rows for McNemar's test to find a difference of accuracies, not 0 (Connor 1987, Biometrics 43, 207-211).
 
-    Args:
-        discordant: share of the rows that one model alone has right, in (0, 1].
-        difference: of the accuracies, not 0, and at most `discordant` in size.
+    `discordant` is the share of the rows that one model alone has right, at least as large as the difference.
     """
-    alpha_z, power_z = _quantiles()
-    root = alpha_z * math.sqrt(discordant) + power_z * math.sqrt(discordant - difference**2)
+    root = LEVEL_Z * math.sqrt(discordant) + POWER_Z * math.sqrt(discordant - difference**2)
     return (root / difference) ** 2
 
 
 def rows_for_normal(difference: float, standard_error: float, num_rows: int) -> float:
-    """Rows for a two-sided test of a nearly normal estimate, whose standard error shrinks as the root of the rows.
+    """Rows for a two-sided test to find a difference, not 0, whose estimate is nearly normal.
 
-    Args:
-        difference: to be found, not 0.
-        standard_error: of the estimate from `num_rows` rows.
-        num_rows: N.
+    The standard error, which is that of `num_rows` rows, shrinks as the root of the rows.
     """
-    return num_rows * (sum(_quantiles()) * standard_error / difference) ** 2
-
-
-def _quantiles() -> tuple[float, float]:
-    """Of the standard normal distribution, for the two-sided level and for the power."""
-    return NormalDist().inv_cdf(1 - ALPHA / 2), NormalDist().inv_cdf(POWER)
+    return num_rows * ((LEVEL_Z + POWER_Z) * standard_error / difference) ** 2
 
 
 def _tango_limit(only_first: int, only_second: int, num_rows: int) -> float:
     """The lower end of the interval of the difference (Tango 1998, Statistics in Medicine 17, 891-908)."""
-    estimate, z = (only_first - only_second) / num_rows, _quantiles()[0]
+    estimate = (only_first - only_second) / num_rows
 
     def distance(difference: float) -> float:
         # The likeliest share of rows that the second alone has right if this is the difference: root of ax^2 + bx + c.
@@ -174,7 +151,7 @@ def _tango_limit(only_first: int, only_second: int, num_rows: int) -> float:
         c = -only_second * difference * (1 - difference)
         share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
         variance = num_rows * (2 * share + difference * (1 - difference))
-        return num_rows * (estimate - difference) - z * math.sqrt(max(variance, 0.0))
+        return num_rows * (estimate - difference) - LEVEL_Z * math.sqrt(max(variance, 0.0))
 
     if only_second == num_rows:
         return -1.0

@@ -176,7 +176,7 @@ def _picture(
     """Picture settings, mean and std: the named model's own, else its architecture's."""
     if name is not None:
         processor = hub.load_image_processor(name, trust_remote_code=args.trust_remote_code)
-        with hub.clear_faults(name, hub.REMEDIES):
+        with hub.wrap_load_errors(name, hub.REMEDIES):
             size, shortest, resample = _processor_geometry(name, processor)
             mean, std = list(processor.image_mean), list(processor.image_std)
             check_types([mean, std], list[Channels], f"The image processor of {name!r}", remedy="choose another one")

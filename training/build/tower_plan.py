@@ -123,7 +123,7 @@ def plan_dual_towers(args: ModelArguments, name: str) -> tuple[TowerPlan, TowerP
             f"--clip_name {name!r} is a {config.model_type!r} model, not a dual encoder; "
             "give single encoders as --text_name and --vision_name."
         )
-    with torch.device("meta"), hub.clear_faults(name, hub.REMEDIES), bounded_build(repr(name)):
+    with torch.device("meta"), hub.wrap_load_errors(name, hub.REMEDIES), bounded_build(repr(name)):
         skeleton = AutoModel.from_config(config, trust_remote_code=args.trust_remote_code)
     plans = []
     for part, projection in (("text_model", "text_projection"), ("vision_model", "visual_projection")):
