@@ -57,5 +57,5 @@ def encode_all(model: SentimentClassifier, batches: list[Batch], accelerator: Ac
     with inference_context(model, accelerator):
         for batch in batches:
             batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
-            model.encode_text(batch["input_ids"], batch["attention_mask"], batch["text_present"])
-            model.encode_image(batch["pixel_values"], batch["image_present"])
+            model.encode("text", batch)
+            model.encode("image", batch)

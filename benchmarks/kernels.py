@@ -14,8 +14,7 @@ from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.turns import take_turns, time_of
 from data_utils.system import memory
-from modeling.attention import attend
-from modeling.patches import PatchConv2d
+from modeling.kernels import PatchConv2d, attend
 
 CALLS = 20
 # Batch, heads, tokens, width of a head: CLIP's texts and pictures at batch 8, DINOv2's pictures.

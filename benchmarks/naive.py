@@ -18,8 +18,8 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.turns import ENDLESS, Batch, LoopTimer, find_device, synchronize
-from modeling.features import Features
-from modeling.fusion import get_fusion_head
+from modeling.batch import Features
+from modeling.fusion import FUSION_HEADS
 
 STEPS = 2
 LONGEST = 77
@@ -50,7 +50,7 @@ class NaiveClassifier(nn.Module):
         self.clip = CLIPModel.from_pretrained(clip_name, dtype=torch.float32, trust_remote_code=False)
         self.tokenizer = AutoTokenizer.from_pretrained(clip_name, trust_remote_code=False)
         self.picture_processor = CLIPImageProcessorPil.from_pretrained(clip_name, trust_remote_code=False)
-        self.head = get_fusion_head("attn")(self.clip.config.projection_dim, 3, dropout=0.1)
+        self.head = FUSION_HEADS["attn"](self.clip.config.projection_dim, 3, dropout=0.1)
 
     def forward(self, texts: Sequence[str], pictures: Sequence[Image.Image]) -> Tensor:
         """B texts and pictures -> logits (B, C)."""

@@ -1,4 +1,4 @@
-"""What the model's flags take; nothing heavy is imported here, so that they can be judged at once."""
+"""What the model's settings may be; nothing heavy is imported here, so that flags are checked at once."""
 
 from __future__ import annotations
 

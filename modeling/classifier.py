@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 
-from .choices import frozen_modalities
+from .batch import Features, Inputs, SentimentOutput
+from .choices import FUSIONS, frozen_modalities
 from .configuration import SentimentConfig
 from .errors import InputError
-from .features import Features
-from .fusion import TransformerLayer, get_fusion_head
-from .output import SentimentOutput
-from .sizes import bounded_build
-from .state import describe_differences, without_reports
+from .fusion import FUSION_HEADS, TransformerLayer
+from .limits import bounded_build
+from .loading import describe_differences, without_reports
 from .towers import Tower
 
 
@@ -40,22 +39,34 @@ class SentimentClassifier(PreTrainedModel):
         super().__init__(config)
         with bounded_build("This model"):
             self._build(config)
-        self._freeze()
-        self._no_split_modules = self._layer_classes()
+        towers = self.towers()
+        for kind in frozen_modalities(config.freeze, config.unfreeze_last):
+            if kind in towers:
+                towers[kind].freeze(config.unfreeze_last)
+        # The modules that FSDP shards as one: the towers' and ours, without those that aren't built.
+        named = {TransformerLayer.__name__}.union(*(tower.encoder._no_split_modules for tower in towers.values()))
+        self._no_split_modules = named & {type(module).__name__ for module in self.modules()}
         self.post_init()
 
     def _build(self, config: SentimentConfig) -> None:
-        head_class = get_fusion_head(config.fusion)
-        self.text_tower = Tower(config.text_tower) if head_class.uses_text else None
-        self.image_tower = Tower(config.vision_tower) if head_class.uses_image else None
+        head_class, modalities = FUSION_HEADS[config.fusion], FUSIONS[config.fusion]
+        self.text_tower = Tower(config.text_tower) if "text" in modalities else None
+        self.image_tower = Tower(config.vision_tower) if "image" in modalities else None
+        towers = {"text": self.text_tower, "image": self.image_tower}
         width = config.align_dim or (self.text_tower or self.image_tower).width
-        self.text_align = self._align(self.text_tower, width)
-        self.image_align = self._align(self.image_tower, width)
-        self.text_token_align = _map_width(self.text_tower, width) if head_class.uses_text_tokens else None
-        self.image_token_align = _map_width(self.image_tower, width) if head_class.uses_image_tokens else None
+        # A composed dual encoder always has layers that bring the vectors to the width of the fusion.
+        self.text_align, self.image_align = (
+            None if tower is None else _map_width(tower.width, width, always=config.align_dim is not None)
+            for tower in towers.values()
+        )
+        self.text_token_align, self.image_token_align = (
+            _map_width(tower.token_width, width) if kind in head_class.reads_tokens else None
+            for kind, tower in towers.items()
+        )
         # What stands for a modality that isn't there (or is dropped in training), learned like any weight.
-        self.missing_text = nn.Parameter(torch.zeros(width)) if head_class.uses_text else None
-        self.missing_image = nn.Parameter(torch.zeros(width)) if head_class.uses_image else None
+        self.missing_text, self.missing_image = (
+            None if tower is None else nn.Parameter(torch.zeros(width)) for tower in towers.values()
+        )
         self.fusion = head_class(width, config.num_labels, dropout=config.fusion_dropout)
 
     def should_save_on_this_rank(self, is_main_process: bool) -> bool:
@@ -78,51 +89,24 @@ class SentimentClassifier(PreTrainedModel):
         return {kind: tower for kind, tower in towers.items() if tower is not None}
 
     def forward(
-        self,
-        *,
-        text_present: Tensor,
-        image_present: Tensor,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        labels: Tensor | None = None,
-        text_vector: Tensor | None = None,
-        text_tokens: Tensor | None = None,
-        text_hidden: Tensor | None = None,
-        image_vector: Tensor | None = None,
-        image_tokens: Tensor | None = None,
-        image_hidden: Tensor | None = None,
-        each_modality: bool = False,
+        self, *, labels: Tensor | None = None, single_modalities: bool = False, **inputs: Unpack[Inputs]
     ) -> SentimentOutput:
         """Logits, and the mean cross-entropy where labels are given.
 
         Args:
-            text_present, image_present: (B,) bool; False puts the learned missing-modality vector in its place.
-            input_ids, attention_mask: (B, L) int64, padded on the right.
-            pixel_values: (B, 3, H, H) uint8, as decoded; rescaled and normalised here and nowhere else.
             labels: (B,) int64, -100 is ignored.
-            text_vector ... image_hidden: instead of inputs, what a frozen tower gave for them; see `encode_text`.
-            each_modality: also judge the rows with the picture missing and with the text missing. No tower runs again.
-                For heads with both modalities.
+            single_modalities: also judge the rows with the picture missing and with the text missing. No tower runs
+                again. For heads with both modalities.
+            inputs: of B rows.
 
         Raises:
             TypeError: pixel_values aren't uint8.
         """
-        text = self.encode_text(
-            input_ids,
-            attention_mask,
-            text_present,
-            text_vector=text_vector,
-            text_tokens=text_tokens,
-            text_hidden=text_hidden,
-        )
-        image = self.encode_image(
-            pixel_values, image_present, image_vector=image_vector, image_tokens=image_tokens, image_hidden=image_hidden
-        )
+        text, image = self.encode("text", inputs), self.encode("image", inputs)
         logits = self.fuse(text, image)
         text_logits = image_logits = None
-        if each_modality:
-            absent = torch.zeros_like(text_present)
+        if single_modalities:
+            absent = torch.zeros_like(inputs["text_present"])
             text_logits = self.fuse(text, image.masked(absent, self.missing_image))
             image_logits = self.fuse(text.masked(absent, self.missing_text), image)
         return SentimentOutput(
@@ -134,61 +118,26 @@ class SentimentClassifier(PreTrainedModel):
             image_embeds=None if image is None else image.vector,
         )
 
-    def encode_text(
-        self,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        text_present: Tensor,
-        *,
-        text_vector: Tensor | None = None,
-        text_tokens: Tensor | None = None,
-        text_hidden: Tensor | None = None,
-    ) -> Features | None:
-        """Text (B, L) -> features at the fusion width; None where the head uses no text.
-
-        Args:
-            input_ids, attention_mask: (B, L) int64; only a head that uses text tokens needs them beside text_vector.
-            text_present: (B,) bool.
-            text_vector: (B, D) the tower's vector, where the tower is frozen and ran before.
-            text_tokens: (B, L, D) its tokens, where the head uses them.
-            text_hidden: (B, S, D) the hidden states behind the frozen blocks, where only the last blocks are trained.
-        """
-        if self.text_tower is None:
+    def encode(self, kind: str, inputs: Inputs) -> Features | None:
+        """Features, at the fusion width, of the "text" or "image" of B rows; None where the head doesn't read it."""
+        tower = self.towers().get(kind)
+        if tower is None:
             return None
-        vector, tokens = self._cast(text_vector), self._cast(text_tokens)
-        if vector is None:
-            hidden = self._cast(text_hidden)
-            vector, tokens = self.text_tower(input_ids=input_ids, attention_mask=attention_mask, hidden=hidden)
-        mask = None if attention_mask is None else attention_mask.bool()
-        features = _collect(self.text_align(vector), tokens, self.text_token_align, mask)
-        return features.masked(text_present, self.missing_text)
-
-    def encode_image(
-        self,
-        pixel_values: Tensor | None,
-        image_present: Tensor,
-        *,
-        image_vector: Tensor | None = None,
-        image_tokens: Tensor | None = None,
-        image_hidden: Tensor | None = None,
-    ) -> Features | None:
-        """Pictures (B, 3, H, H) uint8 -> features at the fusion width; None where the head uses no pictures.
-
-        Args:
-            pixel_values: (B, 3, H, H) uint8; not needed beside image_vector or image_hidden.
-            image_present: (B,) bool.
-            image_vector, image_tokens, image_hidden: as those of `encode_text`, with patches for tokens.
-        """
-        if self.image_tower is None:
-            return None
-        vector, tokens = self._cast(image_vector), self._cast(image_tokens)
-        if vector is None:
-            hidden = self._cast(image_hidden)
-            pixels = self.normalize(pixel_values) if hidden is None else self._stand_in(hidden)
-            vector, tokens = self.image_tower(pixel_values=pixels, hidden=hidden)
-        mask = None if tokens is None else torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        features = _collect(self.image_align(vector), tokens, self.image_token_align, mask)
-        return features.masked(image_present, self.missing_image)
+        vector, tokens, hidden = (self._cast(inputs.get(f"{kind}_{part}")) for part in ("vector", "tokens", "hidden"))
+        if vector is None and kind == "text":
+            mask = inputs.get("attention_mask")
+            vector, tokens = tower(input_ids=inputs["input_ids"], attention_mask=mask, hidden=hidden)
+        elif vector is None:
+            pixels = self.normalize(inputs["pixel_values"]) if hidden is None else self._stand_in(hidden)
+            vector, tokens = tower(pixel_values=pixels, hidden=hidden)
+        vector = getattr(self, f"{kind}_align")(vector)
+        features, token_align = Features(vector), getattr(self, f"{kind}_token_align")
+        if token_align is not None:
+            real = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+            mask = inputs["attention_mask"].bool() if kind == "text" else real
+            sequence = torch.cat([vector[:, None], token_align(tokens)], dim=1)  # the vector leads the tokens
+            features = Features(vector, sequence, torch.cat([real[:, :1], mask], dim=1))
+        return features.masked(inputs[f"{kind}_present"], getattr(self, f"missing_{kind}"))
 
     def fuse(self, text: Features | None, image: Features | None) -> Tensor:
         """Features of B rows -> logits (B, C)."""
@@ -242,7 +191,7 @@ class SentimentClassifier(PreTrainedModel):
         if differences:
             raise InputError(f"The weights in {name_or_path} don't fit its model. {differences}")
         for tower in model.towers().values():  # transformers 5 puts new parameters in the place of the built ones
-            tower.take_gradients()
+            tower.freeze_parameters()
         return (model, info) if wants_info else model
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
@@ -261,25 +210,6 @@ class SentimentClassifier(PreTrainedModel):
                 if vector is not None:
                     init.normal_(vector, mean=0.0, std=self.config.initializer_range)
 
-    def _align(self, tower: Tower | None, width: int) -> nn.Module | None:
-        """The layer that brings a tower's vector to the fusion width; a composed dual encoder always has one."""
-        if tower is not None and self.config.align_dim is not None:
-            return nn.Linear(tower.width, width, bias=False)
-        return None if tower is None else _map_width(tower, width, of_vector=True)
-
-    def _layer_classes(self) -> set[str]:
-        """Names of the modules that FSDP shards as one: the towers' and ours, without those that aren't built."""
-        named = {TransformerLayer.__name__}.union(
-            *(tower.encoder._no_split_modules for tower in self.towers().values())
-        )
-        return named & {type(module).__name__ for module in self.modules()}
-
-    def _freeze(self) -> None:
-        towers = self.towers()
-        for kind in frozen_modalities(self.config.freeze, self.config.unfreeze_last):
-            if kind in towers:
-                towers[kind].freeze(self.config.unfreeze_last)
-
     def _cast(self, cached: Tensor | None) -> Tensor | None:
         """Cached features in the type of the weights: DeepSpeed's half precision takes no other."""
         return None if cached is None else cached.to(next(self.fusion.parameters()).dtype)
@@ -287,20 +217,11 @@ class SentimentClassifier(PreTrainedModel):
     def _stand_in(self, hidden: Tensor) -> Tensor:
         """Pixels (B, 3, H, H) without memory, where the encoder wants to know the picture's size and nothing else."""
         size = self.config.picture["image_size"]
-        return hidden.new_zeros(1).expand(len(hidden), 3, size, size)
+        return hidden.new_zeros(()).expand(len(hidden), 3, size, size)
 
 
-def _map_width(tower: Tower, width: int, *, of_vector: bool = False) -> nn.Module:
-    source = tower.width if of_vector else tower.token_width
-    return nn.Identity() if source == width else nn.Linear(source, width, bias=False)
-
-
-def _collect(vector: Tensor, tokens: Tensor | None, token_align: nn.Module | None, mask: Tensor | None) -> Features:
-    """Vector (B, D), tokens (B, S, W), mask (B, S) -> features; the vector leads the tokens if a head wants those."""
-    if token_align is None:
-        return Features(vector)
-    sequence = torch.cat([vector[:, None], token_align(tokens)], dim=1)
-    return Features(vector, sequence, torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1))
+def _map_width(source: int, width: int, *, always: bool = False) -> nn.Module:
+    return nn.Linear(source, width, bias=False) if always or source != width else nn.Identity()
 
 
 AutoConfig.register(SentimentConfig.model_type, SentimentConfig)

@@ -16,14 +16,13 @@ class SentimentConfig(PreTrainedConfig):
     """What a `SentimentClassifier` is made of, and how its inputs are prepared.
 
     Attributes:
-        architecture: baseline, vilbert or clip; the recipe by which the towers were chosen.
-        fusion: a name of `modeling.fusion.FUSION_HEADS`.
-        text_tower, vision_tower: {"class_name": a transformers model class, "config": its settings,
-            "projection_dim": width of a pretrained projection or None}; None where the head has no use for the tower.
+        architecture: the recipe by which the towers were chosen.
+        fusion: the head.
+        text_tower, vision_tower: settings of a `Tower`; None where the head has no use for it.
         align_dim: width that new linear layers map both towers to (a dual encoder composed of two encoders); None: the
             text tower's width, and only a tower of another width is mapped.
         fusion_dropout: dropout inside the head.
-        freeze: which towers are kept as they were loaded: none, text, image, both.
+        freeze: which towers are kept as they were loaded.
         unfreeze_last: blocks at the end of the frozen towers (with none: of both) that are trained all the same.
         text_cleaning, max_length: how texts are cleaned, and cut (tokens).
         picture: fields of `data_utils.PictureSettings`.

@@ -1,20 +1,19 @@
 """An encoder whose lower blocks stay as they were loaded while its last ones train.
 
 The lower part's output can be computed once and kept: the rest then runs on it alone. No code of transformers is
-copied or bent for that. Whatever the encoder does around its blocks (masks, positions, the final norm) it goes on
-doing by itself; only its embeddings and its frozen blocks answer with what was kept instead of computing it.
+copied for that. Whatever the encoder does around its blocks (masks, positions, the final norm) it goes on doing by
+itself; only its frozen blocks hand on what was kept instead of computing it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .errors import InputError
 
@@ -27,15 +26,39 @@ class Reached(Exception):
         self.output = output
 
 
-@dataclass
-class _Kept:
-    """What embeddings and frozen blocks answer with; None: they compute."""
+class CutBlocks(nn.ModuleList):
+    """An encoder's blocks under their own names; those before `num_frozen` are skipped while there is a `kept`.
 
-    hidden: Tensor | None = None
+    Attributes:
+        num_frozen: how many there are of those.
+        kept: (B, S, D) what they hand on.
+    """
+
+    num_frozen: int = 0
+    kept: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """The blocks, as encoders run through them."""
+        blocks: list[Any] = list(self._modules.values())
+        if self.kept is not None:
+            blocks[: self.num_frozen] = [_Skipped(block, self.kept) for block in blocks[: self.num_frozen]]
+        return iter(blocks)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
 
 
-def _answer(kept: _Kept, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return forward(*args, **kwargs) if kept.hidden is None else kept.hidden
+class _Skipped:
+    """In the place of a block that doesn't compute."""
+
+    def __init__(self, block: nn.Module, hidden: Tensor) -> None:
+        self.block, self.hidden = block, hidden
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.hidden
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.block, name)  # which attention it has, say
 
 
 @dataclass(frozen=True)
@@ -49,15 +72,8 @@ class FrozenBlocks:
 
     list_name: str
     num_frozen: int
-    _kept: _Kept = field(default_factory=_Kept)
 
-    def make_skippable(self, encoder: PreTrainedModel) -> None:
-        """Let embeddings and frozen blocks ask, before they compute, whether there is something kept."""
-        for module in (encoder.embeddings, *self._frozen_blocks(encoder)):
-            # Set once: torch.compile can't follow a forward that is changed within another.
-            module.forward = partial(_answer, self._kept, module.forward)
-
-    def take_gradients(self, encoder: PreTrainedModel) -> None:
+    def freeze_parameters(self, encoder: PreTrainedModel) -> None:
         """Mark the parameters of the frozen part as not trained."""
         for _, module in self._walk(encoder):
             for parameter in module.parameters(recurse=False):
@@ -66,8 +82,8 @@ class FrozenBlocks:
     def stop_dropout(self, encoder: PreTrainedModel) -> None:
         """Put the frozen part into evaluation mode, so that its output never changes."""
         for name, module in self._walk(encoder):
-            if not self._holds_trained_blocks(name):
-                module.training = False
+            holds_trained_blocks = name == "" or f"{self.list_name}.".startswith(f"{name}.")
+            module.training = module.training and holds_trained_blocks
 
     def weights(self, encoder: PreTrainedModel) -> dict[str, Tensor]:
         """Parameters and buffers of the frozen part by name."""
@@ -87,7 +103,7 @@ class FrozenBlocks:
         def stop(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             raise Reached(output)
 
-        hook = self._frozen_blocks(encoder)[-1].register_forward_hook(stop)
+        hook = encoder.get_submodule(self.list_name)[self.num_frozen - 1].register_forward_hook(stop)
         try:
             encoder(**inputs)
         except Reached as reached:
@@ -102,19 +118,17 @@ class FrozenBlocks:
         return hidden
 
     @contextmanager
-    def skipped(self, hidden: Tensor) -> Iterator[None]:
-        """Within, embeddings and frozen blocks compute nothing: they answer with `hidden` (B, S, D), as `run` gave it.
+    def skipped(self, encoder: PreTrainedModel, hidden: Tensor) -> Iterator[None]:
+        """Within, frozen blocks compute nothing: they answer with `hidden` (B, S, D), as `run` gave it.
 
-        A norm between embeddings and blocks (CLIP's pictures) is computed, and its result dropped by the first block.
+        What comes before them is computed, and dropped by the first of them.
         """
-        self._kept.hidden = hidden
+        blocks = encoder.get_submodule(self.list_name)
+        blocks.kept = hidden
         try:
             yield
         finally:
-            self._kept.hidden = None
-
-    def _frozen_blocks(self, encoder: PreTrainedModel) -> list[nn.Module]:
-        return list(encoder.get_submodule(self.list_name))[: self.num_frozen]
+            blocks.kept = None
 
     def _walk(self, encoder: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
         """Every module that was defined before the first trained block, in the order in which transformers did it."""
@@ -122,9 +136,6 @@ class FrozenBlocks:
             if name == f"{self.list_name}.{self.num_frozen}":
                 return
             yield name, module
-
-    def _holds_trained_blocks(self, name: str) -> bool:
-        return name == "" or f"{self.list_name}.".startswith(f"{name}.")
 
 
 def cut_blocks(encoder: PreTrainedModel, num_trained: int) -> FrozenBlocks:
@@ -138,24 +149,25 @@ def cut_blocks(encoder: PreTrainedModel, num_trained: int) -> FrozenBlocks:
         InputError: the encoder is built otherwise, or has fewer blocks.
     """
     name = type(encoder).__name__
-    lists = [key for key, module in encoder.named_modules() if isinstance(module, nn.ModuleList)]
+    lists = {key: module for key, module in encoder.named_modules() if isinstance(module, nn.ModuleList)}
     # Lists inside of blocks and of stages are no lists of the encoder's blocks.
-    outer = [key for key in lists if not any(key.startswith(f"{other}.") for other in lists)]
-    found = [key for key in outer if _holds_equal_blocks(encoder.get_submodule(key), encoder.config)]
+    outer = {key: blocks for key, blocks in lists.items() if not any(key.startswith(f"{other}.") for other in lists)}
+    found = [(key, blocks) for key, blocks in outer.items() if _are_equal(blocks, encoder.config)]
     if len(found) != 1 or not hasattr(encoder, "embeddings"):
         raise InputError(
             f"Got --unfreeze_last {num_trained}, but {name} is not embeddings followed by one list of equal blocks; "
             "freeze the tower wholly (--freeze), or choose an encoder like BERT, ViT or CLIP."
         )
-    num_blocks = len(encoder.get_submodule(found[0]))
-    if num_trained > num_blocks:
-        raise InputError(f"Got --unfreeze_last {num_trained}, but {name} has {num_blocks} blocks; give at most that.")
-    blocks = FrozenBlocks(found[0], num_blocks - num_trained)
-    blocks.make_skippable(encoder)
-    return blocks
+    ((list_name, blocks),) = found
+    if num_trained > len(blocks):
+        raise InputError(f"Got --unfreeze_last {num_trained}, but {name} has {len(blocks)} blocks; give at most that.")
+    cut = CutBlocks(blocks)
+    cut.num_frozen = len(blocks) - num_trained
+    encoder.set_submodule(list_name, cut)
+    return FrozenBlocks(list_name, cut.num_frozen)
 
 
-def _holds_equal_blocks(blocks: nn.ModuleList, config: Any) -> bool:
+def _are_equal(blocks: nn.ModuleList, config: PreTrainedConfig) -> bool:
     shapes = [[(key, value.shape) for key, value in block.named_parameters()] for block in blocks]
     is_counted = hasattr(config, "num_hidden_layers") and len(blocks) == config.num_hidden_layers
     return is_counted and all(shape == shapes[0] for shape in shapes)

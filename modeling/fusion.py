@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import attend
-from .errors import check_choice
-from .features import Features
+from .batch import Features
+from .kernels import attend
 
 
 def build_mlp(sizes: list[int], *, dropout: float) -> nn.Sequential:
@@ -51,13 +50,8 @@ class TransformerLayer(nn.Module):
         context = x if context is None else context
         query = self._split_heads(self.query(x))
         key, value = (self._split_heads(part) for part in self.key_value(context).chunk(2, dim=-1))
-        attended = attend(
-            query,
-            key,
-            value,
-            mask=None if mask is None else mask[:, None, None, :],
-            dropout=self.dropout.p if self.training else 0.0,
-        )
+        mask = None if mask is None else mask[:, None, None, :]
+        attended = attend(query, key, value, mask=mask, dropout=self.dropout.p if self.training else 0.0)
         attended = self.output(attended.transpose(1, 2).flatten(2))
         x = self.attention_norm(x + self.dropout(attended))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
@@ -68,21 +62,18 @@ class TransformerLayer(nn.Module):
 
 
 class FusionHead(nn.Module, ABC):
-    """Base of the heads; the class attributes say which inputs a head uses, and only those are built."""
+    """Base of the heads. Which modalities each reads is said in `modeling.choices.FUSIONS`.
 
-    uses_text: ClassVar[bool] = True
-    uses_image: ClassVar[bool] = True
-    uses_text_tokens: ClassVar[bool] = False
-    uses_image_tokens: ClassVar[bool] = False
+    Attributes:
+        reads_tokens: of "text" and "image" those whose tokens it reads beside the vectors.
+    """
 
+    reads_tokens: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
     def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        """Layers for features of width D and C classes."""
         super().__init__()
-        self.width = width
-
-    @classmethod
-    def reads(cls) -> tuple[str, ...]:
-        """Of "text" and "picture" those that the head uses."""
-        return tuple(side for side, is_used in (("text", cls.uses_text), ("picture", cls.uses_image)) if is_used)
 
     @abstractmethod
     def forward(self, text: Features | None, image: Features | None) -> Tensor:
@@ -117,6 +108,7 @@ class ClipMatchFusion(FusionHead):
 
     def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
         super().__init__(width, num_classes, dropout=dropout)
+        self.width = width
         self.classifier = build_mlp([4 * width + 1, width, num_classes], dropout=dropout)
 
     def forward(self, text: Features, image: Features) -> Tensor:
@@ -178,7 +170,7 @@ class TransformerFusion(FusionHead):
 class CrossAttnFusion(FusionHead):
     """The text vector queries the picture (its vector and its patches), feed-forward, then an MLP."""
 
-    uses_image_tokens = True
+    reads_tokens = ("image",)
 
     def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
         super().__init__(width, num_classes, dropout=dropout)
@@ -196,16 +188,13 @@ class CoAttnFusion(FusionHead):
     Each of the two layers is a pair of cross-attention blocks followed by a pair of self-attention blocks.
     """
 
-    uses_text_tokens = True
-    uses_image_tokens = True
-    num_layers: ClassVar[int] = 2
+    reads_tokens = ("text", "image")
 
     def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
         super().__init__(width, num_classes, dropout=dropout)
         names = ("text_cross", "image_cross", "text_self", "image_self")
         self.layers = nn.ModuleList(
-            nn.ModuleDict({name: TransformerLayer(width, dropout=dropout) for name in names})
-            for _ in range(self.num_layers)
+            nn.ModuleDict({name: TransformerLayer(width, dropout=dropout) for name in names}) for _ in range(2)
         )
         self.classifier = build_mlp([2 * width, width, num_classes], dropout=dropout)
 
@@ -220,8 +209,6 @@ class CoAttnFusion(FusionHead):
 class TextOnly(FusionHead):
     """The text vector alone, then an MLP; no image tower is built."""
 
-    uses_image = False
-
     def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
         super().__init__(width, num_classes, dropout=dropout)
         self.classifier = build_mlp([width, width, num_classes], dropout=dropout)
@@ -232,9 +219,6 @@ class TextOnly(FusionHead):
 
 class ImageOnly(TextOnly):
     """The image vector alone, then an MLP; no text tower is built."""
-
-    uses_text = False
-    uses_image = True
 
     def forward(self, text: Features | None, image: Features | None) -> Tensor:
         return self.classifier(image.vector)
@@ -251,9 +235,3 @@ FUSION_HEADS: dict[str, type[FusionHead]] = {
     "text_only": TextOnly,
     "image_only": ImageOnly,
 }
-
-
-def get_fusion_head(name: str) -> type[FusionHead]:
-    """The head's class; `InputError` with the list of names for an unknown one."""
-    check_choice("--fusion", name, FUSION_HEADS)
-    return FUSION_HEADS[name]

@@ -16,52 +16,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .attention import ATTENTION
 from .choices import check_width
 from .errors import InputError, reason_of
 from .frozen import FrozenBlocks, cut_blocks
-from .patches import embed_patches_linearly
-from .sizes import bounded_build
-from .untrusted import check_sizes, drop_code
+from .kernels import ATTENTION, replace_patch_convolutions
+from .limits import bounded_build, check_sizes, drop_code
 
 # SigLIP reads a text from its last position, and was trained on texts padded to one length, without a mask.
 READ_AT_THE_END = ("siglip_text_model", "siglip2_text_model")
-
-
-def tower_settings(
-    encoder_class: type[PreTrainedModel],
-    config: PreTrainedConfig,
-    *,
-    projection_dim: int | None = None,
-    pooling: str = "default",
-    feature_layers: Sequence[int] | None = None,
-    token_width: int | None = None,
-) -> dict[str, Any]:
-    """A tower as plain JSON, from which `Tower` builds it again without the hub.
-
-    Args:
-        encoder_class, config: of transformers.
-        projection_dim: width of the pretrained projection, None without one.
-        pooling: of `modeling.choices.POOLINGS`, see `Tower`.
-        feature_layers: see `Tower`.
-        token_width: width of the tokens where the configuration tells none or another.
-    """
-    settings = config.to_dict()
-    # A float16 file would keep the tower in float16 (transformers 5); we train and save float32.
-    # Names of another task's classes, of which there may be thousands, belong to no encoder.
-    for key in ("dtype", "torch_dtype", "architectures", "transformers_version", "id2label", "label2id"):
-        settings.pop(key, None)
-    # DINOv2 and its like keep a mask token for their pretraining only: a parameter that never gets a gradient.
-    if "use_mask_token" in settings:
-        settings["use_mask_token"] = False
-    return {
-        "class_name": encoder_class.__name__,
-        "config": settings,
-        "projection_dim": projection_dim,
-        **({} if pooling == "default" else {"pooling": pooling}),
-        **({} if feature_layers is None else {"feature_layers": list(feature_layers)}),
-        **({} if token_width is None else {"token_width": token_width}),
-    }
 
 
 def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
@@ -91,7 +53,7 @@ def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
         raise
     except Exception as error:  # any: another library's code on settings that anybody may have written
         raise InputError(f"{class_name} can't be built from its settings: {reason_of(error)}") from error
-    embed_patches_linearly(encoder)
+    replace_patch_convolutions(encoder)
     return encoder
 
 
@@ -121,6 +83,13 @@ class Tower(nn.Module):
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        """Of settings that are plain JSON, so that no hub is needed to build the tower again.
+
+        Args:
+            settings: class_name and config of an encoder of transformers; projection_dim, None without a pretrained
+                projection; and, where they differ from the usual, pooling (default or mean), feature_layers and
+                token_width.
+        """
         super().__init__()
         self.encoder = build_encoder(settings["class_name"], settings["config"])
         self.token_width = settings.get("token_width") or hidden_size(self.encoder.config)
@@ -131,7 +100,7 @@ class Tower(nn.Module):
         check_width("projection_dim", projection_dim)
         self.projection = None if projection_dim is None else nn.Linear(self.token_width, projection_dim, bias=False)
         self.pooling = settings.get("pooling", "default")
-        self.feature_layers = _find_layers(self.encoder, settings.get("feature_layers"))
+        self.feature_layers = _number_layers(self.encoder, settings.get("feature_layers"))
         self.width = projection_dim or self.token_width * max(1, len(self.feature_layers))
         self.is_frozen = False
         self.frozen_blocks: FrozenBlocks | None = None
@@ -148,7 +117,7 @@ class Tower(nn.Module):
             The vector (B, width), projected where the tower has a projection. The tokens (B, S, token_width).
         """
         options = {"output_hidden_states": True} if self.feature_layers else {}
-        with nullcontext() if hidden is None else self.frozen_blocks.skipped(hidden):
+        with nullcontext() if hidden is None else self.frozen_blocks.skipped(self.encoder, hidden):
             vector, tokens = self._read(self.encoder(**self._complete(inputs), **options), inputs.get("attention_mask"))
         return vector, tokens[:, : inputs["input_ids"].shape[1]] if self.pads_texts else tokens
 
@@ -167,14 +136,14 @@ class Tower(nn.Module):
             )
         else:
             self.frozen_blocks = cut_blocks(self.encoder, unfreeze_last)
-        self.take_gradients()
+        self.freeze_parameters()
 
-    def take_gradients(self) -> None:
+    def freeze_parameters(self) -> None:
         """Mark the parameters of what is frozen as not trained."""
         if self.is_frozen:
             self.requires_grad_(False)
         elif self.frozen_blocks is not None:
-            self.frozen_blocks.take_gradients(self.encoder)
+            self.frozen_blocks.freeze_parameters(self.encoder)
 
     def run_frozen(self, **inputs: Tensor) -> Tensor:
         """The hidden states (B, S, token_width) behind the frozen blocks; see `forward` for the inputs."""
@@ -216,7 +185,7 @@ class Tower(nn.Module):
         return (tokens * weights[..., None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
-def _find_layers(encoder: PreTrainedModel, wanted: Sequence[int] | None) -> tuple[int, ...]:
+def _number_layers(encoder: PreTrainedModel, wanted: Sequence[int] | None) -> tuple[int, ...]:
     """Numbers of blocks from 0 (the embeddings) on; negative ones count from the end, as in transformers."""
     if wanted is None:
         return ()

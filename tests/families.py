@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny import IMAGE_SIZE, LABELS, TOKENIZER, tiny_batch
+from tiny import IMAGE_SIZE, LABELS, TOKENIZER, plan_of, tiny_batch
 from transformers import (
     CONFIG_MAPPING,
     MODEL_MAPPING,
@@ -20,7 +20,6 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from modeling.classifier import SentimentClassifier
 from training.build.build import build_model
-from training.build.plan import plan_model
 from training.flags.model import ModelArguments
 
 FAMILIES = sorted(MODEL_MAPPING_NAMES)
@@ -119,13 +118,16 @@ def train_and_save(flags: dict[str, Any], folder: Path) -> SentimentClassifier:
         InputError: the family is refused.
     """
     arguments = ModelArguments(**flags)
-    plan = plan_model(arguments, image_size=None, image_resize_mode=None, max_length=None)
+    plan = plan_of(arguments)
     torch.manual_seed(0)
     model = build_model(plan, arguments, tokenizer=TOKENIZER, labels=LABELS, text_cleaning="report")
     batch, labels = tiny_batch(), torch.tensor([0, 1, 2, 0])
     if model.uses_text:  # as long as it may be
         longest = torch.full((1, plan.max_length), 7)
-        model.encode_text(longest, torch.ones_like(longest), batch["text_present"][:1])
+        present = batch["text_present"][:1]
+        model.encode(
+            "text", {"input_ids": longest, "attention_mask": torch.ones_like(longest), "text_present": present}
+        )
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in trained]
     loss = model(**batch, labels=labels).loss

@@ -17,7 +17,7 @@ from data_utils.prepare.pairs import add_row_index
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from modeling.fusion import FUSION_HEADS
-from modeling.state import check_frozen_weights
+from training.build.weights import check_frozen_weights
 from training.data import feature_cache
 from training.data.features import cache_features, choose_columns
 from training.heads.head_trainer import FeatureRows

@@ -12,12 +12,11 @@ import pytest
 import torch
 from conftest import ROOT
 from evaluating import save_run
-from tiny import LABELS, SIZES, TOKENIZER
+from tiny import LABELS, SIZES, TOKENIZER, plan_of
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from modeling.errors import InputError
 from training.build.build import build_model
-from training.build.plan import plan_model
 from training.flags.model import ModelArguments
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
@@ -79,7 +78,7 @@ def plant(folder: Path, *names: str) -> Path:
 
 def build(folder: Path, **options: object) -> None:
     arguments = ModelArguments(model="clip", clip_name=str(folder), **options)
-    plan = plan_model(arguments, image_size=None, image_resize_mode=None, max_length=16)
+    plan = plan_of(arguments, max_length=16)
     build_model(plan, arguments, tokenizer=plan.tokenizer, labels=LABELS, text_cleaning="report")
 
 

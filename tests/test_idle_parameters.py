@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from families import TOKENIZER, save_family, small_config
 from launching import launch, launcher
-from tiny import LABELS, tiny_model
+from tiny import LABELS, plan_of, tiny_model
 
 from data_utils import sample
-from modeling.parameters import find_idle
 from training.build.build import build_model
-from training.build.plan import plan_model
+from training.build.parameters import find_idle
 from training.checkpoint.checkpoints import list_checkpoints
 from training.flags.model import ModelArguments
 
@@ -28,7 +27,7 @@ from training.flags.model import ModelArguments
 def test_parameters_that_nothing_reads_are_found(family: str, idle: set[str], tmp_path: Path) -> None:
     save_family(small_config(family), tmp_path)
     arguments = ModelArguments(model="vilbert", fusion="text_only", text_name=str(tmp_path))
-    plan = plan_model(arguments, image_size=None, image_resize_mode=None, max_length=None)
+    plan = plan_of(arguments)
     model = build_model(plan, arguments, tokenizer=TOKENIZER, labels=LABELS, text_cleaning="none")
     assert {name.removeprefix("text_tower.encoder.") for name in find_idle(model)} == idle
 

@@ -8,13 +8,12 @@ import time
 
 import pytest
 import torch
-from tiny import SIZES, tiny_model
+from tiny import SIZES, plan_of, tiny_model
 from transformers import BertConfig, CLIPImageProcessorPil, ViTConfig
 
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
-from training.build.plan import plan_model
 from training.flags.model import ModelArguments
 
 HUGE = [
@@ -39,7 +38,7 @@ def test_flags_that_ask_for_too_much_are_refused_at_once(model, flags, image_siz
 
     def plan():
         arguments = ModelArguments(model=model, from_scratch=True, **options)
-        plan_model(arguments, image_size=image_size, image_resize_mode=None, max_length=None)
+        plan_of(arguments, image_size=image_size)
 
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(InputError) as refusal:
@@ -64,18 +63,13 @@ def test_named_model_of_absurd_size_is_refused(config, flag, expected, tmp_path)
     CLIPImageProcessorPil(size={"height": 30, "width": 30}, do_center_crop=False).save_pretrained(tmp_path)
     arguments = ModelArguments(model="vilbert", fusion=fusion, **{flag: str(tmp_path)})
     with pytest.raises(InputError, match=expected):
-        plan_model(arguments, image_size=None, image_resize_mode=None, max_length=None)
+        plan_of(arguments)
 
 
 def test_named_model_with_millions_of_layers_is_refused_before_its_lists_are_made(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", "num_hidden_layers": 10**10}))
     with pytest.raises(InputError, match="has num_hidden_layers 10000000000"):
-        plan_model(
-            ModelArguments(model="vilbert", fusion="text_only", text_name=str(tmp_path)),
-            image_size=None,
-            image_resize_mode=None,
-            max_length=None,
-        )
+        plan_of(ModelArguments(model="vilbert", fusion="text_only", text_name=str(tmp_path)))
 
 
 @pytest.mark.parametrize(

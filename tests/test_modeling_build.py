@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from tiny import LABELS, TOKENIZER
+from tiny import LABELS, TOKENIZER, plan_of
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPImageProcessorPil, CLIPModel, ViTConfig, ViTModel
 
 from modeling.fusion import FUSION_HEADS
 from training.build.build import build_model
-from training.build.plan import plan_model
 from training.flags.model import ModelArguments
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -30,7 +29,7 @@ def clip(tmp_path_factory):
 def test_towers_are_the_source_s_and_the_rest_is_drawn(clip, fusion):
     folder, donor = clip
     arguments = ModelArguments(model="clip", fusion=fusion, clip_name=str(folder))
-    plan = plan_model(arguments, image_size=None, image_resize_mode=None, max_length=16)
+    plan = plan_of(arguments, max_length=16)
     # Memory that is allocated anew holds what was in it: nan here, so that a weight without a value shows.
     leftovers = [torch.full((size,), float("nan")) for size in (16, 32, 64, 256, 1024, 4096) for _ in range(200)]
     del leftovers
@@ -72,7 +71,7 @@ def test_shared_towers_are_not_read_again_and_leave_the_head_its_weights(
 ):
     names = pair_without_poolers if composed else {"clip_name": str(clip[0])}
     arguments = ModelArguments(model="clip", fusion=fusion, freeze="both", **names)
-    plan = plan_model(arguments, image_size=None, image_resize_mode=None, max_length=16)
+    plan = plan_of(arguments, max_length=16)
 
     def build(seed, towers):
         torch.manual_seed(seed)

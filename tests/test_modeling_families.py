@@ -5,7 +5,8 @@ import torch
 import transformers
 from transformers import AutoModel
 
-from modeling.towers import Tower, tower_settings
+from modeling.towers import Tower
+from training.build.tower_plan import TowerPlan
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT = {"vocab_size": 50, "max_position_embeddings": 24, "pad_token_id": 1}
@@ -35,7 +36,7 @@ PICTURE_CONFIGS = {
 def build_tower(config, encoder_class=None):
     encoder_class = encoder_class or AutoModel._model_mapping[type(config)]
     torch.manual_seed(0)
-    return Tower(tower_settings(encoder_class, config))
+    return Tower(TowerPlan(encoder_class, config).settings())
 
 
 def text_batch():
@@ -85,7 +86,7 @@ def test_picture_tower_takes_another_size(family):
 
 def test_tower_settings_build_the_same_tower_again():
     tower = build_tower(PICTURE_CONFIGS["dinov2"])
-    again = Tower(tower_settings(type(tower.encoder), tower.encoder.config))
+    again = Tower(TowerPlan(type(tower.encoder), tower.encoder.config).settings())
     again.load_state_dict(tower.state_dict())
     pixels = torch.randn(2, 3, 32, 32)
     with torch.no_grad():

@@ -4,19 +4,19 @@ import itertools
 
 import pytest
 import torch
-from tiny import ARCHITECTURES, LABELS, TOKENIZER, tiny_arguments, tiny_batch, tiny_model, tiny_plan
+from tiny import ARCHITECTURES, LABELS, TOKENIZER, plan_of, tiny_arguments, tiny_batch, tiny_model, tiny_plan
 from transformers import AutoModel
 
+from modeling.choices import FUSIONS
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from modeling.fusion import FUSION_HEADS
-from modeling.parameters import parameter_table
 from training.build.build import build_model
-from training.build.plan import plan_model
+from training.build.parameters import parameter_table
 from training.flags.model import ModelArguments
 
 EVERY_MODEL = list(itertools.product(ARCHITECTURES, FUSION_HEADS))
-TWO_MODALITIES = [name for name, head in FUSION_HEADS.items() if head.uses_text and head.uses_image]
+TWO_MODALITIES = [name for name, modalities in FUSIONS.items() if len(modalities) == 2]
 
 
 def logits_of(model, batch):
@@ -94,7 +94,7 @@ def test_each_modality_is_judged_as_if_the_other_were_absent(fusion):
     model, batch = tiny_model("vilbert", fusion), tiny_batch()
     batch["text_present"][1] = batch["image_present"][2] = False
     with torch.no_grad():
-        found = model.eval()(**batch, each_modality=True)
+        found = model.eval()(**batch, single_modalities=True)
     absent = torch.zeros(4, dtype=torch.bool)
     torch.testing.assert_close(found.logits, logits_of(model, batch))
     torch.testing.assert_close(found.text_logits, logits_of(model, batch | {"image_present": absent}))
@@ -105,8 +105,8 @@ def test_each_modality_is_judged_as_if_the_other_were_absent(fusion):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_patch_has_a_say(architecture, fusion):
     model, batch = tiny_model(architecture, fusion).eval(), tiny_batch(1)
-    text = model.encode_text(batch["input_ids"], batch["attention_mask"], batch["text_present"])
-    image = model.encode_image(batch["pixel_values"], batch["image_present"])
+    text = model.encode("text", batch)
+    image = model.encode("image", batch)
     tokens = image.tokens.detach().requires_grad_()
     model.fuse(text, type(image)(image.vector, tokens, image.mask)).sum().backward()
     assert (tokens.grad.abs().sum(-1) > 0).all()
@@ -114,8 +114,8 @@ def test_every_patch_has_a_say(architecture, fusion):
 
 def test_co_attn_ignores_padded_tokens_and_reads_the_others():
     model, batch = tiny_model("vilbert", "co_attn").eval(), tiny_batch()
-    text = model.encode_text(batch["input_ids"], batch["attention_mask"], batch["text_present"])
-    image = model.encode_image(batch["pixel_values"], batch["image_present"])
+    text = model.encode("text", batch)
+    image = model.encode("image", batch)
     tokens = text.tokens.detach().requires_grad_()
     model.fuse(type(text)(text.vector, tokens, text.mask), image).sum().backward()
     assert torch.equal(tokens.grad.abs().sum(-1) > 0, text.mask)
@@ -141,15 +141,15 @@ def test_one_batch_is_overfitted(fusion):
 def test_encoding_once_and_fusing_equals_the_forward(fusion):
     model, batch = tiny_model("baseline", fusion).eval(), tiny_batch()
     with torch.no_grad():
-        text = model.encode_text(batch["input_ids"], batch["attention_mask"], batch["text_present"])
-        image = model.encode_image(batch["pixel_values"], batch["image_present"])
+        text = model.encode("text", batch)
+        image = model.encode("image", batch)
         assert torch.equal(model.fuse(text, image), logits_of(model, batch))
 
 
 @pytest.mark.parametrize(("architecture", "millions"), [("baseline", 126), ("vilbert", 211), ("clip", 162)])
 def test_default_sizes_have_the_parameters_of_the_comparison(architecture, millions):
     arguments = ModelArguments(model=architecture, from_scratch=True)
-    plan = plan_model(arguments, image_size=None, image_resize_mode=None, max_length=None)
+    plan = plan_of(arguments)
     vocabulary = {"baseline": arguments.vocab_size, "vilbert": 30_522, "clip": 49_408}[architecture]
     tokenizer = TokenizerOfSize(vocabulary)
     with torch.device("meta"):

@@ -17,7 +17,7 @@ MOODS = ("anger", "fear", "joy", "sad", "trust", "neutral", "positive")
 def load(make_arguments, small_picture):
     """Load a folder made by make_pairs, with DataArguments options."""
 
-    def run(folder, *, for_prediction=False, needs=("text", "picture"), **options):
+    def run(folder, *, for_prediction=False, needs=("text", "image"), **options):
         data = make_arguments(folder, **options)
         return load_pairs(
             data.list_path(),
@@ -136,7 +136,7 @@ def test_texts_that_are_pointers_or_absent_are_no_texts(make_pairs, load):
     message = refuse(load, folder)
     assert "6 of 6 rows have no text that can be used (2 unreadable_text, 2 missing_text, 2 empty_text)" in message
     assert "--fusion image_only" in message
-    assert len(load(folder, needs=("picture",)).dataset) == 6
+    assert len(load(folder, needs=("image",)).dataset) == 6
 
 
 @pytest.mark.parametrize("content", ["JPEG", "PNG", "GIF", "WEBP", b"%PDF-1.4\n\0", b"\x1f\x8b\x08\0\0"])

@@ -15,9 +15,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 from transformers import AttentionMaskInterface
 
-from modeling.attention import ATTENTION, attend
 from modeling.errors import InputError
-from modeling.patches import PatchConv2d, embed_patches_linearly
+from modeling.kernels import ATTENTION, PatchConv2d, attend, replace_patch_convolutions
 from training.flags.arguments import MIN_WEIGHTS_FOR_BF16, SentimentTrainingArguments
 from training.flags.parsing import check_command_line
 from training.launch import launch
@@ -88,7 +87,7 @@ def test_patches_as_linear_layer_equal_the_convolution():
     torch.manual_seed(0)
     convolution, patches = nn.Conv2d(3, 5, 4, 4), nn.Sequential(nn.Conv2d(3, 5, 4, 4))
     patches[0].load_state_dict(convolution.state_dict())
-    embed_patches_linearly(patches)
+    replace_patch_convolutions(patches)
     assert type(patches[0]) is PatchConv2d
     pixels = torch.randn(2, 3, 9, 13)  # a row and a column that fill no patch
     results = []
@@ -104,7 +103,7 @@ def test_patches_as_linear_layer_equal_the_convolution():
 
 def test_convolutions_that_overlap_stay_as_they_are():
     encoder = nn.Sequential(nn.Conv2d(3, 5, 4, 2), nn.Conv2d(5, 5, 3, 3, padding=1), nn.Conv2d(6, 6, 2, 2, groups=2))
-    embed_patches_linearly(encoder)
+    replace_patch_convolutions(encoder)
     assert [type(module) for module in encoder] == [nn.Conv2d] * 3
 
 

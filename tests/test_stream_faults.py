@@ -128,7 +128,7 @@ def test_data_seed_decides_the_order_of_a_stream(run, tmp_path):
 def check(small_picture):
     """Judge the training shards of a folder."""
 
-    def judge(folder, *, labels=LABELS, needs=("text", "picture"), stops=True):
+    def judge(folder, *, labels=LABELS, needs=("text", "image"), stops=True):
         prepare = RowPreparer(TOKENIZER, 16, small_picture, labels, "report", "mask")
         check_first_rows(find_shards(str(folder), "train"), prepare, LossRule(str(folder), needs, stops))
 

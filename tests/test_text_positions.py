@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from families import save_family, small_config, train_and_save
+from tiny import plan_of
 
 from modeling.errors import InputError
-from training.build.plan import plan_model
 from training.flags.model import ModelArguments
 
 # Positions that a family of 66 of them can't count: those up to its padding's, which is 0 here, but always 1 for MPNet.
@@ -25,7 +25,7 @@ def save(family: str, positions: int, folder: Path) -> Path:
 
 def plan(folder: Path, max_length: int | None) -> int:
     arguments = ModelArguments(model="vilbert", fusion="text_only", text_name=str(folder))
-    return plan_model(arguments, image_size=None, image_resize_mode=None, max_length=max_length).max_length
+    return plan_of(arguments, max_length=max_length).max_length
 
 
 @pytest.mark.parametrize(("family", "uncounted"), FAMILIES.items())

@@ -6,10 +6,9 @@ import json
 
 import pytest
 from families import save_family, small_config
-from tiny import IMAGE_SIZE, SIZES
+from tiny import IMAGE_SIZE, SIZES, plan_of
 
 from modeling.errors import InputError
-from training.build.plan import plan_model
 from training.flags.model import ModelArguments
 
 BASE = {"text": SIZES | {"max_position_embeddings": 16}, "vision": SIZES | {"patch_size": 16}}
@@ -40,7 +39,7 @@ def test_setting_that_does_not_fit_is_refused(kind, setting, expected):
         vision_config=json.dumps(configs["vision"]),
     )
     with pytest.raises(InputError) as refusal:
-        plan_model(arguments, image_size=IMAGE_SIZE, image_resize_mode=None, max_length=None)
+        plan_of(arguments, image_size=IMAGE_SIZE)
     assert expected in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -50,4 +49,4 @@ def test_flag_of_a_tokenizer_trained_here_is_refused_beside_one_that_is_there(fl
     save_family(small_config("bert"), tmp_path)
     arguments = ModelArguments(model="vilbert", fusion="text_only", text_name=str(tmp_path), **flag)
     with pytest.raises(InputError, match=f"Got --{next(iter(flag))} .* brings its own; leave it out"):
-        plan_model(arguments, image_size=None, image_resize_mode=None, max_length=None)
+        plan_of(arguments)

@@ -12,7 +12,7 @@ from tiny import tiny_batch, tiny_model
 from torch import nn
 
 from data_utils.prepare.columns import NO_LABEL_ID
-from modeling.output import SentimentOutput
+from modeling.batch import SentimentOutput
 from training.engine.losses import ClassBalance, classification_loss
 from training.engine.objective import training_loss
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from data_utils.prepare.tokens import train_wordpiece
+from data_utils.sources.arguments import DataArguments
 from modeling.classifier import SentimentClassifier
 from training.build.build import build_model
 from training.build.plan import ModelPlan, plan_model
@@ -37,8 +38,13 @@ def tiny_arguments(architecture: str = "clip", fusion: str | None = None, **opti
     )
 
 
+def plan_of(arguments: ModelArguments, *, image_size: int | None = None, max_length: int | None = None) -> ModelPlan:
+    """The plan for data that don't matter."""
+    return plan_model(arguments, DataArguments(data_dir=".", image_size=image_size, max_length=max_length))
+
+
 def tiny_plan(arguments: ModelArguments) -> ModelPlan:
-    return plan_model(arguments, image_size=IMAGE_SIZE, image_resize_mode=None, max_length=16)
+    return plan_of(arguments, image_size=IMAGE_SIZE, max_length=16)
 
 
 def tiny_model(

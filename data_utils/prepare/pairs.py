@@ -29,7 +29,7 @@ from modeling.errors import InputError
 
 _HASHED = ["guid", "label", "text", "text_present", "image_present", "image_key"]
 _SHOWN = 3
-BOTH_SIDES = ("text", "picture")
+BOTH_SIDES = ("text", "image")
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def load_pairs(
         picture: size and resizing of the pictures.
         text_cleaning: instead of `data.text_cleaning`.
         for_prediction: see above; labels are read if there are any.
-        needs: of "text" and "picture" those that the head reads.
+        needs: of "text" and "image" those that the head reads.
 
     Raises:
         InputError: list or folder missing, nothing usable in them, a large loss, `--on_bad_pair error` and a fault, or

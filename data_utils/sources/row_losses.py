@@ -24,7 +24,7 @@ _REMEDIES = {
     Reason.INVALID_GUID: "Write guids as the files are called, without folder and ending.",
     Reason.DUPLICATE_GUID: "Write each guid once.",
 }
-_OTHER_HEADS = {"text": "image_only", "picture": "text_only"}
+_OTHER_HEADS = {"text": "image_only", "image": "text_only"}
 
 
 class Hint(NamedTuple):
@@ -51,7 +51,7 @@ class LossRule:
 
     Attributes:
         source: what the rows come from, for messages.
-        needs: of "text" and "picture" those that the head reads.
+        needs: of "text" and "image" those that the head reads.
         stops: whether large losses end the program (`InputError`), or are told as a warning.
     """
 
@@ -110,11 +110,11 @@ class LossRule:
                 f"{_describe(guids, both, texts, pictures)} Check --data_dir and the guids."
             )
             return
-        for modality, found in (("text", texts), ("picture", pictures)):
+        for modality, word, found in (("text", "text", texts), ("image", "picture", pictures)):
             rows = [row for row in range(len(guids)) if found[row]]
             if modality in self.needs and len(rows) > MAX_ABSENT * len(guids):
                 self._tell(
-                    f"{len(rows)} of {len(guids)} rows have no {modality} that can be used "
+                    f"{len(rows)} of {len(guids)} rows have no {word} that can be used "
                     f"{_describe(guids, rows, found)} Mend that, or take --fusion {_OTHER_HEADS[modality]}."
                 )
 

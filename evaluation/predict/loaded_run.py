@@ -30,13 +30,11 @@ from data_utils.stream.part_cache import load_part
 from data_utils.stream.rows import RowPreparer
 from data_utils.system.device_copies import can_pin
 from data_utils.system.schema import check_types
+from modeling.choices import FUSIONS
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
-from modeling.fusion import get_fusion_head
-from modeling.untrusted import load_tokenizer
-from run_files.hub import check_files, wrap_load_errors
-from run_files.model_file import check_model_file
+from run_files.model_folder import check_files, check_model_file, wrap_load_errors, load_tokenizer
 from run_files.run_folder import RunFolder
 
 T = TypeVar("T")
@@ -106,7 +104,7 @@ class LoadedRun:
             picture=PictureSettings.from_dict(self.config.picture),
             text_cleaning=self.config.text_cleaning,
             for_prediction=for_prediction,
-            needs=get_fusion_head(self.config.fusion).reads(),
+            needs=FUSIONS[self.config.fusion],
         )
         dataset, _ = tokenize_pairs(
             pairs.dataset, self.tokenizer, max_length=self.config.max_length, cache_dir=self.data.cache_path()

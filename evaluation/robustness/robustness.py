@@ -31,8 +31,8 @@ from evaluation.predict.inference import Batch, Outputs, run_inference
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.robustness.corruptions import Pixels, add_noise, blur_picture, compress_picture, make_generator, mistype
 from evaluation.scores.scoring import score_predictions
+from modeling.batch import Features
 from modeling.classifier import SentimentClassifier
-from modeling.features import Features
 
 
 @dataclass(frozen=True)
@@ -209,8 +209,7 @@ class _Corruptor:
         self._run, self._guids, self._texts, self._seed = run, guids, texts, seed
 
     def __call__(self, model: SentimentClassifier, batch: Batch) -> Outputs:
-        text = model.encode_text(batch["input_ids"], batch["attention_mask"], batch["text_present"])
-        image = model.encode_image(batch["pixel_values"], batch["image_present"])
+        text, image = model.encode("text", batch), model.encode("image", batch)
         answers = {CLEAN.name: model.fuse(text, image)}
         for condition in conditions_of(*MISSING):
             draws = [generator.random() for generator in self._generators(batch, "missing")]
@@ -232,7 +231,7 @@ class _Corruptor:
             for picture, generator in zip(pixels, self._generators(batch, condition.family), strict=True)
         ]
         pixel_values = torch.from_numpy(np.stack(worse)).to(batch["pixel_values"].device)
-        return model.encode_image(pixel_values, batch["image_present"])
+        return model.encode("image", batch | {"pixel_values": pixel_values})
 
     def _encode_typos(self, model: SentimentClassifier, batch: Batch, condition: Condition) -> Features | None:
         texts = [
@@ -242,8 +241,8 @@ class _Corruptor:
         tokens = tokenize_batch(texts, self._run.tokenizer, self._run.config.max_length)["input_ids"]
         columns = {name: batch[key].cpu() for name, (key, _) in NUMBERS.items()}
         worse = self._run.collator(columns | {"input_ids": tokens})
-        input_ids, attention_mask = (worse[name].to(model.device) for name in ("input_ids", "attention_mask"))
-        return model.encode_text(input_ids, attention_mask, batch["text_present"])
+        changed = {name: worse[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        return model.encode("text", batch | changed)
 
     def _generators(self, batch: Batch, name: str) -> Iterator[np.random.Generator]:
         return (make_generator(self._seed, self._guids[row], name) for row in batch["row_index"].tolist())

@@ -15,9 +15,9 @@ from data_utils.prepare.collator import PairCollator
 from evaluation.arguments import ABLATION_INPUTS
 from evaluation.predict.inference import Batch, Outputs, inference_context, run_inference
 from evaluation.scores.scoring import score_predictions
+from modeling.batch import Features
 from modeling.classifier import SentimentClassifier
 from modeling.errors import check_choice
-from modeling.features import Features
 
 
 def run_ablation(
@@ -55,7 +55,7 @@ def run_ablation(
     check_choice("--ablation_input", ablation_input, ABLATION_INPUTS)
     blank = send_to_device(_blank_batch(collator, tokenizer, present=ablation_input == "blank"), accelerator.device)
     with inference_context(model, accelerator):
-        step = _ablation_step(*_encode(model, blank), with_none=with_none)
+        step = _ablation_step(model.encode("text", blank), model.encode("image", blank), with_none=with_none)
     return run_inference(
         model, dataset, collator, batch_size=batch_size, accelerator=accelerator, step=step, description="ablation"
     )
@@ -97,7 +97,7 @@ def _ablation_step(
     blank_text: Features | None, blank_image: Features | None, *, with_none: bool
 ) -> Callable[[SentimentClassifier, Batch], Outputs]:
     def step(model: SentimentClassifier, batch: Batch) -> Outputs:
-        text, image = _encode(model, batch)
+        text, image = model.encode("text", batch), model.encode("image", batch)
         batch_size = len(batch["row_index"])
         no_text = None if blank_text is None else blank_text.expand(batch_size)
         no_image = None if blank_image is None else blank_image.expand(batch_size)
@@ -108,11 +108,6 @@ def _ablation_step(
         return {name: model.probabilities(model.fuse(*pair)) for name, pair in pairs.items()}
 
     return step
-
-
-def _encode(model: SentimentClassifier, batch: Batch) -> tuple[Features | None, Features | None]:
-    text = model.encode_text(batch["input_ids"], batch["attention_mask"], batch["text_present"])
-    return text, model.encode_image(batch["pixel_values"], batch["image_present"])
 
 
 def _blank_batch(collator: PairCollator, tokenizer: PreTrainedTokenizerBase, *, present: bool) -> Batch:

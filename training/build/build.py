@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -16,18 +15,17 @@ from data_utils.sources.pictures import PictureSettings
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
-from modeling.fusion import get_fusion_head
-from modeling.state import describe_differences
+from modeling.loading import describe_differences
 from modeling.towers import Tower
-from run_files import hub
+from training.build.hub import Pretrained
 from training.build.plan import ModelPlan
-from training.build.tower_plan import TowerPlan
+from training.build.tower_plan import PROJECTIONS, TowerPlan
 from training.build.trial import check_reading, check_seeing
+from training.build.weights import compare_sizes
 from training.flags.model import ModelArguments
 
 # Parts of published checkpoints that our towers leave out, because nothing would train them.
 LEFT_OUT = ("pooler.", "embeddings.mask_token")
-PROJECTIONS = {"text_model": "text_projection", "vision_model": "visual_projection"}
 
 
 def build_model(
@@ -49,30 +47,23 @@ def build_model(
     Raises:
         InputError: a source can't be had, or its weights don't fit.
     """
-    plans = _choose_towers(plan, args.fusion, tokenizer)
-    config = plan.configure(args, text=plans["text"], vision=plans["image"], labels=labels, text_cleaning=text_cleaning)
-    if any(tower.source is None for tower in plans.values() if tower):
+    plan, given = plan.for_tokenizer(tokenizer), towers or {}
+    config = plan.configure(args, labels=labels, text_cleaning=text_cleaning)
+    plans = {kind: {"text": plan.text, "image": plan.vision}[kind] for kind in args.modalities}
+    is_filled = all(tower.source is not None for tower in plans.values())
+    # Towers that are filled needn't be drawn at random first: of CLIP that takes longer than reading its weights.
+    with init.no_init_weights() if is_filled else nullcontext():
         model = SentimentClassifier(config)
-        _fill_towers(model, plans, towers or {}, trust_remote_code=args.trust_remote_code)
-    else:
-        # Towers that are filled needn't be drawn at random first: of CLIP that takes longer than reading its weights.
-        with init.no_init_weights():
-            model = SentimentClassifier(config)
-        _fill_towers(model, plans, towers or {}, trust_remote_code=args.trust_remote_code)
+    _fill_towers(model, plans, given)
+    if is_filled:
         model.initialize_weights()
     _check_frozen_blocks(model)
     # The towers that are made here for a tokenizer that is trained are known to read to the end.
-    if model.uses_text and plan.tokenizer is not None and "text" not in (towers or {}):
+    if model.uses_text and plan.tokenizer is not None and "text" not in given:
         check_reading(model.text_tower, tokenizer, plan.max_length)
-    if model.uses_image and "image" not in (towers or {}):
+    if model.uses_image and "image" not in given:
         check_seeing(model.image_tower, plan.picture.image_size)
     return model
-
-
-def _choose_towers(plan: ModelPlan, fusion: str, tokenizer: PreTrainedTokenizerBase) -> dict[str, TowerPlan | None]:
-    head = get_fusion_head(fusion)
-    text = plan.text if plan.tokenizer is not None else _fit_vocabulary(plan.text, tokenizer)
-    return {"text": text if head.uses_text else None, "image": plan.vision if head.uses_image else None}
 
 
 def _check_frozen_blocks(model: SentimentClassifier) -> None:
@@ -87,18 +78,12 @@ def _check_frozen_blocks(model: SentimentClassifier) -> None:
             tower.run_frozen(**inputs[kind])
 
 
-def _fill_towers(
-    model: SentimentClassifier,
-    plans: Mapping[str, TowerPlan | None],
-    given: Mapping[str, Tower],
-    *,
-    trust_remote_code: bool,
-) -> None:
+def _fill_towers(model: SentimentClassifier, plans: Mapping[str, TowerPlan], given: Mapping[str, Tower]) -> None:
     """Put in the towers that are given, and copy the weights of the others that have a source.
 
     `initialize_weights` leaves both alone afterwards.
     """
-    donors: dict[tuple[str, type | None], nn.Module] = {}
+    donors: dict[tuple[Pretrained, type | None], nn.Module] = {}
     for kind, tower in model.towers().items():
         plan = plans[kind]
         if kind in given:
@@ -108,58 +93,37 @@ def _fill_towers(
             # Both towers of a dual encoder come from one; an encoder may be a part of what its folder holds (T5).
             key = (plan.source, plan.encoder_class if plan.part is None else None)
             if key not in donors:
-                donors[key] = _load_donor(*key, trust_remote_code=trust_remote_code)
-            _fill_tower(tower, plan, donors[key])
+                donors[key] = _load_donor(*key)
+            donor, name = donors[key], plan.source.name
+            _copy(tower.encoder, donor if plan.part is None else getattr(donor, plan.part), name)
+            if tower.projection is not None:
+                _copy(tower.projection, getattr(donor, PROJECTIONS[plan.part]), name)
             for module in tower.modules():
                 module._is_hf_initialized = True  # transformers' own mark
 
 
-def _load_donor(source: str, model_class: type | None, *, trust_remote_code: bool) -> nn.Module:
+def _load_donor(source: Pretrained, model_class: type | None) -> nn.Module:
     # What a checkpoint leaves out is drawn, and dropped here; the head's weights mustn't depend on that.
     with torch.random.fork_rng(devices=[]):
-        donor, info = hub.load_model(source, trust_remote_code=trust_remote_code, model_class=model_class)
-    never_saved = {key for key in info["missing_keys"] if not _left_out(key)}
+        donor, info = source.model(model_class)
+    never_saved = {key for key in info["missing_keys"] if not _is_left_out(key)}
     if differences := describe_differences(never_saved, (), info["mismatched_keys"]):
         what = "are incomplete" if never_saved else "don't fit its config.json"
-        raise InputError(f"The weights of {source!r} {what}. {differences}")
+        raise InputError(f"The weights of {source.name!r} {what}. {differences}")
     return donor
 
 
-def _fill_tower(tower: Tower, plan: TowerPlan, donor: nn.Module) -> None:
+def _copy(target: nn.Module, donor: nn.Module, name: str) -> None:
     """Copy a pretrained model's weights, or those of its part, into a tower."""
-    _copy(tower.encoder, donor if plan.part is None else getattr(donor, plan.part), source=plan.source)
-    if tower.projection is not None:
-        _copy(tower.projection, getattr(donor, PROJECTIONS[plan.part]), source=plan.source)
+    wanted = target.state_dict()
+    found = {key: value for key, value in donor.state_dict().items() if key in wanted or not _is_left_out(key)}
+    if differences := compare_sizes(found, wanted):
+        raise InputError(f"The weights of {name!r} don't fit the tower. {differences}")
+    target.load_state_dict(found)  # copies into float32 parameters, whatever precision the file has
 
 
-def _copy(target: nn.Module, donor: nn.Module, *, source: str) -> None:
-    wanted, found = target.state_dict(), donor.state_dict()
-    missing = {key for key in wanted if key not in found}
-    unexpected = {key for key in found if key not in wanted and not _left_out(key)}
-    mismatched = [
-        (key, tuple(found[key].shape), tuple(wanted[key].shape))
-        for key in wanted.keys() & found.keys()
-        if found[key].shape != wanted[key].shape
-    ]
-    differences = describe_differences(missing, unexpected, mismatched)
-    if differences:
-        raise InputError(f"The weights of {source!r} don't fit the tower. {differences}")
-    # load_state_dict copies into float32 parameters, whatever precision the file has.
-    target.load_state_dict({key: found[key] for key in wanted})
-
-
-def _left_out(key: str) -> bool:
+def _is_left_out(key: str) -> bool:
     return any(part in key for part in LEFT_OUT)
-
-
-def _fit_vocabulary(plan: TowerPlan, tokenizer: PreTrainedTokenizerBase) -> TowerPlan:
-    """The text tower's plan for a tokenizer that was trained on these texts."""
-    config = copy.deepcopy(plan.config)
-    config.vocab_size = len(tokenizer)
-    config.pad_token_id = tokenizer.pad_token_id
-    config.bos_token_id = tokenizer.cls_token_id
-    config.eos_token_id = tokenizer.sep_token_id
-    return replace(plan, config=config)
 
 
 def save_processors(folder: Path, tokenizer: PreTrainedTokenizerBase, config: SentimentConfig) -> None:

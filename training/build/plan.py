@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
 from data_utils.system.schema import Within, check_types
+from modeling.choices import frozen_modalities
+from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
-from modeling.fusion import get_fusion_head
-from run_files import hub
-from training.build.plan_checks import build_skeleton, check_blocks, check_patches, check_readouts
-from training.build.readout import measure_output
+from training.build.hub import REMEDIES, Pretrained
 from training.build.tower_plan import TowerPlan, override_config, plan_dual_towers, plan_tower
 from training.build.trial import try_pictures, try_texts
 from training.flags.model import DEFAULT_CLIP_NAME, DEFAULT_TEXT_NAME, DEFAULT_VISION_NAME, ModelArguments
 
 BICUBIC, BILINEAR = 3, 2  # Pillow's codes, as in preprocessor_config.json
+DEFAULT_SIZE = 224
 DEFAULT_MAX_LENGTH = 128
 COMPOSED_PROJECTION_DIM = 512  # as in VisionTextDualEncoderConfig
 Channels = Annotated[list[Annotated[float, Within(-1e6, 1e6)]], Within(1, 3)]
@@ -37,8 +39,8 @@ class ModelPlan:
 
     Attributes:
         tokenizer: None: it is to be trained on the training split.
-        reads: of "text" and "picture" those that the fusion head uses.
-        max_length: limit of tokens; None: from the tokenizer trained later.
+        reads: of "text" and "image" those that the fusion head uses.
+        max_length: limit of tokens.
         align_dim: see `SentimentConfig`.
     """
 
@@ -52,16 +54,19 @@ class ModelPlan:
     max_length: int
     align_dim: int | None
 
-    def configure(
-        self,
-        args: ModelArguments,
-        *,
-        text: TowerPlan | None,
-        vision: TowerPlan | None,
-        labels: Sequence[str],
-        text_cleaning: str,
-    ) -> SentimentConfig:
-        """The classifier's configuration, over the towers that its head uses."""
+    def for_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> ModelPlan:
+        """The plan with the vocabulary of a tokenizer, where it was trained on these texts."""
+        if self.tokenizer is not None:
+            return self
+        config = copy.deepcopy(self.text.config)
+        config.vocab_size = len(tokenizer)
+        config.pad_token_id = tokenizer.pad_token_id
+        config.bos_token_id = tokenizer.cls_token_id
+        config.eos_token_id = tokenizer.sep_token_id
+        return replace(self, text=replace(self.text, config=config))
+
+    def configure(self, args: ModelArguments, *, labels: Sequence[str], text_cleaning: str) -> SentimentConfig:
+        """The classifier's configuration, over the towers that the head of `args` reads."""
         return SentimentConfig(
             architecture=args.model,
             fusion=args.fusion,
@@ -76,70 +81,57 @@ class ModelPlan:
             image_std=list(self.image_std),
             id2label=dict(enumerate(labels)),
             label2id={label: index for index, label in enumerate(labels)},
-            text_tower=text and text.settings(),
-            vision_tower=vision and vision.settings(),
+            text_tower=self.text.settings() if "text" in args.modalities else None,
+            vision_tower=self.vision.settings() if "image" in args.modalities else None,
         )
 
 
-def plan_model(
-    args: ModelArguments, *, image_size: int | None, image_resize_mode: str | None, max_length: int | None
-) -> ModelPlan:
+def plan_model(args: ModelArguments, data: DataArguments) -> ModelPlan:
     """Read the configurations, the tokenizer and the picture settings of the chosen towers.
 
     Raises:
         InputError: a name can't be had, a setting is unknown, or sizes don't fit.
     """
-    text_name, vision_name, clip_name = _names(args)
-    resize_mode = image_resize_mode or ("squash" if args.model == "clip" else "shortest")
-    picture, mean, std = _picture(args, vision_name or clip_name, image_size, resize_mode)
-    if clip_name is not None:
-        text, vision = plan_dual_towers(args, clip_name)
-    else:
-        text = plan_tower(args, "text", text_name)
-        vision = plan_tower(args, "vision", vision_name)
-    if vision.source is None and not (vision_name or clip_name):
-        vision.config.image_size = picture.image_size
+    sources = _find_sources(args)
+    text_source, vision_source, clip_source = (sources.get(kind) for kind in ("text", "vision", "clip"))
+    picture, mean, std = _plan_picture(args, vision_source or clip_source, data)
+    text, vision = (
+        plan_dual_towers(args, clip_source)
+        if clip_source is not None
+        else (plan_tower(args, "text", text_source), plan_tower(args, "vision", vision_source))
+    )
+    side = picture.image_size
+    if vision_source is None and clip_source is None:
+        vision.config.image_size = side
     override_config("--text_config", text.config, args.text_config)
     override_config("--vision_config", vision.config, args.vision_config)
     text = replace(text, pooling=args.text_pooling)
     if args.vision_feature_layer is not None:  # a pretrained projection is of the usual vector
         vision = replace(vision, projection_dim=None, feature_layers=tuple(args.vision_feature_layer))
-    check_patches(vision.config, picture.image_size)
-    source = text_name or clip_name
-    tokenizer = None if source is None else hub.load_tokenizer(source, trust_remote_code=args.trust_remote_code)
-    if tokenizer is not None and tokenizer.pad_token_id is None:
-        raise InputError(
-            f"The tokenizer of {source!r} has no padding token; choose an encoder that was trained in batches."
-        )
-    own = [name for name in ("lowercase", "vocab_size") if getattr(args, name) != getattr(ModelArguments, name)]
-    if tokenizer is not None and own:
-        raise InputError(
-            f"Got --{own[0]} {getattr(args, own[0])}, for a tokenizer that is trained here, but {source!r} brings "
-            "its own; leave it out."
-        )
-    reads = get_fusion_head(args.fusion).reads()
-    if "picture" in reads:
-        vision = measure_output(vision, pixel_values=torch.zeros(2, 3, *[picture.image_size] * 2, device="meta"))
-    if "text" in reads:
-        text = measure_output(text, input_ids=torch.zeros(2, 4, dtype=torch.long, device="meta"))
-    composed = args.model == "clip" and clip_name is None and (text_name or vision_name)
+    _check_patches(vision, side)
+    tokenizer = _load_tokenizer(args, text_source or clip_source)
+    if "image" in args.modalities:
+        vision = vision.measured(pixel_values=torch.zeros(2, 3, side, side, device="meta"))
+    if "text" in args.modalities:
+        text = text.measured(input_ids=torch.zeros(2, 4, dtype=torch.long, device="meta"))
+    is_composed = args.model == "clip" and (text_source or vision_source) is not None
     plan = ModelPlan(
         text=text,
         vision=vision,
         tokenizer=tokenizer,
-        reads=reads,
+        reads=args.modalities,
         picture=picture,
-        image_mean=tuple(mean),
-        image_std=tuple(std),
-        max_length=max_length or DEFAULT_MAX_LENGTH,
-        align_dim=(args.projection_dim or COMPOSED_PROJECTION_DIM) if composed else None,
+        image_mean=mean,
+        image_std=std,
+        max_length=data.max_length or DEFAULT_MAX_LENGTH,
+        align_dim=(args.projection_dim or COMPOSED_PROJECTION_DIM) if is_composed else None,
     )
-    skeleton = build_skeleton(args, plan)
-    check_readouts(args, skeleton)
+    with torch.device("meta"):  # no memory for weights
+        skeleton = SentimentClassifier(plan.configure(args, labels=("no", "yes"), text_cleaning="none"))
+    _check_readouts(args, skeleton)
     if skeleton.uses_image:
-        try_pictures(skeleton.image_tower, vision, picture.image_size)
-    check_blocks(args, skeleton)
-    return replace(plan, max_length=_max_length(max_length, plan))
+        try_pictures(skeleton.image_tower, vision, side)
+    return replace(plan, max_length=_limit_length(plan, data.max_length))
 
 
 def check_sources(args: ModelArguments) -> None:
@@ -149,53 +141,52 @@ def check_sources(args: ModelArguments) -> None:
         InputError: some can't be had; it names all of these, where training would stop at the first.
     """
     faults = []
-    for name in filter(None, _names(args)):
+    for source in _find_sources(args).values():
         try:
-            hub.load_config(name, trust_remote_code=args.trust_remote_code)
+            source.config()
         except InputError as error:
-            faults.append(str(error).removesuffix(hub.REMEDIES).strip())
+            faults.append(str(error).removesuffix(REMEDIES).strip())
     if faults:
-        raise InputError(f"{' '.join(faults)} {hub.REMEDIES}")
+        raise InputError(f"{' '.join(faults)} {REMEDIES}")
 
 
-def _names(args: ModelArguments) -> tuple[str | None, str | None, str | None]:
-    """Text, vision and clip name; None where the tower comes from a default size."""
-    text_name, vision_name, clip_name = args.text_name, args.vision_name, args.clip_name
+def _find_sources(args: ModelArguments) -> dict[str, Pretrained]:
+    """Of "text", "vision" and "clip" those that are named; what is missing comes from a default size."""
+    names = {"text": args.text_name, "vision": args.vision_name, "clip": args.clip_name}
     if args.model == "vilbert" and not args.from_scratch:
-        head = get_fusion_head(args.fusion)
-        text_name = text_name or (DEFAULT_TEXT_NAME if head.uses_text else None)
-        vision_name = vision_name or (DEFAULT_VISION_NAME if head.uses_image else None)
-    if args.model == "clip" and not args.from_scratch and not (text_name or vision_name):
-        clip_name = clip_name or DEFAULT_CLIP_NAME
-    return text_name, vision_name, clip_name
+        names["text"] = names["text"] or (DEFAULT_TEXT_NAME if "text" in args.modalities else None)
+        names["vision"] = names["vision"] or (DEFAULT_VISION_NAME if "image" in args.modalities else None)
+    if args.model == "clip" and not args.from_scratch and not any(names.values()):
+        names["clip"] = DEFAULT_CLIP_NAME
+    return {kind: Pretrained(name, args.trust_remote_code) for kind, name in names.items() if name}
 
 
-def _picture(
-    args: ModelArguments, name: str | None, image_size: int | None, resize_mode: str
-) -> tuple[PictureSettings, Any, Any]:
-    """Picture settings, mean and std: the named model's own, else its architecture's."""
-    if name is not None:
-        processor = hub.load_image_processor(name, trust_remote_code=args.trust_remote_code)
-        with hub.wrap_load_errors(name, hub.REMEDIES):
-            size, shortest, resample = _processor_geometry(name, processor)
+def _plan_picture(
+    args: ModelArguments, source: Pretrained | None, data: DataArguments
+) -> tuple[PictureSettings, tuple[float, ...], tuple[float, ...]]:
+    """Picture settings, mean and std: the source's own, else the architecture's."""
+    if source is not None:
+        processor = source.image_processor()
+        with source.wrap_errors():
+            size, shortest, resample = _read_geometry(source.name, processor)
             mean, std = list(processor.image_mean), list(processor.image_std)
-            check_types([mean, std], list[Channels], f"The image processor of {name!r}", remedy="choose another one")
+            what = f"The image processor of {source.name!r}"
+            check_types([mean, std], list[Channels], what, remedy="choose another one")
     elif args.model == "clip":
-        size, shortest, resample, mean, std = 224, 224, BICUBIC, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+        size, shortest, resample, mean, std = DEFAULT_SIZE, DEFAULT_SIZE, BICUBIC, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
     else:
-        size, shortest, resample, mean, std = 224, 224, BILINEAR, IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
-    if image_size is not None:
-        size, shortest = image_size, round(shortest * image_size / size)
+        size, shortest, resample = DEFAULT_SIZE, DEFAULT_SIZE, BILINEAR
+        mean, std = IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
+    if data.image_size is not None:
+        size, shortest = data.image_size, round(shortest * data.image_size / size)
     if not 1 <= size <= MAX_IMAGE_SIZE:
         raise InputError(f"Got pictures of {size} px a side; allowed are 1 to {MAX_IMAGE_SIZE} (--image_size).")
-    return (
-        PictureSettings(image_size=size, shortest_edge=shortest, resize_mode=resize_mode, resample=resample),
-        mean,
-        std,
-    )
+    mode = data.image_resize_mode or ("squash" if args.model == "clip" else "shortest")
+    settings = PictureSettings(image_size=size, shortest_edge=shortest, resize_mode=mode, resample=resample)
+    return settings, tuple(mean), tuple(std)
 
 
-def _processor_geometry(name: str, processor: BaseImageProcessor) -> tuple[int, int, int]:
+def _read_geometry(name: str, processor: BaseImageProcessor) -> tuple[int, int, int]:
     """Side of the square that the tower sees, shortest edge before the crop, and Pillow's resampling code."""
     size, crop = dict(processor.size), dict(processor.crop_size or {}) if processor.do_center_crop else {}
     sides = {value for key, value in (crop or size).items() if key in ("height", "width", "shortest_edge") and value}
@@ -207,7 +198,56 @@ def _processor_geometry(name: str, processor: BaseImageProcessor) -> tuple[int, 
     return side, max(side, size.get("shortest_edge") or size.get("height") or side), int(processor.resample)
 
 
-def _max_length(wanted: int | None, plan: ModelPlan) -> int:
+def _load_tokenizer(args: ModelArguments, source: Pretrained | None) -> PreTrainedTokenizerBase | None:
+    if source is None:
+        return None
+    tokenizer = source.tokenizer()
+    if tokenizer.pad_token_id is None:
+        raise InputError(
+            f"The tokenizer of {source.name!r} has no padding token; choose an encoder that was trained in batches."
+        )
+    for name in ("lowercase", "vocab_size"):
+        if getattr(args, name) != getattr(ModelArguments, name):
+            raise InputError(
+                f"Got --{name} {getattr(args, name)}, for a tokenizer that is trained here, but {source.name!r} brings "
+                "its own; leave it out."
+            )
+    return tokenizer
+
+
+def _check_patches(vision: TowerPlan, image_size: int) -> None:
+    """Whether pictures of `image_size` px can be cut into whole patches; a tower without patches takes any."""
+    patch_size, own_size = (getattr(vision.config, name, None) for name in ("patch_size", "image_size"))
+    patch_size = patch_size if isinstance(patch_size, int) else 1
+    if patch_size < 1 or image_size < patch_size or image_size % patch_size:
+        raise InputError(
+            f"Pictures of {image_size} px can't be cut into patches of {patch_size} px; "
+            "set --image_size to a multiple of the patch size."
+        )
+    if isinstance(own_size, int) and own_size < patch_size:
+        raise InputError(f"Got the image_size {own_size} in the picture tower's settings, which is less than a patch.")
+
+
+def _check_readouts(args: ModelArguments, skeleton: SentimentClassifier) -> None:
+    """Whether the towers can be read as --text_pooling and --vision_feature_layer say, and all their blocks learn."""
+    text, image = skeleton.text_tower, skeleton.image_tower
+    if text is not None and text.pooling != "default" and text.pads_texts:
+        raise InputError(
+            f"Got --text_pooling {text.pooling}, but {type(text.encoder).__name__} reads texts without a mask, padding "
+            "and all; leave it out."
+        )
+    if image is None or not image.feature_layers:
+        return
+    count = image.encoder.config.num_hidden_layers
+    is_frozen = args.unfreeze_last is None and "image" in frozen_modalities(args.freeze, None)
+    if max(image.feature_layers) < count and not is_frozen:
+        raise InputError(
+            f"Got --vision_feature_layer {' '.join(map(str, args.vision_feature_layer))}, which leaves the last block, "
+            f"{count}, out, so that it could learn nothing; name it too, or freeze the tower with --freeze image."
+        )
+
+
+def _limit_length(plan: ModelPlan, wanted: int | None) -> int:
     """Tokens a text is cut to: what is asked for, within what the tower, which is tried first, can take."""
     config, tokenizer = plan.text.config, plan.tokenizer
     claims = [getattr(config, "max_position_embeddings", None), tokenizer and tokenizer.model_max_length]

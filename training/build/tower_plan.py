@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoModel,
     AutoModelForTextEncoding,
@@ -26,11 +26,23 @@ from transformers import (
 )
 
 from modeling.errors import InputError, reason_of
-from modeling.sizes import bounded_build
-from modeling.towers import tower_settings
-from modeling.untrusted import check_sizes
-from run_files import hub
+from modeling.limits import bounded_build, check_sizes
+from modeling.towers import build_encoder, hidden_size, lay_out_tokens, own_options
+from training.build.hub import Pretrained
 from training.flags.model import ModelArguments
+
+# The parts of a dual model: its tower's attribute, and that of the projection behind it.
+PROJECTIONS = {"text_model": "text_projection", "vision_model": "visual_projection"}
+SMALL_BERT = {"num_hidden_layers": 8, "hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048}
+# By architecture and kind: class, configuration and settings of a tower of the default size.
+DEFAULT_TOWERS: dict[tuple[str, str], tuple[type[PreTrainedModel], type[PreTrainedConfig], dict[str, Any]]] = {
+    ("baseline", "text"): (BertModel, BertConfig, SMALL_BERT),
+    ("baseline", "vision"): (ViTModel, ViTConfig, {}),
+    ("vilbert", "text"): (BertModel, BertConfig, {}),
+    ("vilbert", "vision"): (ViTModel, ViTConfig, {}),
+    ("clip", "text"): (CLIPTextModel, CLIPTextConfig, {}),
+    ("clip", "vision"): (CLIPVisionModel, CLIPVisionConfig, {}),
+}
 
 
 @dataclass(frozen=True)
@@ -40,60 +52,83 @@ class TowerPlan:
     Attributes:
         encoder_class, config: of transformers.
         projection_dim: width of the pretrained projection, None without one.
-        source: folder or hub name of the weights, None for random ones.
+        source: of the weights, None for random ones.
         part: the attribute of a dual model that holds this tower ("text_model"), None for a model of its own.
         pooling, feature_layers: how it is read out, see `Tower`.
-        token_width: see `tower_settings`.
+        token_width: width of the tokens where the configuration tells none or another.
     """
 
     encoder_class: type[PreTrainedModel]
     config: PreTrainedConfig
     projection_dim: int | None = None
-    source: str | None = None
+    source: Pretrained | None = None
     part: str | None = None
     pooling: str = "default"
     feature_layers: tuple[int, ...] | None = None
     token_width: int | None = None
 
     def settings(self) -> dict[str, Any]:
-        """From which `Tower` builds it."""
-        return tower_settings(
-            self.encoder_class,
-            self.config,
-            projection_dim=self.projection_dim,
-            pooling=self.pooling,
-            feature_layers=self.feature_layers,
-            token_width=self.token_width,
-        )
+        """From which `Tower` builds it, as plain JSON."""
+        config = self.config.to_dict()
+        # A float16 file would keep the tower in float16 (transformers 5); we train and save float32.
+        # Names of another task's classes, of which there may be thousands, belong to no encoder.
+        for key in ("dtype", "torch_dtype", "architectures", "transformers_version", "id2label", "label2id"):
+            config.pop(key, None)
+        # DINOv2 and its like keep a mask token for their pretraining only: a parameter that never gets a gradient.
+        if "use_mask_token" in config:
+            config["use_mask_token"] = False
+        return {
+            "class_name": self.encoder_class.__name__,
+            "config": config,
+            "projection_dim": self.projection_dim,
+            **({} if self.pooling == "default" else {"pooling": self.pooling}),
+            **({} if self.feature_layers is None else {"feature_layers": list(self.feature_layers)}),
+            **({} if self.token_width is None else {"token_width": self.token_width}),
+        }
+
+    def measured(self, **inputs: Tensor) -> TowerPlan:
+        """The plan with its `token_width` and `pooling`, where they are others than the settings and CLS.
+
+        Without a pooled output, a map of a picture and tokens that are all patches have none that stands for the whole;
+        there the vector is their mean, as the first one would be the upper left corner.
+
+        Args:
+            inputs: of its encoder, for two rows; on the device meta, where nothing is computed.
+        """
+        with torch.device("meta"), torch.no_grad():
+            encoder = build_encoder(self.encoder_class.__name__, self.settings()["config"]).eval()
+            try:
+                output = encoder(**inputs, **own_options(encoder))
+                tokens, pooled = lay_out_tokens(output.last_hidden_state), output.get("pooler_output")
+            except Exception:  # any: another library's code; the trial of the whole tower tells what the fault is
+                return self
+        width = None if tokens.shape[-1] == hidden_size(encoder.config) else tokens.shape[-1]
+        is_patches = output.last_hidden_state.dim() == 4
+        if "pixel_values" in inputs and isinstance(size := getattr(encoder.config, "patch_size", None), int):
+            is_patches |= tokens.shape[1] == (inputs["pixel_values"].shape[-1] // size) ** 2
+        is_mean = pooled is None and is_patches and self.pooling == "default"
+        return replace(self, token_width=width, pooling="mean" if is_mean else self.pooling)
 
 
-def plan_tower(args: ModelArguments, kind: str, name: str | None) -> TowerPlan:
+def plan_tower(args: ModelArguments, kind: str, source: Pretrained | None) -> TowerPlan:
     """A tower that is a model of its own: pretrained, or of the architecture's default size.
 
     Args:
         kind: "text" or "vision".
-        name: hub name or folder; None takes the default size.
+        source: None takes the default size.
 
     Raises:
-        InputError: the name can't be had, or is no single encoder.
+        InputError: the source can't be had, or is no single encoder.
     """
-    if name is not None:
-        config = hub.load_config(name, trust_remote_code=args.trust_remote_code)
-        if hasattr(config, "text_config") and hasattr(config, "vision_config"):
-            raise InputError(f"{name!r} is a dual encoder; give it as --clip_name with --model clip.")
-        return TowerPlan(_find_encoder(name, config, kind), config, source=None if args.from_scratch else name)
-    if args.model == "clip":
-        projection_dim = args.projection_dim or CLIPTextConfig().projection_dim
-        encoder_class, config = (
-            (CLIPTextModel, CLIPTextConfig()) if kind == "text" else (CLIPVisionModel, CLIPVisionConfig())
-        )
-        return TowerPlan(encoder_class, config, projection_dim=projection_dim)
-    if kind == "vision":
-        return TowerPlan(ViTModel, ViTConfig())
-    if args.model == "baseline":
-        small = BertConfig(num_hidden_layers=8, hidden_size=512, num_attention_heads=8, intermediate_size=2048)
-        return TowerPlan(BertModel, small)
-    return TowerPlan(BertModel, BertConfig())
+    if source is None:
+        encoder_class, config_class, settings = DEFAULT_TOWERS[args.model, kind]
+        projection_dim = args.projection_dim or CLIPTextConfig().projection_dim if args.model == "clip" else None
+        return TowerPlan(encoder_class, config_class(**settings), projection_dim=projection_dim)
+    config = source.config()
+    if hasattr(config, "text_config") and hasattr(config, "vision_config"):
+        raise InputError(f"{source.name!r} is a dual encoder; give it as --clip_name with --model clip.")
+    encoder_class = _find_encoder(source.name, config, kind)
+    return TowerPlan(encoder_class, config, source=None if args.from_scratch else source)
 
 
 def _find_encoder(name: str, config: PreTrainedConfig, kind: str) -> type[PreTrainedModel]:
@@ -111,41 +146,33 @@ def _find_encoder(name: str, config: PreTrainedConfig, kind: str) -> type[PreTra
     )
 
 
-def plan_dual_towers(args: ModelArguments, name: str) -> tuple[TowerPlan, TowerPlan]:
+def plan_dual_towers(args: ModelArguments, source: Pretrained) -> tuple[TowerPlan, TowerPlan]:
     """Both towers of a CLIP-like model, found on its skeleton (no memory for weights).
 
     Raises:
-        InputError: the name can't be had, is no dual encoder, or projects to another width than --projection_dim.
+        InputError: the source can't be had, is no dual encoder, or projects to another width than --projection_dim.
     """
-    config = hub.load_config(name, trust_remote_code=args.trust_remote_code)
+    config = source.config()
+    what = f"--clip_name {source.name!r} is a {config.model_type!r} model"
     if not (hasattr(config, "text_config") and hasattr(config, "vision_config")):
-        raise InputError(
-            f"--clip_name {name!r} is a {config.model_type!r} model, not a dual encoder; "
-            "give single encoders as --text_name and --vision_name."
-        )
-    with torch.device("meta"), hub.wrap_load_errors(name, hub.REMEDIES), bounded_build(repr(name)):
-        skeleton = AutoModel.from_config(config, trust_remote_code=args.trust_remote_code)
+        raise InputError(f"{what}, not a dual encoder; give single encoders as --text_name and --vision_name.")
+    with torch.device("meta"), source.wrap_errors(), bounded_build(repr(source.name)):
+        skeleton = AutoModel.from_config(config, trust_remote_code=source.trust_remote_code)
     plans = []
-    for part, projection in (("text_model", "text_projection"), ("vision_model", "visual_projection")):
-        tower = getattr(skeleton, part, None)
-        layer = getattr(skeleton, projection, None)
+    for part, projection in PROJECTIONS.items():
+        tower, layer = getattr(skeleton, part, None), getattr(skeleton, projection, None)
         if not hasattr(transformers, type(tower).__name__) or not isinstance(layer, nn.Linear | None):
             raise InputError(
-                f"--clip_name {name!r} is a {config.model_type!r} model, which has no {part} of a class of its own "
-                "with at most one linear layer behind it; choose a model like CLIP or SigLIP."
+                f"{what}, which has no {part} of a class of its own with at most one linear layer behind it; choose a "
+                "model like CLIP or SigLIP."
             )
-        plans.append(
-            TowerPlan(
-                type(tower),
-                copy.deepcopy(tower.config),
-                projection_dim=None if layer is None else layer.out_features,
-                source=None if args.from_scratch else name,
-                part=part,
-            )
-        )
+        width = None if layer is None else layer.out_features
+        weights = None if args.from_scratch else source
+        plans.append(TowerPlan(type(tower), copy.deepcopy(tower.config), width, source=weights, part=part))
     if args.projection_dim is not None and args.projection_dim != plans[0].projection_dim:
         raise InputError(
-            f"Got --projection_dim {args.projection_dim}, but {name!r} has {plans[0].projection_dim}; leave it out."
+            f"Got --projection_dim {args.projection_dim}, but {source.name!r} has {plans[0].projection_dim}; leave it "
+            "out."
         )
     return plans[0], plans[1]
 

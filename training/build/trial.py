@@ -6,7 +6,9 @@ that; one run tells.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -34,14 +36,12 @@ def try_pictures(tower: Tower, plan: TowerPlan, image_size: int) -> None:
     Raises:
         InputError: it can't read them, or gives no vector and tokens of its widths.
     """
-    shape = (2, 3, image_size, image_size)
+    pixels = torch.zeros(2, 3, image_size, image_size)
     try:
-        _run(tower, pixel_values=torch.zeros(shape, device="meta"))
+        _run(tower, pixel_values=pixels.to("meta"))
     except Exception:  # any: another library's code; the next run tells what the fault is
-        try:
-            _run(build_empty(plan), pixel_values=torch.zeros(shape))
-        except Exception as error:
-            raise _refusal(tower, "pictures", error, PICTURE_REMEDY) from error
+        with _refusing(tower, "pictures", PICTURE_REMEDY):
+            _run(build_empty(plan), pixel_values=pixels)
 
 
 def try_texts(plan: TowerPlan, tokenizer: PreTrainedTokenizerBase | None, *, limit: int, wanted: int) -> int:
@@ -66,11 +66,8 @@ def try_texts(plan: TowerPlan, tokenizer: PreTrainedTokenizerBase | None, *, lim
     with torch.random.fork_rng(devices=[]):
         tower = build_empty(plan)
         for length in (len(text), 4):  # Funnel fails on short ones
-            try:
+            with _refusing(tower, "texts" if length == len(text) else f"texts of {length} tokens", TEXT_REMEDY):
                 _run(tower, **_batch([text[:length], text[:2]], pad_token_id))
-            except Exception as error:  # any: another library's code
-                what = "texts" if length == len(text) else f"texts of {length} tokens"
-                raise _refusal(tower, what, error, TEXT_REMEDY) from error
     token = text[len(text) // 2]  # a real one: many families don't count padding
     if wanted <= limit and _embeds(tower, token, wanted):
         return limit
@@ -81,20 +78,12 @@ def _longest_text(tower: Tower, token: int, known: int, limit: int) -> int:
     """How many tokens from `known` to `limit` the tower can count: found by trying, as each has a way of its own."""
     if _embeds(tower, token, limit):
         return limit
-    low, high = min(known, limit), limit  # the second is too much
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _embeds(tower, token, middle) else (low, middle)
-    return low
+    known = min(known, limit)
+    return known + bisect_left(range(known + 1, limit), True, key=lambda length: not _embeds(tower, token, length))
 
 
 def check_reading(tower: Tower, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
     """Whether the vector of a text depends on more than its first token, and is made of numbers.
-
-    Args:
-        tower: with its weights.
-        tokenizer: of its texts.
-        max_length: tokens to which they are cut.
 
     Raises:
         InputError: it doesn't: the encoder reads from left to right, for one; or the weights are damaged.
@@ -103,10 +92,7 @@ def check_reading(tower: Tower, tokenizer: PreTrainedTokenizerBase, max_length: 
     other = [*text]
     middle = len(text) // 2
     other[middle] = next(token for token in (*text, 0, 1) if token != text[middle])
-    was_training = tower.training
-    with torch.no_grad():
-        vectors, _ = tower.eval()(**_batch([text, other], tokenizer.pad_token_id))
-    tower.train(was_training)
+    vectors = _evaluate(tower, **_batch([text, other], tokenizer.pad_token_id))
     name = type(tower.encoder).__name__
     if not vectors.isfinite().all():
         raise InputError(
@@ -122,10 +108,6 @@ def check_reading(tower: Tower, tokenizer: PreTrainedTokenizerBase, max_length: 
 def check_seeing(tower: Tower, image_size: int) -> None:
     """Whether a picture tower gives one picture one vector.
 
-    Args:
-        tower: with its weights.
-        image_size: side in pixels.
-
     Raises:
         InputError: it doesn't: it leaves out patches at random, for one, as is done in a pretraining.
     """
@@ -133,10 +115,8 @@ def check_seeing(tower: Tower, image_size: int) -> None:
     picture = torch.randn(1, 3, image_size, image_size, generator=generator)
     if picture.is_meta:
         return  # laid out for its sizes alone: nothing to compare
-    was_training = tower.training
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        first, second = (tower.eval()(pixel_values=picture)[0] for _ in range(2))
-    tower.train(was_training)
+    with torch.random.fork_rng(devices=[]):
+        first, second = (_evaluate(tower, pixel_values=picture) for _ in range(2))
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise InputError(
             f"{type(tower.encoder).__name__} gives one picture another vector each time, as encoders do that leave out "
@@ -148,6 +128,15 @@ def build_empty(plan: TowerPlan) -> Tower:
     """The tower on the CPU with weights that hold anything: what isn't written takes no memory and no time."""
     with init.no_init_weights():
         return Tower(plan.settings())
+
+
+def _evaluate(tower: Tower, **inputs: Tensor) -> Tensor:
+    """The vectors that the tower gives in evaluation mode."""
+    was_training = tower.training
+    with torch.no_grad():
+        vectors, _ = tower.eval()(**inputs)
+    tower.train(was_training)
+    return vectors
 
 
 def _run(tower: Tower, **inputs: Tensor) -> None:
@@ -198,10 +187,15 @@ def _embeds(tower: Tower, token: int, length: int) -> bool:
     return True
 
 
-def _refusal(tower: Tower, what: str, error: Exception, remedy: str) -> InputError:
-    encoder = tower.encoder
-    way, other = (" with --vision_feature_layer", "leave it out, or ") if tower.feature_layers else ("", "")
-    return InputError(
-        f"{type(encoder).__name__} ({encoder.config.model_type}) can't serve as an encoder of {what}{way}: "
-        f"{reason_of(error).rstrip('.')}; {other}{remedy}."
-    )
+@contextmanager
+def _refusing(tower: Tower, what: str, remedy: str) -> Iterator[None]:
+    """Around a run: any exception of another library's code becomes an `InputError`."""
+    try:
+        yield
+    except Exception as error:
+        encoder = tower.encoder
+        way, other = (" with --vision_feature_layer", "leave it out, or ") if tower.feature_layers else ("", "")
+        raise InputError(
+            f"{type(encoder).__name__} ({encoder.config.model_type}) can't serve as an encoder of {what}{way}: "
+            f"{reason_of(error).rstrip('.')}; {other}{remedy}."
+        ) from error

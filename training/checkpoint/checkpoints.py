@@ -21,7 +21,7 @@ from data_utils.system.files import remove
 from data_utils.system.schema import Within, read_json
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
-from modeling.parameters import parameter_table
+from training.build.parameters import parameter_table
 
 MANIFEST = "checkpoint.json"
 # Where a checkpoint grows, and where one goes to die: a kill at any moment leaves either name, never half a checkpoint.

@@ -20,7 +20,6 @@ from data_utils.prepare.pairs import add_row_index, join_columns
 from data_utils.sources.arguments import DataArguments
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
-from modeling.fusion import get_fusion_head
 from training.data.data import TrainingData
 from training.data.feature_cache import load_features
 from training.data.feature_pass import FeaturePass, sequence_dtype
@@ -156,16 +155,15 @@ def choose_columns(
     Raises:
         InputError: `cache_features` is True and no tower has a frozen block.
     """
-    towers, head = model.towers(), get_fusion_head(model.config.fusion)
+    towers = model.towers()
     if cache_features is False or (cache_features is None and not all(tower.is_frozen for tower in towers.values())):
         return {}
-    uses_tokens = {"text": head.uses_text_tokens, "image": head.uses_image_tokens}
     chosen = {}
     for kind, tower in towers.items():
         if tower.is_frozen:
             vector = FeatureColumn(f"{kind}_vector", tower.width)
             tokens = FeatureColumn(f"{kind}_tokens", tower.token_width, dtype)
-            chosen[kind] = (vector, tokens) if uses_tokens[kind] else (vector,)
+            chosen[kind] = (vector, tokens) if kind in model.fusion.reads_tokens else (vector,)
         elif tower.frozen_blocks is not None and tower.frozen_blocks.num_frozen:
             chosen[kind] = (FeatureColumn(f"{kind}_hidden", tower.token_width, dtype),)
     if cache_features and not chosen:

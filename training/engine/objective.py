@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from data_utils.prepare.columns import NO_LABEL_ID
-from modeling.output import SentimentOutput
+from modeling.batch import SentimentOutput
 from training.engine.losses import ClassBalance, classification_loss
 from training.engine.modality_dropout import drop_modalities
 from training.flags.arguments import SentimentTrainingArguments
@@ -83,7 +83,7 @@ def training_loss(
     if not unimodal_loss_weight:
         outputs = model(**inputs)
         return loss_of(outputs.logits, labels), outputs
-    outputs = model(**inputs, each_modality=True)
+    outputs = model(**inputs, single_modalities=True)
     text_labels, image_labels = (labels.where(inputs[f"{kind}_present"], NO_LABEL_ID) for kind in ("text", "image"))
     unimodal = loss_of(outputs.text_logits, text_labels) + loss_of(outputs.image_logits, image_labels)
     return loss_of(outputs.logits, labels) + unimodal_loss_weight * unimodal, outputs

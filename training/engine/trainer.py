@@ -26,9 +26,9 @@ from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.system.refusals import RankError
 from evaluation.predict.inference import check_rows_counted_once
 from evaluation.scores.metrics import SentimentMetrics
+from modeling.batch import SentimentOutput
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
-from modeling.output import SentimentOutput
 from training.engine.losses import ClassBalance, balance_classes
 from training.engine.objective import group_parameters, training_loss
 from training.engine.resumable import ResumableTrainer

@@ -72,9 +72,7 @@ def read_rows(
     Raises:
         InputError: data, towers or cache can't be had.
     """
-    plan = plan_model(
-        model, image_size=data.image_size, image_resize_mode=data.image_resize_mode, max_length=data.max_length
-    )
+    plan = plan_model(model, data)
     prepared = prepare_data(data, plan, model, seed=args.seed)
     set_seed(args.seed)
     classifier = build_model(

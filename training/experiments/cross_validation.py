@@ -21,7 +21,7 @@ from evaluation.scores.out_of_fold import calibrate_folds, format_out_of_fold, w
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
 from run_files.folds_folder import SECTION, FoldsFolder, Member
-from run_files.model_file import check_model_file
+from run_files.model_folder import check_model_file
 from run_files.output import write_json
 from run_files.run_folder import RunFolder
 from training.build.plan import plan_model
@@ -97,9 +97,7 @@ def draw_folds(
     model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments
 ) -> tuple[tuple[Split, ...], Pairs]:
     """The splits of the folds, and the pairs."""
-    plan = plan_model(
-        model, image_size=data.image_size, image_resize_mode=data.image_resize_mode, max_length=data.max_length
-    )
+    plan = plan_model(model, data)
     pairs = load_pairs(
         data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture, needs=plan.reads
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import distributed
 
-from modeling.parameters import parameter_table
+from training.build.parameters import parameter_table
 from training.build.plan import ModelPlan
 from training.data.data import TrainingData
 from training.data.stream_data import StreamedData

@@ -17,8 +17,8 @@ from data_utils.prepare.collator import PairCollator
 from data_utils.sources.arguments import DataArguments
 from data_utils.system.refusals import tell_refusals
 from modeling.classifier import SentimentClassifier
-from modeling.parameters import find_idle
 from training.build.build import build_model
+from training.build.parameters import find_idle
 from training.build.plan import ModelPlan, check_sources, plan_model
 from training.data.data import TrainingData, prepare_data
 from training.data.features import use_features
@@ -71,12 +71,7 @@ def assemble(
 ) -> tuple[SentimentTrainer, TrainingData | StreamedData, ModelPlan]:
     """Prepare the data, build the model, and put both into a trainer."""
     unset_hf_deepspeed_config()  # ZeRO-3 would shard the towers while they are read; the trainer shards the whole
-    plan = plan_model(
-        model_args,
-        image_size=data_args.image_size,
-        image_resize_mode=data_args.image_resize_mode,
-        max_length=data_args.max_length,
-    )
+    plan = plan_model(model_args, data_args)
     if data_args.streaming:
         prepared = prepare_stream(data_args, plan, args, model_args)
     else:

@@ -18,10 +18,10 @@ from data_utils.system.home import count_cores
 from data_utils.system.memory import keep_freed_memory
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
-from modeling.parameters import count_matrix_weights
 from training.flags.machine import check_typed, read_object
 from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
 from training.launch import launch
+from training.launch.launch import count_matrix_weights
 from training.launch.ranks import launched_world_size, uses_deepspeed
 from training.launch.trackers import list_trackers, show_settings
 

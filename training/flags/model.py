@@ -98,10 +98,15 @@ class ModelArguments:
         self._check_names()
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """Of "text" and "image" those that the head reads."""
+        return FUSIONS[self.fusion]
+
+    @property
     def trains_no_tower(self) -> bool:
         """Whether every tower that the head uses is frozen wholly."""
         frozen = frozen_modalities(self.freeze, self.unfreeze_last)
-        return self.unfreeze_last is None and set(FUSIONS[self.fusion]).issubset(frozen)
+        return self.unfreeze_last is None and set(self.modalities).issubset(frozen)
 
     def _check_freezing(self) -> None:
         if self.unfreeze_last is not None and self.unfreeze_last < 1:
@@ -110,7 +115,7 @@ class ModelArguments:
                 "--freeze alone."
             )
         frozen = frozen_modalities(self.freeze, self.unfreeze_last)
-        if self.cache_features and not set(FUSIONS[self.fusion]).intersection(frozen):
+        if self.cache_features and not set(self.modalities).intersection(frozen):
             raise InputError(
                 f"Got --cache_features with --fusion {self.fusion}, which uses no frozen tower; freeze one with "
                 "--freeze or --unfreeze_last, or leave --cache_features out."

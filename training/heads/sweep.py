@@ -18,10 +18,9 @@ from data_utils.console.screen import printable
 from data_utils.splits.split_file import save_split
 from evaluation.scores.sweep_summary import write_summary
 from modeling.errors import InputError
-from modeling.fusion import get_fusion_head
-from modeling.parameters import parameter_table
 from run_files.predictions_csv import PredictionTable
 from run_files.sweep_folder import SweepFolder, TrialPredictions, TrialRecord
+from training.build.parameters import parameter_table
 from training.build.plan import ModelPlan, plan_model
 from training.engine.trainer import NonFiniteLossError
 from training.flags.recipe import to_flags
@@ -107,23 +106,16 @@ def wait_for_trials(folder: SweepFolder, recipe: SweepRecipe) -> None:
 def plan_towers(recipe: SweepRecipe) -> ModelPlan:
     """The towers of all trials: both where any head uses a text and any a picture."""
     model = recipe.trials[0].model
-    heads = [get_fusion_head(trial.model.fusion) for trial in recipe.trials]
-    if any(head.uses_text for head in heads) and any(head.uses_image for head in heads):
+    if len({kind for trial in recipe.trials for kind in trial.model.modalities}) > 1:
         model = replace(model, fusion="early")  # vilbert would leave one of them at random for a head that has no use
-    return plan_model(
-        model,
-        image_size=recipe.data.image_size,
-        image_resize_mode=recipe.data.image_resize_mode,
-        max_length=recipe.data.max_length,
-    )
+    return plan_model(model, recipe.data)
 
 
 def _choose_precision(heads: HeadBuilder) -> SweepRecipe:
     """One precision for all trials, that of a model with as many towers as any of them has."""
 
     def rank(trial: Trial) -> tuple[int, str]:
-        head = get_fusion_head(trial.model.fusion)
-        return head.uses_text + head.uses_image, trial.model.fusion  # the name, or the order of the list would decide
+        return len(trial.model.modalities), trial.model.fusion  # the name, or the order of the list would decide
 
     model, trials = heads.build(max(heads.recipe.trials, key=rank)), []
     for trial in heads.recipe.trials:

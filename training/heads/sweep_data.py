@@ -18,9 +18,10 @@ from data_utils.splits.folds import make_folds
 from data_utils.splits.group_sizes import check_fold_sizes
 from data_utils.splits.split_file import Split
 from data_utils.splits.splits import group_ids, split_indices
+from modeling.choices import FUSIONS
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
-from modeling.fusion import get_fusion_head
+from modeling.fusion import FUSION_HEADS
 from modeling.towers import Tower
 from training.build.build import build_model
 from training.build.plan import ModelPlan
@@ -146,13 +147,7 @@ def read_features(heads: HeadBuilder, trials: Sequence[Trial]) -> dict[str, Feat
 
 def choose_reader(fusion: str, fusions: Iterable[str]) -> str:
     """The head among `fusions` whose features serve this one too: with vectors of both modalities, if there is one."""
-    head = get_fusion_head(fusion)
-    if head.uses_text_tokens or head.uses_image_tokens:
+    if FUSION_HEADS[fusion].reads_tokens:
         return fusion
-    others = {name: get_fusion_head(name) for name in fusions}
-    both = (
-        name
-        for name, other in others.items()
-        if other.uses_text and other.uses_image and not (other.uses_text_tokens or other.uses_image_tokens)
-    )
+    both = (name for name in fusions if len(FUSIONS[name]) > 1 and not FUSION_HEADS[name].reads_tokens)
     return next(both, fusion)

@@ -73,6 +73,12 @@ def has_fast_bf16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
+def count_matrix_weights(model: nn.Module) -> int:
+    """Weights of the towers' linear layers and convolutions: what a forward multiplies with, tables not counted."""
+    layers = (layer for name, layer in model.named_modules() if name.startswith(("text_tower.", "image_tower.")))
+    return sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d))
+
+
 def join_ranks_on_cpu(timeout: float) -> None:
     """Make the process group of data parallel on CPUs, with the timeout (seconds) that Trainer forgets there."""
     if launched_world_size() > 1 and not distributed.is_initialized():

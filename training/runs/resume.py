@@ -14,9 +14,9 @@ from data_utils.system.refusals import refuse_unreadable
 from data_utils.system.schema import read_json
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
-from modeling.state import check_frozen_weights, check_weights_fit
 from run_files.run_folder import RunFolder
 from run_files.schema import StateFile
+from training.build.weights import check_frozen_weights, check_weights_fit
 from training.checkpoint import checkpoints
 from training.checkpoint.pickles import check_pickles
 from training.data.data import TrainingData

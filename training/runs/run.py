@@ -17,11 +17,11 @@ from data_utils.sources.arguments import DataArguments
 from data_utils.system.files import remove
 from data_utils.system.refusals import tell_refusals
 from evaluation.scores.scoring import format_metrics, score_predictions
-from modeling.parameters import parameter_table
 from run_files.output import write_json
 from run_files.predictions_csv import write_bad_cases, write_predictions_csv
 from run_files.run_folder import RunFolder
 from training.build.build import save_processors
+from training.build.parameters import parameter_table
 from training.checkpoint.checkpoints import grant_as
 from training.data.data import TrainingData
 from training.data.stream_data import StreamedData

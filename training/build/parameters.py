@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
-from .classifier import SentimentClassifier
+from modeling.classifier import SentimentClassifier
 
 
 def parameter_table(model: SentimentClassifier) -> Mapping[str, int]:
@@ -20,12 +19,6 @@ def parameter_table(model: SentimentClassifier) -> Mapping[str, int]:
         table["total"] += size
         table["trainable"] += size * parameter.requires_grad
     return table
-
-
-def count_matrix_weights(model: SentimentClassifier) -> int:
-    """Weights of the towers' linear layers and convolutions: what a forward multiplies with, tables not counted."""
-    layers = (module for tower in model.towers().values() for module in tower.modules())
-    return sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d))
 
 
 def find_idle(model: SentimentClassifier) -> list[str]:

@@ -1,4 +1,7 @@
-"""Scaled dot-product attention by whichever way is the faster one where it runs."""
+"""Operations that are computed by whichever way is the faster one where they run: attention and a picture's patches.
+
+In bfloat16 on a CPU plain matrix products are faster than torch's own kernels (`python -m benchmarks kernels`).
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,7 @@ def attend(
     dropout: float = 0.0,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(scale query key^T + mask) value (Vaswani et al. 2017, equation 1), by H heads of width E.
-
-    torch's fused kernel, but in bfloat16 on a CPU, where that kernel's backward pass takes two to twelve times as long
-    as plain matrix products do (`python -m benchmarks kernels`).
+    """softmax(scale query key^T + mask) value (Vaswani et al. 2017, equation 1), by H heads of width E: (B, H, S, E).
 
     Args:
         query: (B, H, S, E).
@@ -38,9 +38,6 @@ def attend(
         is_causal: position i sees the keys up to i; only without a mask.
         dropout: share of the weights that are dropped.
         scale: default 1 / sqrt(E).
-
-    Returns:
-        (B, H, S, E).
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(
@@ -72,17 +69,8 @@ def _tower_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **kwargs
         )
-    if is_causal is None:
-        is_causal = module.is_causal
-    attended = attend(
-        query,
-        key,
-        value,
-        mask=attention_mask,
-        is_causal=is_causal and attention_mask is None,
-        dropout=dropout,
-        scale=scaling,
-    )
+    is_causal = (module.is_causal if is_causal is None else is_causal) and attention_mask is None
+    attended = attend(query, key, value, mask=attention_mask, is_causal=is_causal, dropout=dropout, scale=scaling)
     return attended.transpose(1, 2).contiguous(), None
 
 
@@ -104,3 +92,43 @@ def _tower_mask(*, attention_mask: Tensor | None = None, **kwargs: Any) -> Tenso
 
 AttentionInterface.register(ATTENTION, _tower_attention)
 AttentionMaskInterface.register(ATTENTION, _tower_mask)
+
+
+class PatchConv2d(nn.Conv2d):
+    """A convolution whose kernels don't overlap: in bfloat16 on a CPU the linear layer of the patches that it is.
+
+    That takes two thirds of the convolution's time there, and more than it in float32. Only the arithmetic's order
+    differs. Of pictures that are one value everywhere, and expanded from it, one patch is computed.
+    """
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, D, H / height, W / width), rows and columns that fill no patch left out."""
+        (height, width), batch_size = self.kernel_size, len(pixels)
+        rows, columns = pixels.shape[2] // height, pixels.shape[3] // width
+        if not any(pixels.stride()):
+            return super().forward(pixels[:1, :, :height, :width]).expand(batch_size, -1, rows, columns)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else pixels.dtype
+        if pixels.device.type != "cpu" or dtype != torch.bfloat16:
+            return super().forward(pixels)
+        pixels = pixels[:, :, : rows * height, : columns * width].to(dtype)
+        # (B, channels, rows, height, columns, width) -> (B, rows, columns, channels, height, width)
+        patches = pixels.unflatten(2, (rows, height)).unflatten(4, (columns, width)).permute(0, 2, 4, 1, 3, 5)
+        embedded = F.linear(patches.flatten(3), self.weight.flatten(1), self.bias)  # (B, rows, columns, D)
+        return embedded.permute(0, 3, 1, 2)
+
+
+def replace_patch_convolutions(encoder: nn.Module) -> None:
+    """Put a `PatchConv2d` of the same parameters in the place of each convolution that cuts its input into patches."""
+    for parent in list(encoder.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Conv2d and _cuts_patches(child):
+                sizes, has_bias = (child.kernel_size, child.stride), child.bias is not None
+                patches = PatchConv2d(child.in_channels, child.out_channels, *sizes, bias=has_bias, device="meta")
+                patches.weight, patches.bias = child.weight, child.bias
+                patches._is_hf_initialized = getattr(child, "_is_hf_initialized", False)  # transformers' own mark
+                setattr(parent, name, patches)
+
+
+def _cuts_patches(convolution: nn.Conv2d) -> bool:
+    is_unpadded = convolution.padding in ((0, 0), "valid") and convolution.dilation == (1, 1)
+    return is_unpadded and convolution.groups == 1 and convolution.kernel_size == convolution.stride
