@@ -25,7 +25,7 @@ class TrialRecord:
         seconds: of the trial.
         best_epoch: from 1.
         metrics, last_metrics: after the best and after the last epoch.
-        parameters: counts by part (`modeling.parameter_table`).
+        parameters: counts by part (`training.build.parameters`).
         error: why it has no figures, else None.
     """
 

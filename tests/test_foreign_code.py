@@ -12,8 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 from evaluating import save_run
-from tiny import LABELS, SIZES, TOKENIZER, plan_of
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from tiny import LABELS, plan_of, save_clip
 
 from modeling.errors import InputError
 from training.build.build import build_model
@@ -54,12 +53,7 @@ def always_yes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """The folder of a tiny CLIP."""
-    text = SIZES | {"vocab_size": len(TOKENIZER), "eos_token_id": TOKENIZER.sep_token_id}
-    vision = SIZES | {"image_size": 32, "patch_size": 16}
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(tmp_path / "clip")
-    TOKENIZER.save_pretrained(tmp_path / "clip")
-    size = {"height": 32, "width": 32}
-    CLIPImageProcessorPil(size=size, crop_size=size).save_pretrained(tmp_path / "clip")
+    save_clip(tmp_path / "clip")
     return tmp_path / "clip"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from families import TOKENIZER, save_family, small_config
 from launching import launch, launcher
-from tiny import LABELS, plan_of, tiny_model
+from tiny import LABELS, plan_of
 
 from data_utils import sample
 from training.build.build import build_model
@@ -30,12 +30,6 @@ def test_parameters_that_nothing_reads_are_found(family: str, idle: set[str], tm
     plan = plan_of(arguments)
     model = build_model(plan, arguments, tokenizer=TOKENIZER, labels=LABELS, text_cleaning="none")
     assert {name.removeprefix("text_tower.encoder.") for name in find_idle(model)} == idle
-
-
-@pytest.mark.parametrize("architecture", ["baseline", "vilbert", "clip"])
-@pytest.mark.parametrize("fusion", ["early", "late", "clip_match", "attn", "transformer", "cross_attn", "co_attn"])
-def test_our_own_models_have_none(architecture: str, fusion: str) -> None:
-    assert find_idle(tiny_model(architecture, fusion)) == []
 
 
 def test_two_ranks_train_an_encoder_with_idle_parameters(tmp_path: Path) -> None:

@@ -2,27 +2,19 @@
 
 import pytest
 import torch
-from tiny import LABELS, TOKENIZER, plan_of
-from transformers import BertConfig, BertModel, CLIPConfig, CLIPImageProcessorPil, CLIPModel, ViTConfig, ViTModel
+from tiny import LABELS, SIZES, TOKENIZER, plan_of, save_clip, save_processor
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from modeling.fusion import FUSION_HEADS
 from training.build.build import build_model
 from training.flags.model import ModelArguments
-
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A folder with a tiny CLIP, and the model in it."""
     folder = tmp_path_factory.mktemp("clip")
-    text = SIZES | {"vocab_size": len(TOKENIZER), "eos_token_id": TOKENIZER.sep_token_id}
-    vision = SIZES | {"image_size": 32, "patch_size": 16}
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
-    model.save_pretrained(folder)
-    TOKENIZER.save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder, model
+    return folder, save_clip(folder)
 
 
 @pytest.mark.parametrize("fusion", FUSION_HEADS)
@@ -59,8 +51,7 @@ def pair_without_poolers(tmp_path_factory):
     TOKENIZER.save_pretrained(folder / "text")
     vision = ViTConfig(**SIZES, image_size=32, patch_size=16)
     ViTModel(vision, add_pooling_layer=False).save_pretrained(folder / "vision")
-    size = {"height": 32, "width": 32}
-    CLIPImageProcessorPil(size=size, crop_size=size).save_pretrained(folder / "vision")
+    save_processor(folder / "vision")
     return {"text_name": str(folder / "text"), "vision_name": str(folder / "vision"), "projection_dim": 16}
 
 

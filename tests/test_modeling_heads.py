@@ -40,6 +40,9 @@ def test_saved_and_loaded_model_is_the_same_bit_for_bit(architecture, fusion, tm
     assert loaded.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
     assert torch.equal(logits_of(loaded, batch), logits_of(model, batch))
+    again, other = (tiny_model(architecture, fusion, seed=seed).state_dict() for seed in (0, 1))
+    assert all(torch.equal(value, again[name]) for name, value in state.items())
+    assert any(not torch.equal(value, other[name]) for name, value in state.items())
 
 
 @pytest.mark.parametrize("freeze", ["none", "text", "image", "both"])
@@ -51,27 +54,22 @@ def test_every_trainable_parameter_gets_a_gradient(architecture, fusion, freeze)
     model(**batch, labels=torch.tensor([0, 1, 2, 0])).loss.backward()
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert [name for name, parameter in trainable.items() if parameter.grad is None] == []
-    frozen_prefixes = {"none": (), "text": ("text_tower.",), "image": ("image_tower.",)}.get(
-        freeze, ("text_tower.", "image_tower.")
-    )
-    expected = {name for name, _ in model.named_parameters() if not name.startswith(frozen_prefixes)}
-    assert trainable.keys() == (expected if frozen_prefixes else {name for name, _ in model.named_parameters()})
+    frozen = tuple(f"{kind}_tower." for kind in ("text", "image") if freeze in (kind, "both"))
+    assert trainable.keys() == {name for name, _ in model.named_parameters() if not name.startswith(frozen)}
 
 
 @pytest.mark.parametrize(("architecture", "fusion"), EVERY_MODEL)
-def test_padding_changes_no_logit(architecture, fusion):
+def test_neither_padding_nor_neighbours_change_a_logit_and_encoding_before_fusing_is_the_forward(architecture, fusion):
     model, batch = tiny_model(architecture, fusion), tiny_batch()
+    expected = logits_of(model, batch)
     padded = dict(batch)
     padded["input_ids"] = torch.nn.functional.pad(batch["input_ids"], (0, 6), value=TOKENIZER.pad_token_id)
     padded["attention_mask"] = torch.nn.functional.pad(batch["attention_mask"], (0, 6))
-    torch.testing.assert_close(logits_of(model, padded), logits_of(model, batch), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(("architecture", "fusion"), EVERY_MODEL)
-def test_a_row_does_not_depend_on_its_neighbours(architecture, fusion):
-    model, batch = tiny_model(architecture, fusion), tiny_batch()
+    torch.testing.assert_close(logits_of(model, padded), expected, atol=1e-5, rtol=1e-5)
     alone = {name: values[1:2] for name, values in batch.items()}
-    torch.testing.assert_close(logits_of(model, alone), logits_of(model, batch)[1:2], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits_of(model, alone), expected[1:2], atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(model.fuse(model.encode("text", batch), model.encode("image", batch)), expected)
 
 
 @pytest.mark.parametrize("fusion", FUSION_HEADS)
@@ -90,7 +88,7 @@ def test_an_absent_modality_has_no_say_and_a_present_one_has(fusion):
 
 
 @pytest.mark.parametrize("fusion", TWO_MODALITIES)
-def test_each_modality_is_judged_as_if_the_other_were_absent(fusion):
+def test_single_modalities_are_judged_as_if_the_other_were_absent(fusion):
     model, batch = tiny_model("vilbert", fusion), tiny_batch()
     batch["text_present"][1] = batch["image_present"][2] = False
     with torch.no_grad():
@@ -125,7 +123,7 @@ def test_co_attn_ignores_padded_tokens_and_reads_the_others():
 def test_one_batch_is_overfitted(fusion):
     model, batch = tiny_model("vilbert", fusion).train(), tiny_batch(8)
     labels = torch.arange(8) % 3
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(150):
         optimizer.zero_grad()
         loss = model(**batch, labels=labels).loss
@@ -135,15 +133,6 @@ def test_one_batch_is_overfitted(fusion):
             break
     assert loss.item() < 0.05
     assert torch.equal(logits_of(model, batch).argmax(-1), labels)
-
-
-@pytest.mark.parametrize("fusion", TWO_MODALITIES)
-def test_encoding_once_and_fusing_equals_the_forward(fusion):
-    model, batch = tiny_model("baseline", fusion).eval(), tiny_batch()
-    with torch.no_grad():
-        text = model.encode("text", batch)
-        image = model.encode("image", batch)
-        assert torch.equal(model.fuse(text, image), logits_of(model, batch))
 
 
 @pytest.mark.parametrize(("architecture", "millions"), [("baseline", 126), ("vilbert", 211), ("clip", 162)])
@@ -227,12 +216,6 @@ def test_damaged_weights_are_named(tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged"):
         SentimentClassifier.from_pretrained(tmp_path)
-
-
-def test_seed_decides_the_weights():
-    first, second, other = (tiny_model(seed=seed).state_dict() for seed in (0, 0, 1))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
 @pytest.mark.parametrize("part", ["text_config", "vision_config"])

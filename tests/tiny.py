@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from data_utils.prepare.tokens import train_wordpiece
 from data_utils.sources.arguments import DataArguments
@@ -19,6 +21,7 @@ LABELS = ("negative", "neutral", "positive")
 TOKENIZER = train_wordpiece(["a good day", "a bad day", "some plain words"], vocab_size=60, max_length=16)
 ARCHITECTURES = ("baseline", "vilbert", "clip")
 IMAGE_SIZE = 32
+_PLANS: dict[str, ModelPlan] = {}
 
 
 def tiny_arguments(architecture: str = "clip", fusion: str | None = None, **options) -> ModelArguments:
@@ -44,7 +47,11 @@ def plan_of(arguments: ModelArguments, *, image_size: int | None = None, max_len
 
 
 def tiny_plan(arguments: ModelArguments) -> ModelPlan:
-    return plan_of(arguments, image_size=IMAGE_SIZE, max_length=16)
+    """The plan of a tiny model; made once for all tests, as most of a tiny model's time goes into it."""
+    key = repr(arguments)
+    if key not in _PLANS:
+        _PLANS[key] = plan_of(arguments, image_size=IMAGE_SIZE, max_length=16)
+    return _PLANS[key]
 
 
 def tiny_model(
@@ -53,6 +60,23 @@ def tiny_model(
     arguments = tiny_arguments(architecture, fusion, **options)
     torch.manual_seed(seed)
     return build_model(tiny_plan(arguments), arguments, tokenizer=TOKENIZER, labels=LABELS, text_cleaning="report")
+
+
+def save_clip(folder: Path) -> CLIPModel:
+    """Write a folder with a tiny CLIP, its tokenizer and its picture processor; returns the model."""
+    text = SIZES | {"vocab_size": len(TOKENIZER), "eos_token_id": TOKENIZER.sep_token_id}
+    vision = SIZES | {"image_size": IMAGE_SIZE, "patch_size": 16}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+    model.save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    save_processor(folder)
+    return model
+
+
+def save_processor(folder: Path) -> None:
+    """Write the picture processor of a tiny encoder."""
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    CLIPImageProcessorPil(size=size, crop_size=size).save_pretrained(folder)
 
 
 def tiny_batch(batch_size: int = 4, *, seed: int = 0) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ from modeling.choices import FUSIONS
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
-from run_files.model_folder import check_files, check_model_file, wrap_load_errors, load_tokenizer
+from run_files.model_folder import check_files, check_model_file, load_tokenizer, wrap_load_errors
 from run_files.run_folder import RunFolder
 
 T = TypeVar("T")

@@ -26,7 +26,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from modeling.errors import InputError
 from modeling.limits import check_sizes, drop_code
 from modeling.loading import without_reports
-from run_files.model_folder import check_files, check_image_processor, wrap_load_errors, load_tokenizer
+from run_files.model_folder import check_files, check_image_processor, load_tokenizer, wrap_load_errors
 
 T = TypeVar("T")
 REMEDIES = (
