@@ -1,6 +1,4 @@
-"""Scores a run, measures its modalities or predicts new pairs: `python evaluate.py RUN`, see `--help`.
-
-`python evaluate.py compare RUN RUN ...` says which of several runs is better, and whether the data can tell.
+"""Scores a run, measures its modalities, predicts pairs or compares runs: `python evaluate.py RUN`, see `--help`.
 
 This file has the name of an installed package that the project and its libraries import. So it does its own work only
 when it is run; imported under the name `evaluate`, it hands over to that package (see `_give_way`).
@@ -18,7 +16,7 @@ from importlib.util import module_from_spec
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, build, run, close; a mistake of the user's ends with one line and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads don't go with the processes of `datasets`
-    # Here and not above: whoever imports the package `evaluate` executes this file too, and needs none of these.
+    # Not above: whoever imports the package `evaluate` executes this file too.
     from evaluation.arguments import parse_arguments, parse_comparison
     from run_files.run_folder import RunFolder
     from training.launch.console import clear_errors, set_up_libraries, set_up_logging
@@ -32,8 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             comparison = parse_comparison(words[1:])
             from evaluation.compare.report import run_compare
 
-            run_compare(comparison)
-            return
+            return run_compare(comparison)
         arguments = parse_arguments(words)
         RunFolder(arguments.run).check_config()
         from evaluation.tasks.session import run_evaluation
@@ -44,20 +41,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _give_way() -> None:
-    """Put the installed package in this module's place in `sys.modules`, where the import system looks after loading.
-
-    The package is the first entry of `sys.path` at which `evaluate` is a regular package, as this file is none. See
-    "Loading" in the reference of Python's import system: the module in `sys.modules` is what an import returns.
-    """
+    """Put the first `evaluate` of `sys.path` that is a regular package in this module's place, where imports look."""
     for entry in sys.path:
         spec = PathFinder.find_spec("evaluate", [entry])
         if spec is not None and spec.submodule_search_locations and spec.loader is not None:
             sys.modules["evaluate"] = package = module_from_spec(spec)
             spec.loader.exec_module(package)
             return
-    raise ModuleNotFoundError(
-        "The package evaluate is not installed; pip install -r requirements.txt.", name="evaluate"
-    )
+    message = "The package evaluate is not installed; pip install -r requirements.txt."
+    raise ModuleNotFoundError(message, name="evaluate")
 
 
 if __name__ == "evaluate":

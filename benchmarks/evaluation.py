@@ -17,7 +17,8 @@ from data_utils.prepare.batches import BatchReader, Columns
 from data_utils.prepare.pairs import add_row_index
 from data_utils.stream.part_cache import FEATURES
 from evaluation.predict.inference import classify, inference_context, plan_batches, run_inference
-from evaluation.tasks.ablation import run_ablation
+from evaluation.predict.joint_models import JointModels
+from evaluation.tasks.ablation import ABLATION, AskInputs, blank_batch
 from modeling.classifier import SentimentClassifier
 
 ROWS = 256
@@ -41,7 +42,11 @@ def measure_rows(setting: Setting, *flags: str, num_rows: int = ROWS, batch_size
         reader = BatchReader(dataset)
         batches = [collator(reader.__getitems__(rows)) for rows in plan_batches(reader, batch_size)]
         plain = partial(run_inference, model, dataset, collator, step=classify, **options)
-        ablate = partial(run_ablation, model, dataset, collator, prepared.tokenizer, **options)
+        blank, joint = blank_batch(collator, prepared.tokenizer), JointModels([model])
+
+        def ablate() -> None:
+            run_inference(joint, dataset, collator, step=AskInputs(ABLATION, blank), **options)
+
         forward = partial(forward_all, model, batches, accelerator)
         sides = [partial(time_of, side) for side in (plain, ablate, forward)]
         plain_seconds, ablation_seconds, ceiling_seconds = take_turns(sides, setting.repeats)

@@ -120,16 +120,23 @@ class SentimentClassifier(PreTrainedModel):
 
     def encode(self, kind: str, inputs: Inputs) -> Features | None:
         """Features, at the fusion width, of the "text" or "image" of B rows; None where the head doesn't read it."""
-        tower = self.towers().get(kind)
-        if tower is None:
+        if kind not in self.towers():
             return None
-        vector, tokens, hidden = (self._cast(inputs.get(f"{kind}_{part}")) for part in ("vector", "tokens", "hidden"))
-        if vector is None and kind == "text":
-            mask = inputs.get("attention_mask")
-            vector, tokens = tower(input_ids=inputs["input_ids"], attention_mask=mask, hidden=hidden)
-        elif vector is None:
-            pixels = self.normalize(inputs["pixel_values"]) if hidden is None else self._stand_in(hidden)
-            vector, tokens = tower(pixel_values=pixels, hidden=hidden)
+        vector, tokens = (self._cast(inputs.get(f"{kind}_{part}")) for part in ("vector", "tokens"))
+        if vector is None:
+            vector, tokens = self.run_tower(kind, inputs)
+        return self.align(kind, vector, tokens, inputs)
+
+    def run_tower(self, kind: str, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """What the tower of the "text" or "image" gives of B rows: the vector (B, D), the tokens (B, S, D)."""
+        tower, hidden = self.towers()[kind], self._cast(inputs.get(f"{kind}_hidden"))
+        if kind == "text":
+            return tower(input_ids=inputs["input_ids"], attention_mask=inputs.get("attention_mask"), hidden=hidden)
+        pixels = self.normalize(inputs["pixel_values"]) if hidden is None else self._stand_in(hidden)
+        return tower(pixel_values=pixels, hidden=hidden)
+
+    def align(self, kind: str, vector: Tensor, tokens: Tensor | None, inputs: Inputs) -> Features:
+        """Features, at the fusion width, of what the tower gave; `inputs` says which rows and tokens are real."""
         vector = getattr(self, f"{kind}_align")(vector)
         features, token_align = Features(vector), getattr(self, f"{kind}_token_align")
         if token_align is not None:

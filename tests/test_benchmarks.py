@@ -21,7 +21,6 @@ from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.mapping import Workers, map_to_folder
 from evaluation.predict.inference import classify, plan_batches, run_inference
-from evaluation.tasks.ablation import run_ablation
 
 NUM_ROWS = 300
 
@@ -166,19 +165,6 @@ def test_mapping_costs_less_than_that_of_datasets(tmp_path):
         )
 
     assert best_ratio(by_us, by_datasets, turns=3) > 3
-
-
-def test_ablation_runs_each_tower_once_per_batch_and_once_for_the_missing(rows, monkeypatch):
-    dataset, collator = rows
-    model, counts = tiny_model(), {"text": 0, "image": 0}
-    for kind, tower in model.towers().items():
-        tower.register_forward_pre_hook(lambda *_, kind=kind: counts.update({kind: counts[kind] + 1}))
-    options = {"batch_size": 32, "accelerator": Accelerator(cpu=True)}
-    run_inference(model, dataset, collator, step=classify, **options)
-    num_batches = -(-NUM_ROWS // 32)
-    assert counts == {"text": num_batches, "image": num_batches}
-    run_ablation(model, dataset, collator, TOKENIZER, **options)
-    assert counts == {"text": 2 * num_batches + 1, "image": 2 * num_batches + 1}
 
 
 def test_inference_pads_little_and_changes_no_row(rows):

@@ -12,9 +12,10 @@ from datasets import Dataset
 from tiny import IMAGE_SIZE, LABELS, TOKENIZER, tiny_model
 
 from data_utils.prepare.collator import PairCollator
-from evaluation.predict.inference import classify
+from evaluation.predict.inference import classify, run_inference
+from evaluation.predict.joint_models import JointModels
 from evaluation.scores.contributions import INPUTS, compute_contributions, format_contributions, summarise_contributions
-from evaluation.tasks.ablation import run_ablation
+from evaluation.tasks.ablation import ABLATION, AskInputs, blank_batch
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
 
@@ -167,17 +168,19 @@ def moved_model(fusion):
     return model.eval()
 
 
-def ablate(model, rows, **options):
-    return run_ablation(model, rows[0], rows[1], TOKENIZER, batch_size=8, accelerator=Accelerator(cpu=True), **options)
+def ask(model, rows, *, names=INPUTS, ablation_input="mask"):
+    step = AskInputs(names, blank_batch(rows[1], TOKENIZER, ablation_input))
+    options = {"batch_size": 8, "accelerator": Accelerator(cpu=True)}
+    return {name: each[:, 0] for name, each in run_inference(JointModels([model]), *rows, step=step, **options).items()}
 
 
 @pytest.mark.parametrize("fusion", ["attn", "co_attn", "late", "text_only", "image_only"])
 def test_input_of_neither_modality_costs_no_tower(rows, fusion):
     model = moved_model(fusion)
-    plain, calls = ablate(model, rows), []
+    plain, calls = ask(model, rows, names=ABLATION), []
     for kind, tower in model.towers().items():
         tower.register_forward_pre_hook(lambda *_, kind=kind: calls.append(kind))
-    found = ablate(model, rows, with_none=True)
+    found = ask(model, rows)
     num_batches = 3
     assert {kind: calls.count(kind) for kind in model.towers()} == dict.fromkeys(model.towers(), num_batches + 1)
     assert all(torch.equal(plain[name], found[name]) for name in plain)
@@ -191,7 +194,7 @@ def test_input_of_neither_modality_costs_no_tower(rows, fusion):
 @pytest.mark.parametrize("ablation_input", ["mask", "blank"])
 @pytest.mark.parametrize(("fusion", "unused"), [("text_only", "image"), ("image_only", "text")])
 def test_head_of_one_modality_owes_the_other_exactly_nothing(rows, fusion, unused, ablation_input):
-    columns = compute_contributions(ablate(moved_model(fusion), rows, ablation_input=ablation_input, with_none=True))
+    columns = compute_contributions(ask(moved_model(fusion), rows, ablation_input=ablation_input))
     assert (columns[f"shapley_{unused}"] == 0).all()
     assert (columns["synergy"] == 0).all()
     used = "text" if unused == "image" else "image"
@@ -202,7 +205,7 @@ def test_head_of_one_modality_owes_the_other_exactly_nothing(rows, fusion, unuse
 
 
 def test_head_of_both_modalities_uses_both(rows):
-    columns = compute_contributions(ablate(moved_model("attn"), rows, with_none=True))
+    columns = compute_contributions(ask(moved_model("attn"), rows))
     summary = summarise_contributions(columns, LABELS)
     assert not any("ignores" in remark for remark in summary["remarks"])
     assert 0.01 < summary["overall"]["image_share"] < 0.99

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +10,13 @@ import torch
 from accelerate import Accelerator
 from conftest import ROOT
 from evaluating import LABELS, NUM_VAL, build_tiny_model
+from launching import launch
 
 from evaluation.predict import inference
 from evaluation.predict.inference import check_rows_counted_once, classify, run_inference
+from evaluation.predict.joint_models import JointModels
 from evaluation.predict.loaded_run import LoadedRun, load_run
-from evaluation.tasks.ablation import run_ablation
+from evaluation.tasks.ablation import ABLATION, AskInputs, blank_batch
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from run_files.run_folder import RunFolder
@@ -80,15 +79,9 @@ def test_output_that_is_not_finite_is_refused(tiny_run: RunFolder) -> None:
         batch["text_present"][batch["row_index"] == 3] = False
         return classify(model, batch)
 
+    rows, options = loaded.load_split_rows("val"), {"batch_size": 8, "accelerator": accelerator, "step": step}
     with pytest.raises(InputError, match="not finite for 1 of 51 rows"):
-        run_inference(
-            model,
-            loaded.load_split_rows("val"),
-            loaded.collator,
-            batch_size=8,
-            accelerator=accelerator,
-            step=step,
-        )
+        run_inference(model, rows, loaded.collator, **options)
 
 
 @pytest.mark.parametrize("ablation_input", ["mask", "blank"])
@@ -104,15 +97,9 @@ def test_ablation_equals_three_forwards_with_one_pass_of_each_tower(
         if getattr(model, name) is not None:
             counter = lambda *_, name=name: calls.__setitem__(name, calls[name] + 1)  # noqa: E731
             getattr(model, name).register_forward_hook(counter)
-    found = run_ablation(
-        model,
-        rows,
-        collator,
-        loaded.tokenizer,
-        batch_size=10,
-        accelerator=accelerator,
-        ablation_input=ablation_input,
-    )
+    step = AskInputs(ABLATION, blank_batch(collator, loaded.tokenizer, ablation_input))
+    options = {"batch_size": 10, "accelerator": accelerator, "step": step}
+    found = {name: each[:, 0] for name, each in run_inference(JointModels([model]), rows, collator, **options).items()}
     num_batches = 6
     assert calls["text_tower"] == (0 if fusion == "image_only" else num_batches + 1)
     assert calls["image_tower"] == (0 if fusion == "text_only" else num_batches + 1)
@@ -145,20 +132,13 @@ def blank_text(batch: dict[str, torch.Tensor], ablation_input: str, run: LoadedR
     return batch | {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
 
 
-def test_unknown_ablation_input_is_refused(tiny_run: RunFolder) -> None:
-    loaded, model, accelerator = prepare(tiny_run)
-    rows = loaded.load_split_rows("val")
-    options = {"batch_size": 8, "accelerator": accelerator, "ablation_input": "noise"}
-    with pytest.raises(InputError, match="allowed are mask, blank"):
-        run_ablation(model, rows, loaded.collator, loaded.tokenizer, **options)
-
-
 WORKER = """
 import runpy, sys
 import torch
 from accelerate import Accelerator
 from data_utils.prepare.pairs import add_row_index
 from evaluation.predict.inference import classify, run_inference
+from evaluation.predict.joint_models import JointModels
 from evaluation.predict.loaded_run import load_run
 
 run, source, output, result = sys.argv[1:]
@@ -183,23 +163,17 @@ runpy.run_path("evaluate.py", run_name="__main__")
 """
 
 
-def test_two_ranks_give_what_one_gives(tiny_run: RunFolder, tmp_path: Path, evaluate_main: Callable[..., None]) -> None:
+def test_two_ranks_give_what_one_gives(
+    tiny_run: RunFolder, tmp_path: Path, evaluate_main: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "list.txt"
     source.write_text("\n".join(f"p{number},{LABELS[number % 3]}" for number in range(NUM_VAL)))
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", worker, tiny_run.path, source]
-    result = subprocess.run(
-        [sys.executable, *map(str, command), str(tmp_path / "two.txt"), str(tmp_path / "found")],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.count("51 predictions are in") == 1
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    words = [worker, tiny_run.path, source, tmp_path / "two.txt", tmp_path / "found"]
+    printed = launch(["torchrun", "--standalone", "--nproc_per_node", "2"], *map(str, words))
+    assert printed.count("51 predictions are in") == 1
 
     loaded, model, accelerator = prepare(tiny_run)
     rows = loaded.load_split_rows("val")

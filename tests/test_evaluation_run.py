@@ -1,4 +1,4 @@
-"""evaluate.py from the command line: figures of a run's parts, prediction of any list, mistakes in one sentence."""
+"""evaluate.py from the command line: figures of a run's parts, mistakes in one sentence, changed data."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from evaluating import LABELS, NUM_PAIRS, NUM_VAL, save_run, write_pair
+from evaluating import NUM_PAIRS, NUM_VAL, save_run, write_pair
 
+from evaluation.predict.ensemble import Ensemble
 from evaluation.predict.loaded_run import load_run
-from evaluation.predict.members import Members
 from modeling.errors import InputError
 from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
-
-BAD_LIST = ["p3,positive", "../x,null", "p3,neutral", "nothing,null", "half,null", "p4,unheard", "p5"]
 
 
 def read_rows(path: Path) -> list[list[str]]:
@@ -61,61 +59,18 @@ def test_main_writes_and_prints_the_ablation(
     assert "image_only" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("header", [True, False])
-def test_prediction_answers_every_row_in_order(
-    tiny_run: RunFolder,
-    tiny_pairs: Path,
-    tmp_path: Path,
-    evaluate_main: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-    header: bool,
+@pytest.mark.parametrize(
+    ("flag", "file", "key"),
+    [("--contributions", "contributions_val.json", "overall"), ("--robustness", "robustness.json", "conditions")],
+)
+def test_main_writes_what_else_is_asked_for(
+    tiny_run: RunFolder, evaluate_main: Callable[..., None], flag: str, file: str, key: str
 ) -> None:
-    (tiny_pairs / "data" / "half.txt").write_text("a happy day without a picture")
-    source, output = tmp_path / "list.txt", tmp_path / "new" / "folder" / "tags.txt"
-    source.write_text("\r\n".join([*(["guid,tag"] if header else []), *BAD_LIST]) + "\r\n\r\n")
-    evaluate_main(tiny_run.path, "--predict", source, "--output", output)
-    lines = output.read_text().splitlines()
-    assert lines[: int(header)] == ["guid,tag"][: int(header)]
-    rows = [line.split(",") for line in lines[int(header) :]]
-    assert [guid for guid, _ in rows] == ["p3", "../x", "p3", "nothing", "half", "p4", "p5"]
-    assert {tag for _, tag in rows} <= set(LABELS)
-    assert rows[0] == rows[2]
-
-    probabilities = read_rows(output.with_name("tags.probabilities.csv"))
-    assert probabilities[0] == ["guid", "prediction", *(f"prob_{label}" for label in LABELS)]
-    assert [row[:2] for row in probabilities[1:]] == rows
-    assert probabilities[2][2:] == probabilities[4][2:]  # nothing is known of either
-    quarantine = read_rows(output.with_name("tags.quarantine.csv"))
-    assert {"invalid_guid", "duplicate_guid", "missing_image", "unknown_label"} <= {row[2] for row in quarantine}
-    metrics = json.loads(output.with_name("tags.metrics.json").read_text())
-    assert metrics["num_rows"] == 2
-    assert "7 predictions are in" in capsys.readouterr().out
-
-
-def test_prediction_leaves_no_files_of_an_earlier_one(
-    tiny_run: RunFolder, tmp_path: Path, evaluate_main: Callable[..., None]
-) -> None:
-    source, output = tmp_path / "list.txt", tmp_path / "tags.txt"
-    source.write_text("p1,null\n../x,positive\n")
-    evaluate_main(tiny_run.path, "--predict", source, "--output", output)
-    assert output.with_name("tags.quarantine.csv").exists()
-    source.write_text("p1,null\np2,null\n")
-    evaluate_main(tiny_run.path, "--predict", source, "--output", output)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "tags.probabilities.csv", "tags.txt"]
-
-
-def test_prediction_reads_pairs_beside_the_list_unless_told_otherwise(
-    tiny_run: RunFolder, tiny_pairs: Path, tmp_path: Path, evaluate_main: Callable[..., None]
-) -> None:
-    (tmp_path / "data").mkdir()
-    write_pair(tmp_path / "data", "new", random.Random(1))
-    source = tmp_path / "list.txt"
-    source.write_text("new,null\np1,null\n")
-    faulty = {}
-    for name, options in {"beside": [], "told": ["--data_dir", tiny_pairs]}.items():
-        evaluate_main(tiny_run.path, "--predict", source, "--output", tmp_path / f"{name}.txt", *options)
-        faulty[name] = {row[1] for row in read_rows(tmp_path / f"{name}.quarantine.csv")[1:]}
-    assert faulty == {"beside": {"p1"}, "told": {"new"}}
+    evaluate_main(tiny_run.path, flag)
+    saved = json.loads((tiny_run.path / file).read_text())
+    assert (saved["split"], saved["mixed_precision"]) == ("val", "no")
+    assert key in saved
+    assert len(read_rows(tiny_run.path / file.replace("json", "csv"))) > 30
 
 
 def test_mistakes_end_with_one_sentence_and_code_2(
@@ -173,7 +128,7 @@ def test_models_of_one_run_speak_of_its_data_once(
     run = load_run(tmp_path / "run", data_dir=str(tmp_path))
     for ending in ("txt", "jpg"):
         (tmp_path / "data" / f"p2.{ending}").unlink()
-    parts = Members(run.folder, (run, run, run), is_cross_validated=True).load_rows("val")
+    parts = Ensemble(run.folder, (run, run, run), is_cross_validated=True).load_rows("val")
     assert [len(rows) for _, rows in parts] == [NUM_VAL - 1] * 3
     assert caplog.text.count("another hash") == 1
     assert caplog.text.count("1 rows of the run's split can't be used now") == 1

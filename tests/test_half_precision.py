@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from families import flags_for, save_family, small_config, train_and_save
 from tiny import tiny_batch, tiny_model
 
 from evaluation.predict.inference import classify
-from evaluation.predict.tower_memo import TowerMemo
+from evaluation.predict.joint_models import join_models
+from evaluation.tasks.ablation import AskInputs
 from modeling.classifier import SentimentClassifier
 from modeling.fusion import FUSION_HEADS
 
@@ -42,18 +44,14 @@ def test_every_head_answers_and_learns(architecture, fusion, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_evaluation_keeps_what_frozen_towers_gave(dtype, tmp_path):
+def test_models_that_share_towers_answer_as_one_does(dtype, tmp_path):
     half = load(tiny_model("clip", "co_attn", freeze="both"), tmp_path, dtype).eval()
-    memo, batch = TowerMemo(), tiny_batch()
+    (joint,), batch = join_models([half, deepcopy(half)]), tiny_batch()
+    batch |= {"row_index": torch.arange(len(batch["input_ids"]))}
     with torch.no_grad():
-        expected = classify(half, batch)
-        with memo.serve(half):
-            first, again = classify(half, batch), classify(half, batch)
-    assert memo.num_bytes > 0
-    for name, values in expected.items():
-        assert values.dtype != dtype
-        torch.testing.assert_close(first[name], values)
-        torch.testing.assert_close(again[name], values)
+        expected, found = classify(half, batch)["probabilities"], AskInputs()(joint, batch)["full"]
+    assert found.dtype == torch.float32
+    assert torch.equal(found, torch.stack([expected, expected], dim=1))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

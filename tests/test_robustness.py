@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from evaluating import LABELS, NUM_PAIRS, save_run, write_pairs
 from PIL import Image
-from tiny import LABELS, TOKENIZER, tiny_arguments, tiny_model, tiny_plan
 
-from data_utils.prepare.pairs import add_row_index, load_pairs
-from data_utils.sources.arguments import DataArguments
-from data_utils.splits.draw import make_split
-from data_utils.splits.split_file import save_split
+from data_utils.prepare.pairs import add_row_index
 from evaluation.predict.inference import classify, run_inference
+from evaluation.predict.joint_models import JointModels
 from evaluation.predict.loaded_run import LoadedRun, load_run
 from evaluation.robustness.corruptions import make_generator, mistype
 from evaluation.robustness.report import draw_robustness, format_robustness, write_robustness
@@ -29,71 +25,53 @@ from evaluation.robustness.robustness import (
     CLEAN,
     CONDITIONS,
     FAMILIES,
+    AskCorrupted,
     Condition,
     conditions_of,
     lose_modalities,
-    run_robustness,
     summarise_robustness,
 )
 from evaluation.scores.scoring import score_predictions
-from evaluation.tasks.ablation import run_ablation
+from evaluation.tasks.ablation import ABLATION, AskInputs, blank_batch
 from modeling.classifier import SentimentClassifier
-from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
 
-NUM_VAL = 14
+NUM_ROWS = 14
 WORDS = ["good", "bad", "day", "plain", "some", "words", "@user", "so"]
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder whose pictures have texture and whose texts have names; p3 has no text and p5 no picture."""
+    folder, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
+    write_pairs(folder)
+    for number in range(NUM_PAIRS):
+        picture = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+        picture.save(folder / "data" / f"p{number}.jpg")
+        (folder / "data" / f"p{number}.txt").write_text(" ".join(rng.choice(WORDS, rng.integers(2, 9))))
+    (folder / "data" / "p3.txt").unlink()
+    (folder / "data" / "p5.jpg").unlink()
+    return folder
+
+
 @pytest.fixture
-def load(
-    make_pairs: Callable[..., Path], make_arguments: Callable[..., DataArguments], tmp_path: Path
-) -> Callable[..., tuple[LoadedRun, SentimentClassifier, Dataset]]:
-    """Factory of a run as train.py leaves it, without the training: the run, its model and its validation rows.
+def load(pairs: Path, tmp_path: Path) -> Callable[..., tuple[LoadedRun, SentimentClassifier, Dataset]]:
+    """Factory of a run as train.py leaves it: the run, its model and the first of its validation rows."""
 
-    Row 3 has no text and row 5 has no picture.
-    """
-
-    def build(fusion: str | None = None) -> tuple[LoadedRun, SentimentClassifier, Dataset]:
-        rng = np.random.default_rng(0)
-        rows = []
-        for number in range(NUM_VAL + 2):
-            text = " ".join(rng.choice(WORDS, rng.integers(2, 9)))
-            picture = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
-            content = (None if number == 3 else text, None if number == 5 else picture)
-            rows.append((f"p{number}", LABELS[number % 3], *content))
-        data = make_arguments(make_pairs(rows))
-        plan = tiny_plan(tiny_arguments("clip", fusion))
-        pairs = load_pairs(data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture)
-        folder = RunFolder(tmp_path / f"run-{fusion}")
-        _sharpen(tiny_model("clip", fusion)).save_pretrained(folder.model_dir)
-        TOKENIZER.save_pretrained(folder.model_dir)
-        guids, labels = pairs.dataset["guid"][:], pairs.dataset["label"][:]
-        split = make_split(guids, labels, list(range(len(guids))), val_ratio=0.0, seed=0)
-        parts = {"train": tuple(guids[NUM_VAL:]), "val": tuple(guids[:NUM_VAL])}
-        save_split(type(split)(**parts, seed=0, val_ratio=0.8), folder.split_file)
-        environment = {"data_fingerprint": pairs.fingerprint}
-        folder.save_arguments({"model": {}, "data": asdict(data), "training": {}, "environment": environment})
-        run = load_run(folder.path)
-        return run, run.load_model(), run.load_split_rows("val")
+    def build(fusion: str) -> tuple[LoadedRun, SentimentClassifier, Dataset]:
+        run = load_run(save_run(tmp_path / fusion, pairs, fusion=fusion).path)
+        return run, run.load_model(), add_row_index(run.load_split_rows("val").select(range(NUM_ROWS)))
 
     return build
-
-
-def _sharpen(model: SentimentClassifier) -> SentimentClassifier:
-    """Weights so large that the answers differ clearly between rows."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
 
 
 def measure(
     model: SentimentClassifier, run: LoadedRun, rows: Dataset, *, batch_size: int = 4, seed: int = 0
 ) -> dict[Condition, torch.Tensor]:
-    return run_robustness(model, run, rows, batch_size=batch_size, accelerator=Accelerator(cpu=True), seed=seed)
+    options = {"batch_size": batch_size, "accelerator": Accelerator(cpu=True)}
+    found = run_inference(JointModels([model]), rows, run.collator, step=AskCorrupted(run, rows, seed=seed), **options)
+    return {condition: found[condition.name][:, 0] for condition in CONDITIONS}
 
 
 def as_batch(run: LoadedRun, rows: Dataset) -> dict[str, torch.Tensor]:
@@ -111,11 +89,11 @@ def test_conditions_are_the_forwards_they_stand_for(load, fusion: str) -> None:
     accelerator = Accelerator(cpu=True)
     options = {"batch_size": 4, "accelerator": accelerator}
     plain = run_inference(model, rows, run.collator, step=classify, **options)["probabilities"]
-    assert list(found) == list(CONDITIONS)
     assert torch.equal(found[CLEAN], plain)
-    ablation = run_ablation(model, rows, run.collator, run.tokenizer, **options)
+    step = AskInputs(ABLATION, blank_batch(run.collator, run.tokenizer))
+    ablation = run_inference(JointModels([model]), rows, run.collator, step=step, **options)
     for family, name in (("missing_text", "image_only"), ("missing_image", "text_only")):
-        torch.testing.assert_close(found[Condition(family, 100)], ablation[name], atol=1e-5, rtol=0)
+        torch.testing.assert_close(found[Condition(family, 100)], ablation[name][:, 0], atol=1e-5, rtol=0)
 
     draws = [make_generator(0, guid, "missing").random() for guid in rows["guid"]]
     batch = as_batch(run, rows)
@@ -129,7 +107,7 @@ def test_conditions_are_the_forwards_they_stand_for(load, fusion: str) -> None:
     for condition in conditions_of(*unread.get(fusion, ())):
         assert torch.equal(found[condition], plain)
     for family in FAMILIES.keys() - set(unread.get(fusion, ())):
-        assert count_changed(found[conditions_of(family)[-1]], plain) >= NUM_VAL // 3
+        assert count_changed(found[conditions_of(family)[-1]], plain) >= NUM_ROWS // 3
 
 
 def test_a_batch_is_encoded_once_for_all_missing_modalities(load) -> None:
@@ -158,7 +136,7 @@ def test_worse_inputs_are_those_that_the_model_would_get(load) -> None:
         mistype(text, 50, make_generator(0, guid, "typos"))
         for guid, text in zip(rows["guid"], rows["text"], strict=True)
     ]
-    tokens = run.tokenizer(texts, truncation=True, max_length=16, padding=True, return_tensors="pt")
+    tokens = run.tokenizer(texts, truncation=True, max_length=12, padding=True, return_tensors="pt")
     inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
     expected = classify(model, batch | inputs)["probabilities"].detach()
     torch.testing.assert_close(found[Condition("typos", 50)], expected, atol=1e-5, rtol=0)
@@ -203,7 +181,7 @@ def test_lost_rows_are_nested_and_a_mixture_never_takes_both() -> None:
         assert previous.mean(axis=1) == pytest.approx(expected, abs=0.03)
 
 
-def make_probabilities(num_rows: int = 60) -> tuple[dict[Condition, np.ndarray], np.ndarray]:
+def make_probabilities(num_rows: int = 60) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Answers that get worse with the level of every family but typos, which changes nothing."""
     rng = np.random.default_rng(0)
     labels = rng.choice(3, num_rows, p=[0.5, 0.3, 0.2])
@@ -212,7 +190,7 @@ def make_probabilities(num_rows: int = 60) -> tuple[dict[Condition, np.ndarray],
     for condition in CONDITIONS:
         levels = [CLEAN, *conditions_of(condition.family)] if condition != CLEAN else [CLEAN]
         part = 0 if condition.family == "typos" else levels.index(condition) / 5
-        found[condition] = np.where(np.arange(num_rows)[:, None] < part * num_rows, wrong, sure)
+        found[condition.name] = np.where(np.arange(num_rows)[:, None] < part * num_rows, wrong, sure)
     return found, labels
 
 
@@ -228,7 +206,7 @@ def test_summary_holds_the_scores_of_every_condition_and_says_what_is_odd(summar
     for condition in (CLEAN, Condition("jpeg", 25)):
         metrics = dict(summary["conditions"][condition.name])
         assert (metrics.pop("family"), metrics.pop("level")) == (condition.family, condition.level)
-        assert metrics == score_predictions(probabilities[condition], labels, LABELS)
+        assert metrics == score_predictions(probabilities[condition.name], labels, LABELS)
     accuracies = [summary["conditions"][each.name]["accuracy"] for each in conditions_of("mixed")]
     assert accuracies == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
     beaten, unchanged = summary["remarks"]
@@ -246,11 +224,10 @@ def test_rows_without_a_label_are_left_out_of_the_summary() -> None:
 
 
 def test_files_and_table_show_the_same_figures(summary: dict[str, Any], tmp_path: Path) -> None:
-    assert write_robustness(tmp_path, "val", summary | {"seed": 0}) == tmp_path / "robustness.json"
+    assert write_robustness(tmp_path, "val", summary) == tmp_path / "robustness.json"
     write_robustness(tmp_path, "train", summary)
-    files = {f"robustness{part}.{kind}" for part in ("", "_train") for kind in ("json", "csv", "md", "png")}
+    files = {f"robustness{part}.{kind}" for part in ("", "_train") for kind in ("csv", "md", "png")}
     assert {path.name for path in tmp_path.iterdir()} == files
-    assert json.loads((tmp_path / "robustness.json").read_text()) == summary | {"seed": 0}
     with (tmp_path / "robustness.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["condition"] for row in rows] == list(summary["conditions"])

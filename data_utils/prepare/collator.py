@@ -53,12 +53,13 @@ class PairCollator:
         columns = rows if isinstance(rows, dict) else {name: [row[name] for row in rows] for name in rows[0]}
         batch = {key: torch.as_tensor(columns[name], dtype=dtype) for name, (key, dtype) in NUMBERS.items()}
         if "input_ids" in columns:
-            batch["input_ids"], batch["attention_mask"] = self._pad(columns["input_ids"])
+            batch["input_ids"], batch["attention_mask"] = self.pad(columns["input_ids"])
         if "image" in columns:
             batch["pixel_values"] = self._stack(columns["image"])
         return batch | {column.name: column.stack(columns[column.name]) for column in self.features}
 
-    def _pad(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def pad(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token numbers of B texts -> input_ids and attention_mask, both (B, L) int64."""
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         real = np.arange(lengths.max()) < lengths[:, None]
         input_ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.predict.members import Members
+from evaluation.predict.ensemble import Ensemble
 from evaluation.scores.calibration import apply_temperature
 from modeling.errors import InputError
 from run_files.folds_folder import FoldsFolder
@@ -15,7 +15,7 @@ from run_files.predictions_csv import read_predictions_csv
 NUM_PARTS = 5
 
 
-def read_held_out(members: Members) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+def read_held_out(ensemble: Ensemble) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Probabilities (N, C), labels (N,) and fold numbers (N,) of the out-of-fold rows, else of the validation rows.
 
     The probabilities are those that `evaluate.py` gives for the rows, scaled by the models' temperatures: for each fold
@@ -25,7 +25,7 @@ def read_held_out(members: Members) -> tuple[NDArray[np.float64], NDArray[np.int
     Raises:
         InputError: there are none, or the file is damaged.
     """
-    folder = members.folder
+    folder = ensemble.folder
     if isinstance(folder, FoldsFolder):
         table = read_predictions_csv(folder.predictions_oof_file)
         fold_of = folder.fold_of_guids()
@@ -42,5 +42,5 @@ def read_held_out(members: Members) -> tuple[NDArray[np.float64], NDArray[np.int
             "threshold could be learned; train with a validation part or with --folds."
         )
     table = read_predictions_csv(folder.predictions_file)
-    probabilities = apply_temperature(table.probabilities, members.first.config.temperature)
+    probabilities = apply_temperature(table.probabilities, ensemble.first.config.temperature)
     return probabilities, table.labels, np.arange(len(table.guids)) % NUM_PARTS

@@ -32,7 +32,6 @@ def run_inference(
     batch_size: int,
     accelerator: Accelerator,
     step: Step,
-    description: str = "evaluate",
 ) -> Outputs:
     """Run `step` over every row and give its outputs in the data set's order, the same on every rank.
 
@@ -48,7 +47,6 @@ def run_inference(
         batch_size: rows per rank and forward.
         accelerator: gives the device, the ranks and the mixed precision.
         step: (model, batch on the device) -> {name: (B, ...)}.
-        description: of the progress bar, which the main rank shows.
 
     Returns:
         {name: (N, ...)} on the CPU.
@@ -70,7 +68,7 @@ def run_inference(
     )
     parts: list[Outputs] = []
     arriving: list[dict[str, Callable[[], Tensor]]] = []
-    shown = progress(loader, description=description, unit="batches", is_shown=accelerator.is_main_process, stays=False)
+    shown = progress(loader, description="evaluate", unit="batches", is_shown=accelerator.is_main_process, stays=False)
     with inference_context(model, accelerator):
         for turn, batch in zip(turns, shown, strict=True):
             outputs = step(model, send_to_device(batch, accelerator.device, non_blocking=True))

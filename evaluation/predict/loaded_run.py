@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.columns import MODEL_COLUMNS
 from data_utils.prepare.pairs import Pairs, add_row_index, load_pairs, pair_folder
-from data_utils.prepare.tokens import tokenize_batch, tokenize_pairs
+from data_utils.prepare.tokens import tokenize_batch, tokenize_pairs, tokenizer_key
 from data_utils.shards.shard_set import find_shards
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
@@ -70,6 +70,11 @@ class LoadedRun:
     def collator(self) -> PairCollator:
         """Rows -> batch of this model's inputs."""
         return PairCollator(self.tokenizer.pad_token_id, self.config.picture["image_size"], pin=can_pin())
+
+    def input_key(self) -> str:
+        """Equal for runs whose models get the same numbers for the same pair."""
+        picture = sorted(self.config.picture.items())
+        return f"{tokenizer_key(self.tokenizer)} {self.config.max_length} {self.config.text_cleaning} {picture}"
 
     def load_model(self) -> SentimentClassifier:
         """The weights, in float32 on the CPU, of a model that was tried on the longest text and a picture.

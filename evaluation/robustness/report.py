@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_utils.console.tables import format_interval, format_markdown, format_table
 from data_utils.system.files import write_csv, write_text
 from evaluation.robustness.robustness import CLEAN, FAMILIES
-from run_files.output import write_figure, write_json
+from run_files.output import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,21 +30,12 @@ def format_robustness(summary: dict[str, Any], *, title: str) -> str:
 
 
 def write_robustness(folder: Path, split: str, summary: dict[str, Any]) -> Path:
-    """Write robustness.json, .csv, .md and .png; of another part than val as robustness_{split}.json and so on.
-
-    Args:
-        folder: the run's.
-        split: part of the rows.
-        summary: of `summarise_robustness`, with what else is to stand in the JSON.
+    """Write robustness.csv, .md and .png, of another part than val as robustness_{split}.csv and so on.
 
     Returns:
-        The JSON file's path.
-
-    Raises:
-        InputError: the folder can't be written to.
+        The path of the JSON that belongs to them.
     """
     path = folder / ("robustness.json" if split == "val" else f"robustness_{split}.json")
-    write_json(path, summary)
     write_csv(path.with_suffix(".csv"), _list_figures(summary))
     intro = f"{summary['num_rows']} rows ({split}); 95 % intervals in brackets (bootstrap over rows). {_NOTES}"
     picture = f"![Accuracy, macro-F1 and ECE by condition]({path.with_suffix('.png').name})"
@@ -101,15 +93,10 @@ def _tabulate(summary: dict[str, Any]) -> list[list[str]]:
 
 
 def _list_figures(summary: dict[str, Any]) -> list[Sequence[Any]]:
-    header = ["condition", "family", "level", "num_rows"]
-    header += [f"{name}{part}" for name in ("accuracy", "macro_f1") for part in ("", "_low", "_high")]
-    rows = [
-        [
-            *(name, metrics["family"], metrics["level"], metrics["num_rows"]),
-            *(metrics["accuracy"], *metrics["accuracy_interval"]),
-            *(metrics["macro_f1"], *metrics["macro_f1_interval"]),
-            metrics["ece"],
-        ]
-        for name, metrics in summary["conditions"].items()
-    ]
-    return [[*header, "ece"], *rows]
+    intervals = [f"{name}{part}" for name in ("accuracy", "macro_f1") for part in ("", "_low", "_high")]
+    rows = [["condition", "family", "level", "num_rows", *intervals, "ece"]]
+    for name, metrics in summary["conditions"].items():
+        figures = ((metrics[key], *metrics[f"{key}_interval"]) for key in ("accuracy", "macro_f1"))
+        origin = (name, metrics["family"], metrics["level"], metrics["num_rows"])
+        rows.append([*origin, *chain.from_iterable(figures), metrics["ece"]])
+    return rows

@@ -15,52 +15,23 @@ Perturbations") that a photo on the web has met; the levels are ours.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from data_utils.prepare.collator import NUMBERS
 from data_utils.prepare.tokens import tokenize_batch
-from evaluation.predict.inference import Batch, Outputs, run_inference
+from evaluation.predict.inference import Batch, Outputs
+from evaluation.predict.joint_models import FeaturesOfEach, JointModels
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.robustness.corruptions import Pixels, add_noise, blur_picture, compress_picture, make_generator, mistype
 from evaluation.scores.scoring import score_predictions
-from modeling.batch import Features
-from modeling.classifier import SentimentClassifier
 
 
-@dataclass(frozen=True)
-class Condition:
-    """One kind of corruption at one level.
-
-    Attributes:
-        family: a key of `FAMILIES`, or clean.
-        level: in the family's unit.
-    """
-
-    family: str
-    level: float = 0
-
-    @property
-    def name(self) -> str:
-        """As in the tables: missing_text_25."""
-        return self.family if self == CLEAN else f"{self.family}_{self.level:g}"
-
-
-@dataclass(frozen=True)
-class Family:
-    """A kind of corruption.
-
-    Attributes:
-        title: what happens, and its unit.
-        levels: from mild to strong.
-    """
+class Family(NamedTuple):
+    """A kind of corruption: what happens and its unit, and its levels from mild to strong."""
 
     title: str
     levels: tuple[float, ...]
@@ -69,6 +40,18 @@ class Family:
     def clean_level(self) -> float:
         """The level at which nothing happens; a quality, which falls where the others rise, has it at 100."""
         return 0 if self.levels[0] < self.levels[-1] else 100
+
+
+class Condition(NamedTuple):
+    """One kind of corruption, a key of `FAMILIES` or clean, at one level in the family's unit."""
+
+    family: str
+    level: float = 0
+
+    @property
+    def name(self) -> str:
+        """As in the tables: missing_text_25."""
+        return self.family if self == CLEAN else f"{self.family}_{self.level:g}"
 
 
 CLEAN = Condition("clean")
@@ -107,60 +90,72 @@ def lose_modalities(condition: Condition, draws: ArrayLike) -> tuple[NDArray[np.
         (N,) and (N,), True where it is lost.
     """
     draws, share = np.asarray(draws), condition.level / 100
-    nothing = np.zeros(len(draws), dtype=bool)
     if condition.family == "missing_text":
-        return draws < share, nothing
+        return draws < share, np.zeros(len(draws), dtype=bool)
     if condition.family == "missing_image":
-        return nothing, draws < share
+        return np.zeros(len(draws), dtype=bool), draws < share
     return draws < share / 2, draws >= 1 - share / 2
 
 
-def run_robustness(
-    model: SentimentClassifier,
-    run: LoadedRun,
-    dataset: Dataset,
-    *,
-    batch_size: int,
-    accelerator: Accelerator,
-    seed: int = 0,
-) -> dict[Condition, Tensor]:
-    """Class probabilities of every row under every condition, in one pass over the rows.
+class AskCorrupted:
+    """A step: class probabilities {condition's name: (B, M, C)}, clean ones being those of the plain evaluation.
 
     A batch is encoded clean once; missing modalities cost a fusion each, corrupted pictures a pass of the picture tower
-    each, typing errors a pass of the text tower each. Of all that only the probabilities are kept. A head of one
-    modality never sees the other's conditions: its answers there are the clean ones, and nothing is computed for them.
+    each, typing errors a pass of the text tower each. A head of one modality never sees the other's conditions: its
+    answers there are the clean ones, and nothing is computed for them. What a row hasn't got stays missing.
 
     Args:
-        model: of the run.
         run: gives the tokenizer and the sizes.
-        dataset: N rows of `run.load_split_rows`: with text, guid and row_index. What a row hasn't got stays missing.
-        batch_size: rows per rank and forward.
-        accelerator: device, ranks and mixed precision.
+        rows: with text, guid and row_index.
         seed: of all corruptions.
-
-    Returns:
-        {condition: (N, C) on the CPU} in the order of `CONDITIONS`, rows in the data set's, the same on every rank.
-        Clean is what `run_inference` gives with `classify`.
     """
-    outputs = run_inference(
-        model,
-        dataset,
-        run.collator,
-        batch_size=batch_size,
-        accelerator=accelerator,
-        step=_Corruptor(run, guids=dataset["guid"][:], texts=dataset["text"][:], seed=seed),
-        description="robustness",
-    )
-    return {condition: outputs[condition.name] for condition in CONDITIONS}
+
+    def __init__(self, run: LoadedRun, rows: Dataset, *, seed: int = 0) -> None:
+        self._run, self._guids, self._texts, self._seed = run, rows["guid"][:], rows["text"][:], seed
+
+    def __call__(self, models: JointModels, batch: Batch) -> Outputs:
+        texts, images = models.encode("text", batch), models.encode("image", batch)
+        answers = {CLEAN.name: models.probabilities(texts, images)}
+        draws = [generator.random() for generator in self._generators(batch, "missing")]
+        for condition in conditions_of(*MISSING):
+            has_text, has_image = (torch.from_numpy(~lost) for lost in lose_modalities(condition, draws))
+            answers[condition.name] = models.probabilities(
+                models.drop("text", texts, has_text.to(batch["row_index"].device)),
+                models.drop("image", images, has_image.to(batch["row_index"].device)),
+            )
+        for condition in conditions_of(*PICTURES):
+            worse = self._encode_pictures(models, batch, condition) if any(images) else images
+            answers[condition.name] = models.probabilities(texts, worse)
+        for condition in conditions_of("typos"):
+            worse = self._encode_typos(models, batch, condition) if any(texts) else texts
+            answers[condition.name] = models.probabilities(worse, images)
+        return answers
+
+    def _encode_pictures(self, models: JointModels, batch: Batch, condition: Condition) -> FeaturesOfEach:
+        pictures = zip(batch["pixel_values"].cpu().numpy(), self._generators(batch, condition.family), strict=True)
+        worse = np.stack([_corrupt_picture(pixels, condition, generator) for pixels, generator in pictures])
+        return models.encode(
+            "image", batch | {"pixel_values": torch.from_numpy(worse).to(batch["pixel_values"].device)}
+        )
+
+    def _encode_typos(self, models: JointModels, batch: Batch, condition: Condition) -> FeaturesOfEach:
+        rows = zip(batch["row_index"].tolist(), self._generators(batch, condition.family), strict=True)
+        texts = [mistype(self._texts[row], condition.level, generator) for row, generator in rows]
+        tokens = tokenize_batch(texts, self._run.tokenizer, self._run.config.max_length)["input_ids"]
+        input_ids, mask = (each.to(batch["input_ids"].device) for each in self._run.collator.pad(tokens))
+        return models.encode("text", batch | {"input_ids": input_ids, "attention_mask": mask})
+
+    def _generators(self, batch: Batch, name: str) -> Iterator[np.random.Generator]:
+        return (make_generator(self._seed, self._guids[row], name) for row in batch["row_index"].tolist())
 
 
 def summarise_robustness(
-    probabilities: Mapping[Condition, ArrayLike], labels: ArrayLike, label_names: Sequence[str]
+    probabilities: Mapping[str, ArrayLike], labels: ArrayLike, label_names: Sequence[str]
 ) -> dict[str, Any]:
     """The figures of robustness.json: metrics with intervals per condition, the majority baseline, and remarks.
 
     Args:
-        probabilities: (N, C) by condition, of `run_robustness`; those of several parts one after the other.
+        probabilities: {condition's name: (N, C)}.
         labels: (N,) class ids; -100 is left out.
         label_names: the C classes' names.
 
@@ -168,15 +163,12 @@ def summarise_robustness(
         num_rows, majority_baseline {label, accuracy}, conditions {name: family, level and the metrics of
         `score_predictions`} and remarks, sentences on what can be overlooked in the table.
     """
-    scores = {condition: score_predictions(values, labels, label_names) for condition, values in probabilities.items()}
+    scores = {each: score_predictions(probabilities[each.name], labels, label_names) for each in CONDITIONS}
     baseline = scores[CLEAN]["majority_baseline"]
     return {
         "num_rows": scores[CLEAN]["num_rows"],
         "majority_baseline": baseline,
-        "conditions": {
-            condition.name: {"family": condition.family, "level": condition.level} | metrics
-            for condition, metrics in scores.items()
-        },
+        "conditions": {condition.name: condition._asdict() | metrics for condition, metrics in scores.items()},
         "remarks": [*_note_beaten(scores, baseline), *_note_unchanged(probabilities)],
     }
 
@@ -191,68 +183,14 @@ def _note_beaten(scores: Mapping[Condition, dict[str, Any]], baseline: dict[str,
     return [f"Not more accurate than {answer}: {'; '.join(beaten)}."] if beaten else []
 
 
-def _note_unchanged(probabilities: Mapping[Condition, ArrayLike]) -> list[str]:
-    clean = np.asarray(probabilities[CLEAN])
-    changes: dict[str, bool] = {}
-    for condition, values in probabilities.items():
-        if condition != CLEAN:
-            same = np.array_equal(np.asarray(values), clean)
-            changes[condition.family] = changes.get(condition.family, False) or not same
-    unchanged = [family for family, changed in changes.items() if not changed]
+def _note_unchanged(probabilities: Mapping[str, ArrayLike]) -> list[str]:
+    clean = probabilities[CLEAN.name]
+    unchanged = [
+        family
+        for family in FAMILIES
+        if all(np.array_equal(probabilities[condition.name], clean) for condition in conditions_of(family))
+    ]
     return [f"No answer changes under {', '.join(unchanged)}: the model reads nothing there."] if unchanged else []
-
-
-class _Corruptor:
-    """The step of `run_robustness`: batch -> {condition's name: (B, C)}."""
-
-    def __init__(self, run: LoadedRun, *, guids: Sequence[str], texts: Sequence[str], seed: int) -> None:
-        self._run, self._guids, self._texts, self._seed = run, guids, texts, seed
-
-    def __call__(self, model: SentimentClassifier, batch: Batch) -> Outputs:
-        text, image = model.encode("text", batch), model.encode("image", batch)
-        answers = {CLEAN.name: model.fuse(text, image)}
-        for condition in conditions_of(*MISSING):
-            draws = [generator.random() for generator in self._generators(batch, "missing")]
-            no_text, no_image = lose_modalities(condition, draws)
-            features = _drop(text, no_text, model.missing_text), _drop(image, no_image, model.missing_image)
-            answers[condition.name] = model.fuse(*features)
-        for condition in conditions_of(*PICTURES):
-            worse = None if image is None else self._encode_pictures(model, batch, condition)
-            answers[condition.name] = model.fuse(text, worse)
-        for condition in conditions_of("typos"):
-            worse = None if text is None else self._encode_typos(model, batch, condition)
-            answers[condition.name] = model.fuse(worse, image)
-        return {name: model.probabilities(logits) for name, logits in answers.items()}
-
-    def _encode_pictures(self, model: SentimentClassifier, batch: Batch, condition: Condition) -> Features | None:
-        pixels = batch["pixel_values"].cpu().numpy()
-        worse = [
-            _corrupt_picture(picture, condition, generator)
-            for picture, generator in zip(pixels, self._generators(batch, condition.family), strict=True)
-        ]
-        pixel_values = torch.from_numpy(np.stack(worse)).to(batch["pixel_values"].device)
-        return model.encode("image", batch | {"pixel_values": pixel_values})
-
-    def _encode_typos(self, model: SentimentClassifier, batch: Batch, condition: Condition) -> Features | None:
-        texts = [
-            mistype(self._texts[row], condition.level, generator)
-            for row, generator in zip(batch["row_index"].tolist(), self._generators(batch, "typos"), strict=True)
-        ]
-        tokens = tokenize_batch(texts, self._run.tokenizer, self._run.config.max_length)["input_ids"]
-        columns = {name: batch[key].cpu() for name, (key, _) in NUMBERS.items()}
-        worse = self._run.collator(columns | {"input_ids": tokens})
-        changed = {name: worse[name].to(model.device) for name in ("input_ids", "attention_mask")}
-        return model.encode("text", batch | changed)
-
-    def _generators(self, batch: Batch, name: str) -> Iterator[np.random.Generator]:
-        return (make_generator(self._seed, self._guids[row], name) for row in batch["row_index"].tolist())
-
-
-def _drop(features: Features | None, lost: NDArray[np.bool_], missing: Tensor | None) -> Features | None:
-    """The learned vector in place of the features of the rows that lose them."""
-    if features is None:
-        return None
-    return features.masked(torch.from_numpy(~lost).to(features.vector.device), missing)
 
 
 def _corrupt_picture(pixels: Pixels, condition: Condition, generator: np.random.Generator) -> Pixels:

@@ -36,7 +36,7 @@ def compute_contributions(probabilities: Mapping[str, ArrayLike]) -> Columns:
     were never trained together (modality dropout leaves each row one modality).
 
     Args:
-        probabilities: of `evaluation.tasks.ablation.run_ablation` with `with_none`, (N, C) for each of the four inputs.
+        probabilities: (N, C) for each of the four `INPUTS`.
 
     Returns:
         prediction (N,) class ids; shapley_text, shapley_image and synergy (N,); changed_without_text and

@@ -1,22 +1,32 @@
-"""evaluate.py --predict FILE: answer every row of a list with the run's models."""
+"""evaluate.py --predict FILE: one answer per row of a list, in its order, whatever is wrong with a row."""
 
 from __future__ import annotations
 
+import csv
 import logging
+import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from data_utils.console.screen import show
 from data_utils.prepare.columns import NO_LABEL_ID
-from data_utils.prepare.pairs import add_row_index
+from data_utils.prepare.pair_files import PairFolder
+from data_utils.prepare.pairs import add_row_index, pair_folder
+from data_utils.sources.encodings import decode_text
+from data_utils.sources.quarantine import Quarantine
+from data_utils.sources.records import Record, read_records
+from data_utils.system.files import encode_csv, write_together
 from evaluation.arguments import EvaluationArguments
-from evaluation.predict.held_out import read_held_out
-from evaluation.predict.members import Members, predict_rows
-from evaluation.scores.abstention import abstain_out_of_fold, format_abstention
+from evaluation.predict.ensemble import Ensemble, Part, predict_rows
+from evaluation.predict.loaded_run import LoadedRun
+from evaluation.scores.abstention import format_abstention
 from evaluation.scores.calibration import apply_temperature
 from evaluation.scores.contributions import (
     COLUMNS,
@@ -24,84 +34,173 @@ from evaluation.scores.contributions import (
     format_contributions,
     summarise_contributions,
 )
-from evaluation.scores.scoring import format_metrics
-from evaluation.tasks.prediction import PredictionFiles, find_pair_dir, write_predictions
-from evaluation.tasks.split_scoring import Join, run_classify, run_inputs, warn_of_untrained_masks
+from evaluation.scores.scoring import format_metrics, score_predictions
+from evaluation.tasks.output_files import OutputFiles
+from evaluation.tasks.split_evaluation import choose_step
+from modeling.errors import InputError
 from run_files.output import write_json
 
 logger = logging.getLogger(__name__)
+_SHOWN = 60  # characters
 
 
-def predict_list(members: Members, arguments: EvaluationArguments, join: Join) -> None:
-    """Write a line per row of the list, and beside it probabilities and what else is asked for.
+@dataclass(frozen=True)
+class AskedList:
+    """A list that was read and prepared.
+
+    Attributes:
+        source: the list, guid,tag per line.
+        pair_dir: the folder of its pairs.
+        files: where the answers go.
+        parts: each model with the rows.
+        quarantine: what was wrong with them.
+    """
+
+    source: Path
+    pair_dir: Path
+    files: OutputFiles
+    parts: list[Part]
+    quarantine: Quarantine
+
+
+def prepare_list(ensemble: Ensemble, arguments: EvaluationArguments) -> AskedList:
+    """Read the list and prepare its rows for every model.
+
+    Raises:
+        InputError: there is no such list, it names no pair, or the output can't be written.
+    """
+    source, files = Path(arguments.predict), OutputFiles(Path(arguments.output))
+    if not source.is_file():
+        raise InputError(
+            f"Got --predict {source}, which is not a file; name a list of guid,tag lines, or add --streaming for "
+            "shards."
+        )
+    files.prepare([source, *ensemble.first.list_files()])
+    pair_dir = find_pair_dir(source, ensemble.first, data_dir=arguments.data_dir)
+    found = [run.load_rows(source, pair_dir=pair_dir, for_prediction=True) for run in ensemble.runs]
+    parts = [(run, add_row_index(pairs.dataset)) for run, pairs in zip(ensemble.runs, found, strict=True)]
+    return AskedList(source, pair_dir, files, parts, found[0].quarantine)
+
+
+def predict_list(
+    ensemble: Ensemble,
+    asked: AskedList,
+    arguments: EvaluationArguments,
+    accelerator: Accelerator,
+    abstention: dict[str, Any] | None,
+) -> None:
+    """Write a line per row, and beside it probabilities and what else is asked for; a stale file there is removed.
 
     Several models answer with the mean of their probabilities.
     """
-    files = PredictionFiles(source=Path(arguments.predict), output=Path(arguments.output))
-    files.prepare_list(members.first)
-    pair_dir = find_pair_dir(files.source, members.first, data_dir=arguments.data_dir)
-    abstention = None if arguments.abstain is None else abstain_out_of_fold(*read_held_out(members), arguments.abstain)
-    found = [run.load_rows(files.source, pair_dir=pair_dir, for_prediction=True) for run in members.runs]
-    parts = [(run, add_row_index(pairs.dataset)) for run, pairs in zip(members.runs, found, strict=True)]
-    accelerator = join()
-    if arguments.contributions:
-        warn_of_untrained_masks(members.first)
-        outputs = predict_rows(parts, lambda *each: run_inputs(*each, arguments, accelerator, with_none=True))
-        outputs["probabilities"] = outputs["full"]
-    else:
-        outputs = predict_rows(parts, lambda *each: run_classify(*each, arguments, accelerator))
+    step = choose_step(ensemble.first, arguments)
+    batch_size = arguments.per_device_eval_batch_size
+    outputs = predict_rows(asked.parts, step, batch_size=batch_size, accelerator=accelerator)
     if not accelerator.is_main_process:
         return
-    probabilities, names = outputs["probabilities"], members.first.label_names
-    columns = _list_columns(outputs, abstention, contributions=arguments.contributions)
-    metrics = write_predictions(files, parts[0][1], found[0].quarantine, probabilities, names, columns=columns)
-    own = members.first.is_trained_in(pair_dir)
-    _warn_of_known_rows(members, parts[0][1]["guid"][:], parts[0][1]["label"][:], own_folder=own)
-    if metrics is not None:
-        show(format_metrics(metrics, title=f"labelled rows of {files.source}"), "")
-    if arguments.contributions:
-        summary = summarise_contributions(compute_contributions(outputs), names)
+    probabilities, names, files = outputs["full"], ensemble.first.label_names, asked.files
+    contributions = compute_contributions(outputs) if arguments.contributions else {}
+    columns = {name: contributions[name] for name in COLUMNS if name in contributions}
+    if abstention is not None:
+        columns["confidence"] = apply_temperature(probabilities, abstention["temperature"]).max(axis=1)
+        columns["answered"] = columns["confidence"] >= abstention["chosen"]["threshold"]
+    _write_answers(asked, probabilities, names, columns)
+    labels = np.asarray(asked.parts[0][1]["label"][:])
+    _warn_of_known_rows(ensemble, asked, labels != NO_LABEL_ID)
+    if (labels != NO_LABEL_ID).any():
+        metrics = score_predictions(probabilities, labels, names)
+        write_json(files.metrics, metrics)
+        show(format_metrics(metrics, title=f"labelled rows of {asked.source}"), "")
+    if contributions:
+        summary = summarise_contributions(contributions, names)
         write_json(files.contributions, summary)
-        show(format_contributions(summary, title=files.source.name), "")
+        show(format_contributions(summary, title=asked.source.name), "")
     if abstention is not None:
         share = f"answered here: {np.mean(columns['answered']):.1%}, see the columns confidence and answered"
         show(format_abstention(abstention), share, "")
     show(f"{len(probabilities)} predictions are in {files.output}, probabilities in {files.probabilities}.")
 
 
-def _warn_of_known_rows(members: Members, guids: Sequence[str], labels: Sequence[int], *, own_folder: bool) -> None:
+def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path:
+    """The folder of the pairs: --data_dir if given, else of the list's own folder and the run's that which has files.
+
+    Raises:
+        InputError: in none of them is a file of any row: every prediction would be the same guess.
+    """
+    candidates = [Path(data_dir)] if data_dir is not None else [source.parent, Path(run.data.data_dir)]
+    records = read_records(source, labels=run.data.labels, quarantine=Quarantine(), for_prediction=True)
+    folders = {path: PairFolder(pair_folder(path)) for path in candidates if os.path.isdir(path)}
+    for path, folder in folders.items():
+        if _has_files(folder, records):
+            return path
+    guid = records[0].guid
+    names = (folder.find_near(guid, is_text=is_text) for folder in folders.values() for is_text in (True, False))
+    near = next((f" ({name.text})" for name in names if name), "")
+    shown = repr(guid if len(guid) <= _SHOWN else f"{guid[:_SHOWN]}...")  # not all of a line that has no comma
+    raise InputError(
+        f"Found no text and no picture of the {len(records)} rows of {source} in {' or '.join(map(str, candidates))}. "
+        f"Its first row, line {records[0].row}, was read as the guid {shown}{near}: if that is a guid, pass "
+        "--data_dir, the folder that has data/{guid}.txt and data/{guid}.jpg in it; if not, write the list as UTF-8 "
+        "text of lines guid,tag, in this order and with a comma between."
+    )
+
+
+def _has_files(folder: PairFolder, records: Sequence[Record]) -> bool:
+    """Whether the folder has a text or a picture of any record; of a name too long for a file nobody can say."""
+    return any("file" in (files.text.kind, files.picture.kind) for files in map(folder.find, records))
+
+
+def _write_answers(
+    asked: AskedList,
+    probabilities: NDArray[np.float64],
+    label_names: Sequence[str],
+    columns: Mapping[str, NDArray[Any]],
+) -> None:
+    """Answers, probabilities (N, C) and further columns (N,) beside them, and what was wrong with rows."""
+    files, guids = asked.files, asked.parts[0][1]["guid"][:]
+    rows = [[guid, label_names[index]] for guid, index in zip(guids, probabilities.argmax(axis=1), strict=True)]
+    header = ["guid", "prediction", *(f"prob_{name}" for name in label_names), *columns]
+    values = zip(rows, zip(*probabilities.T, *columns.values(), strict=True), strict=True)
+    details = [[*row, *map(_format, numbers)] for row, numbers in values]
+    answers = [*_read_header(asked.source, len(guids)), *rows]
+    write_together({files.output: encode_csv(answers), files.probabilities: encode_csv([header, *details])})
+    for path in files.optional:
+        path.unlink(missing_ok=True)
+    asked.quarantine.save(files.quarantine, keep_empty=False)
+    if asked.quarantine.summary():
+        logger.info("%s", asked.quarantine.summary())
+
+
+def _format(value: float | bool) -> str:
+    return ("no", "yes")[int(value)] if isinstance(value, bool | np.bool_) else f"{value:.6f}"
+
+
+def _read_header(source: Path, num_rows: int) -> list[list[str]]:
+    """The names of the list's first two columns; nothing if it has a line for each row alone, and so no header."""
+    text, _ = decode_text(source.read_bytes())
+    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip("\0 \t\ufeff")]
+    if len(lines) == num_rows:
+        return []
+    first, second, *_ = [*(cell.strip() for cell in next(csv.reader(lines[:1], skipinitialspace=True))), ""]
+    return [[first, second or "tag"]]
+
+
+def _warn_of_known_rows(ensemble: Ensemble, asked: AskedList, is_labelled: NDArray[np.bool_]) -> None:
     """Say so where rows have the names of rows that a model was trained on.
 
     Without labels there are no figures to be flattered, and equal names mean something in the run's own folder alone.
     """
-    trained = {guid for run in members.runs for guid in run.training_guids()}
-    labelled = [label != NO_LABEL_ID for label in labels]
-    known = sum(guid in trained for guid, has_label in zip(guids, labelled, strict=True) if has_label)
-    unlabelled = sum(guid in trained for guid, has_label in zip(guids, labelled, strict=True) if not has_label)
-    if unlabelled and own_folder:
+    trained = {guid for run in ensemble.runs for guid in run.training_guids()}
+    is_known = np.array([guid in trained for guid in asked.parts[0][1]["guid"][:]])
+    if (is_known & ~is_labelled).any() and ensemble.first.is_trained_in(asked.pair_dir):
         logger.warning(
             "%d of the rows without a label are rows that the run was trained on (the same guids and files): its "
             "answers for them are surer, and more often right, than for new rows.",
-            unlabelled,
+            (is_known & ~is_labelled).sum(),
         )
-    if known:
+    if (is_known & is_labelled).any():
         logger.warning(
             "%d of the labelled rows have the guids of rows that the run was trained on: if they are these rows, the "
             "figures are too good. evaluate.py RUN judges the run's own rows.",
-            known,
+            (is_known & is_labelled).sum(),
         )
-
-
-def _list_columns(
-    outputs: Mapping[str, NDArray[np.float64]], abstention: Mapping[str, Any] | None, *, contributions: bool
-) -> dict[str, NDArray[Any]]:
-    """Further columns of the probabilities' file: {name: (N,)}."""
-    columns: dict[str, NDArray[Any]] = {}
-    if contributions:
-        found = compute_contributions(outputs)
-        columns |= {name: found[name] for name in COLUMNS}
-    if abstention is not None:
-        confidence = apply_temperature(outputs["probabilities"], abstention["temperature"]).max(axis=1)
-        columns["confidence"] = confidence
-        columns["answered"] = confidence >= abstention["chosen"]["threshold"]
-    return columns

@@ -11,10 +11,12 @@ from transformers.utils import logging as transformers_logging
 
 from data_utils.system.memory import keep_freed_memory
 from evaluation.arguments import EvaluationArguments
+from evaluation.predict.ensemble import load_ensemble
+from evaluation.predict.held_out import read_held_out
 from evaluation.predict.loaded_run import LoadedRun
-from evaluation.predict.members import load_members
-from evaluation.tasks.list_prediction import predict_list
-from evaluation.tasks.split_scoring import judge_split
+from evaluation.scores.abstention import abstain_out_of_fold
+from evaluation.tasks.list_prediction import predict_list, prepare_list
+from evaluation.tasks.split_evaluation import evaluate_split
 from evaluation.tasks.stream_prediction import predict_stream
 from modeling.errors import InputError
 
@@ -31,27 +33,31 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
         InputError: the run, the data or a setting can't be used.
     """
     transformers_logging.disable_progress_bar()  # each rank would show its own
-    members = load_members(
+    ensemble = load_ensemble(
         arguments.run,
         data_dir=arguments.data_dir,
         cache_dir=arguments.cache_dir,
         trust_remote_code=arguments.trust_remote_code,
     )
-
-    def join() -> Accelerator:
-        return join_ranks(choose_precision(members.first, arguments))
-
-    if arguments.streaming and members.is_cross_validated:
-        raise InputError(
-            f"Got --streaming and the cross-validated run {arguments.run}, whose models would each read the stream; "
-            "predict with one of the runs in its members/, or a list without --streaming."
-        )
+    first, abstention = ensemble.first, None
     if arguments.streaming:
-        predict_stream(members.first, arguments, join())
-    elif arguments.predict is not None:
-        predict_list(members, arguments, join)
+        if ensemble.is_cross_validated:
+            raise InputError(
+                f"Got --streaming and the cross-validated run {arguments.run}, whose models would each read the "
+                "stream; predict with one of the runs in its members/, or a list without --streaming."
+            )
+        predict_stream(first, arguments, join_ranks(choose_precision(first, arguments)))
+        return
+    if arguments.abstain is not None:
+        abstention = abstain_out_of_fold(*read_held_out(ensemble), arguments.abstain)
+    if arguments.predict is not None:
+        asked = prepare_list(ensemble, arguments)
+        predict_list(ensemble, asked, arguments, join_ranks(choose_precision(first, arguments)), abstention)
     else:
-        judge_split(members, arguments, join)
+        split = ensemble.choose_split(arguments.split)
+        parts = ensemble.load_rows(split)
+        accelerator = join_ranks(choose_precision(first, arguments))
+        evaluate_split(ensemble, parts, split, arguments, accelerator, abstention)
 
 
 def choose_precision(run: LoadedRun, arguments: EvaluationArguments) -> str:

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from accelerate import Accelerator
 from datasets import Dataset
 from numpy.typing import NDArray
 
 from evaluation.arguments import SPLITS
-from evaluation.predict.inference import Outputs
+from evaluation.predict.inference import Outputs, Step, run_inference
+from evaluation.predict.joint_models import JointModels, join_models
 from evaluation.predict.loaded_run import LoadedRun, load_run
-from evaluation.predict.tower_memo import TowerMemo
-from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from run_files.folds_folder import FoldsFolder
 from run_files.run_folder import RunFolder
 
 HELD_OUT = "test"
 SPLIT_TITLES = {"val": "validation", "train": "training part", "test": "test part", "all": "all parts"}
-# A run, its model and rows -> what the model says of them, {name: (N, C)}.
-Judge = Callable[[LoadedRun, SentimentClassifier, Dataset], Outputs]
+Part = tuple[LoadedRun, Dataset]
+# A run and its rows -> what `JointModels` are asked of a batch: {name: (B, M, C)}.
+MakeStep = Callable[[LoadedRun, Dataset], Step]
 
 
 @dataclass(frozen=True)
-class Members:
+class Ensemble:
     """The models of a run.
 
     Attributes:
@@ -64,14 +66,13 @@ class Members:
         """The part's name for people."""
         return "out of fold" if self.is_cross_validated else SPLIT_TITLES[split]
 
-    def load_rows(self, split: str) -> list[tuple[LoadedRun, Dataset]]:
-        """Each model with its rows of a part (`LoadedRun.load_split_rows`); the first alone speaks of the data, which
-        are the same for all."""
+    def load_rows(self, split: str) -> list[Part]:
+        """Each model with its rows of a part; the first alone speaks of the data, which are the same for all."""
         return [(run, run.load_split_rows(split, quiet=number > 0)) for number, run in enumerate(self.runs)]
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvalResult:
     """What the models said of N rows.
 
     Attributes:
@@ -84,40 +85,30 @@ class Judged:
     outputs: dict[str, NDArray[np.float64]]
 
 
-def load_members(
+def load_ensemble(
     path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None, trust_remote_code: bool = False
-) -> Members:
-    """The models of a run folder, without their weights; see `load_run`.
-
-    Raises:
-        InputError: it is no finished run, or one of another version of this program.
-    """
+) -> Ensemble:
+    """The models of a run folder, without their weights; see `load_run`."""
     options = {"data_dir": data_dir, "cache_dir": cache_dir, "trust_remote_code": trust_remote_code}
     folder = FoldsFolder.find(path)
     if folder is None:
         run = load_run(path, **options)
-        return Members(run.folder, (run,), is_cross_validated=False)
+        return Ensemble(run.folder, (run,), is_cross_validated=False)
     folder.check_complete()
     runs = tuple(load_run(member.path, **options) for member in folder.members())
-    return Members(folder, runs, is_cross_validated=True)
+    return Ensemble(folder, runs, is_cross_validated=True)
 
 
-def judge_rows(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> Judged:
-    """What each model says of its rows, each row once.
-
-    Args:
-        parts: of `Members.load_rows`.
-        judge: asks a model.
-
-    Returns:
-        The rows in the order of the list for one model, sorted by guid for several.
-    """
+def evaluate_rows(
+    parts: Sequence[Part], make_step: MakeStep, *, batch_size: int, accelerator: Accelerator
+) -> EvalResult:
+    """What each model says of its rows, each row once: in the list's order for one model, else sorted by guid."""
     guids = [guid for _, rows in parts for guid in rows["guid"][:]]
     labels = np.concatenate([np.asarray(rows["label"][:], dtype=np.int64) for _, rows in parts])
-    outputs = _ask_each(parts, judge)
+    outputs = _ask_each(parts, make_step, batch_size=batch_size, accelerator=accelerator)
     stacked = {name: np.concatenate([each[name].numpy() for each in outputs]).astype(float) for name in outputs[0]}
     if len(parts) == 1:
-        return Judged(tuple(guids), labels, stacked)
+        return EvalResult(tuple(guids), labels, stacked)
     names, first, numbers = np.unique(np.array(guids, dtype=object), return_index=True, return_inverse=True)
     counts = np.bincount(numbers)[:, None]
     means = {}
@@ -125,33 +116,41 @@ def judge_rows(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> Judg
         means[name] = np.zeros((len(names), values.shape[1]))
         np.add.at(means[name], numbers, values)
         means[name] /= counts
-    return Judged(tuple(names), labels[first], means)
+    return EvalResult(tuple(names), labels[first], means)
 
 
-def predict_rows(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> dict[str, NDArray[np.float64]]:
+def predict_rows(
+    parts: Sequence[Part], make_step: MakeStep, *, batch_size: int, accelerator: Accelerator
+) -> dict[str, NDArray[np.float64]]:
     """What the models say on average of the same rows, given to each of them in the same order: {name: (N, C)}."""
-    outputs = _ask_each(parts, judge)
+    outputs = _ask_each(parts, make_step, batch_size=batch_size, accelerator=accelerator)
     return {name: np.mean([each[name].numpy() for each in outputs], axis=0, dtype=float) for name in outputs[0]}
 
 
-def _ask_each(parts: Sequence[tuple[LoadedRun, Dataset]], judge: Judge) -> list[Outputs]:
-    """What each model says of its rows, in the order of `parts`.
+def _ask_each(
+    parts: Sequence[Part], make_step: MakeStep, *, batch_size: int, accelerator: Accelerator
+) -> list[Outputs]:
+    """{name: (N, C)} of each model and its rows, in the order of `parts`; those of the same rows are asked jointly."""
+    same: dict[tuple[str, ...], list[int]] = {}
+    for number, (run, rows) in enumerate(parts):
+        same.setdefault((run.input_key(), *rows["guid"][:]), []).append(number)
+    answers: dict[int, Outputs] = {}
+    for numbers in same.values():
+        run, rows = parts[numbers[0]]
+        models = join_models(parts[number][0].load_model() for number in numbers)
+        found = list(map(partial(_ask, run, rows, make_step, batch_size, accelerator), models))
+        for place, number in enumerate(numbers):
+            answers[number] = {name: torch.cat([each[name] for each in found], dim=1)[:, place] for name in found[0]}
+    return [answers[number] for number in range(len(parts))]
 
-    Models with the same rows are asked one after the other, whatever that order is, so that a frozen tower which they
-    share runs once for all of them.
-    """
-    numbers: dict[tuple[str, ...], list[int]] = {}
-    for number, (_, rows) in enumerate(parts):
-        numbers.setdefault(tuple(rows["guid"][:]), []).append(number)
-    outputs = {}
-    for same in numbers.values():
-        memo = TowerMemo() if len(same) > 1 else None
-        for number in same:
-            outputs[number] = _ask(*parts[number], judge, memo)
-    return [outputs[number] for number in range(len(parts))]
 
-
-def _ask(run: LoadedRun, rows: Dataset, judge: Judge, memo: TowerMemo | None) -> Outputs:
-    model = run.load_model()
-    with nullcontext() if memo is None else memo.serve(model):
-        return judge(run, model, rows)
+def _ask(
+    run: LoadedRun,
+    rows: Dataset,
+    make_step: MakeStep,
+    batch_size: int,
+    accelerator: Accelerator,
+    models: JointModels,
+) -> Outputs:
+    step = make_step(run, rows)
+    return run_inference(models, rows, run.collator, batch_size=batch_size, accelerator=accelerator, step=step)
