@@ -1,25 +1,22 @@
-"""A finished run, ready to be used on data: its model's settings, its data arguments, its tokenizer."""
+"""A finished run, ready to be used on data: its saved model, its data arguments, its rows."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
-from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.columns import MODEL_COLUMNS
 from data_utils.prepare.pairs import Pairs, add_row_index, load_pairs, pair_folder
-from data_utils.prepare.tokens import tokenize_batch, tokenize_pairs, tokenizer_key
+from data_utils.prepare.tokens import tokenize_pairs
 from data_utils.shards.shard_set import find_shards
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
@@ -28,72 +25,27 @@ from data_utils.splits.copies import find_members
 from data_utils.splits.split_file import Split, load_split
 from data_utils.stream.part_cache import load_part
 from data_utils.stream.rows import RowPreparer
-from data_utils.system.device_copies import can_pin
 from data_utils.system.schema import check_types
+from evaluation.predict.saved_model import SavedModel, load_saved_model
 from modeling.choices import FUSIONS
-from modeling.classifier import SentimentClassifier
-from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
-from run_files.model_folder import check_files, check_model_file, load_tokenizer, wrap_load_errors
 from run_files.run_folder import RunFolder
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
-DAMAGED = "It is incomplete or damaged; copy it again, or train again."
 
 
 @dataclass(frozen=True)
-class LoadedRun:
-    """A run without its weights, which `load_model` reads.
+class LoadedRun(SavedModel):
+    """A saved model and the data of its run.
 
     Attributes:
-        folder: where it lies.
-        config: of the model.
-        tokenizer: of the model.
         data: the data arguments of training, with what the command line of evaluation puts in their place.
         training, environment: the sections of config.yaml.
     """
 
-    folder: RunFolder
-    config: SentimentConfig
-    tokenizer: PreTrainedTokenizerBase
     data: DataArguments
     training: dict[str, Any]
     environment: dict[str, Any]
-
-    @property
-    def label_names(self) -> list[str]:
-        """The C classes' names in the order of their ids."""
-        return [self.config.id2label[index] for index in range(self.config.num_labels)]
-
-    @property
-    def collator(self) -> PairCollator:
-        """Rows -> batch of this model's inputs."""
-        return PairCollator(self.tokenizer.pad_token_id, self.config.picture["image_size"], pin=can_pin())
-
-    def input_key(self) -> str:
-        """Equal for runs whose models get the same numbers for the same pair."""
-        picture = sorted(self.config.picture.items())
-        return f"{tokenizer_key(self.tokenizer)} {self.config.max_length} {self.config.text_cleaning} {picture}"
-
-    def load_model(self) -> SentimentClassifier:
-        """The weights, in float32 on the CPU, of a model that was tried on the longest text and a picture.
-
-        Raises:
-            InputError: the weights are incomplete or damaged, or the settings don't go together.
-        """
-        model = _load(SentimentClassifier.from_pretrained, self.folder.model_dir)
-        length, side = self.config.max_length, self.config.picture["image_size"]
-        with wrap_load_errors(self.folder.model_dir, DAMAGED), torch.inference_mode():
-            token = self.tokenizer("a")["input_ids"][0]
-            model(
-                input_ids=torch.full((1, length), token),
-                attention_mask=torch.ones(1, length, dtype=torch.long),
-                pixel_values=torch.zeros(1, 3, side, side, dtype=torch.uint8),
-                text_present=torch.ones(1, dtype=torch.bool),
-                image_present=torch.ones(1, dtype=torch.bool),
-            )
-        return model
 
     def load_rows(self, list_file: Path, *, pair_dir: Path, for_prediction: bool = False) -> Pairs:
         """The pairs of a list (see `load_pairs`) as in training: cleaned, decoded and tokenised for the model.
@@ -228,30 +180,13 @@ def load_run(
     section = sections["data"] | {name: value for name, value in changes.items() if name != "data_dir" or value}
     data = DataArguments(**section | {"overwrite_cache": False})
     workers = min(data.num_workers(), os.cpu_count() or 1)  # a number from another machine, or from anywhere
-    check_files(folder.model_dir)
-    check_model_file(folder.model_dir / "config.json")
-    config = _load(SentimentConfig.from_pretrained, folder.model_dir)
-    tokenizer = _load(load_tokenizer, folder.model_dir, trust_remote_code=trust_remote_code)
-    with wrap_load_errors(folder.model_dir, DAMAGED):
-        _check_tokenizer(tokenizer, config)
+    model = load_saved_model(folder, trust_remote_code=trust_remote_code)
     return LoadedRun(
-        folder=folder,
-        config=config,
-        tokenizer=tokenizer,
+        **vars(model),
         data=replace(data, preprocessing_num_workers=workers),
         training=sections["training"],
         environment=sections["environment"],
     )
-
-
-def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: SentimentConfig) -> None:
-    """Any exception where the tokenizer can't be used, or isn't the text tower's."""
-    tokenize_batch(["a", "a b " * min(config.max_length, 1000)], tokenizer, config.max_length)
-    if tokenizer.pad_token_id is None:
-        raise ValueError("its tokenizer has no padding token")
-    largest = max([*tokenizer.get_vocab().values(), tokenizer.pad_token_id])
-    if config.text_tower is not None and largest >= config.text_tower["config"].get("vocab_size", largest + 1):
-        raise ValueError(f"its tokenizer has a token {largest}, which its text tower does not know")
 
 
 def _own_cache(folder: RunFolder, section: Mapping[str, Any]) -> str | None:
@@ -283,9 +218,3 @@ def _describe_faults(pairs: Pairs, guids: Collection[str]) -> str:
     counts = Counter(entry.reason for entry in entries)
     why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     return f"{why}; first {entries[0].guid!r} in row {entries[0].row} ({entries[0].detail})"
-
-
-def _load(load: Callable[..., T], folder: Path, *, trust_remote_code: bool = False) -> T:
-    """A `from_pretrained` on the run's model folder; `InputError` for what is missing or damaged in it."""
-    with wrap_load_errors(folder, DAMAGED):
-        return load(folder, local_files_only=True, trust_remote_code=trust_remote_code)
