@@ -319,12 +319,12 @@ HEAD = "guid,label,prediction,prob_negative,prob_neutral,prob_positive\n"
     ("source", "named"),
     [
         (None, "does not exist"),
-        ("", "the columns none"),
-        ("guid,label,prediction\n1,negative,neutral\n", "columns guid, label, prediction"),
-        (HEAD + "1,negative,neutral,0.1,0.8,0.1\n" * 2, "line 3: the guid '1' stands twice"),
-        (HEAD + "1,negative,great,0.1,0.8,0.1\n", "line 2: the prediction is 'great'"),
-        (HEAD + "1,negative,neutral,nan,0.8,0.1\n", "line 2: the probability of negative is 'nan'"),
-        (HEAD + "1,negative,neutral\n", "line 2: the probability of negative is ''"),
+        ("", "its first line is ''"),
+        ("guid,label,prediction\n1,negative,neutral\n", "its first line is 'guid,label,prediction'"),
+        (HEAD + "1,negative,neutral,0.1,0.8,0.1\n" * 2, "the guid '1' stands in it 2 times"),
+        (HEAD + "1,negative,great,0.1,0.8,0.1\n", "line 2 has the prediction 'great'"),
+        (HEAD + "1,negative,neutral,nan,0.8,0.1\n", "line 2 has no probabilities that add up to 1"),
+        (HEAD + "1,negative,neutral\n", "line 2 has 3 cells"),
         (HEAD + "9,negative,negative,0.8,0.1,0.1\n", "No row"),
         (HEAD + "4,negative,neutral,0.1,0.8,0.1\n", "None of the 1 chosen rows can be copied: 1 texts of nothing"),
     ],
@@ -417,7 +417,7 @@ def test_cell_without_end_is_one_sentence(folder, predict, capsys):
     path = predict()
     path.write_text(path.read_text() + '"' + "x" * 200_000)
     assert run(folder, predictions=path) == 2
-    assert "no line of a CSV" in capsys.readouterr().err
+    assert "cannot be used: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("step", ["_write_manifest", "_move"])

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_utils.sources.encodings import decode_text
-from data_utils.sources.records import MAX_LIST, Record
-from data_utils.system.bounded import read_bounded
+from data_utils.prepare.columns import NO_LABEL_ID
+from data_utils.sources.records import Record
 from modeling.errors import InputError
+from run_files.folds_folder import OUT_OF_FOLD_FILE
+from run_files.predictions_csv import UNLABELLED, read_predictions_csv
 
 logger = logging.getLogger(__name__)
 
-OUT_OF_FOLD_FILE = "predictions_oof.csv"
 _VALIDATION_FILE = "predictions_val.csv"
-_COLUMNS = ("guid", "label", "prediction")
-_PROBABILITY = "prob_"
 _SMALLEST = 1e-12
 _ADVICE = (
     "make predictions of rows the model had not seen with `train.py --folds 5`, and pass that run, or its "
@@ -81,56 +77,15 @@ def find_predictions(path: Path) -> Path:
     return found
 
 
-def _read_cells(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}, is no line of a CSV: {error}.") from error
-
-
 def read_predictions(path: Path) -> Predictions:
-    """Read columns guid, label, prediction and prob_{class} of each class.
-
-    Raises:
-        InputError: not readable, a column is missing, a guid stands twice, or a cell is no probability.
-    """
-    try:
-        source = read_bounded(path, MAX_LIST)
-    except OSError as error:
-        raise InputError(f"Cannot read the predictions {path} ({error.strerror}); check its rights.") from error
-    reader = csv.DictReader(io.StringIO(decode_text(source)[0], newline=""))
-    names = list(reader.fieldnames or ())
-    labels = tuple(name.removeprefix(_PROBABILITY) for name in names if name.startswith(_PROBABILITY))
-    if not set(_COLUMNS) <= set(names) or len(labels) < 2:
-        raise InputError(
-            f"{path} has the columns {', '.join(names) or 'none'}; expected guid, label, prediction and prob_ of each "
-            f"class. If you have no such table, {_ADVICE}."
-        )
-    rows: dict[str, Judgement] = {}
-    for cells in _read_cells(reader, path):
-        guid = cells["guid"]
-        if guid in rows:
-            raise InputError(
-                f"{path}, line {reader.line_num}: the guid {guid!r} stands twice; each row is judged once."
-            )
-        rows[guid] = _read_row(cells, labels, where=f"{path}, line {reader.line_num}")
-    return Predictions(path, hashlib.sha256(source).hexdigest(), labels, rows)
-
-
-def _read_row(cells: Mapping[str, str | None], labels: Sequence[str], *, where: str) -> Judgement:
-    label, prediction = cells["label"] or "", cells["prediction"] or ""
-    if prediction not in labels:
-        raise InputError(f"{where}: the prediction is {prediction!r}; expected one of {', '.join(labels)}.")
-    if label not in labels:  # told with all others of its kind, by `check_rows`
-        return Judgement(label, prediction, math.nan)
-    cell = cells[_PROBABILITY + label] or ""
-    try:
-        probability = float(cell)
-    except ValueError:
-        probability = math.nan
-    if not 0 <= probability <= 1:
-        raise InputError(f"{where}: the probability of {label} is {cell!r}; expected a number from 0 to 1.")
-    return Judgement(label, prediction, -math.log(max(probability, _SMALLEST)))
+    """What a table says of each row; see `read_predictions_csv`, which also says what is refused."""
+    table, rows = read_predictions_csv(path), {}
+    for guid, label, answer, values in zip(table.guids, table.labels, table.answers, table.probabilities, strict=True):
+        known = label != NO_LABEL_ID  # a row without a label is told with all others of its kind, by `check_rows`
+        name = table.label_names[label] if known else UNLABELLED
+        loss = -math.log(max(values[label], _SMALLEST)) if known else math.nan
+        rows[guid] = Judgement(name, table.label_names[answer], loss)
+    return Predictions(path, hashlib.sha256(path.read_bytes()).hexdigest(), table.label_names, rows)
 
 
 def check_rows(predictions: Predictions, records: Sequence[Record], known: Collection[str], *, list_file: Path) -> None:
@@ -150,7 +105,7 @@ def check_rows(predictions: Predictions, records: Sequence[Record], known: Colle
     for guid, row in predictions.rows.items():
         if guid not in known:
             faults["not in the list"].append(f"'{guid}'")
-        elif guid not in label_of or row.label in ("", "null"):
+        elif guid not in label_of or row.label == UNLABELLED:
             faults["not labelled"].append(f"'{guid}'")
         elif row.label != label_of[guid]:
             faults["labelled otherwise"].append(f"'{guid}' ({row.label!r}, in the list {label_of[guid]!r})")

@@ -107,16 +107,12 @@ def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
 def name_runs(paths: Sequence[str]) -> list[str]:
     """The folders' (or files') names, with as many folders before them as tell them apart."""
     parts = [Path(os.path.abspath(path)).parts[1:] or ("root",) for path in paths]
-    depths = [1] * len(parts)
-    while True:
-        names = ["/".join(part[-depth:]) for part, depth in zip(parts, depths, strict=True)]
-        longer = [
-            depth + (names.count(name) > 1 and depth < len(part))
-            for name, depth, part in zip(names, depths, parts, strict=True)
-        ]
-        if longer == depths:
-            return names
-        depths = longer
+
+    def shorten(part: tuple[str, ...]) -> tuple[str, ...]:
+        ends = (part[-depth:] for depth in range(1, len(part)))
+        return next((end for end in ends if sum(other[-len(end) :] == end for other in parts) == 1), part)
+
+    return ["/".join(shorten(part)) for part in parts]
 
 
 def read_run(path: str, name: str) -> ComparedRun:
