@@ -22,21 +22,8 @@ METRIC_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
 
 
 @dataclass(frozen=True)
-class Words:
-    """The flag takes one of some words, or is a list of them, in which commas may stand as well."""
-
-    allowed: tuple[str, ...]
-
-    def check(self, name: str, value: Any, args: SimpleNamespace) -> None:
-        """`InputError` for another word."""
-        for word in filter(None, ",".join(value).split(",")) if isinstance(value, list) else [value]:
-            if not isinstance(word, bool):
-                check_choice(f"--{name}", word, self.allowed)
-
-
-@dataclass(frozen=True)
 class Numbers:
-    """The flag takes a number in these bounds; infinity and nan are never in them.
+    """What a flag takes; infinity and nan are never in it.
 
     Attributes:
         low, high: the least and the largest.
@@ -52,46 +39,13 @@ class Numbers:
     without_high: bool = False
     is_share: bool = False
 
-    def check(self, name: str, value: Any, args: SimpleNamespace) -> None:
-        """`InputError` for another number."""
+    def __contains__(self, value: float) -> bool:
         is_above = self.low < value if self.without_low else self.low <= value
         is_below = value < self.high if self.without_high else value <= self.high
-        if not is_above or not is_below or (self.is_share and value > 1 and value != int(value)):
-            raise InputError(f"Got --{name} {value}; {self.words}.")
+        return is_above and is_below and (not self.is_share or value <= 1 or value == int(value))
 
 
-@dataclass(frozen=True)
-class Never:
-    """The flag can't do here what it says."""
-
-    reason: str
-
-    def check(self, name: str, value: Any, args: SimpleNamespace) -> None:
-        """`InputError` for any value."""
-        raise InputError(f"Got {_show(name, value)}, which train.py can't take: {self.reason}. Leave it out.")
-
-
-@dataclass(frozen=True)
-class Needs:
-    """The flag has an effect only beside another one."""
-
-    words: str
-    is_met: Callable[[SimpleNamespace], bool]
-
-    def check(self, name: str, value: Any, args: SimpleNamespace) -> None:
-        """`InputError` where that isn't there."""
-        if not self.is_met(args):
-            raise InputError(
-                f"Got {_show(name, value)}, which has no effect without {self.words}; add that, or leave it out."
-            )
-
-
-def _show(name: str, value: Any) -> str:
-    if name.endswith("_token"):
-        return f"--{name}"
-    return " ".join(map(str, [f"--{name}", *(value if isinstance(value, list) else [value])]))
-
-
+# Of flags of one word, or of several, in which commas may stand as well.
 WORDS = {
     "class_weights": CLASS_WEIGHTS,
     "metric_for_best_model": (*METRICS, *(f"eval_{name}" for name in METRICS)),
@@ -142,6 +96,7 @@ NUMBERS = {
     "folds": Numbers(2, MAX_TRAININGS, f"it takes 2 or more, at most {MAX_TRAININGS:,}, or is left out"),
     "seeds": Numbers(1, _MAX, "it takes 1 or more, and more than 1 only with --folds"),
 }
+# Flags that can't do here what they say, and why.
 NEVER = {
     "auto_find_batch_size": "it would change the rows per update; lower --per_device_train_batch_size and raise "
     "--gradient_accumulation_steps instead",
@@ -175,37 +130,65 @@ NEVER = {
     "use_cache": "it keeps what a model has generated, and a classifier generates nothing; for frozen towers take "
     "--cache_features",
 }
-NEEDS = {
-    "activation_checkpointing_kwargs gradient_checkpointing_kwargs": Needs(
-        "--activation_checkpointing", lambda args: bool(args.activation_checkpointing or args.gradient_checkpointing)
+# Flags that have an effect only beside another one.
+NEEDS: dict[str, tuple[str, Callable[[SimpleNamespace], bool]]] = {
+    "activation_checkpointing_kwargs gradient_checkpointing_kwargs": (
+        "--activation_checkpointing",
+        lambda args: bool(args.activation_checkpointing or args.gradient_checkpointing),
     ),
-    "eval_delay": Needs("--eval_strategy epoch or steps", lambda args: args.eval_strategy != "no"),
-    "eval_steps": Needs("--eval_strategy steps", lambda args: args.eval_strategy == "steps"),
-    "save_steps": Needs(
+    "eval_delay": ("--eval_strategy epoch or steps", lambda args: args.eval_strategy != "no"),
+    "eval_steps": ("--eval_strategy steps", lambda args: args.eval_strategy == "steps"),
+    "save_steps": (
         "--save_strategy steps",
         lambda args: "steps" in (args.save_strategy, args.eval_strategy if args.save_strategy == "epoch" else None),
     ),
-    "logging_steps": Needs("--logging_strategy steps", lambda args: args.logging_strategy == "steps"),
-    "save_total_limit save_only_model": Needs(
-        "--save_strategy epoch, steps or best", lambda args: args.save_strategy != "no"
+    "logging_steps": ("--logging_strategy steps", lambda args: args.logging_strategy == "steps"),
+    "save_total_limit save_only_model": (
+        "--save_strategy epoch, steps or best",
+        lambda args: args.save_strategy != "no",
     ),
-    "dataloader_multiprocessing_context dataloader_persistent_workers dataloader_prefetch_factor": Needs(
-        "--dataloader_num_workers of 1 or more", lambda args: args.dataloader_num_workers > 0
+    "dataloader_multiprocessing_context dataloader_persistent_workers dataloader_prefetch_factor": (
+        "--dataloader_num_workers of 1 or more",
+        lambda args: args.dataloader_num_workers > 0,
     ),
-    "hub_private_repo project trackio_bucket_id trackio_space_id trackio_static_space_id": Needs(
-        "--report_to trackio", lambda args: any("trackio" in word for word in args.report_to)
+    "hub_private_repo project trackio_bucket_id trackio_space_id trackio_static_space_id": (
+        "--report_to trackio",
+        lambda args: any("trackio" in word for word in args.report_to),
     ),
-    "run_name": Needs("--report_to with a tracker", lambda args: args.report_to != ["none"]),
+    "run_name": ("--report_to with a tracker", lambda args: args.report_to != ["none"]),
 }
-# What holds of any value but the default, the plainest faults first.
-RULES = (
-    *((names, Words(allowed)) for names, allowed in WORDS.items()),
-    *NUMBERS.items(),
-    *((names, Never(reason)) for names, reason in NEVER.items()),
-    *NEEDS.items(),
-)
 # Whose default would be a lie too: nothing is done by them.
 _IDLE = ("do_train", "do_eval", "do_predict")
+
+
+def _check_words(name: str, value: Any, allowed: tuple[str, ...], args: SimpleNamespace) -> None:
+    for word in filter(None, ",".join(value).split(",")) if isinstance(value, list) else [value]:
+        if not isinstance(word, bool):
+            check_choice(f"--{name}", word, allowed)
+
+
+def _check_number(name: str, value: float, numbers: Numbers, args: SimpleNamespace) -> None:
+    if value not in numbers:
+        raise InputError(f"Got --{name} {value}; {numbers.words}.")
+
+
+def _refuse(name: str, value: Any, reason: str, args: SimpleNamespace) -> None:
+    raise InputError(f"Got {_show(name, value)}, which train.py can't take: {reason}. Leave it out.")
+
+
+def _check_need(name: str, value: Any, need: tuple[str, Callable[..., bool]], args: SimpleNamespace) -> None:
+    if not need[1](args):
+        raise InputError(f"Got {_show(name, value)}, which has no effect without {need[0]}; add that, or leave it out.")
+
+
+def _show(name: str, value: Any) -> str:
+    if name.endswith("_token"):
+        return f"--{name}"
+    return " ".join(map(str, [f"--{name}", *(value if isinstance(value, list) else [value])]))
+
+
+# What is asked of any value but the default, the plainest faults first.
+RULES = ((WORDS, _check_words), (NUMBERS, _check_number), (NEVER, _refuse), (NEEDS, _check_need))
 
 
 def check_flags(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -217,10 +200,11 @@ def check_flags(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """
     args = SimpleNamespace(**{**defaults, **given})
     changed = {name for name, value in given.items() if value != defaults[name] or name in _IDLE}
-    for names, rule in RULES:
-        for name in names.split():
-            if name in changed:
-                rule.check(name, given[name], args)
+    for table, check in RULES:
+        for names, rule in table.items():
+            for name in names.split():
+                if name in changed:
+                    check(name, given[name], rule, args)
     for sentence in (*_contradictions(args, given), *_idle_evaluations(args), *_other_launches(args)):
         raise InputError(sentence)
 
