@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from data_utils.console.command_line import FlagParser
 from data_utils.console.screen import outlive_readers, show
 from data_utils.system.files import list_own, refuse_folder_links, write_bytes, write_text
-from data_utils.system.refusals import refuse_long_names, report_error, tell_refusals
+from data_utils.system.refusals import report_error, tell_refusals
 from modeling.errors import InputError
 
 Color = tuple[int, int, int]
@@ -198,7 +198,6 @@ _DRAW_SCENE: dict[str, Callable[[ImageDraw.ImageDraw, tuple[int, int], str, rand
 }
 
 
-@refuse_long_names()
 def write_sample(output_dir: Path, *, settings: SampleSettings) -> None:
     """Write train.txt, test_without_label.txt and data/{guid}.txt|.jpg into `output_dir`.
 

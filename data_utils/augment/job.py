@@ -24,11 +24,9 @@ from data_utils.prepare.pairs import pair_folder
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import Record, read_records
-from data_utils.system.refusals import refuse_long_names
 from modeling.errors import InputError
 
 
-@refuse_long_names()
 def augment(args: AugmentArguments) -> dict[str, Any]:
     """Make copies of the misjudged rows and add them to the data folder with a list and a manifest.
 
@@ -111,7 +109,6 @@ def _describe_skipped(skipped: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
 
 
-@refuse_long_names()
 def take_away(args: AugmentArguments) -> None:
     """Undo what `augment` did, and say so."""
     removed, kept = undo(Path(args.data_dir))

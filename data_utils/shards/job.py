@@ -30,7 +30,6 @@ from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import split_pairs
 from data_utils.system.files import list_own, remove_leftovers, write_text
 from data_utils.system.processes import limit_workers
-from data_utils.system.refusals import refuse_long_names
 from modeling.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,6 @@ logger = logging.getLogger(__name__)
 _DECODING = PictureSettings(image_size=1, shortest_edge=1, resize_mode="squash", resample=0)
 
 
-@refuse_long_names()
 def write_shards(args: ShardArguments, data: DataArguments) -> dict[str, Any]:
     """Write all shards that aren't there whole, then the manifest, which is returned.
 

@@ -184,8 +184,14 @@ def report_error(error: Exception) -> int:
     Raises:
         Exception: `error` itself, if it is of another kind.
     """
-    sentence = str(error) if isinstance(error, InputError | MachineError) else describe_refusal(error)
-    if sentence is None:
-        raise error
+    try:
+        with refuse_long_names():
+            raise error
+    except (InputError, MachineError) as told:
+        show_error(told)
+        return 2 if isinstance(told, InputError) else 1
+    except Exception:
+        if (sentence := describe_refusal(error)) is None:
+            raise
     show_error(sentence)
-    return 2 if isinstance(error, InputError) else 1
+    return 1
