@@ -19,11 +19,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Not above: whoever imports the package `evaluate` executes this file too.
     from evaluation.arguments import parse_arguments, parse_comparison
     from run_files.run_folder import RunFolder
-    from training.launch.console import clear_errors, set_up_libraries, set_up_logging
-    from training.launch.ranks import part_ranks
+    from training.launch.console import exit_on_user_error, set_up_libraries, set_up_logging
+    from training.launch.ranks import shut_down_distributed
 
     set_up_logging()
-    with clear_errors():
+    with exit_on_user_error():
         words = sys.argv[1:] if argv is None else list(argv)
         # What works is imported after the flags are parsed: it takes seconds, which --help needn't wait for.
         if words[:1] == ["compare"]:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         set_up_libraries()
         run_evaluation(arguments)
-        part_ranks()
+        shut_down_distributed()
 
 
 def _give_way() -> None:

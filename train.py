@@ -11,18 +11,18 @@ from collections.abc import Sequence
 
 from training.flags.parsing import check_command_line, parse_arguments
 from training.launch import signals
-from training.launch.console import clear_errors, set_up_libraries, set_up_logging
-from training.launch.ranks import part_ranks
+from training.launch.console import exit_on_user_error, set_up_libraries, set_up_logging
+from training.launch.ranks import shut_down_distributed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, close; a mistake of the user's ends with one sentence and exit code 2."""
     set_up_logging()
-    with signals.listen(), clear_errors():
+    with signals.listen(), exit_on_user_error():
         words = sys.argv[1:] if argv is None else argv
         check_command_line(words)
         run(words)
-        part_ranks()
+        shut_down_distributed()
 
 
 def run(words: Sequence[str]) -> None:

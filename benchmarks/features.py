@@ -39,8 +39,7 @@ def measure(setting: Setting, *flags: str, num_rows: int = ROWS) -> list[Result]
                     cache_features=True,
                     rows=rows,
                     cache_dir=Path(folder),
-                    precision=args.mixed_precision,
-                    device=args.device,
+                    args=args,
                 )
                 return len(rows) / time_of(run)
 

@@ -85,14 +85,12 @@ def measure_cache(setting: Setting) -> Result:
             cache_features=True,
             rows=prepared.train_rows,
             cache_dir=Path(folder),
-            precision=args.mixed_precision,
-            device=args.device,
+            args=args,
         )
         seconds = time_of(fill)
-        features = fill()  # from the files now, as every later run has them
-        cached = prepared.with_rows(features.dataset).train
+        dataset, of_features = fill()  # from the files now, as every later run has them
         plan = plan_epoch(trainer, "random")
-        sources = [(cached, features.collator), (prepared.train, collator)]
+        sources = [(replace(prepared, rows=dataset).train, of_features), (prepared.train, collator)]
         sides = [Steps(trainer, *source, plan=plan, steps=steps) for source in sources]
         read, run = take_turns(sides, setting.repeats)
     note = (

@@ -21,8 +21,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from modeling.classifier import SentimentClassifier
-from training.launch import launch
-from training.launch.ranks import part_ranks
+from training.launch import checks
+from training.launch.ranks import shut_down_distributed
 
 CASES = {
     "baseline": ("baseline", "cross_attn", {}),
@@ -130,9 +130,9 @@ if __name__ == "__main__":
     engage_fsdp()
     if sys.argv[1] == "cases":
         run_cases(Path(sys.argv[2]))
-        part_ranks()
+        shut_down_distributed()
     else:
         import train as entry
 
-        launch.check_started_as_asked = lambda: None
+        checks.check_started_as_asked = lambda: None
         entry.main(sys.argv[2:])

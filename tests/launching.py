@@ -41,13 +41,16 @@ def launcher(config: str, num_processes: int | None = None) -> list[str]:
     return words
 
 
-def start(command: Sequence[str], *words: str, cwd: Path = ROOT, log: Path) -> subprocess.Popen:
-    """Start a command of the environment's own programs; both streams go to `log`."""
-    program = os.path.join(os.path.dirname(sys.executable), command[0])
+def start(command: Sequence[str], *words: str, log: Path) -> subprocess.Popen:
+    """Start a command of the environment's own programs, with the help of `warm`; both streams go to `log`."""
     with log.open("w") as file:
-        return subprocess.Popen(
-            [program, *command[1:], *words], cwd=cwd, stdout=file, stderr=file, start_new_session=True
-        )
+        return subprocess.Popen([*warm(command), *words], cwd=ROOT, stdout=file, stderr=file, start_new_session=True)
+
+
+def warm(command: Sequence[str]) -> list[str]:
+    """A command that begins with a program of the environment, to be run by the warm process."""
+    program = [] if command[0] == "python" else [os.path.join(os.path.dirname(sys.executable), command[0])]
+    return [str(warm_python().program), *program, *command[1:]]
 
 
 def launch(command: Sequence[str], *words: str, code: int = 0, timeout: float = 240, cold: bool = False) -> str:
@@ -60,12 +63,8 @@ def launch(command: Sequence[str], *words: str, code: int = 0, timeout: float = 
         timeout: in seconds.
         cold: start it and its ranks as a user does, without the help of `warm`, for 12 s more per process.
     """
-    program = [os.path.join(os.path.dirname(sys.executable), command[0])]
-    if not cold:
-        program = [str(warm_python().program), *(program if command[0] != "python" else [])]
-    done = subprocess.run(
-        [*program, *command[1:], *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    started = [os.path.join(os.path.dirname(sys.executable), command[0]), *command[1:]] if cold else warm(command)
+    done = subprocess.run([*started, *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == code, done.stdout[-1500:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -152,8 +151,11 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes below `pid`; of those that end meanwhile, perhaps not all."""
+    """The processes below `pid`, those of `warm` behind their clients; of those that end meanwhile, perhaps not all."""
     found = []
+    note = warm_python().program.with_name(str(pid)) if warm_python.cache_info().currsize else None
+    if note is not None and note.exists() and (program := note.read_text()):
+        found += [int(program), *descendants(int(program))]
     for thread in glob.glob(f"/proc/{pid}/task/*/children"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             for child in map(int, Path(thread).read_text().split()):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from launching import warm
 
 ADDRESSES = ("10.213.47.1", "10.213.47.2")
 PORT = 29500  # each namespace has ports of its own
@@ -60,7 +61,7 @@ class Network:
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",  # DeepSpeed's launcher and ninja
             "PYTHONPATH": str(cwd),
         }
-        words = ["ip", "netns", "exec", self.names[node], os.path.join(programs, command[0]), *command[1:]]
+        words = ["ip", "netns", "exec", self.names[node], *warm(command)]
         with log.open("w") as file:
             return subprocess.Popen(
                 words, cwd=cwd, env=environment | dict(env or {}), stdout=file, stderr=file, start_new_session=True

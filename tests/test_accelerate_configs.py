@@ -9,12 +9,16 @@ from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT
 from launching import launch, launcher, needs_compiler, train_flags
 
+from modeling.errors import InputError
+from training.launch.checks import choose_precision
+
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 # What train.py's flags decide; here it would override them or contradict them.
 DECIDED_BY_FLAGS = {"mixed_precision", "gradient_accumulation_steps", "gradient_clipping", "dynamo_config"}
 PRECISIONS = {"multi_gpu_bf16": "bf16", "fp8": "fp8"}  # these files are about it
-LAUNCHED_HERE = ("cpu", "single_gpu", "multi_gpu", "multi_gpu_bf16", "fp8", "zero1", "zero2", "zero3", "zero3_offload")
-LAUNCHED_ELSEWHERE = ("fsdp2", "multi_node", "multi_node_zero3")  # test_fsdp.py, test_multi_node.py
+LAUNCHED_HERE = ("cpu", "multi_gpu", "multi_gpu_bf16", "fp8", "zero1", "zero2", "zero3", "zero3_offload")
+# By test_fsdp.py, test_multi_node.py and test_launch.py.
+LAUNCHED_ELSEWHERE = ("fsdp2", "multi_node", "multi_node_zero3", "single_gpu")
 
 
 def read(path):
@@ -46,10 +50,12 @@ def test_fp8_is_refused_where_it_cannot_be_had(tmp_path):
 @pytest.mark.parametrize(
     ("config", "flags", "expected"),
     [
-        ("multi_gpu_bf16", ["--bf16", "False"], "mixed_precision: bf16, the command line says --bf16 False"),
-        ("multi_gpu_bf16", ["--fp16"], "mixed_precision: bf16, the command line says --fp16"),
-        ("own", ["--gradient_accumulation_steps", "2"], "gradient_accumulation_steps=3 vs hf"),
-        ("own", [], "gradient_clipping=0.5 vs hf max_grad_norm=1.0"),
+        ("multi_gpu_bf16", ["--fp16"], ["mixed_precision: bf16, the command line says --fp16"]),
+        (
+            "own",
+            ["--gradient_accumulation_steps", "2"],
+            ["gradient_accumulation_steps=3 vs hf", "gradient_clipping=0.5 vs hf max_grad_norm=1.0"],
+        ),
     ],
 )
 def test_contradiction_of_file_and_flags_names_both_once(config, flags, expected, tmp_path, make_pairs, numbered_rows):
@@ -58,31 +64,39 @@ def test_contradiction_of_file_and_flags_names_both_once(config, flags, expected
         if shutil.which("g++") is None:
             pytest.skip("DeepSpeed compiles an extension at its first start: no g++")
         file = tmp_path / "own.yaml"
-        other = {"gradient_clipping": 0.5} if not flags else {"gradient_accumulation_steps": 3}
         settings = read(ROOT / "accelerate_configs" / "zero2.yaml")
-        settings["deepspeed_config"] |= other
+        settings["deepspeed_config"] |= {"gradient_clipping": 0.5, "gradient_accumulation_steps": 3}
         file.write_text(yaml.safe_dump(settings))
         command[command.index("--config_file") + 1] = str(file)
     words = train_flags(make_pairs(numbered_rows(20)), tmp_path / "run", *flags)
     screen = launch(command, *words, code=1)
     errors = [line for line in screen.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert expected in errors[0]
+    assert [words for words in expected if words not in errors[0]] == []
+
+
+def test_precision_that_the_launcher_names_is_not_to_be_denied(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(InputError, match="mixed_precision: bf16, the command line says --bf16 False"):
+        choose_precision(bf16=False, fp16=None)
+    assert choose_precision(bf16=None, fp16=None) == "bf16"
 
 
 @pytest.mark.parametrize(
     ("config", "ranks", "strategy", "precision"),
     [
         ("cpu", 1, "one process; 100% of the parameters", "float32"),
-        ("single_gpu", 1, "one process; 100% of the parameters", "float32"),
         ("multi_gpu", 2, "DistributedDataParallel; 100% of the parameters", "float32"),
-        ("multi_gpu_bf16", 2, "DistributedDataParallel; 100% of the parameters", "bf16 computation (autocast)"),
+        pytest.param(
+            *("multi_gpu_bf16", 2, "DistributedDataParallel; 100% of the parameters", "bf16 computation (autocast)"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param("zero1", 2, "DeepSpeedEngine, ZeRO-1; 100%", "float32", marks=[needs_compiler, pytest.mark.slow]),
         pytest.param("zero2", 2, "DeepSpeedEngine, ZeRO-2; 100%", "float32", marks=[needs_compiler, pytest.mark.slow]),
         pytest.param("zero3", 2, "DeepSpeedEngine, ZeRO-3; 50%", "float32", marks=needs_compiler),
         pytest.param(
             *("zero3_offload", 2, "ZeRO-3, offload_param and offload_optimizer to the CPU; 50%", "float32"),
-            marks=needs_compiler,
+            marks=[needs_compiler, pytest.mark.slow],
         ),
     ],
 )

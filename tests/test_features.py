@@ -1,7 +1,7 @@
 """Training on the cached output of frozen towers: the same numbers, computed once, under every flag that allows it."""
 
 import json
-from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,18 +96,19 @@ def rows_of(count=12, seed=0):
 def cache(tmp_path, caplog):
     """Call cache_features on a model; returns the result, and whether each kind of features was found or computed."""
 
-    def call(model, dataset=None, *, wanted=None, rows=None, **options):
+    def call(model, dataset=None, *, wanted=None, rows=None, precision="no"):
         dataset = rows_of() if dataset is None else dataset
         before = set(tmp_path.glob("features-*[!k]"))
-        features = cache_features(
+        dataset, collator = cache_features(
             model.eval(),
             dataset,
             PairCollator(TOKENIZER.pad_token_id, IMAGE_SIZE),
             cache_features=wanted,
             rows=range(len(dataset)) if rows is None else rows,
             cache_dir=tmp_path,
-            **{"precision": "no", "device": torch.device("cpu"), **options},
+            args=SimpleNamespace(mixed_precision=precision, device=torch.device("cpu"), dataloader_num_workers=0),
         )
+        features = SimpleNamespace(dataset=dataset, collator=collator)
         return features, len(set(tmp_path.glob("features-*[!k]")) - before)
 
     return call
@@ -207,7 +208,7 @@ def test_only_wanted_rows_are_computed_and_parts_of_a_split_share_them(cache, mo
     kept = dataset.select([11, 3, 7, 0])
     some, built = cache(model, kept, rows=[1, 2])
     assert built == 6
-    picked = replace(some, dataset=some.dataset.select([1, 2]))
+    picked = SimpleNamespace(dataset=some.dataset.select([1, 2]), collator=some.collator)
     torch.testing.assert_close(logits_of(model, picked), logits_of(model, whole)[[3, 7]], atol=1e-6, rtol=1e-6)
     stored = some.dataset.data.column("text_vector").to_pylist()
     assert [row for row, value in enumerate(stored) if value is not None] == [3, 7]

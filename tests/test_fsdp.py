@@ -109,11 +109,3 @@ def test_train_under_fsdp_equals_one_process(sample, tmp_path):
 def assert_equal(found, expected):
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator, where FSDP is allowed")
-def test_fsdp_on_the_cpu_is_refused_once(sample, tmp_path):
-    screen = launch(FSDP, *train_flags(sample, tmp_path / "run"), code=1)
-    assert screen.count("asks for FSDP, but this machine has no accelerator") == 1
-    assert screen.count("Traceback") == 1, "more than the launcher's own"
-    assert not (tmp_path / "run").exists()

@@ -6,8 +6,11 @@ import shutil
 
 import pytest
 from conftest import ROOT
-from launching import launch, load_weights, logged_losses, needs_compiler, train_flags, wait_for
+from launching import load_weights, logged_losses, needs_compiler, train_flags, wait_for
 from network import ADDRESSES, PORT, two_nodes, wait_until_ended
+
+import train
+from data_utils.sample import main as draw_sample
 
 PARTS = ("accelerate_configs", "data_utils", "evaluation", "modeling", "run_files", "training", "train.py")
 # train.py's flags that give one process the rows of two.
@@ -32,10 +35,10 @@ def _clean_up(network):
 
 
 @pytest.fixture(scope="module")
-def sample(network, tmp_path_factory):
+def sample(tmp_path_factory):
     """33 training pairs; made by the project's own generator."""
     folder = tmp_path_factory.mktemp("sample")
-    launch(["python"], "-m", "data_utils.sample", "--output_dir", str(folder / "pairs"), "--num_pairs", "44")
+    draw_sample(["--output_dir", str(folder / "pairs"), "--num_pairs", "44"])
     return folder / "pairs"
 
 
@@ -43,7 +46,7 @@ def sample(network, tmp_path_factory):
 def losses(sample, tmp_path_factory):
     """Losses of one process, by update."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    launch(["python"], *train_flags(sample, run, "--max_steps", "4", *BATCH[1]))
+    train.main(train_flags(sample, run, "--max_steps", "4", *BATCH[1])[1:])
     figures = logged_losses(run)
     assert len(set(figures.values())) == 4
     return figures
@@ -109,16 +112,6 @@ def test_nodes_without_shared_files_train_as_one_process_and_resume(network, sam
     assert all(value.equal(second[name]) for name, value in first.items())
 
 
-def test_nodes_with_shared_files_build_the_cache_once(network, sample, losses, tmp_path):
-    shared = tmp_path / "shared"
-    shutil.copytree(sample, shared / "pairs")
-    flags = train_flags(shared / "pairs", shared / "run", "--max_steps", "4", *BATCH[2])
-    screens = run_both(network, tmp_path, [[*by_torchrun(node), *flags] for node in range(2)])
-    assert logged_losses(shared / "run") == pytest.approx(losses, abs=1e-5)
-    assert sum(screen.count("Decoding pictures: ") for screen in screens) == 1
-    assert [path.name for path in (shared / "run" / "checkpoints").iterdir()] != []
-
-
 @pytest.mark.slow
 @needs_compiler
 def test_zero3_on_two_nodes_saves_whole_weights_and_resumes(network, sample, losses, tmp_path):
@@ -136,8 +129,10 @@ def test_zero3_on_two_nodes_saves_whole_weights_and_resumes(network, sample, los
 
 @pytest.mark.parametrize("by", [by_torchrun, pytest.param(by_accelerate, marks=pytest.mark.slow)])
 def test_a_node_cut_off_ends_both_with_one_clear_line_and_is_resumed(network, sample, tmp_path, by):
+    """On shared files, of which the nodes build the cache once."""
     run = tmp_path / "run"
-    flags = train_flags(sample, run, *BATCH[2], "--ddp_timeout", str(TIMEOUT), "--disable_tqdm", "true")
+    shutil.copytree(sample, tmp_path / "pairs")
+    flags = train_flags(tmp_path / "pairs", run, *BATCH[2], "--ddp_timeout", str(TIMEOUT), "--disable_tqdm", "true")
     flags += ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "5", "--eval_steps", "5"]
     endless = [[*by(node), *flags, "--max_steps", "100000"] for node in range(2)]
     started, logs = start_both(network, tmp_path, endless)
@@ -145,6 +140,7 @@ def test_a_node_cut_off_ends_both_with_one_clear_line_and_is_resumed(network, sa
     network.disconnect()
     wait_until_ended(network, timeout=TIMEOUT + 30)
     assert [process.wait() for process in started] == [1, 1]
+    assert sum(log.read_text(errors="replace").count("Decoding pictures: ") for log in logs) == 1
     for node, log in enumerate(logs):
         screen = log.read_text(errors="replace")
         lines = [line for line in screen.splitlines() if line.startswith("error")]

@@ -3,7 +3,7 @@
 import pytest
 
 from modeling.errors import InputError
-from training.engine.updates import check_updates
+from training.engine.updates import check_updates, warn_of_idle_updates
 from training.flags.arguments import SentimentTrainingArguments
 
 FULL_BATCHES = ("--dataloader_drop_last", "true", "--per_device_train_batch_size")
@@ -63,14 +63,20 @@ def test_no_step_and_no_epoch_are_refused(refused, flag, value, allowed):
     assert allowed in message
 
 
-def test_updates_that_change_nothing_are_told(run_train):
-    assert (
-        "(1) lie in its warm-up of 1, which begins at a learning rate of 0 and reaches 0 of"
-        in run_train("--max_steps", "1")[1]
-    )
-    assert "reaches 0.1 of its peak" in run_train("--max_steps", "2", "--warmup_steps", "10", name="long")[1]
-    assert "warm-up" not in run_train("--max_steps", "1", "--warmup_steps", "0", name="none")[1]
-    assert "The learning rates are 0" in run_train("--learning_rate", "0", "--max_steps", "2", name="zero")[1]
+def test_updates_that_change_nothing_are_told(run_train, caplog):
+    words = "(1) lie in its warm-up of 1, which begins at a learning rate of 0 and reaches 0 of"
+    assert words in run_train("--max_steps", "1")[1]
+
+    def warn(**options):
+        caplog.clear()
+        warn_of_idle_updates(
+            8, SentimentTrainingArguments(**{"report_to": "none", "head_learning_rate": 1e-3, **options})
+        )
+        return caplog.text
+
+    assert "reaches 0.1 of its peak" in warn(max_steps=2, warmup_steps=10)
+    assert "warm-up" not in warn(max_steps=1, warmup_steps=0)
+    assert "The learning rates are 0" in warn(max_steps=2, learning_rate=0.0, head_learning_rate=0.0)
 
 
 @pytest.mark.parametrize(

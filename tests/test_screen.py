@@ -17,7 +17,7 @@ from data_utils.console.tables import format_table
 from modeling.errors import InputError
 from run_files.predictions_csv import write_predictions_csv
 from run_files.run_folder import RunFolder
-from training.launch.console import clear_errors, set_up_logging
+from training.launch.console import exit_on_user_error, set_up_logging
 
 STEERING = "\x1b[2J\x1b]0;title\x07\r\u202eevil\x9b1m"
 SHOWN = "\\x1b[2J\\x1b]0;title\\x07\\r\\u202eevil\\x9b1m"
@@ -56,7 +56,7 @@ def test_long_text_is_cut_and_says_by_how_much() -> None:
 
 
 def test_error_is_one_harmless_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop, clear_errors():
+    with pytest.raises(SystemExit) as stop, exit_on_user_error():
         raise InputError(f"Got the label {STEERING}\n{'y' * 100_000}; name it.")
     assert stop.value.code == 2
     shown = capsys.readouterr().err

@@ -19,7 +19,7 @@ from modeling.errors import InputError
 from modeling.kernels import ATTENTION, PatchConv2d, attend, replace_patch_convolutions
 from training.flags.arguments import MIN_WEIGHTS_FOR_BF16, SentimentTrainingArguments
 from training.flags.parsing import check_command_line
-from training.launch import launch
+from training.launch import checks
 
 MASKS = {
     "none": {},
@@ -139,7 +139,7 @@ def test_freed_memory_is_used_again():
 )
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice is one of CPUs")
 def test_bfloat16_is_chosen_where_it_pays(monkeypatch, tmp_path, fast_bf16, num_weights, flags, expected):
-    monkeypatch.setattr(launch, "has_fast_bf16", lambda: fast_bf16)
+    monkeypatch.setattr(checks, "has_fast_bf16", lambda: fast_bf16)
     args = SentimentTrainingArguments(output_dir=str(tmp_path), report_to="none", head_learning_rate=1e-3, **flags)
     monkeypatch.setattr("training.flags.arguments.count_matrix_weights", lambda model: num_weights)
     args = args.with_precision_for(tiny_model())
@@ -149,7 +149,7 @@ def test_bfloat16_is_chosen_where_it_pays(monkeypatch, tmp_path, fast_bf16, num_
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice is one of CPUs")
 def test_run_says_its_precision_and_writes_its_profile(run_train, monkeypatch):
-    monkeypatch.setattr(launch, "has_fast_bf16", lambda: True)
+    monkeypatch.setattr(checks, "has_fast_bf16", lambda: True)
     monkeypatch.setattr("training.flags.arguments.MIN_WEIGHTS_FOR_BF16", 1)
     run, screen = run_train("--profile")
     assert "bfloat16" in screen

@@ -303,7 +303,7 @@ def test_trials_of_other_ranks_are_waited_for_before_the_barrier(write_recipe, t
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice is one of CPUs")
 def test_precision_is_that_of_the_largest_model_wherever_it_stands(run_sweep, monkeypatch):
-    monkeypatch.setattr("training.launch.launch.has_fast_bf16", lambda: True)
+    monkeypatch.setattr("training.launch.checks.has_fast_bf16", lambda: True)
     monkeypatch.setattr("training.flags.arguments.count_matrix_weights", lambda model: len(model.towers()))
     monkeypatch.setattr("training.flags.arguments.MIN_WEIGHTS_FOR_BF16", 2)
     sweep = run_sweep({"fusion": ["text_only", "co_attn"]}, num_train_epochs=1)

@@ -89,8 +89,9 @@ def test_tensorboard_has_the_final_figures_with_intervals_and_all_flags(run_trai
 
 
 def test_each_fold_and_seed_is_a_run_of_its_own_with_its_name(run_train, wandb):
-    run, _ = run_train("--fusion", "early", "--folds", "2", "--max_steps", "1", "--report_to", "tensorboard", "wandb")
-    assert [each.name for each in wandb.runs] == ["run-seed-42-fold-0", "run-seed-42-fold-1"]
+    flags = ["--folds", "2", "--max_steps", "1", "--report_to", "tensorboard", "wandb", "--run_name", "first"]
+    run, _ = run_train("--fusion", "early", *flags)
+    assert [each.name for each in wandb.runs] == ["first-seed-42-fold-0", "first-seed-42-fold-1"]
     assert all(each.is_finished for each in wandb.runs)
     for number, tracked in enumerate(wandb.runs):
         member = run / "members" / f"seed-42-fold-{number}"
@@ -102,11 +103,6 @@ def test_each_fold_and_seed_is_a_run_of_its_own_with_its_name(run_train, wandb):
         assert tracked.config["data/labels"] == '["negative", "neutral", "positive"]'
         assert tracked.config["model/fusion"] == "early"
         assert list((member / "logs").iterdir())
-
-
-def test_own_name_is_the_beginning_of_each_members(run_train, wandb):
-    run_train("--fusion", "early", "--folds", "2", "--max_steps", "1", "--report_to", "wandb", "--run_name", "first")
-    assert [each.name for each in wandb.runs] == ["first-seed-42-fold-0", "first-seed-42-fold-1"]
 
 
 def test_settings_are_flat_and_of_types_that_every_tracker_takes(tmp_path):

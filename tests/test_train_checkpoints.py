@@ -1,44 +1,46 @@
 """Checkpoints of train.py: a resumed run equals a whole one, and the model that is kept is the best."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from launching import load_weights, logged_losses, train_flags
 from safetensors.torch import load_file
 
+import train
+from data_utils.sample import main as draw_sample
 from modeling.classifier import SentimentClassifier
 from training.checkpoint import checkpoints
 from training.checkpoint.checkpoints import list_checkpoints
 
-
-def test_resumed_run_equals_the_uninterrupted_one(run_train):
-    common = ["--model", "clip", "--num_train_epochs", "2", "--save_total_limit", "9"]
-    whole, _ = run_train(*common, name="whole")
-    part, _ = run_train(*common, "--early_stopping_patience", "0", name="part")
-    first_epoch, second_epoch = list_checkpoints(part / "checkpoints")
-    second_epoch.rename(part / "thrown_away")
-    resumed, screen = run_train(*common, "--resume_from_checkpoint", "latest", name="part")
-    assert f"Resuming from {first_epoch}" in screen
-    first, second = (SentimentClassifier.from_pretrained(run / "model").state_dict() for run in (whole, resumed))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    told = json.loads((resumed / "metrics.json").read_text())["training"]
-    rows = told["samples_per_second"] * told["seconds"]
-    assert rows == pytest.approx(told["num_train_rows"], rel=0.01)  # of the one epoch that it trained
+# The loss falls, so the "best" is the first of three.
+FLAGS = ["--num_train_epochs", "3", "--metric_for_best_model", "loss", "--greater_is_better", "True"]
+FLAGS += ["--save_total_limit", "9", "--lr_scheduler_kwargs", '{"num_cycles": 0.4}']
+LATEST = ["--resume_from_checkpoint", "latest"]
 
 
-def test_resume_without_checkpoint_starts_anew_with_a_notice(run_train):
-    run, screen = run_train("--resume_from_checkpoint", "latest", "--max_steps", "1")
-    assert "No checkpoint in" in screen
-    assert (run / "metrics.json").is_file()
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of three epochs, to copy."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    draw_sample(["--output_dir", str(folder / "pairs"), "--num_pairs", "60"])
+    words = train_flags(folder / "pairs", folder / "run", *FLAGS, "--head_learning_rate", "1e-3")
+    train.main(words[1:])
+    return folder / "run"
 
 
-def test_cut_off_checkpoint_is_passed_over(run_train):
-    run, _ = run_train("--num_train_epochs", "2")
-    first, second = sorted(run.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    (second / "trainer_state.json").unlink()
-    _, screen = run_train("--num_train_epochs", "2", "--resume_from_checkpoint", "latest")
-    assert f"{second} is incomplete" in screen
-    assert f"Resuming from {first}" in screen
+@pytest.fixture
+def go_on(whole, tmp_path, caplog):
+    """Train on in a copy of the run, or in another folder; returns the screen's text."""
+    shutil.copytree(whole, tmp_path / "run")
+
+    def run(*flags, name="run"):
+        caplog.clear()
+        train.main(train_flags(whole.parent / "pairs", tmp_path / name, *FLAGS, *flags)[1:])
+        return caplog.text
+
+    return run
 
 
 def zero(file, start=0, length=None):
@@ -49,17 +51,46 @@ def zero(file, start=0, length=None):
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("start", [None, 40_000])
-def test_zeroed_checkpoint_is_passed_over(run_train, start):
-    run, _ = run_train("--num_train_epochs", "2")
-    first, second = list_checkpoints(run / "checkpoints")
-    if start is None:
-        zero(second / "optimizer.pt")
+def assert_same(found, expected):
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
+def test_final_model_is_the_best_one_not_the_last(whole):
+    first, _, last = (load_file(path / "model.safetensors") for path in list_checkpoints(whole / "checkpoints"))
+    assert_same(load_weights(whole), first)
+    assert any(not torch.equal(first[name], last[name]) for name in first)
+    state = json.loads((list_checkpoints(whole / "checkpoints")[-1] / "trainer_state.json").read_text())
+    losses = [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
+    metrics = json.loads((whole / "metrics.json").read_text())
+    assert [metrics["best"]["value"], metrics["val"]["loss"]] == pytest.approx([max(losses)] * 2)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "zeroed in part", "zeroed"])
+def test_damaged_checkpoint_is_passed_over_and_the_resumed_run_equals_the_whole_one(whole, go_on, tmp_path, damage):
+    run = tmp_path / "run"
+    _, good, last = list_checkpoints(run / "checkpoints")
+    if damage == "cut off":
+        (last / "trainer_state.json").unlink()
+    elif damage == "zeroed":
+        zero(last / "optimizer.pt")
     else:
-        zero(second / "model.safetensors", start, 4000)
-    _, screen = run_train("--num_train_epochs", "2", "--resume_from_checkpoint", "latest")
-    assert f"{second} is incomplete or damaged" in screen
-    assert f"Resuming from {first}" in screen
+        zero(last / "model.safetensors", 40_000, 4000)
+    screen = go_on(*LATEST)
+    assert f"{last} is incomplete or damaged" in screen
+    assert f"Resuming from {good}" in screen
+    assert logged_losses(run) == logged_losses(whole)
+    assert_same(
+        load_file(last / "model.safetensors"), load_file(whole / "checkpoints" / last.name / "model.safetensors")
+    )
+    assert_same(load_weights(run), load_weights(whole))
+    told = json.loads((run / "metrics.json").read_text())["training"]
+    rows = told["samples_per_second"] * told["seconds"]
+    assert rows == pytest.approx(told["num_train_rows"], rel=0.01)  # of the one epoch that it trained
+
+
+def test_resume_without_checkpoint_starts_anew_with_a_notice(go_on, tmp_path):
+    assert "No checkpoint in" in go_on(*LATEST, "--max_steps", "1", name="other")
+    assert (tmp_path / "other" / "metrics.json").is_file()
 
 
 @pytest.fixture
@@ -107,23 +138,17 @@ def test_checkpoint_without_digests_is_judged_by_lengths(published):
     assert not checkpoints.is_intact(published)
 
 
-def test_finished_run_goes_on_for_more_epochs(run_train):
-    flags = ["--head_learning_rate", "1e-3", "--lr_scheduler_kwargs", '{"num_cycles": 0.4}']  # given or not, the same
-    run_train("--num_train_epochs", "1", *flags)
-    run, screen = run_train("--num_train_epochs", "2", *flags[2:], "--resume_from_checkpoint", "latest")
-    assert "Resuming from" in screen
-    assert json.loads((run / "metrics.json").read_text())["training"]["epochs"] == 2
-
-
-def test_checkpoint_that_names_no_flags_goes_on(run_train):
-    """Those of earlier versions."""
-    run, _ = run_train("--max_steps", "1")
-    manifest = next(run.glob("checkpoints/*/checkpoint.json"))
-    content = json.loads(manifest.read_text())
-    del content["update_flags"]
-    manifest.write_text(json.dumps(content))
-    _, screen = run_train("--max_steps", "2", "--weight_decay", "0.3", "--resume_from_checkpoint", "latest")
-    assert "Resuming from" in screen
+@pytest.mark.parametrize("names_flags", [True, False])
+def test_finished_run_goes_on_for_more_epochs(go_on, tmp_path, names_flags):
+    """With the flags of its updates, given or not; checkpoints of earlier versions don't name them."""
+    for checkpoint in list_checkpoints(tmp_path / "run" / "checkpoints"):
+        content = json.loads((checkpoint / checkpoints.MANIFEST).read_text())
+        if not names_flags:
+            del content["update_flags"]
+        (checkpoint / checkpoints.MANIFEST).write_text(json.dumps(content))
+    more = ["--num_train_epochs", "4", *LATEST]
+    assert "Resuming from" in go_on(*more, *([] if names_flags else ["--weight_decay", "0.3"]))
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["training"]["epochs"] == 4
 
 
 def test_resuming_a_finished_run_changes_nothing(run_train):
@@ -139,36 +164,19 @@ def test_resuming_a_finished_run_changes_nothing(run_train):
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["checkpoint-3"]
 
 
-def test_resuming_in_another_folder_finds_the_best_and_spares_what_is_there(run_train, tmp_path):
-    # The loss falls, so the "best" is the first.
-    best = ["--metric_for_best_model", "loss", "--greater_is_better", "True", "--save_total_limit", "9"]
-    common = ["--num_train_epochs", "3", *best]
-    first, _ = run_train(*common, name="first")
-    other, _ = run_train("--max_steps", "1", name="other")
-    kept = (other / "metrics.json").read_text()
-    one, two, _ = list_checkpoints(first / "checkpoints")
-    two.rename(first / "checkpoints" / "mine")
-    run_train(*common, "--resume_from_checkpoint", str(first / "checkpoints" / "mine"), name="other")
-    assert (tmp_path / "other.old-1" / "metrics.json").read_text() == kept
-    expected = load_file(one / "model.safetensors")
-    found = SentimentClassifier.from_pretrained(other / "model").state_dict()
-    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+def test_resuming_in_another_folder_finds_the_best_and_spares_what_is_there(whole, go_on, tmp_path):
+    shutil.copytree(whole, tmp_path / "other")
+    one, two, _ = list_checkpoints(tmp_path / "run" / "checkpoints")
+    two.rename(two.with_name("mine"))
+    go_on("--resume_from_checkpoint", str(two.with_name("mine")), name="other")
+    assert (tmp_path / "other.old-1" / "metrics.json").read_text() == (whole / "metrics.json").read_text()
+    assert_same(load_weights(tmp_path / "other"), load_file(one / "model.safetensors"))
 
 
 def test_one_checkpoint_kept_is_the_newest_or_the_best(run_train):
     run, _ = run_train("--num_train_epochs", "3", "--save_total_limit", "1", "--load_best_model_at_end", "False")
     steps = json.loads((run / "metrics.json").read_text())["training"]["steps"]
     assert [path.name for path in list_checkpoints(run / "checkpoints")][-1] == f"checkpoint-{steps}"
-
-
-def test_final_model_is_the_best_one_not_the_last(run_train):
-    # A rate that ruins the model after the first epoch: the last one is worse, or it would show nothing.
-    run, _ = run_train("--num_train_epochs", "6", "--learning_rate", "0.05", "--lr_scheduler_type", "constant")
-    metrics = json.loads((run / "metrics.json").read_text())
-    state = json.loads(max(run.glob("checkpoints/*/trainer_state.json"), key=lambda p: len(p.read_text())).read_text())
-    accuracies = [entry["eval_accuracy"] for entry in state["log_history"] if "eval_accuracy" in entry]
-    assert metrics["val"]["accuracy"] == pytest.approx(max(accuracies))
-    assert metrics["best"]["value"] == pytest.approx(max(accuracies))
 
 
 def test_early_stop_holds_in_a_resume_until_the_patience_is_raised(run_train):

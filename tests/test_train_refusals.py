@@ -10,7 +10,7 @@ import torch
 import train
 from run_files.run_folder import RunFolder
 from training.engine.losses import classification_loss
-from training.launch.console import clear_errors
+from training.launch.console import exit_on_user_error
 from training.runs.claim import lock_run
 
 
@@ -67,7 +67,7 @@ def test_optimizer_without_its_package_is_refused_with_its_name(run_train, capfd
 
 
 def test_ctrl_c_ends_with_one_sentence(capsys):
-    with pytest.raises(SystemExit) as ending, clear_errors():
+    with pytest.raises(SystemExit) as ending, exit_on_user_error():
         raise KeyboardInterrupt
     assert ending.value.code == 130
     assert capsys.readouterr().err.startswith("Stopped by Ctrl-C. A training goes on with ")

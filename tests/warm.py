@@ -11,6 +11,7 @@ sets and the settings that libraries read when they are loaded; a test whose poi
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import runpy
@@ -33,6 +34,7 @@ LIBRARIES = (
     *("transformers.models.clip.image_processing_pil_clip", "transformers.models.vit.modeling_vit"),
 )
 STREAMS = 3  # input, output, errors
+NETWORK = "/proc/self/ns/net"  # the network namespace of a process
 
 
 class WarmPython:
@@ -83,7 +85,7 @@ def serve(address: str, program: str) -> Callable[[], object]:
 def _start(connection: socket.socket) -> Callable[[], object]:
     """Fork the program that the client asks for. The parent passes on its end, or ends it when the client has gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    message, streams, *_ = socket.recv_fds(connection, 2**20, STREAMS)
+    message, (*streams, network), *_ = socket.recv_fds(connection, 2**20, STREAMS + 1)
     while not message.endswith(b"\n"):
         message += connection.recv(2**20)
     words, folder, environment = json.loads(message)
@@ -101,6 +103,9 @@ def _start(connection: socket.socket) -> Callable[[], object]:
         os._exit(0)
     connection.close()
     os.setsid()
+    if os.fstat(network).st_ino != os.stat(NETWORK).st_ino and ctypes.CDLL(None, use_errno=True).setns(network, 0):
+        raise OSError(ctypes.get_errno(), "the client's network can't be entered")
+    os.close(network)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -126,17 +131,20 @@ def run(address: str, words: Sequence[str]) -> int:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         message = json.dumps([list(words), os.getcwd(), dict(os.environ)]).encode() + b"\n"
-        sent = socket.send_fds(connection, [message], range(STREAMS))
+        sent = socket.send_fds(connection, [message], [*range(STREAMS), os.open(NETWORK, os.O_RDONLY)])
         connection.sendall(message[sent:])
         answers = connection.makefile()
         program = int(answers.readline())
+        note = Path(address).with_name(str(os.getpid()))
+        note.write_text(str(program))  # for those who look for it below this process
 
         def pass_on(number: int, _: object) -> None:
             os.kill(program, number)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, pass_on)
         code = int(answers.readline() or 1)
+        note.unlink()
     return code if code >= 0 else 128 - code
 
 

@@ -22,7 +22,7 @@ from modeling.errors import InputError
 from training.flags.model import ModelArguments
 from training.flags.parsing import parse_arguments
 from training.launch import signals
-from training.launch.console import clear_errors, set_up_libraries, set_up_logging
+from training.launch.console import exit_on_user_error, set_up_libraries, set_up_logging
 from training.launch.ranks import launched_world_size, uses_deepspeed, uses_fsdp
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ OWN_FLAGS = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse and run; a mistake of the user's ends with one sentence and exit code 2."""
     set_up_logging()
-    with signals.listen(), clear_errors():
+    with signals.listen(), exit_on_user_error():
         flags = read_flags(sys.argv[1:] if argv is None else argv)
         set_up_libraries()
         from training.experiments.baseline_run import run_baselines  # takes seconds, so after the flags are judged

@@ -21,7 +21,7 @@ from data_utils.console.command_line import FlagParser
 from data_utils.console.tables import format_table
 from data_utils.sample import SampleSettings, write_sample
 from modeling.errors import InputError
-from training.launch.console import clear_errors, set_up_logging
+from training.launch.console import exit_on_user_error, set_up_logging
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -51,7 +51,7 @@ class Launch:
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 0: the losses agree; 1: they don't, or the launch failed; 2: a mistake of the user's."""
     set_up_logging()
-    with clear_errors(), tempfile.TemporaryDirectory(prefix="selfcheck-") as folder:
+    with exit_on_user_error(), tempfile.TemporaryDirectory(prefix="selfcheck-") as folder:
         launch, updates = parse_arguments(argv)
         work = Path(folder)
         write_sample(work / "pairs", settings=SampleSettings(num_pairs=96, num_test=1, seed=0))

@@ -23,8 +23,8 @@ from benchmarks.setting import Setting
 from data_utils.system.files import write_text
 from training.experiments.training import assemble
 from training.flags.parsing import parse_arguments
-from training.launch.console import clear_errors
-from training.launch.ranks import part_ranks
+from training.launch.console import exit_on_user_error
+from training.launch.ranks import shut_down_distributed
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # File of accelerate_configs/, and flags.
@@ -77,14 +77,14 @@ def read_peak(name: str, process: subprocess.Popen[bytes] | None, folder: Path) 
 
 def main() -> None:
     """Train as the flags say, and write the most bytes that were allocated (on the CPU: resident) into the output."""
-    with clear_errors():
+    with exit_on_user_error():
         args = parse_arguments(sys.argv[1:])
         trainer, _, _ = assemble(*args)
         trainer.train()
         on_cpu = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else on_cpu
         write_text(Path(args[-1].output_dir) / PEAK, json.dumps(peak))
-        part_ranks()
+        shut_down_distributed()
 
 
 if __name__ == "__main__":

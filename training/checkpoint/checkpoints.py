@@ -24,7 +24,7 @@ from modeling.errors import InputError
 from training.build.parameters import parameter_table
 
 MANIFEST = "checkpoint.json"
-# Where a checkpoint grows, and where one goes to die: a kill at any moment leaves either name, never half a checkpoint.
+# Where a checkpoint is written, and where one is staged for deletion: a kill leaves either name, never half of one.
 PARTIAL, DELETED = ".partial", ".deleted-"
 CONVERTED = ".universal"  # a checkpoint of DeepSpeed's on its way into another layout
 NO_OPTIMIZER = "none"
@@ -72,7 +72,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def publish(
-    grown: Path,
+    written: Path,
     folder: Path,
     *,
     world_size: int,
@@ -81,22 +81,22 @@ def publish(
     update_flags: dict[str, Any],
 ) -> None:
     """Write the manifest of a finished checkpoint, push all to the disk, and move it into `folder` under its name."""
-    files = {str(path.relative_to(grown)): path.stat().st_size for path in _files(grown)}
-    digests = {name: hash_content(grown / name) for name in files}
+    files = {str(path.relative_to(written)): path.stat().st_size for path in _files(written)}
+    digests = {name: hash_content(written / name) for name in files}
     manifest = Manifest(world_size, global_batch_size, optimizer, files, digests, update_flags)
-    (grown / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2), encoding="utf-8")
-    grant_as(grown / MANIFEST)
-    for path in _files(grown):
+    (written / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2), encoding="utf-8")
+    copy_mode(written / MANIFEST)
+    for path in _files(written):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    final = folder / grown.name
+    final = folder / written.name
     if final.exists():  # resumed from an earlier one, and here again
         delete(final)
-    grown.rename(final)
+    written.rename(final)
     remove(folder / PARTIAL)
 
 
-def grant_as(model: Path) -> None:
+def copy_mode(model: Path) -> None:
     """Give every file beside `model` its rights, those of the umask: safetensors lets nobody else read its files."""
     rights = stat.S_IMODE(model.stat().st_mode)
     for path in model.parent.iterdir():
@@ -175,21 +175,21 @@ def rotate(folder: Path, *, limit: int | None, keep: Path | None) -> None:
 
 def delete(checkpoint: Path) -> None:
     """Remove a checkpoint; whoever looks meanwhile finds it whole or not at all."""
-    doomed = checkpoint.with_name(f"{DELETED}{checkpoint.name}")
-    remove(doomed)
-    checkpoint.rename(doomed)
-    remove(doomed)
+    staged = checkpoint.with_name(f"{DELETED}{checkpoint.name}")
+    remove(staged)
+    checkpoint.rename(staged)
+    remove(staged)
 
 
-def is_growing(folder: Path) -> bool:
+def is_being_written(folder: Path) -> bool:
     """Whether a checkpoint for `folder` is being written, or was when its job ended."""
     return bool(list_checkpoints(folder / PARTIAL))  # the folder outlives the checkpoint that moved out by a moment
 
 
 def clear_leftovers(folder: Path) -> None:
     """Remove what a killed job left behind."""
-    for doomed in (folder / CONVERTED, folder / PARTIAL, *folder.glob(f"{DELETED}*")):
-        remove(doomed)
+    for leftover in (folder / CONVERTED, folder / PARTIAL, *folder.glob(f"{DELETED}*")):
+        remove(leftover)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from torch.serialization import get_unsafe_globals_in_checkpoint
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from modeling.errors import InputError
 
 SUFFIXES = (".pt", ".pth")  # a .bin is loaded by nobody, or as numbers alone
-# Of numpy's random numbers, which Trainer allows, and of what DeepSpeed loads beside its tensors, whatever it is.
-KNOWN = frozenset(
-    {
-        *(f"numpy.{core}.multiarray._reconstruct" for core in ("_core", "core")),
-        "numpy.ndarray",
-        "numpy.dtype",
-        "numpy.dtypes.UInt32DType",
-        "deepspeed.runtime.fp16.loss_scaler.LossScaler",
-        "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
-        "deepspeed.runtime.zero.config.ZeroStageEnum",
-        "deepspeed.utils.tensor_fragment.fragment_address",
-    }
+# What DeepSpeed writes beside its tensors, and loads whatever it is.
+OF_DEEPSPEED = (
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
 )
+# Of numpy's random numbers, which Trainer allows.
+OF_NUMPY = ("ndarray", "dtype", "dtypes.UInt32DType", "_core.multiarray._reconstruct", "core.multiarray._reconstruct")
+KNOWN = {*OF_DEEPSPEED, *(f"numpy.{name}" for name in OF_NUMPY)}
 
 
 def check_pickles(checkpoint: Path) -> None:
@@ -42,3 +42,10 @@ def check_pickles(checkpoint: Path) -> None:
                 f"{path} would run {min(foreign)}, which no checkpoint of this program does; it is not loaded. Use "
                 "another checkpoint."
             )
+
+
+def load_pickle(file: Path) -> Any:
+    """What DeepSpeed has saved, on the CPU; anything but tensors, plain values and its own few is an error."""
+    paths = (name.rpartition(".") for name in OF_DEEPSPEED)
+    with safe_globals([getattr(import_module(module), name) for module, _, name in paths]):
+        return torch.load(file, map_location="cpu", weights_only=True)

@@ -11,11 +11,9 @@ from torch.nn import functional
 
 
 def gather_float32(engine: Any, *, wanted: bool) -> dict[str, Tensor] | None:
-    """The model's float32 master weights and its buffers, on the CPU; a collective of all ranks.
+    """A DeepSpeedEngine's float32 master weights and its buffers, on the CPU; None where they aren't `wanted`.
 
-    Args:
-        engine: DeepSpeedEngine of any ZeRO stage.
-        wanted: whether this rank writes them; others get None.
+    Every rank calls it.
     """
     import deepspeed
     from deepspeed.utils import safe_get_full_fp32_param
@@ -42,7 +40,7 @@ def scatter_weights(engine: Any, weights: dict[str, Tensor]) -> None:
     for name, parameter in engine.module.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             parameter.data.copy_(weights[name])
-        if parameter.requires_grad and hasattr(parameter, "ds_id"):  # ZeRO-3
+        if parameter.requires_grad and engine.zero_optimization_stage() == 3:
             safe_set_local_fp32_param(parameter, local_shard(weights[name]).to(parameter.device))
         elif parameter.requires_grad:
             safe_set_full_fp32_param(parameter, weights[name].to(parameter.device))

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from data_utils.system.files import remove
 from data_utils.system.refusals import MachineError, describe_refusal
 from training.checkpoint.checkpoints import CONVERTED
+from training.checkpoint.pickles import load_pickle
 from training.checkpoint.sharding import local_shard
 from training.launch.console import GO_ON
 
@@ -38,37 +39,29 @@ def load_moments(engine: Any, checkpoint: Path) -> bool:
     Returns:
         Whether it could be done; if not, nothing was changed.
     """
+    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
     with _converted(checkpoint) as folder:
         names = [name for name, parameter in engine.module.named_parameters() if parameter.requires_grad]
         files = [folder / name / f"{moment}.pt" for name in names for moment in MOMENTS]
         if not all(gather_object([all(file.is_file() for file in files)])):
             return False
-        _make_states(engine.optimizer, updates=_read_updates(folder, names[0]))
+        is_stage_3 = engine.zero_optimization_stage() == 3
+        _make_states(engine.optimizer, updates=_read_updates(folder, names[0]), is_stage_3=is_stage_3)
         for name, parameter in engine.module.named_parameters():
             if parameter.requires_grad:
                 for moment in MOMENTS:
                     value = _read(folder / name / f"{moment}.pt")
-                    _set_moment(parameter, moment, value.to(parameter.device))
+                    value = value.to(parameter.device)
+                    if is_stage_3:
+                        safe_set_local_optimizer_state(parameter, local_shard(value), moment)
+                    else:
+                        safe_set_full_optimizer_state(parameter, value, moment)
     return True
 
 
-def _set_moment(parameter: nn.Parameter, moment: str, value: Tensor) -> None:
-    """Put a whole moment, in the parameter's shape, into this rank's shard of it."""
-    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
-
-    if not hasattr(parameter, "ds_id"):  # ZeRO-1 and 2
-        safe_set_full_optimizer_state(parameter, value, moment)
-        return
-    safe_set_local_optimizer_state(parameter, local_shard(value), moment)
-
-
-def _make_states(optimizer: Any, *, updates: float) -> None:
-    """Give each flat shard of ZeRO's optimizer the state that its first update would make, and the number of updates.
-
-    Args:
-        optimizer: DeepSpeedZeroOptimizer or DeepSpeedZeroOptimizer_Stage3.
-    """
-    is_stage_3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
+def _make_states(optimizer: Any, *, updates: float, is_stage_3: bool) -> None:
+    """Give each flat shard of ZeRO's optimizer the state that its first update makes, and the number of updates."""
     shards = optimizer.fp32_partitioned_groups_flat if is_stage_3 else optimizer.single_partition_of_fp32_groups
     for shard in shards:
         moments = {moment: torch.zeros_like(shard, requires_grad=False) for moment in MOMENTS}
@@ -116,7 +109,7 @@ def _count_bytes(checkpoint: Path) -> int:
 
 def _read(file: Path) -> Tensor:
     """One parameter's whole moment, in the parameter's shape."""
-    content = torch.load(file, weights_only=False)
+    content = load_pickle(file)
     return content["param"] if isinstance(content, dict) else content
 
 
@@ -124,6 +117,5 @@ def _read_updates(folder: Path, name: str) -> float:
     """Updates made: beside each parameter under ZeRO-1 and 2, in the common state under ZeRO-3."""
     file = folder / name / f"{STEP}.pt"
     if file.is_file():
-        return float(torch.load(file, weights_only=False))
-    common = torch.load(folder / "optimizer_state.pt", weights_only=False)["optimizer_state_dict"]
-    return float(common["state"][0][STEP])
+        return float(load_pickle(file))
+    return float(load_pickle(folder / "optimizer_state.pt")["optimizer_state_dict"]["state"][0][STEP])

@@ -7,7 +7,8 @@ import logging
 import os
 import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from data_utils.prepare.pairs import add_row_index, load_pairs
 from data_utils.prepare.tokens import tokenize_pairs, tokenizer_key, train_wordpiece
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.quarantine import Quarantine
-from data_utils.splits.copies import find_copies
 from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import split_pairs
 from modeling.errors import InputError
@@ -37,10 +37,8 @@ class TrainingData:
     """Tokenised parts and what they came from.
 
     Attributes:
-        train: rows with the columns of the collator; row_index counts from 0.
-        val: the same, or None with --val_ratio 0.
-        test: the same, or None where the split has no test part; it chooses nothing.
-        rows: every pair, tokenised, of which the parts are `train_rows`, `val_rows` and `test_rows`.
+        rows: every pair, tokenised, with the columns of the collator.
+        train_rows, val_rows, test_rows: numbers of the rows of the parts; the test part chooses nothing.
         tokenizer: the towers' own, or one trained on the training part.
         max_length: tokens a text is cut to.
         fingerprint: hash of everything that shaped the rows.
@@ -48,9 +46,6 @@ class TrainingData:
         text_encoding: that was taken for texts whose own isn't certain; None where there are none.
     """
 
-    train: Dataset
-    val: Dataset | None
-    test: Dataset | None
     rows: Dataset
     train_rows: np.ndarray
     val_rows: np.ndarray
@@ -63,15 +58,20 @@ class TrainingData:
     seed: int
     text_encoding: str | None
 
-    def with_rows(self, rows: Dataset) -> TrainingData:
-        """The same parts of the same pairs with other columns."""
-        return replace(
-            self,
-            rows=rows,
-            train=add_row_index(rows.select(self.train_rows)),
-            val=_select(rows, self.val_rows),
-            test=_select(rows, self.test_rows),
-        )
+    @cached_property
+    def train(self) -> Dataset:
+        """The training part; its row_index counts from 0, as that of each part."""
+        return add_row_index(self.rows.select(self.train_rows))
+
+    @cached_property
+    def val(self) -> Dataset | None:
+        """None with --val_ratio 0."""
+        return add_row_index(self.rows.select(self.val_rows)) if len(self.val_rows) else None
+
+    @cached_property
+    def test(self) -> Dataset | None:
+        """None where the split has no test part."""
+        return add_row_index(self.rows.select(self.test_rows)) if len(self.test_rows) else None
 
     @property
     def used_rows(self) -> np.ndarray:
@@ -79,17 +79,9 @@ class TrainingData:
         return np.concatenate([self.train_rows, self.val_rows, self.test_rows])
 
     @property
-    def passed_rows(self) -> np.ndarray:
-        """Numbers of the rows that frozen towers run over: of all parts, and all augmented copies.
-
-        Each fold leaves out other copies; a pass over all of them serves every fold.
-        """
-        return np.union1d(self.used_rows, np.flatnonzero(find_copies(self.rows["guid"][:])))
-
-    @property
     def num_train_rows(self) -> int:
         """Rows of an epoch."""
-        return len(self.train)
+        return len(self.train_rows)
 
     def save(self, run: RunFolder) -> None:
         """Write split.json, quarantine.csv and encodings.csv."""
@@ -151,9 +143,6 @@ def prepare_data(data: DataArguments, plan: ModelPlan, model: ModelArguments, *,
     numbers = set(dataset.select_columns("label").select(train_rows)["label"][:])
     note_absent_classes({data.labels[number] for number in numbers}, data.labels)
     return TrainingData(
-        train=add_row_index(dataset.select(train_rows)),
-        val=_select(dataset, val_rows),
-        test=_select(dataset, test_rows),
         rows=dataset,
         train_rows=train_rows,
         val_rows=val_rows,
@@ -192,11 +181,6 @@ def note_absent_classes(present: Collection[str], labels: Sequence[str]) -> None
             "have no such class, name those they have with --labels.",
             " or ".join(absent),
         )
-
-
-def _select(rows: Dataset, numbers: np.ndarray) -> Dataset | None:
-    """A part with row_index from 0; None where it is empty."""
-    return add_row_index(rows.select(numbers)) if len(numbers) else None
 
 
 def _limit(rows: Sequence[int], limit: int | None, *, seed: int) -> np.ndarray:

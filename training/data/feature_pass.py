@@ -39,15 +39,9 @@ def sequence_dtype(precision: str) -> str:
 
 @dataclass(frozen=True)
 class FeaturePass:
-    """A tower at work.
+    """A tower at work: the model's of a kind (text or image), on a device, in a mixed precision (no, bf16, fp16).
 
-    Attributes:
-        model: in which the tower stands.
-        kind: text or image.
-        columns: what is kept of each row.
-        collator: rows -> inputs.
-        device, precision: where it computes, and in which mixed precision (no, bf16, fp16).
-        num_workers: processes that read rows.
+    Of each row its `columns` are kept; `num_workers` processes read rows.
     """
 
     model: SentimentClassifier
@@ -59,13 +53,9 @@ class FeaturePass:
     num_workers: int = 0
 
     def write(self, dataset: Dataset, rows: range, wanted: np.ndarray, folder: Path) -> None:
-        """Write the features of some rows into a file of `folder`: a row for each, null where it isn't wanted.
+        """Write the features of some of the N rows into a file of `folder`: for each, null where it isn't wanted (N,).
 
-        Args:
-            dataset: all rows with what the collator needs, without a `select` in between.
-            rows: which of them.
-            wanted: (N,) bool.
-            folder: of the cache.
+        The data set has all rows with what the collator needs, without a `select` in between.
         """
         reader = BatchReader(dataset)
         step = WINDOW if self.kind == "text" else PICTURES_PER_BATCH

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset
 
 from data_utils.prepare.cache import was_built_after
@@ -18,6 +17,7 @@ from data_utils.prepare.columns import SOURCE
 from data_utils.prepare.feature_columns import FeatureColumn
 from data_utils.prepare.pairs import add_row_index, join_columns
 from data_utils.sources.arguments import DataArguments
+from data_utils.splits.copies import find_copies
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from training.data.data import TrainingData
@@ -29,19 +29,6 @@ from training.flags.model import ModelArguments
 logger = logging.getLogger(__name__)
 # Of --train_sampling_strategy: those that look at the rows' texts.
 BY_LENGTH = ("group_by_length", "batch_rebalance")
-
-
-@dataclass(frozen=True)
-class CachedFeatures:
-    """Rows whose frozen towers have run.
-
-    Attributes:
-        dataset: the rows with columns of features, and without inputs that nobody reads.
-        collator: rows -> batch with the features.
-    """
-
-    dataset: Dataset
-    collator: PairCollator
 
 
 def use_features(
@@ -61,19 +48,19 @@ def use_features(
     chosen = choose_columns(model, model_args.cache_features, dtype=sequence_dtype(args.mixed_precision))
     if SOURCE["text"] in _list_unread(model, chosen):
         _refuse_tokens(args)
-    features = cache_features(
+    # Each fold leaves out other augmented copies: a pass over all of them serves every fold.
+    copies = np.flatnonzero(find_copies(prepared.rows["guid"][:]))
+    dataset, collator = cache_features(
         model,
         prepared.rows,
         collator,
         cache_features=model_args.cache_features,
-        rows=prepared.passed_rows,
+        rows=np.union1d(prepared.used_rows, copies),
         cache_dir=data_args.cache_path(),
-        precision=args.mixed_precision,
-        device=args.device,
-        num_workers=args.dataloader_num_workers,
+        args=args,
         overwrite=data_args.overwrite_cache,
     )
-    return prepared.with_rows(features.dataset), features.collator
+    return replace(prepared, rows=dataset), collator
 
 
 def _refuse_tokens(args: SentimentTrainingArguments) -> None:
@@ -95,13 +82,11 @@ def cache_features(
     collator: PairCollator,
     *,
     cache_features: bool | None,
-    rows: Sequence[int],
+    rows: Sequence[int] | np.ndarray,
     cache_dir: Path,
-    precision: str,
-    device: torch.device,
-    num_workers: int = 0,
+    args: SentimentTrainingArguments,
     overwrite: bool = False,
-) -> CachedFeatures:
+) -> tuple[Dataset, PairCollator]:
     """Run what is frozen over the rows, or find in the cache what it gave; the same on every rank.
 
     Texts and pictures are cached apart, under a key of the frozen weights, the tower's settings, the precision and
@@ -114,32 +99,43 @@ def cache_features(
         cache_features: None: only where all towers are frozen wholly; False: never; True: wherever anything is frozen.
         rows: those that are needed, as to `dataset.select`; the others get no features.
         cache_dir: folder of all caches.
-        precision: mixed precision of the pass: no, bf16 or fp16.
-        device: of the pass.
-        num_workers: processes that read rows.
+        args: device, precision and workers of the pass.
         overwrite: run the towers again.
+
+    Returns:
+        The rows with columns of features and without inputs that nobody reads, and the collator of the features.
 
     Raises:
         InputError: `cache_features` is True and nothing is there to cache, or the cache can't be written.
     """
-    chosen = choose_columns(model, cache_features, dtype=sequence_dtype(precision))
+    chosen = choose_columns(model, cache_features, dtype=sequence_dtype(args.mixed_precision))
     unread = _list_unread(model, chosen)
     if not chosen:
-        return CachedFeatures(dataset.remove_columns(unread), collator)
+        return dataset.remove_columns(unread), collator
     begin, started = time.perf_counter(), time.time()
     stored = add_row_index(Dataset(dataset.data, info=dataset.info.copy()))
     wanted = np.zeros(len(stored), dtype=bool)
     wanted[_stored_rows(dataset)[np.asarray(rows)]] = True
     passes = {
-        kind: FeaturePass(model, kind, columns, collator, device, precision, num_workers)
+        kind: FeaturePass(
+            model, kind, columns, collator, args.device, args.mixed_precision, args.dataloader_num_workers
+        )
         for kind, columns in chosen.items()
     }
-    found = load_features(passes, stored, wanted, cache_dir=Path(cache_dir), overwrite=overwrite, started=started)
+    found = load_features(passes, stored, wanted, cache_dir=cache_dir, overwrite=overwrite, started=started)
     for features in found.values():
         dataset = join_columns(dataset, features)
-    _report(found, chosen, num_rows=int(wanted.sum()), started=started, seconds=time.perf_counter() - begin)
     columns = tuple(column for kind in chosen for column in chosen[kind])
-    return CachedFeatures(dataset.remove_columns(unread), replace(collator, features=columns))
+    files = [Path(file["filename"]) for features in found.values() for file in features.cache_files]
+    logger.info(
+        "Output of frozen parts: %s of %d rows (%.1f MB) %s %.1f s.",
+        ", ".join(column.name for column in columns),
+        wanted.sum(),
+        sum(file.stat().st_size for file in files) / 1e6,
+        "computed in" if any(was_built_after(file.parent, started) for file in files) else "found in the cache in",
+        time.perf_counter() - begin,
+    )
+    return dataset.remove_columns(unread), replace(collator, features=columns)
 
 
 def choose_columns(
@@ -147,13 +143,8 @@ def choose_columns(
 ) -> dict[str, tuple[FeatureColumn, ...]]:
     """What of each tower is to be cached, by "text" and "image"; nothing of towers that train from their first block.
 
-    Args:
-        model: frozen as its configuration says.
-        cache_features: as given to `cache_features`.
-        dtype: of sequences; vectors are float32.
-
-    Raises:
-        InputError: `cache_features` is True and no tower has a frozen block.
+    Sequences are of type `dtype`, vectors of float32. Raises `InputError` where `cache_features` is True and no tower
+    has a frozen block.
     """
     towers = model.towers()
     if cache_features is False or (cache_features is None and not all(tower.is_frozen for tower in towers.values())):
@@ -175,39 +166,19 @@ def choose_columns(
 
 
 def _list_unread(model: SentimentClassifier, chosen: dict[str, tuple[FeatureColumn, ...]]) -> list[str]:
-    """Columns of inputs that no tower reads: the head has none for them, or what is cached stands in their place."""
+    """Columns of inputs that no tower reads: the head has none for them, or what is cached stands in their place.
+
+    Text tokens and what is behind frozen blocks still need input_ids, for masks and positions; pictures nothing.
+    """
     towers = model.towers()
     return [
         column
         for kind, column in SOURCE.items()
-        if kind not in towers or (kind in chosen and _replaces_input(chosen[kind]))
+        if kind not in towers
+        or (kind in chosen and (kind == "image" or all(feature.is_vector for feature in chosen[kind])))
     ]
-
-
-def _replaces_input(columns: Sequence[FeatureColumn]) -> bool:
-    """Text tokens and what is behind frozen blocks still need input_ids, for masks and positions; pictures nothing."""
-    return columns[0].name.startswith("image") or all(column.is_vector for column in columns)
 
 
 def _stored_rows(dataset: Dataset) -> np.ndarray:
     """Row of `dataset.data` of each row."""
     return np.arange(len(dataset)) if dataset._indices is None else dataset._indices.column(0).to_numpy()
-
-
-def _report(
-    found: dict[str, Dataset],
-    chosen: dict[str, tuple[FeatureColumn, ...]],
-    *,
-    num_rows: int,
-    started: float,
-    seconds: float,
-) -> None:
-    files = [Path(file["filename"]) for features in found.values() for file in features.cache_files]
-    logger.info(
-        "Output of frozen parts: %s of %d rows (%.1f MB) %s %.1f s.",
-        ", ".join(column.name for kind in chosen for column in chosen[kind]),
-        num_rows,
-        sum(file.stat().st_size for file in files) / 1e6,
-        "computed in" if any(was_built_after(file.parent, started) for file in files) else "found in the cache in",
-        seconds,
-    )

@@ -21,13 +21,7 @@ TOWER_PREFIXES = ("text_tower.", "image_tower.")
 def group_parameters(
     model: nn.Module, *, decayed: Collection[str], args: SentimentTrainingArguments
 ) -> list[dict[str, Any]]:
-    """The optimizer's groups of all that is trained: towers and the rest, with and without weight decay.
-
-    Args:
-        model: a `SentimentClassifier`, wrapped or not.
-        decayed: names of the parameters that decay.
-        args: the two learning rates, the weight decay.
-    """
+    """The optimizer's groups of all that is trained: towers and the rest, with weight decay (`decayed`) and without."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

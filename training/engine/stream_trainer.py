@@ -143,8 +143,8 @@ class StreamTrainer(SentimentTrainer):
         batches, weight_sum = super().get_batch_samples(map(self._take_faults, epoch_iterator), num_batches, device)
         return batches, weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # 0 where no row of an update counts
 
-    def _judge_sums(self, sums: Sequence[float]) -> None:
-        super()._judge_sums(sums)
+    def _read_sums(self, sums: Sequence[float]) -> None:
+        super()._read_sums(sums)
         if sums[0] > 0:
             self._useless_updates = None
         elif self._useless_updates is not None:
@@ -168,13 +168,12 @@ class StreamTrainer(SentimentTrainer):
             return ClassBalance.none(len(self.labels))
         return balance_classes(self.args, torch.tensor([counts[label] for label in self.labels]))
 
-    def _mark_filling_rows(self, batches: list[dict[str, Tensor]]) -> None:
+    def _mask_padding_duplicates(self, batches: list[dict[str, Tensor]]) -> None:
         """A stream fills up with rows that count nothing by itself."""
 
-    def _run_epoch(self, **kwargs: Any) -> None:
-        skipped = kwargs["steps_trained_in_current_epoch"] if kwargs["epoch"] == kwargs["epochs_trained"] else 0
-        self.train_dataset.start_epoch(kwargs["epoch"], skipped=skipped)
-        super()._run_epoch(**kwargs)
+    def begin_epoch(self, epoch: int, *, skipped: int) -> None:
+        """Have the stream begin behind the batches of a resumed epoch that were trained on."""
+        self.train_dataset.start_epoch(epoch, skipped=skipped)
 
     def _take_faults(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         entries = take_entries(batch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -14,11 +13,12 @@ import torch
 from accelerate.utils import send_to_device
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
 from transformers import EvalPrediction
 from transformers.integrations.neftune import activate_neftune, deactivate_neftune
-from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
-from transformers.trainer_utils import PredictionOutput, TrainOutput
+from transformers.trainer_pt_utils import BatchRebalanceSampler
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
@@ -32,10 +32,11 @@ from modeling.errors import InputError
 from training.engine.losses import ClassBalance, balance_classes
 from training.engine.objective import group_parameters, training_loss
 from training.engine.resumable import ResumableTrainer
+from training.engine.samplers import make_sampler
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.own import METRICS
 from training.launch.signals import is_stop_requested
-from training.launch.trackers import hold_trackers
+from training.launch.trackers import keep_trackers_open
 
 NON_FINITE_REMEDY = (
     "Lower --learning_rate or --head_learning_rate, use --bf16 or float32 instead of --fp16, or resume from an earlier "
@@ -45,30 +46,6 @@ NON_FINITE_REMEDY = (
 
 class NonFiniteLossError(RankError):
     """The loss, a gradient or an answer became nan or infinite; no further update is made."""
-
-
-class EpochLengthSampler(LengthGroupedSampler):
-    """transformers' sampler in an order that depends on seed and epoch alone.
-
-    Its own order is drawn from torch's random numbers, of which dropout takes more on ranks with longer texts: from the
-    second epoch on the ranks would deal from different orders, so that rows were trained on twice and others never.
-
-    Args:
-        grouped: whose lengths and batch size are taken.
-        seed: of the orders.
-    """
-
-    def __init__(self, grouped: LengthGroupedSampler, *, seed: int) -> None:
-        super().__init__(grouped.batch_size, lengths=grouped.lengths, generator=torch.Generator())
-        self._seed, self._epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order; accelerate calls it before each epoch."""
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator.manual_seed(self._seed + self._epoch)
-        return super().__iter__()
 
 
 class SentimentTrainer(ResumableTrainer):
@@ -106,8 +83,8 @@ class SentimentTrainer(ResumableTrainer):
         self.model_accepts_loss_kwargs = True
         self.balance = self._balance_classes()
         self._device_balance = self.balance.to(args.device)
-        self._judged = eval_dataset
-        self._trackers = hold_trackers(self.callback_handler)
+        self._eval_loader: DataLoader | None = None
+        self._trackers = keep_trackers_open(self.callback_handler)
         self.neftune_noise_alpha = None  # Trainer would look for one table of embeddings of the whole model
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -145,7 +122,7 @@ class SentimentTrainer(ResumableTrainer):
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """The micro batches of one update, and the sum of their rows' class weights over all ranks."""
         batches = list(islice(epoch_iterator, num_batches))
-        self._mark_filling_rows(batches)
+        self._mask_padding_duplicates(batches)
         labels = torch.cat([batch["labels"] for batch in batches] or [torch.zeros(0, dtype=torch.long)])
         weight_sum = self.balance.weights[labels[labels != NO_LABEL_ID]].sum()
         # Every rank learns here, at no further cost, whether any was asked to stop.
@@ -154,10 +131,10 @@ class SentimentTrainer(ResumableTrainer):
         sums = sums.pin_memory() if self.args.dataloader_pin_memory else sums
         batches, sums = send_to_device((batches, sums), device, non_blocking=True)
         sums = self.accelerator.reduce(sums, reduction="sum")
-        self.looks.look(sums, self._judge_sums)
+        self.checks.add(sums, self._read_sums)
         return batches, sums[0]
 
-    def _judge_sums(self, sums: Sequence[float]) -> None:
+    def _read_sums(self, sums: Sequence[float]) -> None:
         """Of an update over all ranks: the rows' class weights, and how many ranks were asked to stop."""
         self.stop_requested = sums[1] > 0
 
@@ -165,7 +142,7 @@ class SentimentTrainer(ResumableTrainer):
         counts = torch.bincount(torch.as_tensor(self.train_dataset["label"][:]), minlength=len(self.labels))
         return balance_classes(self.args, counts)
 
-    def _mark_filling_rows(self, batches: list[dict[str, Tensor]]) -> None:
+    def _mask_padding_duplicates(self, batches: list[dict[str, Tensor]]) -> None:
         """Take the label of rows that stand in an epoch's last batches a second time, to give each rank as many.
 
         accelerate deals the micro batches to the ranks in turn, and fills up behind the last row of the data set.
@@ -190,7 +167,7 @@ class SentimentTrainer(ResumableTrainer):
         """In training the row's share of the global loss, in evaluation the plain mean cross-entropy of the batch.
 
         Raises:
-            NonFiniteLossError: a loss is nan or infinite; told at once on the CPU, else by `LateLooks`.
+            NonFiniteLossError: a loss is nan or infinite; told at once on the CPU, else by `DeferredChecks`.
         """
         if not model.training:
             inputs = {name: value for name, value in inputs.items() if name != "row_index"}
@@ -207,74 +184,73 @@ class SentimentTrainer(ResumableTrainer):
             weight_sum=num_items_in_batch,
         )
         step, rows = self.state.global_step + 1, inputs["row_index"]
-        self.looks.look(loss, partial(self._judge_finite, "loss", step=step, moment=self._moment, row_index=rows))
+        self.checks.add(loss, partial(self._check_finite, "loss", step=step, moment=self._moment, row_index=rows))
         # Data parallel averages gradients over ranks, while each rank's loss is its share of the whole.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def get_train_dataloader(self) -> DataLoader:
-        """As in Trainer, but the batches stay on the host, where `get_batch_samples` counts their labels."""
-        placed, self.accelerator.device_placement = self.accelerator.device_placement, False
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.accelerator.device_placement = placed
+        """Batches that stay on the host, where `get_batch_samples` counts their labels."""
+        return self._make_loader(self.train_dataset, is_training=True)
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
-        """As in Trainer, but --dataloader_drop_last, meant for training, drops no row of an evaluation."""
-        with self._every_row():
-            return super().get_eval_dataloader(eval_dataset)
+        """Batches of all rows: --dataloader_drop_last is meant for training."""
+        if self._eval_loader is None or not self.args.dataloader_persistent_workers:
+            rows = self.eval_dataset if eval_dataset is None else eval_dataset
+            self._eval_loader = self._make_loader(rows, is_training=False)
+        return self._eval_loader
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
         """As `get_eval_dataloader`."""
-        with self._every_row():
-            return super().get_test_dataloader(test_dataset)
+        return self._make_loader(test_dataset, is_training=False)
 
-    def predict(self, test_dataset: Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
+    def _make_loader(self, dataset: Dataset, *, is_training: bool) -> DataLoader:
+        args, rows = self.args, BatchReader(dataset)
+        sampler = make_sampler(rows, args, is_training=is_training)
+        deals_by_itself = isinstance(sampler, BatchRebalanceSampler)
+        if deals_by_itself:
+            order: dict[str, Any] = {"batch_sampler": sampler}
+        else:
+            size = args.train_batch_size if is_training else args.eval_batch_size
+            drop_last = args.dataloader_drop_last and is_training
+            order = {"sampler": sampler, "batch_size": size, "drop_last": drop_last}
+        loader = DataLoader(
+            rows,
+            **order,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        prepared = self.accelerator.prepare_data_loader(loader, device_placement=not is_training)
+        if deals_by_itself and args.world_size > 1:  # or its batches would be dealt once more
+            prepared.batch_sampler.num_processes, prepared.batch_sampler.process_index = 1, 0
+        return prepared
+
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As in Trainer; any part's rows are checked to be counted once each."""
-        self._judged = test_dataset
-        try:
-            return super().predict(test_dataset, *args, **kwargs)
-        finally:
-            self._judged = self.eval_dataset
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """As in Trainer; rows that are grouped by length come in the same order on all ranks."""
-        sampler = super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        if isinstance(sampler, BatchRebalanceSampler):
-            sampler.seed = seed
-        return EpochLengthSampler(sampler, seed=seed) if isinstance(sampler, LengthGroupedSampler) else sampler
-
-    def _get_dataloader(self, dataset: Dataset, *args: Any, **kwargs: Any) -> DataLoader:
-        return super()._get_dataloader(BatchReader(dataset), *args, **kwargs)
+        found = super().evaluation_loop(dataloader, *args, **kwargs)
+        check_rows_counted_once(torch.from_numpy(found.label_ids[1]), len(dataloader.dataset))
+        return found
 
     def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:
         """0: Trainer's estimate counts every pixel as a token and would be logged as a figure."""
         return 0
 
-    @contextmanager
-    def _every_row(self) -> Iterator[None]:
-        args, self.args = self.args, self.args.replace(dataloader_drop_last=False)
-        try:
-            yield
-        finally:
-            self.args = args
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
-        """As in Trainer; an infinite gradient, which clipping would turn into nan in every weight, ends training."""
-        norm = super()._get_grad_norm(model, grad_norm)
-        # Under float16 infinite gradients are the scaler's daily business: it skips the update by itself.
+    def check_gradient(self, norm: Tensor | float | None) -> None:
+        """End training at an infinite gradient, which clipping would turn into nan in every weight."""
+        # Under float16 GradScaler skips such updates.
         if norm is not None and not self.args.fp16:
             # DeepSpeed makes the update with the backward pass, and tells the norm afterwards, as a number.
             moment = "after" if self.is_deepspeed_enabled else self._moment
-            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP's lies in parts on the ranks
-            judge = partial(self._judge_finite, "gradient's norm", step=self.state.global_step + 1, moment=moment)
-            self.looks.look(norm, judge) if isinstance(norm, Tensor) else judge(norm)
-        self.looks.end_update()
-        return norm
+            norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # FSDP's lies in parts on the ranks
+            check = partial(self._check_finite, "gradient's norm", step=self.state.global_step + 1, moment=moment)
+            self.checks.add(norm, check) if isinstance(norm, Tensor) else check(norm)
+        self.checks.end_update()
 
-    def _judge_finite(
+    def _check_finite(
         self, name: str, value: float, *, step: int, moment: str, row_index: Tensor | None = None
     ) -> None:
         if not math.isfinite(value):
@@ -285,12 +261,11 @@ class SentimentTrainer(ResumableTrainer):
 
     @property
     def _moment(self) -> str:
-        """When it is known whether an update is sound; see `LateLooks`."""
+        """When it is known whether an update is sound; see `DeferredChecks`."""
         return "before" if self.args.device.type == "cpu" else "after"
 
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        labels, row_index = prediction.label_ids
-        check_rows_counted_once(torch.from_numpy(row_index), len(self._judged))
+        labels, _ = prediction.label_ids
         if not np.isfinite(prediction.predictions).all():
             raise NonFiniteLossError(
                 f"The model's answers are not finite after step {self.state.global_step}. {NON_FINITE_REMEDY}"

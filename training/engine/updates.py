@@ -12,15 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_updates(num_rows: int, args: SentimentTrainingArguments) -> None:
-    """Refuse a training whose epochs have no batch.
-
-    Args:
-        num_rows: rows for training.
-        args: flags.
-
-    Raises:
-        InputError: no update would be made.
-    """
+    """`InputError` where an epoch of `num_rows` rows has no batch."""
     if _count_batches(num_rows, args):
         return
     largest = num_rows // args.world_size
@@ -34,12 +26,7 @@ def check_updates(num_rows: int, args: SentimentTrainingArguments) -> None:
 
 
 def warn_of_idle_updates(num_rows: int, args: SentimentTrainingArguments) -> None:
-    """Say so where every update has a learning rate of 0, or one of a warm-up that doesn't end.
-
-    Args:
-        num_rows: rows for training.
-        args: flags.
-    """
+    """Say so where every update has a learning rate of 0, or one of a warm-up that doesn't end."""
     num_batches = _count_batches(num_rows, args)
     if args.max_steps > 0:
         num_updates = args.max_steps

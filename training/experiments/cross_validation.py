@@ -30,8 +30,8 @@ from training.experiments.training import train
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.flags.own import LATEST
+from training.launch.checks import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.console import quiet
-from training.launch.launch import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.ranks import is_main_process
 from training.runs.claim import lock_run, make_run_folder, move_aside
 from training.runs.record import describe_run, hash_flags

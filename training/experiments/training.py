@@ -32,8 +32,8 @@ from training.experiments.dry_run import run_dry
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.launch import signals
+from training.launch.checks import check_same_everywhere
 from training.launch.console import GO_ON
-from training.launch.launch import check_same_everywhere
 from training.launch.ranks import launched_world_size
 from training.runs.claim import lock_run, make_room, make_run_folder, settle_files
 from training.runs.resume import check_continues, find_checkpoint

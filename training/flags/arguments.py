@@ -20,8 +20,8 @@ from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from training.flags.machine import check_typed, read_object
 from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
-from training.launch import launch
-from training.launch.launch import count_matrix_weights
+from training.launch import checks
+from training.launch.checks import count_matrix_weights
 from training.launch.ranks import launched_world_size, uses_deepspeed
 from training.launch.trackers import list_trackers, show_settings
 
@@ -61,8 +61,8 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         self._settle_words()
         check_typed(self)
         self._match_strategies()
-        launch.check_started_as_asked()
-        precision = launch.choose_precision(bf16=self.bf16, fp16=self.fp16)
+        checks.check_started_as_asked()
+        precision = checks.choose_precision(bf16=self.bf16, fp16=self.fp16)
         self._precision_is_open = precision == "no" and self.bf16 is None and self.fp16 is None
         self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
         self._choose_device()
@@ -135,7 +135,7 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             self.ddp_backend = self.ddp_backend or "gloo"
         else:
             self.use_cpu = True
-            launch.join_ranks_on_cpu(self.ddp_timeout)
+            checks.join_ranks_on_cpu(self.ddp_timeout)
 
     def _validate_args(self) -> None:
         """Trainer's own checks; its one of bfloat16 takes a CPU for a GPU unless it's marked, see `_choose_device`."""
@@ -151,7 +151,7 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         if self.world_size != asked_for:
             raise InputError(
                 f"{asked_for} processes were launched, but each believes to be one of {self.world_size}. "
-                f"{launch.LAUNCH_REMEDY}"
+                f"{checks.LAUNCH_REMEDY}"
             )
         if self.n_gpu > 1:
             logger.warning("%d GPUs are there and one is used; for all of them launch with multi_gpu.yaml.", self.n_gpu)
@@ -159,7 +159,7 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
 
     def with_precision_for(self, model: SentimentClassifier) -> Self:
         """In bfloat16 where neither flags nor launcher say anything, the CPU has it, and the towers are large."""
-        gains = count_matrix_weights(model) >= MIN_WEIGHTS_FOR_BF16 and launch.has_fast_bf16()
+        gains = count_matrix_weights(model) >= MIN_WEIGHTS_FOR_BF16 and checks.has_fast_bf16()
         # Under DeepSpeed it would be another arithmetic: half precision throughout.
         if not (self._precision_is_open and self.use_cpu and gains):
             return self

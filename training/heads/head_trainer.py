@@ -29,7 +29,7 @@ from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.columns import model_inputs
 from evaluation.scores.metrics import classification_metrics
 from modeling.classifier import SentimentClassifier
-from training.engine.looks import LateLooks
+from training.engine.deferred_checks import DeferredChecks
 from training.engine.losses import ClassBalance, balance_classes
 from training.engine.objective import group_parameters, training_loss
 from training.engine.trainer import NonFiniteLossError, SentimentTrainer, softmax
@@ -127,7 +127,7 @@ def train_head(
                 raise CancelledError
             # Modality dropout goes by a row's number in the training part.
             update(rows.batch(train_rows[numbers]) | {"row_index": numbers.to(args.device)}, epoch=epoch)
-        update.looks.settle()
+        update.checks.finish()
         last = _judge(model, rows, val_rows, labels[val_rows], epoch + 1, args)
         if best is None or _is_better(last, best, args):
             best = last
@@ -155,7 +155,7 @@ class _Update:
         num_rows: int,
     ) -> None:
         self.num_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
-        self.looks = LateLooks()
+        self.checks = DeferredChecks()
         self._model, self._args, self._dropout = model, args, dropout
         self._balance = balance.to(args.device)
         has_two_modalities = model.uses_text and model.uses_image
@@ -191,8 +191,8 @@ class _Update:
         norm = loss
         if self._args.max_grad_norm > 0:
             norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._args.max_grad_norm)
-        self.looks.look(torch.stack([loss, norm]), partial(_judge_finite, epoch=epoch))
-        self.looks.end_update()
+        self.checks.add(torch.stack([loss, norm]), partial(_judge_finite, epoch=epoch))
+        self.checks.end_update()
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad()

@@ -27,8 +27,8 @@ from training.flags.recipe import to_flags
 from training.heads.head_trainer import FeatureRows, train_head
 from training.heads.sweep_data import HeadBuilder, SweepData, prepare_sweep, read_features
 from training.heads.sweep_recipe import SweepRecipe, Trial
+from training.launch.checks import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.console import quiet
-from training.launch.launch import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.ranks import is_main_process
 from training.runs.claim import lock_run, make_run_folder, move_aside
 from training.runs.record import describe_run, hash_flags

@@ -17,7 +17,13 @@ from data_utils.console.screen import printable, show_error, start_logging
 from data_utils.system.home import ensure_home
 from data_utils.system.refusals import MachineError, RankError, describe_refusal, find_refusal, refuse_long_names
 from modeling.errors import InputError
-from training.launch.ranks import find_lost_contact, is_local_main_process, is_main_process, leave_ranks, part_ranks
+from training.launch.ranks import (
+    exit_without_ranks,
+    find_lost_contact,
+    is_local_main_process,
+    is_main_process,
+    shut_down_distributed,
+)
 from training.launch.signals import REQUEUE_CODE, Interrupted
 
 INTERRUPTED_CODE = 130  # 128 and the number of SIGINT, as of a shell
@@ -53,7 +59,7 @@ def set_up_libraries() -> None:
 
 
 @contextmanager
-def clear_errors() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """End the program with one line, and code 2 on an `InputError`, code 1 on a `RankError`.
 
     Code 75 stands for an interrupted job, which can be resumed, code 130 for Ctrl-C, and code 1 also for ranks that are
@@ -66,12 +72,12 @@ def clear_errors() -> Iterator[None]:
     except Interrupted as stop:
         if is_main_process():
             tqdm.write(printable(stop), file=sys.stderr)
-        part_ranks(REQUEUE_CODE)
+        shut_down_distributed(REQUEUE_CODE)
         sys.exit(REQUEUE_CODE)  # one process has no ranks to part from
     except KeyboardInterrupt:
         if is_main_process():
             tqdm.write(f"Stopped by Ctrl-C. A training goes on with {RESUME}.", file=sys.stderr)
-        leave_ranks(INTERRUPTED_CODE)
+        exit_without_ranks(INTERRUPTED_CODE)
     except InputError as error:
         if is_local_main_process():
             show_error(error)
@@ -79,13 +85,13 @@ def clear_errors() -> Iterator[None]:
             _write_refusal(str(error))
         else:  # a launcher that sees this rank end ends the one that speaks, which may be slower
             time.sleep(SECONDS_TO_BE_ENDED)
-        leave_ranks(2)
+        exit_without_ranks(2)
     except MachineError as error:
         _write_refusal(str(error))
-        leave_ranks(1)
+        exit_without_ranks(1)
     except RankError as error:
         _write_error(str(error))
-        leave_ranks(1)
+        exit_without_ranks(1)
     except Exception as error:
         reason = find_lost_contact(error) if isinstance(error, RuntimeError) else None
         if reason is None:
@@ -98,7 +104,7 @@ def clear_errors() -> Iterator[None]:
                 f"No contact to the other processes ({reason}): one of them ended, or its machine or network is down. "
                 f"Go on with {RESUME}."
             )
-        leave_ranks(1)
+        exit_without_ranks(1)
 
 
 def _report_thread(failure: threading.ExceptHookArgs) -> None:

@@ -47,7 +47,7 @@ def find_lost_contact(error: RuntimeError) -> str | None:
     return re.sub(r"^\[\S+\] ", "", str(error).strip()).splitlines()[0].rstrip(".")
 
 
-def part_ranks(exit_code: int = 0) -> None:
+def shut_down_distributed(exit_code: int = 0) -> None:
     """Destroy the process group; under gloo this ends the process, with `exit_code`.
 
     gloo's threads free the tensors of finished work at any later time, and one that does so while Python shuts down
@@ -63,7 +63,7 @@ def part_ranks(exit_code: int = 0) -> None:
         _end_process(exit_code)
 
 
-def leave_ranks(exit_code: int) -> NoReturn:
+def exit_without_ranks(exit_code: int) -> NoReturn:
     """End the program after an error, without waiting for ranks that may not have met it."""
     if _find_group() is not None:
         _end_process(exit_code)

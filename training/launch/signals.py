@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from training.launch.ranks import leave_ranks
+from training.launch.ranks import exit_without_ranks
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 # "Temporary failure, try again" of sysexits.h: the job is to be started again with --resume_from_checkpoint latest.
@@ -68,4 +68,4 @@ def _handle(number: int, frame: FrameType | None) -> None:
     elif _State.is_held:
         _State.is_requested = True
     else:
-        leave_ranks(REQUEUE_CODE)
+        exit_without_ranks(REQUEUE_CODE)

@@ -22,13 +22,8 @@ _LOGGERS = {"wandb": "log", "trackio": "log", "swanlab": "log"}
 _FINISHERS = {"wandb": "finish", "swanlab": "finish", "comet_ml": "end"}
 
 
-class HeldTracker:
-    """One of transformers' trackers, whose run ends when it has the final figures, not with the last update.
-
-    Args:
-        name: of --report_to.
-        tracker: the callback.
-    """
+class OpenTracker:
+    """One of transformers' trackers, by its name of --report_to, whose run ends when it has the final figures."""
 
     def __init__(self, name: str, tracker: Any) -> None:
         self._name, self._tracker = name, tracker
@@ -76,13 +71,13 @@ class HeldTracker:
             getattr(import_module(self._name), _FINISHERS[self._name])()
 
 
-def hold_trackers(handler: CallbackHandler) -> list[HeldTracker]:
-    """Put a `HeldTracker` in place of each tracker among a trainer's callbacks."""
+def keep_trackers_open(handler: CallbackHandler) -> list[OpenTracker]:
+    """Put a `OpenTracker` in place of each tracker among a trainer's callbacks."""
     names = {kind: name for name, kind in INTEGRATION_TO_CALLBACK.items()}
     handler.callbacks = [
-        HeldTracker(names[type(each)], each) if type(each) in names else each for each in handler.callbacks
+        OpenTracker(names[type(each)], each) if type(each) in names else each for each in handler.callbacks
     ]
-    return [each for each in handler.callbacks if isinstance(each, HeldTracker)]
+    return [each for each in handler.callbacks if isinstance(each, OpenTracker)]
 
 
 def final_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -117,10 +112,7 @@ def show_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, st
 
 
 def list_trackers(names: Sequence[str]) -> list[str]:
-    """The trackers of --report_to, each once, all of which can be had; empty for none.
-
-    Args:
-        names: words, in which commas may stand as well.
+    """The trackers of --report_to (words, in which commas may stand as well), each once; empty for none.
 
     Raises:
         InputError: an unknown tracker, one whose package is missing, or none and all beside others.

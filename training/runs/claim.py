@@ -22,7 +22,7 @@ from training.checkpoint.checkpoints import clear_leftovers
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.flags.own import LATEST
-from training.launch.launch import shares_files
+from training.launch.checks import shares_files
 from training.launch.ranks import is_main_process
 
 logger = logging.getLogger(__name__)

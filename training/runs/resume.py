@@ -86,7 +86,7 @@ def _named(wanted: str, *, reads_all: bool) -> Path:
 
 def _newest(folder: Path, *, reads_all: bool) -> Path | None:
     """The newest checkpoint that is whole on every rank's machine; older ones than that aren't read."""
-    if checkpoints.is_growing(folder):
+    if checkpoints.is_being_written(folder):
         logger.warning("The job ended while it wrote a checkpoint; what there is of it is passed over.")
     names = gather_object([checkpoint.name for checkpoint in checkpoints.list_checkpoints(folder)])
     for checkpoint in sorted((folder / name for name in set(names)), key=checkpoints.step_of, reverse=True):

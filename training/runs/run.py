@@ -22,7 +22,7 @@ from run_files.predictions_csv import write_bad_cases, write_predictions_csv
 from run_files.run_folder import RunFolder
 from training.build.build import save_processors
 from training.build.parameters import parameter_table
-from training.checkpoint.checkpoints import grant_as
+from training.checkpoint.checkpoints import copy_mode
 from training.data.data import TrainingData
 from training.data.stream_data import StreamedData
 from training.engine.trainer import SentimentTrainer, softmax
@@ -122,7 +122,7 @@ def save_model(run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData
             if trainer.args.should_save:
                 (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml says it all
                 save_processors(partial, prepared.tokenizer, model.config)
-                grant_as(partial / "config.json")
+                copy_mode(partial / "config.json")
         except BaseException:
             if trainer.args.should_save:
                 remove(partial)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, is_compiled_module
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,11 +21,7 @@ LAUNCH_REMEDY = "Launch with torchrun, or with accelerate and a file of accelera
 
 
 def check_started_as_asked() -> None:
-    """Refuse what would train something else than the launch asked for.
-
-    Raises:
-        InputError: one process instead of several, or FSDP without an accelerator.
-    """
+    """`InputError` for one process instead of several, or FSDP without an accelerator."""
     # accelerate names the main process's address when it was asked for several, even where it then starts only one.
     if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         raise InputError(
@@ -41,13 +37,10 @@ def check_started_as_asked() -> None:
 
 
 def choose_precision(*, bf16: bool | None, fp16: bool | None) -> str:
-    """The one mixed precision of flags and launcher: no, bf16, fp16 or fp8.
-
-    Args:
-        bf16, fp16: the flags; None where they weren't given.
+    """The one mixed precision of flags (None where they weren't given) and launcher: no, bf16, fp16 or fp8.
 
     Raises:
-        InputError: flags and launcher contradict each other, or the machine can't do it.
+        InputError: they contradict each other, or the machine can't do it.
     """
     launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if bf16 and fp16:
@@ -101,13 +94,9 @@ def shares_files(folder: Path) -> bool:
 
 
 def check_same_everywhere(values: Mapping[str, str]) -> None:
-    """Refuse ranks that would train on different rows, as from an older copy of the data on one machine.
+    """`InputError` on ranks that would train on different rows, as from an older copy of the data on one machine.
 
-    Args:
-        values: what has to be the same on all ranks, by its name.
-
-    Raises:
-        InputError: it isn't.
+    `values` are what has to be the same on all ranks, by its name.
     """
     found = gather_object([dict(values)])
     differing = [name for name in values if len({each[name] for each in found}) > 1]
@@ -118,23 +107,22 @@ def check_same_everywhere(values: Mapping[str, str]) -> None:
 
 
 def check_wrapping(model: nn.Module, *, zero_stage: int | None, world_size: int) -> None:
-    """The model must be tied to the other ranks in the way that was asked for.
+    """`InputError` where a model, prepared for training, is not tied to the other ranks in the way that was asked for.
 
-    Args:
-        model: as prepared for training.
-        zero_stage: DeepSpeed's stage, None without DeepSpeed.
-
-    Raises:
-        InputError: it is not.
+    Without DeepSpeed `zero_stage` is None.
     """
     if zero_stage is not None:
-        found = getattr(model, "zero_optimization_stage", lambda: None)()
+        from deepspeed import DeepSpeedEngine
+
+        found = model.zero_optimization_stage() if isinstance(model, DeepSpeedEngine) else None
         if found != zero_stage:
             raise InputError(f"The launch asks for ZeRO-{zero_stage}, but the model is under ZeRO-{found}.")
     elif uses_fsdp():
         if not any(isinstance(parameter, distributed.tensor.DTensor) for parameter in model.parameters()):
             raise InputError("The launch asks for FSDP, but no parameter of the model is sharded.")
-    elif world_size > 1 and not isinstance(getattr(model, "_orig_mod", model), DistributedDataParallel):
+    elif world_size > 1 and not isinstance(
+        model._orig_mod if is_compiled_module(model) else model, DistributedDataParallel
+    ):
         raise InputError(f"{world_size} processes were launched, but each would train alone. {LAUNCH_REMEDY}")
 
 

@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 from transformers.training_args import OptimizerNames
 
 from training.checkpoint.checkpoints import list_checkpoints
-from training.engine import looks
-from training.engine.looks import LateLooks
+from training.engine import deferred_checks
+from training.engine.deferred_checks import DeferredChecks
 from training.engine.losses import ClassBalance, classification_loss
 from training.experiments.training import assemble
 from training.flags.arguments import SentimentTrainingArguments
@@ -37,7 +37,7 @@ def fetched(monkeypatch):
         shapes.append(tuple(values.shape))
         return lambda: torch.ones(values.shape)
 
-    monkeypatch.setattr(looks, "fetch", fetch)
+    monkeypatch.setattr(deferred_checks, "fetch", fetch)
     return shapes
 
 
@@ -129,7 +129,7 @@ def test_nothing_of_an_update_is_read_by_the_host(make_trainer, write_shards, fe
         if state.global_step == 5:
             raise EnoughError
 
-    monkeypatch.setattr("training.engine.resumable._SaveAndStop.on_step_end", step_end)
+    monkeypatch.setattr("training.engine.callbacks.CheckpointCallback.on_step_end", step_end)
     with copies, uploads, pytest.raises(EnoughError):
         trainer.train()
     assert next(trainer.model.parameters()).device == META
@@ -143,10 +143,10 @@ def test_nothing_of_an_update_is_read_by_the_host(make_trainer, write_shards, fe
 def late(monkeypatch):
     """Figures of the CPU are read late too."""
 
-    def look(self, values, judge):
-        self._current.append((values.detach().clone, judge))
+    def add(self, values, check):
+        self._current.append((values.detach().clone, check))
 
-    monkeypatch.setattr(LateLooks, "look", look)
+    monkeypatch.setattr(DeferredChecks, "add", add)
 
 
 def test_nothing_of_a_trials_update_is_read_by_the_host(fetched, monkeypatch, tmp_path):
@@ -170,7 +170,7 @@ def test_nothing_of_a_trials_update_is_read_by_the_host(fetched, monkeypatch, tm
 STEPWISE = ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_total_limit", "9", "--max_steps", "5"]
 
 
-def test_late_looks_change_no_weight(run_train, request):
+def test_late_checks_change_no_weight(run_train, request):
     runs = [run_train("--max_steps", "5", name="at_once")[0]]
     request.getfixturevalue("late")
     runs.append(run_train("--max_steps", "5", name="late")[0])
