@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +13,6 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-from data_utils.prepare.mapping import Workers
 from data_utils.prepare.tokens import train_wordpiece
 from data_utils.sample import draw_picture, merge_moods, plan_moods, write_tweet
 from data_utils.system.home import count_cores
@@ -30,10 +30,8 @@ def draw_pairs(folder: Path, num_pairs: int, seed: int = 0) -> None:
     """
     (folder / "data").mkdir(parents=True, exist_ok=True)
     moods = plan_moods(num_pairs, random.Random(seed))
-    with Workers(count_cores()) as workers:
-        run = workers.choose_map(min(count_cores(), num_pairs // ROWS_PER_WORKER))
-        starts = range(0, num_pairs, ROWS_PER_WORKER)
-        list(run(partial(draw_some, folder, moods, seed=seed), starts))
+    with multiprocessing.Pool(count_cores()) as pool:
+        pool.map(partial(draw_some, folder, moods, seed=seed), range(0, num_pairs, ROWS_PER_WORKER), chunksize=1)
     lines = ["guid,tag", *(f"{number},{merge_moods(*pair)}" for number, pair in enumerate(moods))]
     (folder / "train.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

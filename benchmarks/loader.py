@@ -14,6 +14,7 @@ from benchmarks.setting import PICTURE, Setting
 from benchmarks.turns import take_turns, time_of
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.loading import load_picture_row
+from data_utils.sources.arguments import MAX_PIXELS
 from training.engine.trainer import SentimentTrainer
 
 TARGET = 4000
@@ -63,7 +64,7 @@ class JpegRows(Dataset):
         return len(self.rows)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.rows[row] | {"image": load_picture_row(self.files[row], PICTURE.to_dict())["image"]}
+        return self.rows[row] | {"image": load_picture_row(self.files[row], PICTURE, MAX_PIXELS)["image"]}
 
 
 def read_all(loader: Iterable[dict[str, Any]]) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from datasets import Dataset, Features, Value
+from datasets import Dataset
 from tiny import IMAGE_SIZE, TOKENIZER, tiny_model
 
 from benchmarks import evaluation, features, naive, options, step
@@ -19,7 +19,6 @@ from benchmarks.results import Result
 from benchmarks.setting import Setting
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
-from data_utils.prepare.mapping import Workers, map_to_folder
 from evaluation.predict.inference import classify, plan_batches, run_inference
 
 NUM_ROWS = 300
@@ -140,31 +139,6 @@ def test_batches_are_read_several_times_faster_than_rows(rows):
             collator(reader.__getitems__(batch))
 
     assert best_ratio(read_batches, read_rows) > 3
-
-
-def same(row):
-    return row
-
-
-def test_mapping_costs_less_than_that_of_datasets(tmp_path):
-    values, types = {"x": list(range(3000))}, Features({"x": Value("int64")})
-
-    def by_datasets():
-        Dataset.from_dict(values).map(same, features=types, writer_batch_size=64)
-
-    def by_us():
-        map_to_folder(
-            values,
-            same,
-            folder=tmp_path,
-            features=types,
-            options={},
-            workers=Workers(1),
-            rows_per_worker=32,
-            description="Copying",
-        )
-
-    assert best_ratio(by_us, by_datasets, turns=3) > 3
 
 
 def test_inference_pads_little_and_changes_no_row(rows):

@@ -26,7 +26,7 @@ def build(folder: Path) -> None:
     table = pa.table(ROWS | {"image": pa.array(ROWS["image"], pa.binary())})
     with pa.ipc.new_stream(str(folder / "part.arrow"), table.schema) as writer:
         writer.write_table(table, max_chunksize=5)
-    (folder / "faults.json").write_text("[[1, 2, 3]]")
+    (folder / "quarantine.json").write_text("[[1, 2, 3]]")
 
 
 def load(cache_dir: Path, *, checked: bool = False) -> Dataset:
@@ -38,7 +38,7 @@ def test_any_bit_turned_is_noticed_but_in_what_binary_columns_hold(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, checked: bool
 ) -> None:
     assert load(tmp_path, checked=checked).to_dict() == ROWS
-    files = [cache_folder(tmp_path, "rows", KEY) / name for name in ("part.arrow", "faults.json", "meta.json")]
+    files = [cache_folder(tmp_path, "rows", KEY) / name for name in ("part.arrow", "quarantine.json", "meta.json")]
     sound = {path: path.read_bytes() for path in files[:2]}
     rng, rebuilt = random.Random(0), 0
     for turn in range(300):
@@ -59,7 +59,7 @@ def test_any_bit_turned_is_noticed_but_in_what_binary_columns_hold(
     assert rebuilt > 200, "padding, pictures and the time of building aside"
 
 
-@pytest.mark.parametrize("name", ["part.arrow", "faults.json", "meta.json"])
+@pytest.mark.parametrize("name", ["part.arrow", "quarantine.json", "meta.json"])
 def test_file_of_200_gigabytes_in_a_cache_is_built_again(tmp_path: Path, name: str) -> None:
     load(tmp_path)
     os.truncate(cache_folder(tmp_path, "rows", KEY) / name, 200 * 2**30)

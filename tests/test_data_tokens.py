@@ -145,7 +145,9 @@ def test_training_is_the_same_in_every_process_and_order():
     here = train(0)
     assert all(train(seed) == here for seed in range(1, 6))
     assert len(json.loads(here)["model"]["vocab"]) == 400
-    script = "import random\nfrom data_utils import train_wordpiece\n" + textwrap.dedent(inspect.getsource(train))
+    script = "import random\nfrom data_utils.prepare.tokens import train_wordpiece\n" + textwrap.dedent(
+        inspect.getsource(train)
+    )
     there = subprocess.run(
         [sys.executable, "-c", f"{script}\nprint(train(7))"],
         cwd=ROOT,

@@ -72,6 +72,7 @@ def test_checkpoint_without_room_leaves_the_earlier_ones(run_train, refuses):
 
 def test_model_without_room_leaves_no_half_of_it(run_train, refuses, tmp_path):
     flags = ["--save_strategy", "no", "--eval_strategy", "no", "--max_steps", "1"]
+    run_train(*flags, name="first")  # which prepares the data
     sentence = refuses(100_000, lambda: run_train(*flags))
     assert str(tmp_path / "run" / "model") in sentence
     assert not {"model", ".model.partial"} & set(names(tmp_path / "run"))

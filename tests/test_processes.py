@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from data_utils.prepare.mapping import Workers
 from data_utils.system.processes import limit_workers
 
 
@@ -28,7 +27,7 @@ def limit_threads(monkeypatch):
     return limit
 
 
-@pytest.mark.parametrize(("room", "expected"), [(0, 1), (5, 1), (9, 2), (11, 3), (12, 4), (99, 4)])
+@pytest.mark.parametrize(("room", "expected"), [(0, 1), (9, 1), (13, 2), (15, 3), (16, 4), (99, 4)])
 def test_no_more_processes_than_their_threads_find_room_for(limit_threads, room, expected, caplog):
     limit_threads(room)
     assert limit_workers(4) == expected
@@ -42,10 +41,3 @@ def test_without_semaphores_one_process_works_alone(monkeypatch, caplog):
     monkeypatch.setattr("_multiprocessing.SemLock", refuse)
     assert limit_workers(4) == 1
     assert "allows for 1 processes" in caplog.text
-
-
-def test_rows_are_mapped_by_this_process_where_no_more_are_to_be_had(limit_threads, caplog):
-    limit_threads(1)
-    with Workers(3) as workers:
-        assert [workers.choose_map(3), workers.choose_map(2)] == [map, map]
-    assert caplog.text.count("The system allows for 1 processes") == 1

@@ -9,9 +9,8 @@ import logging
 import os
 import stat
 import time
-import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,9 +27,9 @@ from modeling.errors import InputError
 logger = logging.getLogger(__name__)
 
 # Raised whenever the meaning or the columns of a cache change: caches of older programs are then never opened.
-SCHEMA_VERSION = 6
-_META = "meta.json"
-_TEMPORARY = ".building-"
+SCHEMA_VERSION = 7
+_META, _TABLE, _LOCK = "meta.json", ".arrow", ".lock"
+_BUILDING = ".building"
 _BYTES_PER_READ = 1 << 20
 
 
@@ -87,10 +86,7 @@ def _open(folder: Path) -> Dataset:
         for name, checksum in meta["checksums"].items():
             if _checksum(folder / name, whole=meta["checked"]) != checksum:
                 raise _DamagedError(f"{name} holds other bytes than were written")
-        # One data set of all tables, not one per file: describing and hashing each takes longer than mapping its file.
-        # The folder's name holds the cache key, so nothing needs to be hashed at all.
-        tables = [MemoryMappedTable.from_file(str(folder / name)) for name in sorted(meta["files"]) if _is_table(name)]
-        dataset = Dataset(concat_tables(tables), fingerprint=folder.name)
+        dataset = _map_tables(folder, meta["files"])
         if len(dataset) != meta["rows"]:  # to Arrow a file ends where zeros begin, as a machine that dies leaves them
             raise _DamagedError(f"{len(dataset)} rows instead of {meta['rows']}")
         return dataset
@@ -98,19 +94,17 @@ def _open(folder: Path) -> Dataset:
         raise _DamagedError(f"{type(error).__name__}: {error}") from error
 
 
-def _count_rows(path: Path) -> int:
-    with pa.memory_map(str(path)) as source:
-        return sum(batch.num_rows for batch in pa.ipc.open_stream(source))
-
-
-def _is_table(name: str) -> bool:
-    return name.endswith(".arrow")
+def _map_tables(folder: Path, names: Iterable[str]) -> Dataset:
+    # One data set of all tables, not one per file: describing and hashing each takes longer than mapping its file.
+    # The folder's name holds the cache key, so nothing needs to be hashed at all.
+    tables = [MemoryMappedTable.from_file(str(folder / name)) for name in sorted(names) if name.endswith(_TABLE)]
+    return Dataset(concat_tables(tables), fingerprint=folder.name)
 
 
 def _checksum(path: Path, *, whole: bool) -> int:
     """CRC-32: it tells damage, not intent, at several times the speed of SHA-256."""
     value = 0
-    for block in _iterate_blocks(path) if whole or not _is_table(path.name) else _iterate_structure(path):
+    for block in _iterate_structure(path) if path.suffix == _TABLE and not whole else _iterate_blocks(path):
         value = zlib.crc32(block, value)
     return value
 
@@ -135,47 +129,39 @@ def _iterate_structure(path: Path) -> Iterator[pa.Buffer]:
             yield message.metadata
             for column in pa.ipc.read_record_batch(message, schema).columns:
                 buffers = column.buffers()
-                for buffer in buffers[:-1] if pa.types.is_binary(column.type) else buffers:
-                    if buffer is not None:
-                        yield buffer
+                yield from filter(None, buffers[:-1] if pa.types.is_binary(column.type) else buffers)
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
     return parse_json(read_bounded(folder / _META, MAX_DOCUMENT))
 
 
-def _finish(folder: Path, destination: Path, *, checked: bool) -> None:
-    """Seal a built folder and move it into place in one step."""
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    rows = sum(_count_rows(folder / name) for name in files if _is_table(name))
-    checksums = {name: _checksum(folder / name, whole=checked) for name in files}
-    meta = {"rows": rows, "files": files, "checksums": checksums, "checked": checked, "finished": time.time()}
-    (folder / _META).write_text(json.dumps(meta), encoding="utf-8")
-    if destination.exists():
-        discarded = destination.with_name(f"{destination.name}{_TEMPORARY}{uuid.uuid4().hex}")
-        os.rename(destination, discarded)
-        remove(discarded)
-    os.rename(folder, destination)
+def was_built_after(destination: Path, moment: float) -> bool:
+    """Whether a cache folder was finished at `moment` (seconds since the epoch) or later."""
+    try:
+        return _read_meta(destination)["finished"] >= moment
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _beside(destination: Path, ending: str) -> Path:
+    return destination.with_name(f"{destination.name}{ending}")
 
 
 def _remove_leftovers(destination: Path) -> None:
     """Remove what builds left that died: whoever still builds holds the lock of its folder, as the caller does here."""
-    for folder in destination.parent.glob(f"*{_TEMPORARY}*"):
-        owner = destination.with_name(folder.name.split(_TEMPORARY)[0])
+    for folder in destination.parent.glob(f"*{_BUILDING}*"):
+        owner = folder.with_name(folder.name.split(_BUILDING)[0])
         if owner == destination:
             remove(folder)
         else:
-            with contextlib.suppress(Timeout), FileLock(_lock_path(owner)).acquire(timeout=0):
+            with contextlib.suppress(Timeout), FileLock(_beside(owner, _LOCK)).acquire(timeout=0):
                 remove(folder)
-
-
-def _lock_path(destination: Path) -> Path:
-    return destination.with_name(f"{destination.name}.lock")
 
 
 @contextlib.contextmanager
 def _locked(destination: Path) -> Iterator[None]:
-    lock = FileLock(_lock_path(destination))
+    lock = FileLock(_beside(destination, _LOCK))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -187,34 +173,26 @@ def _locked(destination: Path) -> Iterator[None]:
         lock.release()
 
 
-def _try_open(destination: Path) -> Dataset | None:
-    if not destination.exists():
-        return None
-    try:
-        return _open(destination)
-    except _DamagedError as error:
-        logger.warning("the cache %s is damaged (%s); building it again", destination, error)
-        return None
-
-
-def was_built_after(destination: Path, moment: float) -> bool:
-    """Whether a cache folder was finished at `moment` (seconds since the epoch) or later."""
-    try:
-        return _read_meta(destination)["finished"] >= moment
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-
-
-def _build_locked(destination: Path, build: Callable[[Path], None], *, checked: bool) -> Dataset:
+def _build(destination: Path, build: Callable[[Path], None], *, checked: bool) -> None:
+    """Build into a folder beside, note what its files should hold, and move it into place in one step."""
     _remove_leftovers(destination)
-    folder = destination.with_name(f"{destination.name}{_TEMPORARY}{uuid.uuid4().hex}")
+    folder = _beside(destination, _BUILDING)
     folder.mkdir()
     try:
         build(folder)
-        _finish(folder, destination, checked=checked)
+        files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+        meta = {
+            "rows": len(_map_tables(folder, files)),
+            "files": files,
+            "checksums": {name: _checksum(folder / name, whole=checked) for name in files},
+            "checked": checked,
+            "finished": time.time(),
+        }
+        (folder / _META).write_text(json.dumps(meta), encoding="utf-8")
+        remove(destination)  # whoever opens it now takes it for damaged, and waits for the lock
+        os.rename(folder, destination)
     finally:
         remove(folder)
-    return _open(destination)
 
 
 def cache_folder(cache_dir: Path, name: str, key: str) -> Path:
@@ -260,11 +238,13 @@ def build_once(
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _locked(destination):
-            if not overwrite or was_built_after(destination, asked):
-                dataset = _try_open(destination)
-                if dataset is not None:
-                    return dataset
-            return _build_locked(destination, build, checked=checked)
+            if destination.exists() and (not overwrite or was_built_after(destination, asked)):
+                try:
+                    return _open(destination)
+                except _DamagedError as error:
+                    logger.warning("the cache %s is damaged (%s); building it again", destination, error)
+            _build(destination, build, checked=checked)
+            return _open(destination)
     except OSError as error:
         if error.errno in NOT_ON_DISK:  # of the processes that built it
             raise

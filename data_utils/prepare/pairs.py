@@ -17,8 +17,7 @@ from datasets import Dataset, concatenate_datasets
 from datasets.table import InMemoryTable, concat_tables
 
 from data_utils.prepare.columns import NO_LABEL_ID
-from data_utils.prepare.loading import CacheOptions, load_pictures, load_texts
-from data_utils.prepare.mapping import Workers
+from data_utils.prepare.loading import load_pictures, load_texts
 from data_utils.prepare.pair_files import PairFiles, PairFolder
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
@@ -171,17 +170,6 @@ def _fingerprint(table: pa.Table, kept: np.ndarray, settings: dict[str, Any]) ->
     return digest.hexdigest()
 
 
-def _load_files(
-    files: Sequence[PairFiles], data: DataArguments, picture: PictureSettings, mode: str
-) -> tuple[Dataset, Dataset]:
-    """The texts and the pictures of all records, from their caches, which are built when needed."""
-    with Workers(data.num_workers()) as workers:
-        options = CacheOptions(data.cache_path(), workers, data.overwrite_cache)
-        # The pictures first: only they are worth starting processes, which the texts then find running.
-        pictures = load_pictures(files, picture, options, max_pixels=data.max_image_pixels)
-        return load_texts(files, mode, options, encoding=data.text_encoding), pictures
-
-
 def _join_tables(
     rows: InMemoryTable, texts: Dataset, pictures: Dataset, kept: Sequence[bool], settings: dict[str, Any]
 ) -> tuple[Dataset, str]:
@@ -249,7 +237,7 @@ def load_pairs(
         num_rows = len(records) + (0 if for_prediction else len(quarantine))
         rule.check_rows(quarantine.entries, num_rows, found=quarantine.labels, labels=data.labels)
     files = [folder.find(record) for record in records]
-    texts, pictures = _load_files(files, data, picture, mode)
+    pictures, texts = load_pictures(files, picture, data), load_texts(files, mode, data)
     found = _file_faults(files, texts, pictures, folder)
     kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, quarantine=quarantine)
     if data.on_bad_pair == "error":

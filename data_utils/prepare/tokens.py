@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, Features, List, Value, disable_progress_bars
+from datasets import Dataset, Features, List, Value
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from data_utils.console.progress import progress
 from data_utils.prepare.cache import SCHEMA_VERSION, build_once
+from data_utils.prepare.mapping import Columns, map_to_folder
 from data_utils.prepare.pairs import join_columns
 from modeling.errors import InputError
 
@@ -69,6 +69,10 @@ def tokenize_batch(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_len
     return {"input_ids": tokens, "text_cut": cut}
 
 
+def _tokenize_columns(batch: Columns, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Columns:
+    return tokenize_batch(batch["text"], tokenizer, max_length)
+
+
 def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
     """`InputError` where `max_length` has no room for a token beside the special ones."""
     least = len(tokenizer("")["input_ids"]) + 1
@@ -109,22 +113,15 @@ def tokenize_pairs(
     key = _tokens_key(stored.data.column("text"), tokenizer, max_length)
 
     def build(folder: Path) -> None:
-        disable_progress_bars()  # those of `datasets`
-        with progress(total=len(stored), description="Tokenizing texts", unit="rows") as shown:
-
-            def tokenize(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
-                shown.update(len(batch["text"]))
-                return tokenize_batch(batch["text"], tokenizer, max_length)
-
-            stored.map(
-                tokenize,
-                batched=True,
-                remove_columns=["text"],
-                features=_FEATURES,
-                cache_file_name=str(folder / "part.arrow"),
-                new_fingerprint=key[:32],
-                load_from_cache_file=False,
-            )
+        map_to_folder(
+            stored,
+            _tokenize_columns,
+            folder=folder,
+            features=_FEATURES,
+            options={"tokenizer": tokenizer, "max_length": max_length},
+            description="Tokenizing texts",
+            batch_size=1000,
+        )
 
     tokens = build_once(Path(cache_dir), "tokens", key, build, overwrite=overwrite, checked=True)
     joined = join_columns(dataset, tokens)

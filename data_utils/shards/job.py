@@ -18,7 +18,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from data_utils.console.progress import progress
 from data_utils.prepare.columns import NO_LABEL_ID
-from data_utils.prepare.mapping import end_with_parent
 from data_utils.prepare.pairs import Pairs, load_pairs, pair_folder
 from data_utils.shards.arguments import ShardArguments
 from data_utils.shards.manifest import MANIFEST, VERSION, read_manifest, shard_name
@@ -29,7 +28,7 @@ from data_utils.sources.quarantine import QUARANTINE_FILE
 from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import split_pairs
 from data_utils.system.files import list_own, remove_leftovers, write_text
-from data_utils.system.processes import limit_workers
+from data_utils.system.processes import end_with_parent, limit_workers
 from modeling.errors import InputError
 
 logger = logging.getLogger(__name__)

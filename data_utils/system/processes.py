@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
+import signal
+import sys
 import threading
 from contextlib import suppress
 
 logger = logging.getLogger(__name__)
-# Of each process of a pool: itself, and the thread that watches its parent. Of the pool: two threads, two to spare.
-PER_WORKER, PER_POOL = 2, 4
+# Of each process of a pool: itself, and a thread that listens to it. Of the pool: its threads, a process that carries
+# what the others give, with threads of its own, and two to spare.
+PER_WORKER, PER_POOL = 2, 8
+_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
 
 
 def limit_workers(wanted: int) -> int:
@@ -26,6 +31,12 @@ def limit_workers(wanted: int) -> int:
     if possible < wanted:
         logger.warning("The system allows for %d processes in place of %d.", max(possible, 1), wanted)
     return max(possible, 1)
+
+
+def end_with_parent() -> None:
+    """Let this process end with the one that started it, even if that is killed (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _has_semaphores() -> bool:
