@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
-from typing import Any
 
 import numpy as np
 import torch
@@ -48,12 +47,7 @@ class FeatureRows:
     """
 
     def __init__(self, dataset: Dataset, collator: PairCollator, device: torch.device) -> None:
-        """
-        Args:
-            dataset: N rows, all with features.
-            collator: rows -> batch with the features.
-            device: of the batches.
-        """
+        """`dataset` has features in all of its N rows, of which `collator` makes batches."""
         self._reader, self._collator, self._device = BatchReader(dataset), collator, device
         are_vectors = all(column.is_vector for column in collator.features)
         self.are_light = are_vectors and device.type == "cpu"
@@ -100,7 +94,6 @@ def train_head(
         rows: N rows.
         train_rows, val_rows: numbers of the parts' rows, ascending, (T,) and (M,).
         labels: N class ids.
-        args: flags.
         stop: once it is set, no further update is made.
 
     Returns:
@@ -110,10 +103,9 @@ def train_head(
         NonFiniteLossError: a loss, a gradient or an answer isn't finite.
         CancelledError: `stop` was set.
     """
-    dropout = _seed_dropout(rows, args.seed)
     labels = torch.as_tensor(labels)
     balance = balance_classes(args, torch.bincount(labels[train_rows], minlength=model.config.num_labels))
-    update = _Update(model, balance, args, dropout, num_rows=len(train_rows))
+    update = _Update(model, balance, args, num_rows=len(train_rows), is_light=rows.are_light)
     sampler = SeedableRandomSampler(
         range(len(train_rows)), data_seed=args.seed if args.data_seed is None else args.data_seed
     )
@@ -134,14 +126,6 @@ def train_head(
     return best, last
 
 
-def _seed_dropout(rows: FeatureRows, seed: int) -> AbstractContextManager[Any]:
-    """Within, dropout's random numbers are those of the seed."""
-    if rows.are_light:
-        return TrialDropout(seed)
-    set_seed(seed)
-    return nullcontext()
-
-
 class _Update:
     """One step of the optimizer at a call."""
 
@@ -150,13 +134,16 @@ class _Update:
         model: SentimentClassifier,
         balance: ClassBalance,
         args: SentimentTrainingArguments,
-        dropout: AbstractContextManager[Any],
         *,
         num_rows: int,
+        is_light: bool,
     ) -> None:
+        if not is_light:
+            set_seed(args.seed)
+        self._dropout = TrialDropout(args.seed) if is_light else nullcontext()
         self.num_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
         self.checks = DeferredChecks()
-        self._model, self._args, self._dropout = model, args, dropout
+        self._model, self._args = model, args
         self._balance = balance.to(args.device)
         has_two_modalities = model.uses_text and model.uses_image
         self._modality_dropout = args.modality_dropout if has_two_modalities else 0.0

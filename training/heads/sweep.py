@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -92,13 +93,11 @@ def open_sweep(folder: SweepFolder, recipe: SweepRecipe, data: SweepData) -> Non
 
 
 def wait_for_trials(folder: SweepFolder, recipe: SweepRecipe) -> None:
-    """Until the trials of all ranks are there.
+    """Until the trials of all ranks are there: a barrier alone gives up after --ddp_timeout.
 
-    A barrier alone gives up after --ddp_timeout, and a rank may have one trial less than another. If a rank dies, its
-    launcher ends the others.
+    If a rank dies, its launcher ends the others.
     """
-    numbers = {trial.number for trial in recipe.trials}
-    while numbers - folder.finished():
+    while len(folder.finished() & {trial.number for trial in recipe.trials}) < len(recipe.trials):
         time.sleep(POLL_SECONDS)
     wait_for_everyone()
 
@@ -135,11 +134,9 @@ def _train_missing(folder: SweepFolder, heads: HeadBuilder) -> None:
     features = read_features(heads, missing)
     share = missing[args.process_index :: args.world_size]
     light = [trial for trial in share if features[trial.model.fusion].are_light]
+    train = partial(_run_trial, heads=heads, features=features, folder=folder)
     is_shown = is_main_process() and not args.disable_tqdm
     with progress(total=len(share), description="sweep", unit="trials", is_shown=is_shown) as bar:
-
-        def train(trial: Trial, stop: Event) -> Outcome:
-            return _run_trial(trial, heads, features[trial.model.fusion], folder, stop)
 
         def finish(record: TrialRecord, predictions: TrialPredictions | None) -> None:
             folder.write_trial(record, predictions)
@@ -158,12 +155,9 @@ def train_side_by_side(
     train: Callable[[Trial, Event], Outcome],
     finish: Callable[[TrialRecord, TrialPredictions | None], None],
 ) -> None:
-    """Train each trial in a thread that computes alone, so that its figures don't depend on how many there are.
+    """Train each in a thread that computes alone, so that its figures don't depend on how many there are.
 
-    Args:
-        trials: over light rows.
-        train: trains one; told to stop it raises anything.
-        finish: gets what each came to, in this thread.
+    `train` raises anything once it is told to stop; `finish` is called in this thread.
     """
     num_threads, stop = torch.get_num_threads(), Event()
     pool = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -176,45 +170,47 @@ def train_side_by_side(
         torch.set_num_threads(num_threads)
 
 
-def _run_trial(trial: Trial, heads: HeadBuilder, rows: FeatureRows, folder: SweepFolder, stop: Event) -> Outcome:
+def _run_trial(
+    trial: Trial, stop: Event, *, heads: HeadBuilder, features: Mapping[str, FeatureRows], folder: SweepFolder
+) -> Outcome:
     start, data = time.perf_counter(), heads.data
     train_rows, val_rows = data.parts[trial.fold or 0]
     model = heads.build(trial)
-    common = {"number": trial.number, "values": dict(trial.values), "flags": _complete_flags(trial, folder)}
+    # With which train.py trains the same into a folder of its own: the later ones win.
+    own = {"split_file": str(folder.split_file_of(trial.fold)), "bf16": trial.training.bf16}
+    own["output_dir"] = f"{folder.path}-{trial.number:04d}"
+    record = TrialRecord(trial.number, dict(trial.values), [*trial.flags, *to_flags(own)], seconds=0.0)
     try:
-        best, last = train_head(model, rows, train_rows, val_rows, labels=data.labels, args=trial.training, stop=stop)
+        best, last = train_head(
+            model,
+            features[trial.model.fusion],
+            train_rows,
+            val_rows,
+            labels=data.labels,
+            args=trial.training,
+            stop=stop,
+        )
     except NonFiniteLossError as error:
-        return TrialRecord(**common, seconds=time.perf_counter() - start, error=str(error)), None
-    record = TrialRecord(
-        **common,
+        return replace(record, seconds=time.perf_counter() - start, error=str(error)), None
+    record = replace(
+        record,
         seconds=time.perf_counter() - start,
         best_epoch=best.epoch,
         metrics=dict(best.metrics),
         last_metrics=dict(last.metrics),
         parameters=dict(parameter_table(model)),
     )
-    numbers = val_rows.tolist()
-    guids, labels = tuple(data.guids[row] for row in numbers), np.array([data.labels[row] for row in numbers])
+    guids, labels = ([values[row] for row in val_rows.tolist()] for values in (data.guids, data.labels))
     names = tuple(heads.recipe.data.labels)
-    tables = (PredictionTable(guids, labels, each.probabilities, names) for each in (best, last))
+    tables = (PredictionTable(tuple(guids), np.array(labels), each.probabilities, names) for each in (best, last))
     return record, TrialPredictions(*tables)
-
-
-def _complete_flags(trial: Trial, folder: SweepFolder) -> list[str]:
-    """With which train.py trains the same into a folder of its own: the later ones win."""
-    own = {
-        "split_file": str(folder.split_file_of(trial.fold)),
-        "bf16": trial.training.bf16,
-        "output_dir": f"{folder.path}-{trial.number:04d}",
-    }
-    return [*trial.flags, *to_flags(own)]
 
 
 def _merge(sections: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """{name: value}, or a list of the values where the sections differ."""
     merged = {}
-    for name in sections[0]:
+    for name, value in sections[0].items():
         values = [section[name] for section in sections]
         distinct = [value for number, value in enumerate(values) if value not in values[:number]]
-        merged[name] = distinct if len(distinct) > 1 else distinct[0]
+        merged[name] = distinct if len(distinct) > 1 else value
     return merged

@@ -83,14 +83,9 @@ def prepare_sweep(recipe: SweepRecipe, plan: ModelPlan) -> SweepData:
 
 
 class HeadBuilder:
-    """Models of the trials, with the initial weights that train.py gives them.
+    """Models of the trials, with the initial weights that train.py gives them; several threads may use it.
 
-    All share their frozen towers, which are read once. May be used by several threads.
-
-    Args:
-        recipe: of the sweep.
-        data: its rows.
-        plan: of the towers.
+    All share their frozen towers, which are read once.
     """
 
     def __init__(self, recipe: SweepRecipe, data: SweepData, plan: ModelPlan) -> None:

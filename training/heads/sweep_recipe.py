@@ -6,8 +6,6 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from data_utils.sources.arguments import DataArguments
 from modeling.errors import InputError
@@ -23,17 +21,8 @@ from training.launch.ranks import uses_deepspeed, uses_fsdp
 
 # What the light loop of a sweep leaves out, beside checkpoints and logs.
 LEFT_OUT = (
-    "dry_run",
-    "max_steps",
-    "early_stopping_patience",
-    "fp16",
-    "dataloader_drop_last",
-    "eval_delay",
-    "full_determinism",
-    "train_sampling_strategy",
-    "neftune_noise_alpha",
-    "torch_compile",
-    "profile",
+    *("dry_run", "max_steps", "early_stopping_patience", "fp16", "dataloader_drop_last", "eval_delay", "profile"),
+    *("full_determinism", "train_sampling_strategy", "neftune_noise_alpha", "torch_compile"),
 )
 NO_VALIDATION = (
     "A sweep compares heads on validation rows: raise --val_ratio, take a --split_file with some, or write folds: 5 "
@@ -92,41 +81,27 @@ def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
     values = {name: value for name, value in read_recipe(path, SWEEP).items() if value is not None}
     given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in rest if word.startswith("--")}
     axes, num_folds = read_axes(path, values.pop(SWEEP, None))
-    _check_said_once(path, axes, values)
-    _check_folds_and_seeds(given | values.keys())
-    axes = {name: choices for name, choices in axes.items() if name not in given}
-    _check_rates(path, axes, given | values.keys())
-    base = ["--freeze", "both", *to_flags(values), *rest]
-    trials, data = _make_trials(base, axes, num_folds)
-    if "report_to" in given | values.keys() and (trackers := trials[0].training.report_to):
-        raise InputError(
-            f"Got --report_to {' '.join(trackers)}, but the trials of a sweep stand in its tables alone; leave it out, "
-            "and train the best trial by its own flags for a tracker."
-        )
-    _check_data(data, num_folds, given | values.keys())
-    return SweepRecipe(path.stem, axes, num_folds, data, trials)
-
-
-def _check_folds_and_seeds(named: set[str]) -> None:
-    """They are flags of a cross-validation, which a sweep is in a way of its own."""
+    named = given | values.keys()
+    for name in sorted(axes.keys() & values.keys()):
+        raise InputError(f"{name} stands twice in {path}, also in its section {SWEEP}; leave one of them out.")
     for name, instead in (("folds", "folds: 5"), ("seeds", "seed: [42, 43, 44]")):
         if name in named:
             raise InputError(f"Got {name}, which a sweep takes in its section {SWEEP}: write `{instead}` there.")
-
-
-def _check_said_once(path: Path, axes: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    twice = sorted(axes.keys() & values.keys())
-    if twice:
-        raise InputError(f"{twice[0]} stands twice in {path}, also in its section {SWEEP}; leave one of them out.")
-
-
-def _check_rates(path: Path, axes: Mapping[str, Any], named: set[str]) -> None:
-    """Heads train with a tenfold --learning_rate only where nothing gives them a rate of their own."""
+    axes = {name: choices for name, choices in axes.items() if name not in given}
+    # Heads train with a tenfold --learning_rate only where nothing gives them a rate of their own.
     if "learning_rate" in axes and "head_learning_rate" in axes.keys() | named:
         raise InputError(
             f"{path} sweeps learning_rate, which only frozen towers would have: all heads would train with the "
             "--head_learning_rate that is given too; leave one of them out."
         )
+    trials, data = _make_trials(["--freeze", "both", *to_flags(values), *rest], axes, num_folds)
+    if "report_to" in named and (trackers := trials[0].training.report_to):
+        raise InputError(
+            f"Got --report_to {' '.join(trackers)}, but the trials of a sweep stand in its tables alone; leave it out, "
+            "and train the best trial by its own flags for a tracker."
+        )
+    _check_data(data, num_folds, named)
+    return SweepRecipe(path.stem, axes, num_folds, data, trials)
 
 
 def _make_trials(

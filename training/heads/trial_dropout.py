@@ -18,11 +18,8 @@ _LOWEST, _SPAN = -(1 << 15), 1 << 16
 class TrialDropout(TorchFunctionMode):
     """Within, this thread's dropout is drawn from a stream that depends on the seed alone.
 
-    torch draws from one generator for the process, in whatever order threads come to it. The stream is numpy's SFC64,
-    which takes half the time of torch's Bernoulli numbers besides.
-
-    Args:
-        seed: of the stream.
+    torch draws from one generator for the process, in whatever order threads come to it, and takes no other. The stream
+    is numpy's SFC64, which takes half the time of torch's Bernoulli numbers besides.
     """
 
     def __init__(self, seed: int) -> None:
