@@ -40,6 +40,9 @@ def write_pairs(folder):
     return folder
 
 
+GO_ON = ("--val_ratio", "0.2", "--resume_from_checkpoint", "latest")
+
+
 def flags_of(root, *flags):
     argv = ["--data_dir", str(root / "pairs"), "--cache_dir", str(root / "cache"), "--output_dir", str(root / "run")]
     argv += ["--from_scratch", "--text_config", json.dumps(TINY), "--vision_config", json.dumps(TINY)]
@@ -194,11 +197,7 @@ def test_cut_off_run_goes_on_and_ends_the_same(root, tmp_path):
     kept = tmp_path / "run" / "members" / "seed-7-fold-0" / "metrics.json"
     when = kept.stat().st_mtime_ns
     # The same rows and flags as of the first start, or its folds wouldn't be these.
-    train.main(
-        flags_of(
-            root, "--val_ratio", "0.2", "--resume_from_checkpoint", "latest", "--output_dir", str(tmp_path / "run")
-        )
-    )
+    train.main(flags_of(root, *GO_ON, "--output_dir", str(tmp_path / "run")))
     assert kept.stat().st_mtime_ns == when
     assert (tmp_path / "run" / "predictions_oof.csv").read_text() == (whole / "predictions_oof.csv").read_text()
     assert RunFolder(lost).metrics_file.is_file()
@@ -210,11 +209,7 @@ def test_damaged_figures_of_a_member_are_named(root, tmp_path, capfd):
     damaged = tmp_path / "run" / "members" / "seed-7-fold-1" / "metrics.json"
     damaged.write_text(damaged.read_text()[:100])
     with pytest.raises(SystemExit) as ending:
-        train.main(
-            flags_of(
-                root, "--val_ratio", "0.2", "--resume_from_checkpoint", "latest", "--output_dir", str(tmp_path / "run")
-            )
-        )
+        train.main(flags_of(root, *GO_ON, "--output_dir", str(tmp_path / "run")))
     assert ending.value.code == 2
     assert f"{damaged} is no JSON" in capfd.readouterr().err
 

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    ViTConfig,
+    ViTModel,
+    set_seed,
+)
 
 from data_utils.prepare.tokens import train_wordpiece
 from data_utils.sources.arguments import DataArguments
@@ -44,6 +53,18 @@ def tiny_arguments(architecture: str = "clip", fusion: str | None = None, **opti
 def plan_of(arguments: ModelArguments, *, image_size: int | None = None, max_length: int | None = None) -> ModelPlan:
     """The plan for data that don't matter."""
     return plan_model(arguments, DataArguments(data_dir=".", image_size=image_size, max_length=max_length))
+
+
+def save_encoders(folder: Path) -> None:
+    """Write text/ and vision/, encoders that pass for pretrained ones."""
+    set_seed(0)
+    options = SIZES | {"initializer_range": 0.5}  # or all rows would have nearly the same vector
+    text = BertConfig(**options, vocab_size=len(TOKENIZER), max_position_embeddings=16)
+    BertModel(text).save_pretrained(folder / "text")
+    TOKENIZER.save_pretrained(folder / "text")
+    ViTModel(ViTConfig(**options, image_size=32, patch_size=16)).save_pretrained(folder / "vision")
+    size = {"height": 32, "width": 32}
+    CLIPImageProcessorPil(size=size, crop_size=size).save_pretrained(folder / "vision")
 
 
 def tiny_plan(arguments: ModelArguments) -> ModelPlan:
