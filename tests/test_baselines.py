@@ -67,14 +67,7 @@ def test_folds_are_those_of_a_training_with_the_same_seed(root, tmp_path, monkey
         assert ours.test == theirs.test
         assert theirs.val
         assert ours.train == tuple(sorted({*theirs.train, *theirs.val}))
-
-
-def test_every_row_is_judged_once(root):
-    expected = sorted(str(number) for number in range(NUM_ROWS))
-    for name in NAMES:
-        table = read_predictions_csv(root / "out" / f"{name}.csv")
-        assert list(table.guids) == expected
-        assert table.label_names == LABELS
+        assert not {int(guid) % 24 for guid in ours.train} & {int(guid) % 24 for guid in ours.test}
 
 
 def test_comparison_takes_the_files_beside_a_run(root, tmp_path, capsys):
@@ -99,10 +92,12 @@ def test_majority_is_the_share_in_the_training_part(root):
     assert set(table.answers) == {2}
 
 
-def test_figures_are_those_of_the_predictions(root):
+def test_every_row_is_judged_once_and_figures_are_those_of_the_predictions(root):
     metrics = json.loads((root / "out" / "metrics.json").read_text())
     for name in NAMES:
         table, found = read_predictions_csv(root / "out" / f"{name}.csv"), metrics["baselines"][name]
+        assert list(table.guids) == sorted(str(number) for number in range(NUM_ROWS))
+        assert table.label_names == LABELS
         expected = classification_metrics(table.probabilities, table.labels, LABELS)
         for figure in ("accuracy", "macro_f1"):
             assert found[figure] == pytest.approx(expected[figure])
@@ -115,23 +110,16 @@ def test_figures_are_those_of_the_predictions(root):
     assert accuracy["both"] > accuracy["image"]
 
 
-def test_twins_stay_together(root):
-    for fold in range(3):
-        split = load_split(root / "out" / "splits" / f"fold-{fold}.json")
-        assert not {int(guid) % 24 for guid in split.train} & {int(guid) % 24 for guid in split.test}
-
-
 def test_second_run_reads_the_cache_and_writes_the_same(root, tmp_path, caplog):
     first = {path.name: path.read_bytes() for path in (root / "out").iterdir() if path.suffix in (".csv", ".json")}
     cached = {path: path.stat().st_mtime_ns for path in (root / "cache").glob("features-*/*.arrow")}
     assert len(cached) == 2
-    words = flags_of(root, "--output_dir", str(tmp_path / "out"))
-    baselines.main(words)
+    shutil.copytree(root / "out", tmp_path / "out")
+    (tmp_path / "out" / "note.txt").write_text("mine")
+    baselines.main(flags_of(root, "--output_dir", str(tmp_path / "out")))
     assert "found in the cache" in caplog.text
     (table,) = [record.getMessage() for record in caplog.records if "macro-F1" in record.getMessage()]
     assert [line.split()[0] for line in table.splitlines()[2:6]] == [*NAMES]
-    (tmp_path / "out" / "note.txt").write_text("mine")
-    baselines.main(words)
     assert "held an earlier run" in caplog.text
     assert (tmp_path / "out.old-1" / "note.txt").is_file()
     assert not (tmp_path / "out" / "note.txt").exists()

@@ -7,6 +7,7 @@ and the losses are compared update by update. Run it on a new cluster before the
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -33,40 +34,33 @@ TOLERANCES = {"no": 1e-5, "bf16": 5e-3, "fp16": 5e-3, "fp8": 5e-2}
 
 @dataclass(frozen=True)
 class Launch:
-    """A launch configuration, as far as the comparison has to know it.
-
-    Attributes:
-        words: flags of `accelerate launch`.
-        num_processes: ranks over all machines.
-        precision: mixed precision of the configuration.
-        is_first_machine: whether the results are written here.
-    """
+    """A launch configuration, as far as the comparison has to know it; `words` are flags of `accelerate launch`."""
 
     words: list[str]
     num_processes: int
     precision: str
     is_first_machine: bool
+    num_updates: int
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exit code 0: the losses agree; 1: they don't, or the launch failed; 2: a mistake of the user's."""
     set_up_logging()
     with exit_on_user_error(), tempfile.TemporaryDirectory(prefix="selfcheck-") as folder:
-        launch, updates = parse_arguments(argv)
+        launch = parse_arguments(argv)
         work = Path(folder)
         write_sample(work / "pairs", settings=SampleSettings(num_pairs=96, num_test=1, seed=0))
-        launched = train(
-            work, "launched", launcher=["-m", "accelerate.commands.launch", *launch.words], updates=updates
-        )
+        command = ["-m", "accelerate.commands.launch", *launch.words]
+        launched = train(work, "launched", launcher=command, updates=launch.num_updates)
         if launch.is_first_machine:
             flags = [] if launch.precision in ("no", "fp8") else [f"--{launch.precision}"]
             flags += ["--gradient_accumulation_steps", str(launch.num_processes)]
-            alone = train(work, "one process", launcher=[], updates=updates, flags=flags)
+            alone = train(work, "one process", launcher=[], updates=launch.num_updates, flags=flags)
             report(launched, alone, tolerance=TOLERANCES[launch.precision])
 
 
-def parse_arguments(argv: Sequence[str] | None) -> tuple[Launch, int]:
-    """The launch to check and the number of updates; flags not known here go to `accelerate launch`."""
+def parse_arguments(argv: Sequence[str] | None) -> Launch:
+    """The launch to check; flags not known here go to `accelerate launch`."""
     parser = FlagParser(prog="python -m training.selfcheck", description=__doc__)
     parser.add_argument("--config_file", required=True, type=Path, help="a YAML file of `accelerate launch`")
     parser.add_argument("--num_processes", type=int, default=None, help="ranks over all machines; default: the file's")
@@ -81,13 +75,8 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Launch, int]:
     words = ["--config_file", str(options.config_file.resolve()), "--machine_rank", options.machine_rank, *others]
     if asked_for > 1:
         words += ["--num_processes", str(asked_for)]
-    launch = Launch(
-        words=words,
-        num_processes=asked_for,
-        precision=config.get("mixed_precision") or "no",
-        is_first_machine=options.machine_rank == "0",
-    )
-    return launch, options.updates
+    precision = config.get("mixed_precision") or "no"
+    return Launch(words, asked_for, precision, options.machine_rank == "0", options.updates)
 
 
 def train(work: Path, name: str, *, launcher: list[str], updates: int, flags: Sequence[str] = ()) -> dict[int, float]:
@@ -123,14 +112,13 @@ def train(work: Path, name: str, *, launcher: list[str], updates: int, flags: Se
 def report(launched: dict[int, float], alone: dict[int, float], *, tolerance: float) -> None:
     """Print both curves; exit code 1 where they part."""
     rows = [["update", "launched", "one process", "difference"]]
-    for step in sorted(alone):
-        difference = abs(launched.get(step, float("nan")) - alone[step])
-        rows.append([str(step), f"{launched.get(step, float('nan')):.7f}", f"{alone[step]:.7f}", f"{difference:.1e}"])
-    largest = max(abs(launched.get(step, float("inf")) - alone[step]) for step in alone)
+    differences = {step: abs(launched.get(step, float("inf")) - alone[step]) for step in sorted(alone)}
+    for step, difference in differences.items():
+        rows.append([str(step), f"{launched.get(step, math.nan):.7f}", f"{alone[step]:.7f}", f"{difference:.1e}"])
     print(format_table(rows))
-    agrees = largest <= tolerance
+    agrees = all(difference <= tolerance for difference in differences.values())
     verdict = "the same numbers" if agrees else "OTHER NUMBERS"
-    print(f"largest difference {largest:.1e}, allowed {tolerance:.0e}: {verdict}")
+    print(f"largest difference {max(differences.values()):.1e}, allowed {tolerance:.0e}: {verdict}")
     if not agrees:
         sys.exit(1)
 

@@ -31,12 +31,7 @@ Arguments = tuple[ModelArguments, DataArguments, SentimentTrainingArguments]
 
 @dataclass(frozen=True)
 class ComparisonRecipe:
-    """What is to be compared.
-
-    Attributes:
-        path: folder of the tables, and of a run folder for each name.
-        runs: the command line of each run, by its name.
-    """
+    """The folder of the tables and of a run folder for each name, and the command line of each run by its name."""
 
     path: Path
     runs: dict[str, list[str]]
@@ -59,13 +54,9 @@ def read_comparison(argv: Sequence[str]) -> ComparisonRecipe | None:
     shared, runs = read_runs(path)
     (default,) = write_words("output_dir", shared.get("output_dir") or f"runs/{path.stem}")
     folder = Path(known.output_dir or default)
-    return ComparisonRecipe(
-        folder,
-        {
-            name: [*to_flags(shared | own), *rest, "--output_dir", str(folder / name)]  # the last one counts
-            for name, own in runs.items()
-        },
-    )
+    # The folder's word counts, which is the last.
+    words = {name: [*to_flags(shared | own), *rest, "--output_dir", str(folder / name)] for name, own in runs.items()}
+    return ComparisonRecipe(folder, words)
 
 
 def run_comparison(recipe: ComparisonRecipe) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from training.launch.checks import check_same_everywhere, shares_files, wait_for
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
 from training.runs.claim import lock_run, make_run_folder, move_aside
-from training.runs.record import describe_run, hash_flags
+from training.runs.record import describe_run, hash_flags, hash_splits
 from training.runs.run import note_interruption
 
 logger = logging.getLogger(__name__)
@@ -48,9 +47,6 @@ def cross_validate(model: ModelArguments, data: DataArguments, args: SentimentTr
     The folds are drawn from --seed and are the same for all seeds. A fold's rows choose nothing: the best epoch is
     that of --val_ratio of the other rows (0: the last epoch).
 
-    Args:
-        model, data, args: of the run.
-
     Raises:
         InputError: flags that don't go together, or data, folds or folder can't be used.
     """
@@ -62,7 +58,7 @@ def cross_validate(model: ModelArguments, data: DataArguments, args: SentimentTr
     folder = FoldsFolder(run.path, range(args.seed, args.seed + args.seeds), args.folds)
     with lock_run(run):
         splits, pairs = draw_folds(model, data, args)
-        check_same_everywhere({"data_fingerprint": pairs.fingerprint, "folds_sha256": _hash_folds(splits)})
+        check_same_everywhere({"data_fingerprint": pairs.fingerprint, "folds_sha256": hash_splits(splits)})
         check_updates(min(len(split.train) for split in splits), args)
         with args.main_process_first(local=False):
             if is_main_process():
@@ -139,7 +135,7 @@ def _open(
     """Go on with the folder's run if that is asked for, else make room; write what is known beforehand."""
     sections = describe_run(folder, model, data, args, {"data_fingerprint": pairs.fingerprint})
     limits = {name: sections["data"][name] for name in LIMITS}
-    digest = hash_flags(sections, pairs.fingerprint, limits, _hash_folds(splits))
+    digest = hash_flags(sections, pairs.fingerprint, limits, hash_splits(splits))
     sections[SECTION] = {"num_folds": folder.num_folds, "seeds": list(folder.seeds), "sha256": digest}
     if folder.config_file.exists() and args.resume_from_checkpoint == LATEST:
         if folder.load_arguments().get(SECTION, {}).get("sha256") != digest:
@@ -195,7 +191,3 @@ def _write_results(folder: FoldsFolder) -> None:
     )
     logger.info("%s", format_out_of_fold(scores))
     logger.info("The run is in %s; evaluate it with: python evaluate.py %s", folder.path, folder.path)
-
-
-def _hash_folds(splits: tuple[Split, ...]) -> str:
-    return hashlib.sha256(" ".join(split.sha256 for split in splits).encode()).hexdigest()

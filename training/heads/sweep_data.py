@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -29,6 +28,7 @@ from training.data.data import TrainingData, prepare_data
 from training.data.features import use_features
 from training.heads.head_trainer import FeatureRows
 from training.heads.sweep_recipe import NO_VALIDATION, SweepRecipe, Trial
+from training.runs.record import hash_splits
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ class SweepData:
 
     def fingerprints(self) -> dict[str, str]:
         """Hashes of all that shaped the rows and their splits."""
-        folds = hashlib.sha256(" ".join(split.sha256 for split in self.splits).encode()).hexdigest()
-        return self.prepared.fingerprints() | {"folds_sha256": folds}
+        return self.prepared.fingerprints() | {"folds_sha256": hash_splits(self.splits)}
 
 
 def prepare_sweep(recipe: SweepRecipe, plan: ModelPlan) -> SweepData:
@@ -114,11 +113,7 @@ class HeadBuilder:
 
 
 def read_features(heads: HeadBuilder, trials: Sequence[Trial]) -> dict[str, FeatureRows]:
-    """What the frozen towers make of all rows, by fusion head; heads of the same needs share it in memory.
-
-    Args:
-        heads: builds the towers.
-        trials: whose heads are to be fed.
+    """What the frozen towers make of all rows, by the trials' fusion heads; those of the same needs share it in memory.
 
     Raises:
         InputError: towers or cache can't be had.

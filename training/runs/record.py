@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_utils.sources.arguments import DataArguments
+from data_utils.splits.split_file import Split
 from run_files.run_folder import RunFolder
 from training.flags.arguments import NEUTRAL_FLAGS, SentimentTrainingArguments
 from training.flags.model import ModelArguments
@@ -51,6 +52,11 @@ def hash_flags(sections: Mapping[str, Mapping[str, Any]], *others: Any) -> str:
     training = {name: value for name, value in sections["training"].items() if name not in NEUTRAL_FLAGS}
     content = [sections["model"], training, *others]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def hash_splits(splits: Sequence[Split]) -> str:
+    """A digest of which rows lie in which part of each."""
+    return hashlib.sha256(" ".join(split.sha256 for split in splits).encode()).hexdigest()
 
 
 def _git_commit() -> str | None:
