@@ -53,7 +53,7 @@ def run_baselines(model: ModelArguments, data: DataArguments, args: SentimentTra
         if run.config_file.exists() and SECTION not in run.load_arguments():
             raise InputError(f"--output_dir {run.path} holds a training run; choose another folder for the baselines.")
         splits, _ = draw_folds(model, data, args)  # before the encoders run: they can fail
-        prepared, rows = read_rows(model, data, args)
+        prepared, rows, args = read_rows(model, data, args)
         folds = progress(splits, description="fitting", unit="folds", is_shown=not args.disable_tqdm, stays=False)
         answers, strengths = judge_baselines(rows, folds, seed=args.seed)
         _open_folder(run, model, data, args, splits=splits, prepared=prepared)
@@ -66,8 +66,8 @@ def run_baselines(model: ModelArguments, data: DataArguments, args: SentimentTra
 
 def read_rows(
     model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments
-) -> tuple[TrainingData, ProbeRows]:
-    """Run both towers over all rows, or find in the cache what they gave.
+) -> tuple[TrainingData, ProbeRows, SentimentTrainingArguments]:
+    """Run both towers over all rows, or find in the cache what they gave; also the arguments with the precision of it.
 
     Raises:
         InputError: data, towers or cache can't be had.
@@ -85,13 +85,14 @@ def read_rows(
     stored = FeatureRows(add_row_index(dataset), collator, torch.device("cpu"))
     batch = {name: values.numpy() for name, values in stored.batch(torch.arange(len(dataset))).items()}
     vectors = {kind: np.where(batch[f"{kind}_present"][:, None], batch[f"{kind}_vector"], np.nan) for kind in KINDS}
-    return prepared, ProbeRows(
+    rows = ProbeRows(
         guids=tuple(dataset["guid"][:]),
         labels=batch["labels"],
         groups=group_ids(dataset),
         num_classes=len(data.labels),
         vectors={kind: values.astype(np.float64) for kind, values in vectors.items()},
     )
+    return prepared, rows, args
 
 
 def judge_baselines(
