@@ -20,6 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries below are imported
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors: a second thread only waits, and on a busy machine for long
 
 from data_utils import shard
+from data_utils.prepare.pairs import Pairs, load_pairs
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
 
@@ -113,6 +114,30 @@ def make_arguments(tmp_path: Path) -> Callable[..., DataArguments]:
 def small_picture() -> PictureSettings:
     """32 pixels, shortest side then centre crop, bicubic."""
     return PictureSettings(image_size=32, shortest_edge=36, resize_mode="shortest", resample=3)
+
+
+@pytest.fixture
+def load(make_arguments: Callable[..., DataArguments], small_picture: PictureSettings) -> Callable[..., Pairs]:
+    """Factory of the pairs of a folder made by `make_pairs`; other options are of DataArguments."""
+
+    def run(
+        folder: Path,
+        *,
+        list_name: str = "train.txt",
+        for_prediction: bool = False,
+        needs: Sequence[str] = ("text", "image"),
+        **options: object,
+    ) -> Pairs:
+        return load_pairs(
+            folder / list_name,
+            pair_dir=folder,
+            data=make_arguments(folder, **options),
+            picture=small_picture,
+            for_prediction=for_prediction,
+            needs=needs,
+        )
+
+    return run
 
 
 @pytest.fixture

@@ -41,6 +41,19 @@ def test_wrong_value_is_refused_with_what_is_allowed(options, named):
         DataArguments(**{"data_dir": "x", **options})
 
 
+@pytest.fixture
+def lay(tmp_path, monkeypatch):
+    """Make empty files in a working folder."""
+
+    def make(files):
+        for name in files:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        monkeypatch.chdir(tmp_path)
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("files", "options", "expected"),
     [
@@ -50,11 +63,8 @@ def test_wrong_value_is_refused_with_what_is_allowed(options, named):
         (["data/project5/train.txt", "data/train-00000-of-00001.parquet"], {"streaming": True}, "data"),
     ],
 )
-def test_data_are_found_where_they_usually_lie(tmp_path, monkeypatch, caplog, files, options, expected):
-    for name in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path)
+def test_data_are_found_where_they_usually_lie(lay, caplog, files, options, expected):
+    lay(files)
     caplog.set_level("INFO")
     assert DataArguments(**options).data_dir == expected
     assert caplog.messages == [f"Taking the data in {expected}; --data_dir names others."]
@@ -68,13 +78,8 @@ def test_data_are_found_where_they_usually_lie(tmp_path, monkeypatch, caplog, fi
         (["data/project5/train.txt"], {"streaming": True}, r"holds shards \(train-"),
     ],
 )
-def test_missing_data_are_told_with_where_they_go_and_how_to_draw_a_sample(
-    tmp_path, monkeypatch, files, options, named
-):
-    for name in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path)
+def test_missing_data_are_told_with_where_they_go_and_how_to_draw_a_sample(lay, files, options, named):
+    lay(files)
     with pytest.raises(InputError, match=named) as refused:
         DataArguments(**options)
     for part in ("data/project5 nor data", "data/{guid}.jpg", "python -m data_utils.sample --output_dir data/sample"):

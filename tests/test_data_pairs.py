@@ -15,19 +15,6 @@ CORRUPT = b"\xff\xd8\xff this is no picture"
 
 
 @pytest.fixture
-def load(make_arguments, small_picture):
-    """Load a folder made by make_pairs, with DataArguments options."""
-
-    def run(folder, *, list_name="train.txt", for_prediction=False, **options):
-        data = make_arguments(folder, **options)
-        return load_pairs(
-            folder / list_name, pair_dir=folder, data=data, picture=small_picture, for_prediction=for_prediction
-        )
-
-    return run
-
-
-@pytest.fixture
 def faulty(make_pairs):
     """A folder with one pair of each kind of bad file, and the guid of each."""
     folder = make_pairs(

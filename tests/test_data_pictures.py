@@ -149,29 +149,6 @@ def test_broken_exif_does_not_cost_the_picture():
     assert decode_picture(source, SHORTEST).shape == (3, 32, 32)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
-def test_every_mode_becomes_rgb(mode):
-    if mode == "I;16":
-        image = Image.fromarray(np.full((40, 40), 0x8080, dtype=np.uint16))
-        assert np.ptp(decode_picture(encode(image), SHORTEST)) == 0
-        assert decode_picture(encode(image), SHORTEST)[0, 0, 0] == 0x80
-    else:
-        kind = "TIFF" if mode == "CMYK" else "PNG"
-        assert decode_picture(encode(SOUND.convert(mode), kind), SHORTEST).shape == (3, 32, 32)
-
-
-@pytest.mark.parametrize("top", [1.0, 255.0])
-def test_float_pictures_are_scaled(top):
-    image = Image.fromarray(np.full((40, 40), top, dtype=np.float32))
-    assert decode_picture(encode(image, "TIFF"), SHORTEST).min() == 255
-
-
-def test_first_frame_of_an_animation():
-    frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue")]
-    source = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert decode_picture(source, SHORTEST)[:, 9, 9].tolist() == [255, 0, 0]
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (1, 40_000)])
 @pytest.mark.parametrize("settings", [SHORTEST, SQUASH], ids=["shortest", "squash"])
 def test_odd_sizes_are_resized(size, settings):

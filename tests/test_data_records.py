@@ -132,14 +132,11 @@ def test_plain_guid_is_valid(guid):
             r"2 unknown_label.*'pos' \(1\), 'neg' \(1\); allowed: negative, .*`--labels neg pos`[.]$",
         ),
         ("1,null\n2,null\n", "--predict"),
-        ("1;positive\n2;neutral\n", "parts its cells by semicolons; write lines"),
-        ("guid\ttag\n1\tpositive\n", "parts its cells by tabs"),
         ("1\n2\n", "row 1, '1': 1 cell; expected guid,tag"),
         (
             '{"guid": "1", "tag": "negative"}\n{"guid": "2", "tag": "neutral"}\n',
             "is a JSON document .* lines of guid,tag",
         ),
-        ('[{"guid": 1, "tag": "negative"}]', "is a JSON document"),
         ("{1},bad\n{2},good\n", r"Labels found, with their rows: 'bad' \(1\), 'good' \(1\);.*`--labels bad good`[.]$"),
     ],
 )

@@ -9,7 +9,6 @@ import random
 import pytest
 from encoded_sentences import CASES, SENTENCES
 
-from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.encodings import decode_text, find_encoding
 from modeling.errors import InputError
@@ -144,15 +143,6 @@ def test_utf_8_that_was_cut_within_a_character_stays_utf_8(language, make_pairs,
 def test_more_texts_than_are_looked_at_give_the_same_answer():
     sources = [text.encode("koi8_r") for text in draw_texts("russian", 60)]
     assert find_encoding(source for _ in range(60) for source in sources) == "koi8_r"
-
-
-@pytest.fixture
-def load(make_arguments, small_picture):
-    def run(folder, **options):
-        data = make_arguments(folder, **options)
-        return load_pairs(folder / "train.txt", pair_dir=folder, data=data, picture=small_picture)
-
-    return run
 
 
 @pytest.fixture

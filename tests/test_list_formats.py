@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import read_records
 from modeling.errors import InputError
@@ -110,16 +109,15 @@ def test_a_list_of_200_gigabytes_is_refused_unread(tmp_path):
         read_records(path, labels=LABELS, quarantine=Quarantine())
 
 
-def test_rows_of_megabytes_are_faults_of_their_own(make_pairs, make_arguments, small_picture):
+def test_rows_of_megabytes_are_faults_of_their_own(make_pairs, load):
     rows = [(str(number), "neutral") for number in range(70)]
     folder = make_pairs(rows)
     long = "x" * 2_000_000
     faulty = [f"{long},neutral", f"a,{long}", long, f'"{long}', f"{long}\0,neutral", "\u20ac" * 100 + ",neutral"]
     with (folder / "train.txt").open("a", encoding="utf-8") as file:
         file.write("\n".join(faulty) + "\n")
-    data = make_arguments(folder)
     start = time.perf_counter()
-    pairs = load_pairs(data.list_path(), pair_dir=folder, data=data, picture=small_picture)
+    pairs = load(folder)
     assert time.perf_counter() - start < 10
     assert len(pairs.dataset) == 70
     assert [entry.reason for entry in pairs.quarantine] == [
@@ -130,8 +128,7 @@ def test_rows_of_megabytes_are_faults_of_their_own(make_pairs, make_arguments, s
         "invalid_guid",
         "invalid_guid",
     ]
-    asked = load_pairs(data.list_path(), pair_dir=folder, data=data, picture=small_picture, for_prediction=True)
-    assert len(asked.dataset) == 76
+    assert len(load(folder, for_prediction=True).dataset) == 76
 
 
 def test_long_labels_are_cut_in_the_message(read):

@@ -6,7 +6,6 @@ import time
 import pytest
 
 from data_utils.prepare.loading import MAX_PICTURE_BYTES, MAX_TEXT_BYTES
-from data_utils.prepare.pairs import load_pairs
 
 
 def make_sparse(path):
@@ -36,12 +35,12 @@ KINDS |= {make_folder: "not a file", make_loop: "not a file"}
 
 @pytest.mark.parametrize("make", KINDS)
 @pytest.mark.parametrize("ending", [".txt", ".jpg", ".png"])
-def test_what_is_no_plain_file_is_masked_at_once(make, ending, make_pairs, make_arguments, small_picture):
+def test_what_is_no_plain_file_is_masked_at_once(make, ending, make_pairs, load):
     folder = make_pairs([("1", "positive"), ("2", "negative")])
     (folder / "data" / ("1.txt" if ending == ".txt" else "1.jpg")).unlink()
     make(folder / "data" / f"1{ending}")
     start = time.monotonic()
-    pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=make_arguments(folder), picture=small_picture)
+    pairs = load(folder)
     assert time.monotonic() - start < 5
     (entry,) = pairs.quarantine
     reason = "unreadable_text" if ending == ".txt" else "unreadable_image"
@@ -55,16 +54,14 @@ def test_bounds_leave_room_for_what_people_have():
 
 
 @pytest.mark.parametrize("number", ["7", "8"])
-def test_large_picture_is_masked_with_the_flag_that_takes_it(number, make_pairs, make_arguments, small_picture, photo):
+def test_large_picture_is_masked_with_the_flag_that_takes_it(number, make_pairs, load, photo):
     large = photo(1, (90, 60))
     folder = make_pairs([("7", "positive", "a"), ("8", "negative", "b")])
     (folder / "data" / f"{number}.jpg").unlink()
     large.save(folder / "data" / f"{number}.png")
     details = []
     for bound in (5399, 5400):
-        data = make_arguments(folder, max_image_pixels=bound)
-        pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=data, picture=small_picture)
-        details.append([(entry.guid, entry.detail) for entry in pairs.quarantine])
+        details.append([(entry.guid, entry.detail) for entry in load(folder, max_image_pixels=bound).quarantine])
     ((guid, detail),) = details[0]
     assert guid == number
     assert detail.startswith(f"{number}.png: 90 x 60 pixels, more than --max_image_pixels 5399 allows")

@@ -216,16 +216,12 @@ def build_once(
 
     Args:
         cache_dir: folder of all caches; made when missing.
-        name: what is cached, the first part of the folder's name.
-        key: hash of everything that shapes the content.
+        name, key: what is cached, and the hash of everything that shapes it.
         build: writes the rows into the folder it is given, as *.arrow files whose sorted names give the order; other
             files beside them are only checked.
         overwrite: build even if the cache is there, unless another process has done so since this call began.
         checked: read all of it whenever it is opened, to notice every damage; for caches that are small beside the
             work that they spare. Of others what binary columns hold is left out, as pictures.
-
-    Returns:
-        The rows, memory-mapped.
 
     Raises:
         InputError: the cache folder cannot be written.

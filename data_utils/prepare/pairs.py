@@ -219,10 +219,7 @@ def load_pairs(
     Args:
         list_file: lines of guid,tag.
         pair_dir: folder with `data/{guid}.txt` and `data/{guid}.jpg` (.jpeg, .png, .webp), or that `data` itself.
-        data: labels, what to do with bad pairs, cache.
-        picture: size and resizing of the pictures.
         text_cleaning: instead of `data.text_cleaning`.
-        for_prediction: see above; labels are read if there are any.
         needs: of "text" and "image" those that the head reads.
 
     Raises:
@@ -256,10 +253,7 @@ def join_columns(dataset: Dataset, columns: Dataset) -> Dataset:
     """Set columns beside *all* stored rows of a dataset, also those a `select` left out.
 
     `Dataset.add_column` copies every picture of a dataset that was selected from; this copies nothing.
-
-    Args:
-        dataset: any dataset.
-        columns: as many rows as `dataset.data` has.
+    `columns` has as many rows as `dataset.data`.
     """
     indices = dataset._indices
     stored = Dataset(dataset.data, info=dataset.info.copy(), fingerprint=dataset._fingerprint)

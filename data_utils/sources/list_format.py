@@ -33,11 +33,7 @@ def refuse_other_formats(
 ) -> None:
     """Refuse a list most of whose rows are of another form than guid,tag, which would be read as other guids.
 
-    Args:
-        path: of the list, for the message.
-        numbered: line number and cells of each row, parted by commas.
-        header: the cells of the first line, which may be a row.
-        labels: the allowed ones.
+    `numbered` are line number and cells of each row; `header` are the cells of the first line, which may be a row.
 
     Raises:
         InputError: says which form it is, and what to do.

@@ -199,11 +199,7 @@ def read_records(
 
     Training keeps the first row of each guid that has an allowed label. A prediction keeps every row, in order.
 
-    Args:
-        list_file: lines of guid,tag; blank lines are no rows.
-        labels: the allowed labels; they must match exactly.
-        quarantine: takes every row that is left out, or not taken as it stands, and counts the labels.
-        for_prediction: rows need no label, and none is left out.
+    The quarantine takes every row that is left out, or not taken as it stands, and counts the labels.
 
     Raises:
         InputError: no such file, an empty one, one of another form (`refuse_other_formats`), or (training) no row that

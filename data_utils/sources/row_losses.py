@@ -62,13 +62,9 @@ class LossRule:
     def check_rows(
         self, entries: Sequence[Entry], num_rows: int, *, found: Counter[str], labels: Sequence[str]
     ) -> None:
-        """Rows that a list, or a part of shards, loses before a file is looked at.
+        """Rows that a list, or a part of shards, loses before a file is looked at; `found` counts them by their label.
 
-        Args:
-            entries: their faults; those of texts and pictures, and repeated rows of a prediction, don't count.
-            num_rows: all there are.
-            found: rows by the label they carry.
-            labels: the allowed ones.
+        Faults of texts and pictures, and repeated rows of a prediction, don't count.
 
         Raises:
             InputError: over a tenth of the rows is lost for one reason.
@@ -94,11 +90,7 @@ class LossRule:
     def check_files(
         self, guids: Sequence[str], texts: Sequence[Fault | None], pictures: Sequence[Fault | None]
     ) -> None:
-        """Texts and pictures that aren't there.
-
-        Args:
-            guids: of the N rows, for messages.
-            texts, pictures: what is wrong with those of each row.
+        """Texts and pictures that aren't there, by what is wrong with those of each row.
 
         Raises:
             InputError: over a tenth of the rows has neither, or over half lack one that the head reads.
@@ -130,13 +122,7 @@ def _is_large(num_lost: int, num_rows: int) -> bool:
 
 
 def describe_labels(found: Counter[str], labels: Sequence[str], *, with_flag: bool = True) -> str:
-    """The labels that there are, with their rows, and the very flag that asks training for them.
-
-    Args:
-        found: rows by label.
-        labels: the allowed ones, whose order the flag keeps.
-        with_flag: say the flag.
-    """
+    """The labels that there are, with their rows, and the very flag that asks for them, in the order of `labels`."""
     shown = ", ".join(
         f"{printable(repr(label), _SHOWN)} ({count})" for label, count in found.most_common(_SHOWN_LABELS)
     )
