@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from data_utils.system.files import list_own, refuse_folder_links
 from data_utils.system.refusals import describe_refusal
 from modeling.errors import InputError
-from run_files.run_folder import RunFolder
+from run_files.run_folder import ARGUMENT_SECTIONS, RunFolder
 from training.checkpoint.checkpoints import clear_leftovers
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 LOCK = ".lock"
 # Where an earlier run is gathered before it gets a name, and the begin of that name inside of the folder.
 MOVING, ASIDE = ".moving", "old-"
-# The sections in the config.yaml of one training.
-SECTIONS = {"model", "data", "training", "environment"}
 # What a run folder may hold before it has a config.yaml: of a job that was killed early.
 RUN_ENTRIES = (
     *(LOCK, MOVING, "checkpoints", "logs", "model", ".model.partial", "split.json", "splits", "members"),
@@ -120,7 +118,7 @@ def make_room(run: RunFolder, args: SentimentTrainingArguments, *, checkpoint: s
         if args.should_save:
             clear_leftovers(run.checkpoints_dir)
             # What cross-validation or the baselines left is no training that could go on here.
-            if run.config_file.exists() and not (own and set(run.load_arguments()) <= SECTIONS):
+            if run.config_file.exists() and not (own and set(run.load_arguments()) <= {*ARGUMENT_SECTIONS}):
                 move_aside(run.path)
 
 
