@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pytest
 from conftest import ROOT
 from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets.utils.py_utils import multiprocess
 from launching import descendants, is_alive, wait_for
 
 from data_utils.prepare import mapping
@@ -112,6 +114,15 @@ def test_processes_are_started_where_rows_are_many(tmp_path: Path) -> None:
     assert few == {os.getpid()}
     assert len(many) == 2
     assert os.getpid() not in many
+
+
+def test_temporary_folder_may_have_a_long_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.delitem(multiprocess.current_process()._config, "tempdir", raising=False)  # of earlier tests
+    assert len(run(tmp_path / "rows", square, 100, 2, offset=0)) == 100
+    assert tempfile.gettempdir() == str(folder)
 
 
 def test_killed_process_is_an_input_error(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from modeling.errors import InputError
 
 # Rows of each process between two words on how far the work is.
 _ROWS_PER_PROCESS = 2048
+# Characters of the folder in which `Dataset.map` has a socket: an address has 108, of which the socket's name takes 32.
+_LONGEST_FOLDER, _SHORT_FOLDER = 70, "/tmp"
 _TOKENIZERS = "TOKENIZERS_PARALLELISM"
 
 Columns = dict[str, list[Any]]
@@ -100,8 +103,10 @@ def _own_processes() -> Iterator[None]:
     It sets a copy in the place of `os.environ`; programs in other languages would go on with its value for tokenizers.
     """
     global _are_ours
-    environment, before = os.environ, os.environ.get(_TOKENIZERS)
+    environment, before, folder = os.environ, os.environ.get(_TOKENIZERS), tempfile.tempdir
     _are_ours = True
+    if len(tempfile.gettempdir()) > _LONGEST_FOLDER and os.access(_SHORT_FOLDER, os.W_OK):
+        tempfile.tempdir = _SHORT_FOLDER
     try:
         yield
     except BaseException:
@@ -110,6 +115,7 @@ def _own_processes() -> Iterator[None]:
         raise
     finally:
         _are_ours = False
+        tempfile.tempdir = folder
         os.environ = environment  # noqa: B003  # the object that was there before
         environment.pop(_TOKENIZERS, None)
         if before is not None:
