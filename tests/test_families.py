@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from families import FAMILIES, flags_for, save_family, small_config, train_and_save
 from tiny import IMAGE_SIZE
 
+import train
 from modeling.errors import InputError
 
 WORKING = (
@@ -87,6 +89,22 @@ def test_family_with_pictures_as_text_tower_is_refused(family, tmp_path):
     flags = {"model": "vilbert", "fusion": "text_only", "text_name": str(tmp_path / "model")}
     with pytest.raises(InputError, match=r"can't serve as an encoder of texts|is a dual encoder"):
         train_and_save(flags, tmp_path / "run")
+
+
+@pytest.mark.parametrize("flags", [["--freeze", "none"], ["--freeze", "both", "--cache_features", "true"]])
+@pytest.mark.parametrize(
+    ("text", "picture"),
+    [("t5", "swin"), ("deberta-v2", "resnet"), ("xlnet", "focalnet"), ("longformer", "convnext")],
+)
+def test_families_train_on_rows(text, picture, flags, sample, tmp_path):
+    for family in (text, picture):
+        save_family(small_config(family), tmp_path / family)
+    words = ["--data_dir", str(sample), "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(tmp_path / "run")]
+    words += ["--model", "vilbert", "--fusion", "co_attn", "--max_steps", "2", "--report_to", "none"]
+    words += ["--text_name", str(tmp_path / text), "--vision_name", str(tmp_path / picture)]
+    train.main([*words, "--preprocessing_num_workers", "1", *flags])
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert 0 < metrics["val"]["loss"] < 10
 
 
 def _tiny(family: str, folder: Path) -> bool:

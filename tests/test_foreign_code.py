@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,12 +42,13 @@ MAPS = {
 
 
 @pytest.fixture(autouse=True)
-def always_yes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """`yes |`: whoever asks is answered, and what was asked is kept; imported code goes into the test's folder."""
+def always_yes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """`yes |`: whoever asks is answered, but nobody may; imported code goes into the test's folder."""
     asked: list[str] = []
     monkeypatch.setattr("builtins.input", lambda prompt="": asked.append(prompt) or "yes")
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    return asked
+    yield
+    assert not asked
 
 
 @pytest.fixture
@@ -76,38 +77,34 @@ def build(folder: Path, **options: object) -> None:
     build_model(plan, arguments, tokenizer=plan.tokenizer, labels=LABELS, text_cleaning="report")
 
 
-def test_folder_whose_classes_transformers_has_is_loaded_without_its_code(clip: Path, always_yes: list[str]) -> None:
+def test_folder_whose_classes_transformers_has_is_loaded_without_its_code(clip: Path) -> None:
     marker = plant(clip, *MAPS)
     build(clip)
     assert not marker.exists()
-    assert not always_yes
 
 
-def test_what_only_foreign_code_can_read_is_refused(clip: Path, always_yes: list[str]) -> None:
+def test_what_only_foreign_code_can_read_is_refused(clip: Path) -> None:
     marker = plant(clip, *MAPS)
     change(clip / "config.json", model_type="foreign")
     with pytest.raises(InputError, match=r"code of its own.*--trust_remote_code") as error:
         build(clip)
     assert "\n" not in str(error.value)
     assert not marker.exists()
-    assert not always_yes
 
 
-def test_unknown_class_of_a_tokenizer_is_no_way_in(clip: Path, always_yes: list[str]) -> None:
+def test_unknown_class_of_a_tokenizer_is_no_way_in(clip: Path) -> None:
     marker = plant(clip, "tokenizer_config.json")
     change(clip / "tokenizer_config.json", tokenizer_class="ForeignTokenizer")
     build(clip)  # for a CLIP transformers has a tokenizer of its own
     assert not marker.exists()
-    assert not always_yes
 
 
-def test_unknown_class_of_an_image_processor_is_refused(clip: Path, always_yes: list[str]) -> None:
+def test_unknown_class_of_an_image_processor_is_refused(clip: Path) -> None:
     marker = plant(clip, "preprocessor_config.json")
     change(clip / "preprocessor_config.json", image_processor_type="ForeignProcessor")
     with pytest.raises(InputError, match="code of its own"):
         build(clip)
     assert not marker.exists()
-    assert not always_yes
 
 
 @pytest.mark.parametrize(
@@ -123,9 +120,7 @@ def test_unknown_class_of_an_image_processor_is_refused(clip: Path, always_yes: 
         ("config.json", "image_processor_type", "AutoProcessor"),
     ],
 )
-def test_classes_that_would_ask_are_no_way_in(
-    clip: Path, always_yes: list[str], file: str, key: str, name: str
-) -> None:
+def test_classes_that_would_ask_are_no_way_in(clip: Path, file: str, key: str, name: str) -> None:
     marker = plant(clip)
     maps = {auto: ref for each in MAPS.values() for auto, ref in each.items()}
     maps |= {"AutoProcessor": "code.ForeignProcessor", "AutoFeatureExtractor": "code.ForeignProcessor"}
@@ -138,7 +133,6 @@ def test_classes_that_would_ask_are_no_way_in(
         build(clip)
     assert "\n" not in str(error.value)
     assert not marker.exists()
-    assert not always_yes
 
 
 @pytest.mark.parametrize("name", ["AutoProcessor", "BertModel"])
@@ -146,7 +140,6 @@ def test_run_folder_names_no_other_class_than_a_tokenizer(
     tiny_pairs: Path,
     tmp_path: Path,
     evaluate_main: Callable[..., None],
-    always_yes: list[str],
     capsys: pytest.CaptureFixture[str],
     name: str,
 ) -> None:
@@ -162,10 +155,9 @@ def test_run_folder_names_no_other_class_than_a_tokenizer(
     assert message.count("error:") == 1
     assert f"its tokenizer_class is '{name}', which is no" in message
     assert not marker.exists()
-    assert not always_yes
 
 
-def test_code_of_a_part_s_settings_is_not_asked_about(clip: Path, always_yes: list[str]) -> None:
+def test_code_of_a_part_s_settings_is_not_asked_about(clip: Path) -> None:
     marker = plant(clip)
     part = {"model_type": "align_vision_model", "auto_map": {"AutoModel": "code.ForeignModel"}}
     text = {"model_type": "bert", "auto_map": {"AutoModel": "code.ForeignModel"}}
@@ -176,17 +168,15 @@ def test_code_of_a_part_s_settings_is_not_asked_about(clip: Path, always_yes: li
     with pytest.raises(InputError):
         build(clip)
     assert not marker.exists()
-    assert not always_yes
 
 
 @pytest.mark.parametrize("names", [["config.json"], ["tokenizer_config.json", "preprocessor_config.json"]])
-def test_trusted_code_runs(clip: Path, always_yes: list[str], names: list[str]) -> None:
+def test_trusted_code_runs(clip: Path, names: list[str]) -> None:
     marker = plant(clip, *names)
     if "config.json" in names:
         change(clip / "config.json", model_type="foreign")
     build(clip, trust_remote_code=True)
     assert marker.read_text() == "foreign code ran"
-    assert not always_yes
 
 
 def test_sizes_that_are_not_those_of_the_weights_are_named(clip: Path) -> None:
@@ -215,7 +205,6 @@ def test_run_folder_runs_no_code_of_its_tokenizer(
     tiny_pairs: Path,
     tmp_path: Path,
     evaluate_main: Callable[..., None],
-    always_yes: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = save_run(tmp_path / "run", tiny_pairs)
@@ -231,7 +220,6 @@ def test_run_folder_runs_no_code_of_its_tokenizer(
     assert message.count("error:") == 1
     assert "code of its own" in message
     assert not marker.exists()
-    assert not always_yes
     evaluate_main(run.path, "--trust_remote_code")
     assert marker.exists()
 
