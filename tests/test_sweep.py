@@ -155,7 +155,7 @@ def test_towers_are_planned_for_all_heads(write_recipe, encoders, monkeypatch):
     names = dict.fromkeys(("text_name", "vision_name", "projection_dim"))
     recipe = write_recipe({"fusion": ["text_only", "image_only"]}, model="vilbert", **names)
     plan = plan_towers(read_sweep(["--sweep", str(recipe)]))
-    assert (plan.text.source, plan.vision.source) == (str(encoders / "text"), str(encoders / "vision"))
+    assert (plan.text.source.name, plan.vision.source.name) == (str(encoders / "text"), str(encoders / "vision"))
 
 
 def test_killed_sweep_goes_on_and_another_moves_it_aside(run_sweep, tmp_path, caplog):
