@@ -50,7 +50,7 @@ def describe_launch(trainer: SentimentTrainer, ranks: list[dict[str, Any]], num_
 def describe_sources(prepared: TrainingData | StreamedData, plan: ModelPlan) -> dict[str, str]:
     """Rows, faults, cache and pretrained weights; what can't be had would have ended the program before."""
     num_rows = "an uncounted number of" if prepared.num_train_rows is None else prepared.num_train_rows
-    sources = sorted({tower.source for tower in (plan.text, plan.vision) if tower.source is not None})
+    sources = sorted({tower.source.name for tower in (plan.text, plan.vision) if tower.source is not None})
     return {
         "rows": f"{num_rows} for training, {len(prepared.val or ())} for validation",
         "faulty rows": "; ".join(prepared.quarantine.summary().splitlines()) or "none found",
