@@ -67,7 +67,7 @@ def test_every_row_is_answered_in_order(
 
 
 def test_no_files_of_an_earlier_prediction_are_left(predict: Predict, tmp_path: Path) -> None:
-    predict("p1,null\n../x,positive\n", "--contributions")
+    predict("p1,positive\n../x,null\n", "--contributions")
     files = {path.name for path in tmp_path.iterdir()}
     assert {"p.quarantine.csv", "p.metrics.json", "p.contributions.json"} < files
     predict("p1,null\np2,null\n")
