@@ -222,14 +222,14 @@ def test_nothing_is_read_for_a_tower_that_the_head_does_not_have(cache, fusion, 
 
 
 def test_rows_are_grouped_by_length(run_train, monkeypatch):
-    padding, pad = [], PairCollator._pad
+    padding, collate = [], PairCollator.__call__
 
-    def count(collator, texts):
-        input_ids, attention_mask = pad(collator, texts)
-        padding[-1] += int((attention_mask == 0).sum())
-        return input_ids, attention_mask
+    def count(collator, rows):
+        batch = collate(collator, rows)
+        padding[-1] += int((batch["attention_mask"] == 0).sum())
+        return batch
 
-    monkeypatch.setattr(PairCollator, "_pad", count)
+    monkeypatch.setattr(PairCollator, "__call__", count)
     flags = ["--model", "clip", "--projection_dim", "16", "--fusion", "text_only", "--num_train_epochs", "1"]
     flags += ["--per_device_train_batch_size", "2", "--eval_strategy", "no", "--save_strategy", "no"]
     for strategy in ("random", "group_by_length"):
