@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
 from importlib.util import find_spec
@@ -94,3 +95,21 @@ def test_pages_name_files_that_are_there():
         if path.startswith(folders)
     }
     assert [name for name in sorted(named) if not (ROOT / name[1]).exists()] == []
+
+
+def test_pages_name_functions_that_are_there():
+    rooms = "|".join(("training", "evaluation", "run_files", "data_utils", "modeling"))
+    text = "".join(page.read_text() for page in PAGES)
+    names = set(re.findall(rf"`((?:{rooms})(?:\.\w+)+)`", text))
+
+    assert len(names) > 20
+    assert [name for name in sorted(names) if not can_be_found(name)] == []
+
+
+def can_be_found(name):
+    """Whether a dotted name is a module, or what is defined in one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
