@@ -60,9 +60,9 @@ class Setting:
         from training.experiments.training import assemble
 
         with tempfile.TemporaryDirectory(dir=self.work_dir) as output:
-            args = parse_arguments(self.flags("--output_dir", output, "--save_strategy", "no", *flags))
-            args[-1].output_dir = output
-            trainer, prepared, _ = assemble(*args)
+            trainer, prepared, _ = assemble(
+                *parse_arguments(self.flags("--output_dir", output, "--save_strategy", "no", *flags))
+            )
             yield trainer, prepared
 
     @contextmanager

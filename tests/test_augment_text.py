@@ -157,7 +157,7 @@ def test_same_state_of_the_draws_gives_the_same_text():
 @pytest.mark.parametrize(("language", "fewest"), [("en", 250), ("zh", 150)])
 def test_lexicons_have_no_negations_and_as_many_groups_as_promised(language, fewest):
     lexicon = load_lexicon(language)
-    source = (Path(data_utils.__file__).parent / "lexicon" / f"{language}.txt").read_text(encoding="utf-8")
+    source = (Path(data_utils.__file__).parent / "augment" / "words" / f"{language}.txt").read_text(encoding="utf-8")
     groups = [line for line in source.splitlines() if not line.startswith("#") and re.search("[|>]", line)]
     assert len(groups) >= fewest
     for entry, options in lexicon.options.items():

@@ -158,7 +158,7 @@ def test_nothing_of_a_trials_update_is_read_by_the_host(fetched, monkeypatch, tm
     vectors = {f"{kind}_vector": torch.ones(5, 16, device=META) for kind in ("text", "image")}
     present = {f"{kind}_present": torch.ones(5, dtype=torch.bool, device=META) for kind in ("text", "image")}
     numbers = {name: torch.zeros(5, dtype=torch.long, device=META) for name in ("labels", "row_index")}
-    update = probe._Update(model, ClassBalance.none(3), args, nullcontext(), num_rows=5)
+    update = probe._Update(model, ClassBalance.none(3), args, num_rows=5, is_light=False)
     with Copies() as copies, Uploads() as uploads:
         for _ in range(3):
             update(vectors | present | numbers, epoch=0)

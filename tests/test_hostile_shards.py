@@ -114,7 +114,7 @@ def test_manifest_that_says_what_cannot_be_is_refused(tmp_path, entries, message
         *((source, "is no manifest of shards") for source in (b"[" * 100_000, b"", b"\xff", b"[" + b"1" * 5000 + b"]")),
         *((source, "where a map belongs") for source in (b"null", b"[]", b"7")),
         (b'{"version": 99}', "has no complete"),
-        (b'{"version": 99, "format": "parquet", "complete": true, "parts": {}}', "version: 99, where one of 1 belongs"),
+        (b'{"version": 99, "format": "parquet", "complete": true, "parts": {}}', "version: 99, where 1 belongs"),
         (b'{"version": 1, "format": "zip", "complete": true, "parts": {}}', "one of parquet, webdataset belongs"),
         (
             b'{"version": 1, "format": "parquet", "complete": true, "parts": {"x": []}}',
