@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
@@ -39,6 +40,12 @@ def draw_photo(seed: str | int = 0, size: tuple[int, int] = (48, 36)) -> Image.I
     coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), dtype=np.int64)
     return Image.fromarray((smooth + rng.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a file of results."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -158,20 +165,41 @@ def sample(make_pairs: Callable[..., Path]) -> Path:
     )
 
 
+def tiny_flags(data_dir: Path, root: Path, name: str | None = "run", text_config: dict = TINY) -> list[str]:
+    """Flags of a training of a tiny model for one epoch; its files go into the folder `root`."""
+    argv = ["--data_dir", str(data_dir), "--cache_dir", str(root / "cache")]
+    argv += [] if name is None else ["--output_dir", str(root / name)]
+    argv += ["--from_scratch", "--text_config", json.dumps(text_config)]
+    argv += ["--vision_config", json.dumps(TINY | {"patch_size": 16})]
+    argv += ["--image_size", "32", "--max_length", "16", "--preprocessing_num_workers", "1"]
+    return [*argv, "--num_train_epochs", "1", "--learning_rate", "1e-3", "--report_to", "none"]
+
+
+@pytest.fixture
+def refusal(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a main that refuses what it is asked for; returns its one sentence."""
+
+    def run(main: Callable[..., object], *words: object, code: int = 2, **options: object) -> str:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            main(*words, **options)
+        assert ending.value.code == code
+        screen = capfd.readouterr().err
+        assert "Traceback" not in screen
+        (sentence,) = [line for line in screen.splitlines() if line.startswith("error: ")]
+        return sentence
+
+    return run
+
+
 @pytest.fixture
 def run_train(sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., tuple[Path, str]]:
     """Run train.py's main on the sample and a tiny model; returns the run folder and the screen's text."""
     import train  # its libraries take seconds to load, which tests of the data alone don't wait for
 
     def run(*flags, name="run", data_dir=sample, text_config=TINY):
-        argv = ["--data_dir", str(data_dir), "--cache_dir", str(tmp_path / "cache")]
-        argv += [] if name is None else ["--output_dir", str(tmp_path / name)]
-        argv += ["--from_scratch", "--text_config", json.dumps(text_config)]
-        argv += ["--vision_config", json.dumps(TINY | {"patch_size": 16})]
-        argv += ["--image_size", "32", "--max_length", "16", "--preprocessing_num_workers", "1"]
-        argv += ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--report_to", "none"]
         caplog.clear()
-        train.main([*argv, *flags])
+        train.main([*tiny_flags(data_dir, tmp_path, name, text_config), *flags])
         return name and tmp_path / name, caplog.text
 
     return run

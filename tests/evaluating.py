@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,12 @@ NUM_VAL = 51
 LABELS = ["negative", "neutral", "positive"]
 PICTURE = PictureSettings(image_size=16, shortest_edge=16, resize_mode="squash", resample=2)
 WORDS = ["sun", "rain", "happy", "sad", "train", "late", "friend", "cake", "storm", "the", "is", "was", "so"]
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """The cells of a file of results, with its header."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
 
 
 def write_pair(folder: Path, guid: str, rng: random.Random) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comparing import draw_labels, draw_probabilities, make_answers, write_run
+from conftest import read_csv
 from PIL import Image
 
 from evaluation.arguments import parse_comparison
@@ -28,11 +28,6 @@ from modeling.errors import InputError
 def make_run(tmp_path: Path) -> Callable[..., str]:
     """`write_run` in the test's own folder."""
     return partial(write_run, tmp_path)
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_metrics_refuse_what_they_cannot_score(probabilities: list, labels: list
         classification_metrics(probabilities, labels, NAMES)
 
 
-def test_metric_class_works_offline_and_writes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_metric_class_works_offline_in_memory_and_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the metric opened a connection")
 
@@ -89,13 +89,10 @@ def test_metric_class_works_offline_and_writes_nothing(monkeypatch: pytest.Monke
     result = metric.compute(predictions=PROBABILITIES, references=LABELS)
     assert result == classification_metrics(PROBABILITIES, LABELS, NAMES)
     assert not cache.exists()
-
-
-def test_metric_class_takes_batches_on_disk(tmp_path: Path) -> None:
-    metric = SentimentMetrics(NAMES, keep_in_memory=False, cache_dir=str(tmp_path))
-    metric.add_batch(predictions=PROBABILITIES[:2], references=LABELS[:2])
-    metric.add_batch(predictions=PROBABILITIES[2:], references=LABELS[2:])
-    assert metric.compute() == classification_metrics(PROBABILITIES, LABELS, NAMES)
+    metric = SentimentMetrics(NAMES, keep_in_memory=False, cache_dir=str(cache))
+    for part in (slice(2), slice(2, None)):
+        metric.add_batch(predictions=PROBABILITIES[part], references=LABELS[part])
+    assert metric.compute() == result
 
 
 def test_bootstrap_agrees_with_resampling_of_rows() -> None:
@@ -128,8 +125,5 @@ def test_score_leaves_out_unlabelled_rows_and_names_the_majority() -> None:
     assert metrics["accuracy_interval"][0] <= metrics["accuracy"] <= metrics["accuracy_interval"][1]
     assert metrics["majority_baseline"] == {"label": "negative", "accuracy": 0.5}
     assert json.loads(json.dumps(metrics)) == metrics
-
-
-def test_score_without_any_label_is_refused() -> None:
     with pytest.raises(InputError, match="None of the 2 rows has a label"):
         score_predictions([[1, 0, 0]] * 2, [-100, -100], NAMES)

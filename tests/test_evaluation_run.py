@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from evaluating import NUM_PAIRS, NUM_VAL, save_run, write_pair
+from evaluating import NUM_PAIRS, NUM_VAL, read_rows, save_run, write_pair
 
 from evaluation.predict.ensemble import Ensemble
 from evaluation.predict.loaded_run import load_run
@@ -18,22 +17,6 @@ from modeling.errors import InputError
 from run_files.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
-
-
-def read_rows(path: Path) -> list[list[str]]:
-    with path.open(newline="") as file:
-        return list(csv.reader(file))
-
-
-def expect_error(capsys: pytest.CaptureFixture[str], main: Callable[..., None], *arguments: object) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit_info:
-        main(*arguments)
-    assert exit_info.value.code == 2
-    stderr = capsys.readouterr().err
-    assert stderr.count("error:") == 1
-    assert "Traceback" not in stderr
-    return stderr
 
 
 def test_main_scores_the_parts_of_the_split(
@@ -74,31 +57,22 @@ def test_main_writes_what_else_is_asked_for(
 
 
 def test_mistakes_end_with_one_sentence_and_code_2(
-    tiny_run: RunFolder, tmp_path: Path, evaluate_main: Callable[..., None], capsys: pytest.CaptureFixture[str]
+    tiny_run: RunFolder, tmp_path: Path, evaluate_main: Callable[..., None], refusal: Callable[..., str]
 ) -> None:
     source = tmp_path / "list.txt"
     source.write_text("p1,null\n")
     predict = [tiny_run.path, "--predict", source]
-    assert "not a folder" in expect_error(capsys, evaluate_main, tmp_path / "nowhere")
-    assert "no config.yaml" in expect_error(capsys, evaluate_main, tmp_path)
-    assert "without --output" in expect_error(capsys, evaluate_main, *predict)
-    assert "would overwrite" in expect_error(capsys, evaluate_main, *predict, "--output", source)
-    assert "not a plain file" in expect_error(capsys, evaluate_main, *predict, "--output", tmp_path)
-    assert "not a plain file" in expect_error(capsys, evaluate_main, *predict, "--output", os.devnull)
+    assert "not a folder" in refusal(evaluate_main, tmp_path / "nowhere")
+    assert "no config.yaml" in refusal(evaluate_main, tmp_path)
+    assert "would overwrite" in refusal(evaluate_main, *predict, "--output", source)
+    assert "not a plain file" in refusal(evaluate_main, *predict, "--output", tmp_path)
+    assert "not a plain file" in refusal(evaluate_main, *predict, "--output", os.devnull)
     missing = [tiny_run.path, "--predict", tmp_path / "no.txt", "--output", tmp_path / "x"]
-    assert "not a file" in expect_error(capsys, evaluate_main, *missing)
+    assert "not a file" in refusal(evaluate_main, *missing)
     elsewhere = ["--output", tmp_path / "x", "--data_dir", tmp_path]
-    assert "pass --data_dir" in expect_error(capsys, evaluate_main, *predict, *elsewhere)
-    assert "cannot do fp16" in expect_error(capsys, evaluate_main, tiny_run.path, "--mixed_precision", "fp16")
+    assert "pass --data_dir" in refusal(evaluate_main, *predict, *elsewhere)
+    assert "cannot do fp16" in refusal(evaluate_main, tiny_run.path, "--mixed_precision", "fp16")
     assert source.read_text() == "p1,null\n"
-
-
-def test_damaged_model_folder_is_named(
-    tiny_pairs: Path, tmp_path: Path, evaluate_main: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = save_run(tmp_path / "run", tiny_pairs)
-    (run.model_dir / "model.safetensors").unlink()
-    assert "incomplete or damaged" in expect_error(capsys, evaluate_main, run.path)
 
 
 def test_changed_data_are_noticed(

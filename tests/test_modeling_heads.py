@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from tiny import ARCHITECTURES, LABELS, TOKENIZER, plan_of, tiny_arguments, tiny_batch, tiny_model, tiny_plan
+from tiny import ARCHITECTURES, LABELS, TOKENIZER, plan_of, tiny_batch, tiny_model
 from transformers import AutoModel
 
 from modeling.choices import FUSIONS
@@ -166,14 +166,6 @@ def test_only_the_used_tower_is_built_and_frozen_parts_are_not_trainable():
     assert table["trainable"] == table["total"] - table["image"]
 
 
-def test_frozen_tower_stays_in_evaluation_mode():
-    model = tiny_model("vilbert", freeze="text").train()
-    assert not model.text_tower.training
-    assert not any(module.training for module in model.text_tower.modules())
-    assert model.image_tower.training
-    assert model.fusion.training
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 def test_pixels_that_are_not_uint8_are_refused(dtype):
     batch = tiny_batch()
@@ -208,18 +200,3 @@ def test_checkpoint_of_another_structure_names_keys_and_sizes(tmp_path):
     with pytest.raises(InputError, match=r"fusion\.encoder.*--fusion") as error:
         SentimentClassifier.from_pretrained(tmp_path, config=other)
     assert "fusion.classifier.0.weight is (16, 32) in the file, (16, 16) in the model" in str(error.value)
-
-
-def test_damaged_weights_are_named(tmp_path):
-    tiny_model().save_pretrained(tmp_path)
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InputError, match="damaged"):
-        SentimentClassifier.from_pretrained(tmp_path)
-
-
-@pytest.mark.parametrize("part", ["text_config", "vision_config"])
-def test_unknown_tower_setting_is_refused_with_a_hint(part):
-    arguments = tiny_arguments("vilbert", **{part: '{"hiden_size": 64}'})
-    with pytest.raises(InputError, match="Did you mean 'hidden_size'"):
-        tiny_plan(arguments)

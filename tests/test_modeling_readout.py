@@ -54,6 +54,12 @@ def test_every_weight_learns_and_the_model_loads_again(architecture, tmp_path):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
+        ({"text_config": '{"hiden_size": 64}'}, "Did you mean 'hidden_size'"),
+        ({"vision_config": '{"hiden_size": 64}'}, "Did you mean 'hidden_size'"),
+        ({"unfreeze_last": 0}, "at least 1"),
+        ({"unfreeze_last": 3}, "BertModel has 2 blocks"),
+        ({"cache_features": True}, "uses no frozen tower"),
+        ({"cache_features": True, "freeze": "image", "fusion": "text_only"}, "uses no frozen tower"),
         ({"vision_feature_layer": [1]}, "leaves the last block, 2, out"),
         ({"vision_feature_layer": [3]}, "has the layers 0"),
         ({"vision_feature_layer": [2, -1]}, "named once"),
@@ -62,9 +68,9 @@ def test_every_weight_learns_and_the_model_loads_again(architecture, tmp_path):
         ({"text_pooling": "max"}, "default, mean"),
     ],
 )
-def test_what_cannot_be_read_is_refused(options, named):
+def test_settings_that_no_tower_can_have_are_refused(options, named):
     with pytest.raises(InputError, match=named):
-        tiny_plan(tiny_arguments("vilbert", "early", **options))
+        tiny_plan(tiny_arguments("vilbert", **{"fusion": "early"} | options))
 
 
 def test_lower_layers_alone_are_for_frozen_towers():

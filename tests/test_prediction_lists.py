@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluating import LABELS, NUM_VAL, write_pair
+from evaluating import LABELS, NUM_VAL, read_rows, write_pair
 
 from evaluation.scores.calibration import apply_temperature
 from run_files.predictions_csv import write_predictions_csv
@@ -35,11 +34,6 @@ def predict(tiny_run: RunFolder, tiny_pairs: Path, tmp_path: Path, evaluate_main
         return output
 
     return run
-
-
-def read_rows(path: Path) -> list[list[str]]:
-    with path.open(newline="") as file:
-        return list(csv.reader(file))
 
 
 @pytest.mark.parametrize("header", [[], ["guid,tag"]])
@@ -94,14 +88,12 @@ def test_pairs_are_read_beside_the_list_unless_told_otherwise(
     ],
 )
 def test_list_of_another_format_is_shown_as_it_was_read(
-    predict: Predict, capsys: pytest.CaptureFixture[str], content: bytes, guid: str
+    predict: Predict, refusal: Callable[..., str], content: bytes, guid: str
 ) -> None:
-    with pytest.raises(SystemExit):
-        predict(content, data_dir=None)
-    stderr = capsys.readouterr().err
-    assert re.search(f"Its first row, line 1, was read as the guid {guid}", stderr)
-    assert "with a comma between" in stderr
-    assert len(stderr) < 900
+    sentence = refusal(predict, content, data_dir=None)
+    assert re.search(f"Its first row, line 1, was read as the guid {guid}", sentence)
+    assert "with a comma between" in sentence
+    assert len(sentence) < 900
 
 
 @pytest.mark.parametrize(
@@ -149,11 +141,9 @@ def test_confidence_that_decides_is_written(
 
 
 def test_names_that_are_near_are_told(
-    predict: Predict, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    predict: Predict, refusal: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(SystemExit):
-        predict("P1,null\n")
-    assert "was read as the guid 'P1' (there is p1.txt)" in capsys.readouterr().err
+    assert "was read as the guid 'P1' (there is p1.txt)" in refusal(predict, "P1,null\n")
     output = predict("p1,null\nP2,null\nP3,null\n")
     assert [line.split(",")[0] for line in output.read_text().splitlines()] == ["p1", "P2", "P3"]
     assert "2 of 3 rows have neither a text nor a picture that can be used" in caplog.text

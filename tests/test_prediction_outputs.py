@@ -27,22 +27,13 @@ def read_tree(*folders: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
 
 
-def expect_refusal(capsys: pytest.CaptureFixture[str], main: Callable[..., None], *words: object) -> None:
-    with pytest.raises(SystemExit) as ending:
-        main(*words)
-    assert ending.value.code == 2
-    stderr = capsys.readouterr().err
-    assert stderr.count("error:") == 1
-    assert "would overwrite" in stderr
-
-
 @pytest.mark.parametrize("streaming", [False, True])
 def test_files_of_the_run_and_of_its_data_are_kept(
     tiny_run: RunFolder,
     tiny_pairs: Path,
     tmp_path: Path,
     evaluate_main: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
+    refusal: Callable[..., str],
     streaming: bool,
 ) -> None:
     write_predictions_csv(tiny_run.predictions_file, ["p1"], [0], np.eye(3)[:1], LABELS)
@@ -63,7 +54,7 @@ def test_files_of_the_run_and_of_its_data_are_kept(
     run_files = (tiny_run.config_file, tiny_run.split_file, tiny_run.predictions_file, tiny_run.model_dir / "a.txt")
     (tiny_run.model_dir / "a.txt").write_text("x,y\n")
     for output in (*run_files, tiny_pairs / "train.txt", tiny_pairs / "data" / "p1.txt"):
-        expect_refusal(capsys, evaluate_main, *words, "--output", output)
+        assert "would overwrite" in refusal(evaluate_main, *words, "--output", output)
     (tiny_run.model_dir / "a.txt").unlink()
     assert read_tree(tiny_run.path, tiny_pairs) == before
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from conftest import read_csv
 from datasets import Dataset
 from evaluating import LABELS, NUM_PAIRS, save_run, write_pairs
 from PIL import Image
@@ -228,8 +228,7 @@ def test_files_and_table_show_the_same_figures(summary: dict[str, Any], tmp_path
     write_robustness(tmp_path, "train", summary)
     files = {f"robustness{part}.{kind}" for part in ("", "_train") for kind in ("csv", "md", "png")}
     assert {path.name for path in tmp_path.iterdir()} == files
-    with (tmp_path / "robustness.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "robustness.csv")
     assert [row["condition"] for row in rows] == list(summary["conditions"])
     table = format_robustness(summary, title="validation")
     markdown = (tmp_path / "robustness.md").read_text()
