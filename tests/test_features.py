@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from datasets import Dataset, Features, List, Value
 from launching import launch, launcher, logged_losses, train_flags
-from tiny import ARCHITECTURES, IMAGE_SIZE, LABELS, TOKENIZER, tiny_arguments, tiny_model, tiny_plan
+from tiny import ARCHITECTURES, IMAGE_SIZE, LABELS, TOKENIZER, tiny_model
 
 import train
 from data_utils.prepare.batches import BatchReader
@@ -22,7 +23,7 @@ from training.data import feature_cache
 from training.data.features import cache_features, choose_columns
 from training.heads.head_trainer import FeatureRows
 
-SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES = TINY | {"num_hidden_layers": 2}
 
 
 @pytest.fixture
@@ -32,24 +33,15 @@ def pairs(make_pairs):
         (str(number), LABELS[number % 3], f"{LABELS[number % 3]} words " * (1 + number % 4)) for number in range(24)
     ]
     rows[4], rows[7] = (*rows[4][:2], None), (*rows[7], None)
-    return make_pairs(rows)
+    return make_pairs(rows, folder="few")
 
 
 @pytest.fixture
-def run_train(pairs, tmp_path, caplog):
-    """Run train.py's main on a tiny model; returns the run folder and the screen's text."""
-
-    def run(name, *flags):
-        argv = ["--data_dir", str(pairs), "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(tmp_path / name)]
-        argv += ["--from_scratch", "--text_config", json.dumps(SIZES), "--image_size", "32", "--max_length", "16"]
-        argv += ["--vision_config", json.dumps(SIZES | {"patch_size": 16}), "--preprocessing_num_workers", "1"]
-        argv += ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--report_to", "none", "--logging_steps", "1"]
-        argv += ["--val_ratio", "0.25"]
-        caplog.clear()
-        train.main([*argv, *flags])
-        return tmp_path / name, caplog.text
-
-    return run
+def run_train(run_train, pairs):
+    """Train a tiny model of two blocks on the pairs for two epochs; returns the run folder and the screen's text."""
+    common = ["--vision_config", json.dumps(SIZES | {"patch_size": 16}), "--num_train_epochs", "2"]
+    common += ["--val_ratio", "0.25", "--logging_steps", "1"]
+    return lambda name, *flags: run_train(*common, *flags, name=name, data_dir=pairs, text_config=SIZES)
 
 
 FREEZING = [
@@ -221,50 +213,36 @@ def test_nothing_is_read_for_a_tower_that_the_head_does_not_have(cache, fusion, 
     assert set(rows.batch(torch.arange(4))) == {vector, "text_present", "image_present", "labels", "row_index"}
 
 
-def test_rows_are_grouped_by_length(run_train, monkeypatch):
-    padding, collate = [], PairCollator.__call__
-
-    def count(collator, rows):
-        batch = collate(collator, rows)
-        padding[-1] += int((batch["attention_mask"] == 0).sum())
-        return batch
-
-    monkeypatch.setattr(PairCollator, "__call__", count)
-    flags = ["--model", "clip", "--projection_dim", "16", "--fusion", "text_only", "--num_train_epochs", "1"]
-    flags += ["--per_device_train_batch_size", "2", "--eval_strategy", "no", "--save_strategy", "no"]
-    for strategy in ("random", "group_by_length"):
-        padding.append(0)
-        run_train(strategy, *flags, "--train_sampling_strategy", strategy)
-    assert padding[1] < padding[0]
-
-
-def test_order_by_length_depends_on_seed_and_epoch_alone(run_train, monkeypatch):
+def test_rows_are_grouped_by_length_in_an_order_of_seed_and_epoch_alone(run_train, monkeypatch):
     """Or ranks, which draw other numbers for dropout, would each deal from an order of their own."""
-    orders, collate = [], PairCollator.__call__
+    padding, orders, collate = [], [], PairCollator.__call__
 
     def note(collator, rows):
         batch = collate(collator, rows)
+        padding[-1] += int((batch["attention_mask"] == 0).sum())
         orders[-1].extend(batch["row_index"].tolist())
         return batch
 
     monkeypatch.setattr(PairCollator, "__call__", note)
     flags = ["--model", "clip", "--projection_dim", "16", "--fusion", "text_only", "--eval_strategy", "no"]
-    flags += ["--save_strategy", "no", "--train_sampling_strategy", "group_by_length"]
-    for dropout in ("0.5", "0"):
+    flags += ["--save_strategy", "no", "--per_device_train_batch_size", "2"]
+    for strategy, dropout in (("random", "0"), ("group_by_length", "0"), ("group_by_length", "0.5")):
+        padding.append(0)
         orders.append([])
-        run_train(f"dropout-{dropout}", *flags, "--fusion_dropout", dropout)
-    assert orders[0] == orders[1]
-    epochs = orders[0][:18], orders[0][18:36]
+        words = ["--train_sampling_strategy", strategy, "--fusion_dropout", dropout]
+        run_train(f"{strategy}-{dropout}", *flags, *words)
+    assert padding[1] < padding[0]
+    assert orders[1] == orders[2]
+    epochs = orders[1][:18], orders[1][18:36]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(18))
     assert epochs[0] != epochs[1]
 
 
 @pytest.mark.parametrize("fusion", ["early", "image_only"])
-def test_grouping_by_the_length_of_texts_that_nobody_reads_is_refused(run_train, tmp_path, capfd, fusion):
+def test_grouping_by_the_length_of_texts_that_nobody_reads_is_refused(run_train, tmp_path, refusal, fusion):
     flags = ["--model", "clip", "--projection_dim", "16", "--freeze", "both", "--fusion", fusion]
-    with pytest.raises(SystemExit):
-        run_train("run", *flags, "--train_sampling_strategy", "group_by_length")
-    assert "error: Got --train_sampling_strategy group_by_length" in capfd.readouterr().err
+    sentence = refusal(run_train, "run", *flags, "--train_sampling_strategy", "group_by_length")
+    assert sentence.startswith("error: Got --train_sampling_strategy group_by_length")
     assert list((tmp_path / "cache").glob("features-*")) == []
 
 
@@ -284,24 +262,6 @@ def test_tokens_of_a_pass_in_bfloat16_are_kept_in_bfloat16(cache):
     sizes = {len(row) for row in half.dataset["image_tokens"]}, {len(row) for row in whole.dataset["image_tokens"]}
     assert sizes == ({5 * 32 * 2}, {5 * 32 * 4})
     torch.testing.assert_close(logits_of(model, half), logits_of(model, whole), atol=2e-2, rtol=2e-2)
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ({"unfreeze_last": 0}, "at least 1"),
-        ({"cache_features": True}, "uses no frozen tower"),
-        ({"cache_features": True, "freeze": "image", "fusion": "text_only"}, "uses no frozen tower"),
-    ],
-)
-def test_flags_that_make_no_sense_are_refused(flags, words):
-    with pytest.raises(InputError, match=words):
-        tiny_arguments("clip", **flags)
-
-
-def test_more_blocks_than_there_are_is_refused_before_any_data_are_read():
-    with pytest.raises(InputError, match="CLIPTextModel has 2 blocks"):
-        tiny_plan(tiny_arguments("clip", unfreeze_last=3))
 
 
 def test_caching_where_no_block_is_frozen_is_refused(cache):

@@ -97,14 +97,11 @@ def test_merged_keys_may_be_replaced(write):
 
 
 @pytest.mark.parametrize("words", [("--config", "--config="), ("--compare", "--sweep="), ("--sweep", "--compare=")])
-def test_second_recipe_is_refused(write, capfd, words):
+def test_second_recipe_is_refused(write, refusal, words):
     paths = [write(TWO, "one.yaml"), write(SWEEP, "two.yaml")]
-    with pytest.raises(SystemExit) as ending:
-        train.main([words[0], paths[0], f"{words[1]}{paths[1]}"])
-    assert ending.value.code == 2
-    error = capfd.readouterr().err
-    assert all(path in error for path in paths)
-    assert "one can be had at a time" in error
+    sentence = refusal(train.main, [words[0], paths[0], f"{words[1]}{paths[1]}"])
+    assert all(path in sentence for path in paths)
+    assert "one can be had at a time" in sentence
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 from transformers import AttentionMaskInterface
 
-from modeling.errors import InputError
 from modeling.kernels import ATTENTION, PatchConv2d, attend, replace_patch_convolutions
 from training.flags.arguments import MIN_WEIGHTS_FOR_BF16, SentimentTrainingArguments
-from training.flags.parsing import check_command_line
 from training.launch import checks
 
 MASKS = {
@@ -162,8 +160,3 @@ def test_profile_of_a_run_that_is_too_short_is_refused_aloud(run_train):
     run, screen = run_train("--profile", "--max_steps", "2")
     assert "--profile" in screen
     assert not (run / "profile").exists()
-
-
-def test_profile_of_a_dry_run_is_refused():
-    with pytest.raises(InputError, match="--profile and --dry_run"):
-        check_command_line(["--data_dir", "data", "--profile", "--dry_run"])

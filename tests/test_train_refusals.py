@@ -14,27 +14,13 @@ from training.launch.console import exit_on_user_error
 from training.runs.claim import lock_run
 
 
-def fails(run_train, capfd, *flags, code=2, **options):
-    """The one sentence with which train.py ends."""
-    with pytest.raises(SystemExit) as ending:
-        run_train(*flags, **options)
-    assert ending.value.code == code
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
-
-
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--fusion", "atn"], "Did you mean attn"),
         (["--model", "blip"], "allowed are baseline, vilbert, clip"),
         (["--model", "baseline", "--text_name", "x"], "trained from scratch"),
         (["--text_config", "{"], "no JSON"),
-        (["--fusoin", "attn"], "Did you mean --fusion"),
-        (["--max_steps", "1", "-1"], "Got '1 -1' for --max_steps, which takes one value"),
         (["--seed", "1", "-x"], "Got '-x', which is no flag of"),
-        (["--learning_rate", "fast"], "learning_rate"),
         (["--max_length", "999"], "takes 2 to"),
         (["--image_size", "40"], "patches of 16 px"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
@@ -56,13 +42,13 @@ def fails(run_train, capfd, *flags, code=2, **options):
         ),
     ],
 )
-def test_mistakes_end_with_one_clear_sentence(run_train, capfd, flags, expected):
-    assert expected in fails(run_train, capfd, *flags)
+def test_mistakes_end_with_one_clear_sentence(run_train, refusal, flags, expected):
+    assert expected in refusal(run_train, *flags)
 
 
-def test_optimizer_without_its_package_is_refused_with_its_name(run_train, capfd, monkeypatch):
+def test_optimizer_without_its_package_is_refused_with_its_name(run_train, refusal, monkeypatch):
     monkeypatch.setattr("transformers.trainer_optimizer.is_torch_optimi_available", lambda: False)
-    sentence = fails(run_train, capfd, "--optim", "stable_adamw")
+    sentence = refusal(run_train, "--optim", "stable_adamw")
     assert "Got --optim stable_adamw, which can't be had here (You need to install `torch-optimi`" in sentence
 
 
@@ -84,12 +70,12 @@ def test_name_that_cannot_be_had_offline_gives_one_sentence_with_remedies(run_tr
         assert word in error
 
 
-def test_refused_training_leaves_no_folder(run_train, capfd, tmp_path):
-    fails(run_train, capfd, "--max_length", "1")
+def test_refused_training_leaves_no_folder(run_train, refusal, tmp_path):
+    refusal(run_train, "--max_length", "1")
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").mkdir()
-    fails(run_train, capfd, "--max_length", "1")
+    refusal(run_train, "--max_length", "1")
     assert (tmp_path / "run" / "checkpoints").is_dir()  # not empty, so not its own to remove
 
 
@@ -106,40 +92,40 @@ def test_dry_run_names_all_that_is_missing_offline(sample, capfd, tmp_path, monk
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_planted_leak_is_refused_and_let_through_by_its_flag(run_train, sample, capfd, tmp_path):
+def test_planted_leak_is_refused_and_let_through_by_its_flag(run_train, sample, refusal, tmp_path):
     text = (sample / "data" / "1.txt").read_text()
     (sample / "data" / "2.txt").write_text(text.upper())
     split = {"train": [str(n) for n in range(60) if n != 2], "val": ["2"]}
     (tmp_path / "split.json").write_text(json.dumps(split))
     flags = ["--split_file", str(tmp_path / "split.json"), "--max_steps", "1"]
-    assert "--allow_leaky_split" in fails(run_train, capfd, *flags)
+    assert "--allow_leaky_split" in refusal(run_train, *flags)
     run, screen = run_train(*flags, "--allow_leaky_split")
     assert "too good" in screen
     assert json.loads((run / "split.json").read_text())["val"] == ["2"]
 
 
-def test_folder_of_other_files_is_left_alone(run_train, capfd, tmp_path):
+def test_folder_of_other_files_is_left_alone(run_train, refusal, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")
     (tmp_path / "run" / "config.yaml").write_text("title: mine")
-    assert "holds other files (config.yaml" in fails(run_train, capfd)
+    assert "holds other files (config.yaml" in refusal(run_train)
     assert (tmp_path / "run" / "thesis.tex").read_text() == "years of work"
 
 
-def test_run_folder_whose_name_is_no_utf_8_is_refused_before_anything_is_made(run_train, capfd, tmp_path):
-    assert "which is no name in UTF-8" in fails(run_train, capfd, "--output_dir", f"{tmp_path}/\udcff")
+def test_run_folder_whose_name_is_no_utf_8_is_refused_before_anything_is_made(run_train, refusal, tmp_path):
+    assert "which is no name in UTF-8" in refusal(run_train, "--output_dir", f"{tmp_path}/\udcff")
     assert not os.path.exists(f"{tmp_path}/\udcff")
 
 
-def test_run_folder_of_a_living_job_is_refused(run_train, capfd, tmp_path):
+def test_run_folder_of_a_living_job_is_refused(run_train, refusal, tmp_path):
     with lock_run(RunFolder(tmp_path / "run")):
-        assert "Another job" in fails(run_train, capfd)
+        assert "Another job" in refusal(run_train)
 
 
 RHYTHM = ["--max_steps", "2", "--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "no"]
 
 
-def test_going_on_with_another_model_other_rows_or_other_flags_is_refused(run_train, sample, capfd):
+def test_going_on_with_another_model_other_rows_or_other_flags_is_refused(run_train, sample, refusal):
     run, _ = run_train(*RHYTHM, "--optim", "adamw_torch_fused")
     before = (run / "config.yaml").read_text()
     for words, named in {
@@ -155,31 +141,29 @@ def test_going_on_with_another_model_other_rows_or_other_flags_is_refused(run_tr
         "--optim adamw_torch --class_weights sqrt": ["--class_weights none (got sqrt)"],
         "--optim sgd": ["--optim adamw_torch (got sgd)"],
     }.items():
-        sentence = fails(run_train, capfd, *RHYTHM, "--resume_from_checkpoint", "latest", *words.split())
+        sentence = refusal(run_train, *RHYTHM, "--resume_from_checkpoint", "latest", *words.split())
         assert all(each in sentence for each in named), sentence
         got = sum("(got" in each for each in named)
         assert sentence.count("(got ") == got
         assert ("start a new run" in sentence) or "--fusion" in sentence
     (sample / "data" / "3.txt").write_text("something else")
-    assert "The data, or how they are read, differ" in fails(
-        run_train, capfd, *RHYTHM, "--resume_from_checkpoint", "latest"
-    )
+    assert "The data, or how they are read, differ" in refusal(run_train, *RHYTHM, "--resume_from_checkpoint", "latest")
     assert (run / "config.yaml").read_text() == before
 
 
-def test_checkpoint_without_optimizer_or_damaged_is_refused(run_train, capfd):
+def test_checkpoint_without_optimizer_or_damaged_is_refused(run_train, refusal):
     run, _ = run_train(*RHYTHM, "--save_only_model", "True")
-    sentence = fails(run_train, capfd, *RHYTHM, "--resume_from_checkpoint", "latest")
+    sentence = refusal(run_train, *RHYTHM, "--resume_from_checkpoint", "latest")
     assert "no optimizer or schedule to go on with" in sentence
     checkpoint = next(run.glob("checkpoints/checkpoint-*"))
     state = checkpoint / "trainer_state.json"
     state.write_bytes(bytes(state.stat().st_size))
-    sentence = fails(run_train, capfd, "--resume_from_checkpoint", str(checkpoint))
+    sentence = refusal(run_train, "--resume_from_checkpoint", str(checkpoint))
     assert f"{checkpoint}', which is no folder with" in sentence
     assert "undamaged" in sentence
 
 
-def test_non_finite_loss_stops_before_the_update_and_names_the_step(run_train, capfd, monkeypatch):
+def test_non_finite_loss_stops_before_the_update_and_names_the_step(run_train, refusal, monkeypatch):
     calls = []
 
     def spoiled(*args, **kwargs):
@@ -187,10 +171,10 @@ def test_non_finite_loss_stops_before_the_update_and_names_the_step(run_train, c
         return classification_loss(*args, **kwargs) * (float("nan") if len(calls) == 3 else 1)
 
     monkeypatch.setattr("training.engine.objective.classification_loss", spoiled)
-    assert "The loss is nan at step 3" in fails(run_train, capfd, code=1)
+    assert "The loss is nan at step 3" in refusal(run_train, code=1)
     assert len(calls) == 3
 
 
-def test_infinite_gradient_stops_before_the_update(run_train, capfd, monkeypatch):
+def test_infinite_gradient_stops_before_the_update(run_train, refusal, monkeypatch):
     monkeypatch.setattr("transformers.Trainer._clip_grad_norm", lambda self, model: torch.tensor(float("inf")))
-    assert "gradient's norm is inf at step 1" in fails(run_train, capfd, code=1)
+    assert "gradient's norm is inf at step 1" in refusal(run_train, code=1)
