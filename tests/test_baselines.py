@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import draw_photo
-from tiny import LABELS, save_encoders
+from tiny import LABELS, TEXTS, save_encoders
 
 from data_utils.splits.split_file import load_split
 from evaluation.arguments import parse_comparison
@@ -22,7 +22,6 @@ from training.experiments.baseline_run import run_baselines
 from training.flags.parsing import parse_arguments
 
 NAMES = ("majority", "text", "image", "both")
-TEXTS = {"negative": "a bad day", "neutral": "some plain words", "positive": "a good day"}
 NUM_ROWS = 48
 
 

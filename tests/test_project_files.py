@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions, version
@@ -11,6 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from packaging.requirements import Requirement
+from pre_commit.clientlib import load_config
 
 from training.experiments.comparison import read_comparison
 from training.flags.parsing import parse_arguments
@@ -85,12 +85,8 @@ def test_quickstart_recipe_reads_what_make_draws():
 
 
 def test_hooks_run_the_ruff_that_make_lint_runs():
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    hooks = load_config(ROOT / ".pre-commit-config.yaml")["repos"][0]["hooks"]
     assert [hook["entry"].split()[:2] for hook in hooks] == [[".venv/bin/ruff", "check"], [".venv/bin/ruff", "format"]]
-    checked = subprocess.run(
-        [sys.executable, "-m", "pre_commit", "validate-config"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert checked.returncode == 0, checked.stdout
 
 
 def test_change_log_speaks_of_this_version():

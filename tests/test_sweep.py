@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import read_csv
 from launching import launch, launcher
-from tiny import LABELS, save_encoders
+from tiny import LABELS, TEXTS, save_encoders
 
 import train
 from data_utils.splits.split_file import Split, save_split
@@ -17,8 +17,6 @@ from modeling.errors import InputError
 from run_files.sweep_folder import SweepFolder, TrialRecord
 from training.heads.sweep import plan_towers, train_side_by_side, wait_for_trials
 from training.heads.sweep_recipe import read_sweep
-
-TEXTS = {"negative": "a bad day", "neutral": "some plain words", "positive": "a good day"}
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +303,7 @@ def test_precision_is_that_of_the_largest_model_wherever_it_stands(run_sweep, mo
         ({"seed": [1]}, {"optim": "galore_adamw"}, "two learning rates"),
         ({"lr_scheduler_type": ["reduce_lr_on_plateau"]}, {}, "can't do"),
         ({"lr_scheduler_type": ["cosine", "warmup_stable_decay"]}, {}, "takes JSON with num_decay_steps"),
+        ({}, {}, "no section `sweep`"),
     ],
 )
 def test_mistakes_get_one_sentence(write_recipe, sweep, flags, message):

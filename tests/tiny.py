@@ -27,6 +27,7 @@ from training.flags.model import ModelArguments
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 LABELS = ("negative", "neutral", "positive")
+TEXTS = {"negative": "a bad day", "neutral": "some plain words", "positive": "a good day"}
 TOKENIZER = train_wordpiece(["a good day", "a bad day", "some plain words"], vocab_size=60, max_length=16)
 ARCHITECTURES = ("baseline", "vilbert", "clip")
 IMAGE_SIZE = 32
