@@ -1,6 +1,5 @@
 """load_pairs: columns, every kind of bad pair in training and in prediction, row index, equal keys."""
 
-import csv
 import os
 from collections import Counter
 
@@ -105,6 +104,8 @@ def test_mask_keeps_a_pair_with_one_modality(faulty, load):
     assert all(row["text"] == "" for row in rows.values() if not row["text_present"])
     assert all((row["image"] is None) == (not row["image_present"]) for row in rows.values())
     assert [(entry.guid, entry.reason) for entry in pairs.quarantine] == FAULTS
+    first = next(iter(pairs.quarantine))
+    assert (first.row, first.detail) == (3, "no 2.txt")
     assert {entry.action for entry in pairs.quarantine if entry.guid == "8"} == {"dropped"}
     assert {entry.action for entry in pairs.quarantine if entry.guid != "8"} == {"masked"}
 
@@ -122,8 +123,9 @@ def test_error_names_the_first_and_counts_all(faulty, load):
 
 def test_error_also_refuses_bad_rows(make_pairs, load):
     folder = make_pairs([("1", "positive"), ("2", "great"), ("1", "positive")])
-    with pytest.raises(InputError, match=r"unknown_label.*duplicate_guid"):
-        load(folder, on_bad_pair="error")
+    for allowed in (False, True):
+        with pytest.raises(InputError, match=r"unknown_label.*duplicate_guid"):
+            load(folder, on_bad_pair="error", allow_data_loss=allowed)
     assert len(load(make_pairs([("1", "positive")], folder="sound"), on_bad_pair="error").dataset) == 1
 
 
@@ -177,14 +179,6 @@ def test_encodings_are_counted(make_pairs, load):
     assert (
         "1 texts are not UTF-8 and were decoded as cp1252 (encodings.csv), like 3: café" in pairs.quarantine.summary()
     )
-
-
-def test_quarantine_csv_has_a_row_per_fault(faulty, load, tmp_path):
-    load(faulty).quarantine.save(tmp_path / "quarantine.csv")
-    with (tmp_path / "quarantine.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["guid"], row["reason"]) for row in rows] == FAULTS
-    assert rows[0] == {"row": "3", "guid": "2", "reason": "missing_text", "action": "masked", "detail": "no 2.txt"}
 
 
 def test_nothing_usable_says_where_files_were_looked_for(make_pairs, load):

@@ -1,8 +1,6 @@
 """Decoding of pictures: equal to the towers' own processors, and no exception but PictureError."""
 
-import contextlib
 import io
-import random
 import warnings
 
 import numpy as np
@@ -29,62 +27,25 @@ def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
-def check_equals_processor(processor, settings: PictureSettings, image: Image.Image) -> None:
-    pixels = decode_picture(encode(image), settings).astype(np.float64) / 255
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("processor", "edge", "mode"),
+    [
+        (CLIPImageProcessorPil(), 224, "shortest"),
+        (BitImageProcessorPil(size={"shortest_edge": 256}, resample=3), 256, "shortest"),
+        (ViTImageProcessorPil(size={"shortest_edge": 224}, do_center_crop=True, crop_size=SQUARE), 224, "shortest"),
+        (CLIPImageProcessorPil(size=SQUARE), 224, "squash"),
+        (BitImageProcessorPil(size=SQUARE, resample=3), 224, "squash"),
+        (ViTImageProcessorPil(), 224, "squash"),
+    ],
+)
+def test_pixels_equal_those_of_the_towers_processor(processor, edge, mode, size, photo):
+    image, resample = photo(size, size), 2 if isinstance(processor, ViTImageProcessorPil) else 3
+    pixels = decode_picture(encode(image), PictureSettings(224, edge, mode, resample)).astype(np.float64) / 255
     mean, std = (np.reshape(value, (3, 1, 1)) for value in (processor.image_mean, processor.image_std))
     expected = np.asarray(processor(image, return_tensors="np")["pixel_values"][0])
     assert pixels.shape == expected.shape
     np.testing.assert_allclose((pixels - mean) / std, expected, atol=1e-2)
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
-    ("build", "edge", "resample"),
-    [
-        (lambda: CLIPImageProcessorPil(), 224, 3),
-        (lambda: BitImageProcessorPil(size={"shortest_edge": 256}, resample=3), 256, 3),
-        (
-            lambda: ViTImageProcessorPil(
-                size={"shortest_edge": 224}, do_center_crop=True, crop_size=SQUARE, resample=2
-            ),
-            224,
-            2,
-        ),
-    ],
-    ids=["clip", "dinov2", "vit"],
-)
-def test_shortest_equals_the_towers_processor(build, edge, resample, size, photo):
-    check_equals_processor(build(), PictureSettings(224, edge, "shortest", resample), photo(size, size))
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
-    ("build", "resample"),
-    [
-        (lambda: CLIPImageProcessorPil(size=SQUARE), 3),
-        (lambda: BitImageProcessorPil(size=SQUARE, resample=3), 3),
-        (lambda: ViTImageProcessorPil(), 2),
-    ],
-    ids=["clip", "dinov2", "vit"],
-)
-def test_squash_equals_the_towers_processor(build, resample, size, photo):
-    check_equals_processor(build(), PictureSettings(224, 224, "squash", resample), photo(size, size))
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
-    ("kind", "name"), [(CLIPImageProcessorPil, "clip-vit-b32-processor"), (BitImageProcessorPil, "dinov2-small")]
-)
-def test_shortest_equals_the_processor_files(shared, kind, name, size, photo):
-    processor = kind.from_pretrained(shared / "models" / name)
-    settings = PictureSettings(224, processor.size["shortest_edge"], "shortest", int(processor.resample))
-    check_equals_processor(processor, settings, photo(size, size))
-
-
-def test_result_is_uint8_channels_first():
-    array = decode_picture(encode(Image.new("RGB", (50, 40), (10, 20, 30))), SHORTEST)
-    assert (array.dtype, array.shape) == (np.uint8, (3, 32, 32))
-    assert array[:, 5, 5].tolist() == [10, 20, 30]
 
 
 @pytest.mark.parametrize("mode", ["squash", "shortest"])
@@ -95,6 +56,7 @@ def test_pixels_are_those_of_the_resized_picture(mode, photo):
     left = (resized.width - 32) // 2
     expected = np.asarray(resized.crop((left, 0, left + 32, 32))).transpose(2, 0, 1)
     assert (array == expected).all()
+    assert array.dtype == np.uint8
     assert array.flags.c_contiguous
     assert array.flags.writeable
 
@@ -173,17 +135,6 @@ def test_bad_bytes_are_a_picture_error_without_warnings(source, reason):
         warnings.simplefilter("error")
         with pytest.raises(PictureError, match=reason):
             decode_picture(source, SHORTEST)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_damaged_bytes_never_raise_anything_else(kind):
-    sound, rng = encode(SOUND, kind), random.Random(kind)
-    for _ in range(60):
-        damaged = bytearray(sound)
-        for _ in range(rng.randint(1, 12)):
-            damaged[rng.randrange(min(len(damaged), rng.choice([64, 10_000])))] = rng.randrange(256)
-        with contextlib.suppress(PictureError):
-            assert decode_picture(bytes(damaged), SHORTEST).shape == (3, 32, 32)
 
 
 def test_settings_round_trip_and_checks():

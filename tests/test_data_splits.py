@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 from collections import Counter
 from dataclasses import replace
@@ -187,13 +188,27 @@ def test_test_part_is_saved_checked_and_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "named"), [(None, "cannot be read"), ("{", "is no JSON"), ("[1]", "a list, where a map belongs")]
+    ("source", "named"),
+    [
+        (b"{", "is no JSON"),
+        (b'{"train": ["\xff"]}', "is no JSON"),
+        (b"[" * 100_000, r"is no JSON \(it is nested too deeply"),
+        (b"[1]", "a list, where a map belongs"),
+    ],
 )
 def test_file_that_is_no_split_is_refused(tmp_path, source, named):
-    if source is not None:
-        (tmp_path / "split.json").write_text(source)
+    (tmp_path / "split.json").write_bytes(source)
     with pytest.raises(InputError, match=named):
         load_split(tmp_path / "split.json")
+
+
+def test_split_file_that_is_absent_or_never_ends_is_refused(tmp_path):
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 200 * 2**30)
+    refused = {tmp_path / "none": "cannot be read", tmp_path / "huge": "at most 67,108,864"}
+    for path, named in (refused | {"/dev/zero": "no regular file"}).items():
+        with pytest.raises(InputError, match=named):
+            load_split(path)
 
 
 def test_split_of_other_data_is_refused(tmp_path):

@@ -119,12 +119,7 @@ def test_wrong_values_in_every_place(folder: Folder, name: str) -> None:
     [
         ("config.yaml", ("data", "labels"), 5, ["labels: 5", "a list"]),
         ("config.yaml", ("data", "labels"), [date(2020, 1, 2), "b"], ["labels.0", "datetime.date", "a text"]),
-        (
-            "config.yaml",
-            ("training", "modality_dropout"),
-            {},
-            ["training.modality_dropout", "a map", "a number"],
-        ),
+        ("config.yaml", ("training", "modality_dropout"), {}, ["training.modality_dropout", "a map", "a number"]),
         ("config.yaml", ("data", "data_dir"), "a\0b", ["data_dir", "a text"]),
         ("config.yaml", ("environment",), [], ["environment", "a list", "a map"]),
         ("config.yaml", ("environment", "mixed_precision"), "fp4", ["mixed_precision", "'fp4'", "bf16"]),

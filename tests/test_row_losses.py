@@ -236,12 +236,6 @@ def test_a_sound_picture_is_taken_where_an_empty_one_lies_beside_it(make_pairs, 
     ]
 
 
-def test_error_mode_still_stops_at_any_fault(make_pairs, load):
-    folder = make_pairs([("1", "positive", None), ("2", "great")])
-    with pytest.raises(InputError, match="2 faults and --on_bad_pair is error"):
-        load(folder, on_bad_pair="error", allow_data_loss=True)
-
-
 def test_drop_leaves_out_what_was_told_to_be_dropped(make_pairs, load):
     rows = [(str(number), "positive", None if number < 4 else f"text {number}") for number in range(10)]
     assert len(load(make_pairs(rows), on_bad_pair="drop").dataset) == 6

@@ -1,7 +1,6 @@
 """The sample data set: same bytes for the same seed, labels as in the real data, neither modality enough alone."""
 
 import hashlib
-import json
 import random
 from collections import Counter, defaultdict
 
@@ -154,8 +153,3 @@ def test_folder_with_something_else_is_left_alone(tmp_path, capsys, content):
 def test_sizes_that_are_too_small_are_refused(settings):
     with pytest.raises(InputError, match=f"--{next(iter(settings))} is"):
         SampleSettings(**settings)
-
-
-def test_settings_are_kept_beside_the_sample(sample):
-    kept = json.loads((sample / "sample.json").read_text())
-    assert kept == {"made_by": "data_utils.sample", "num_pairs": 600, "num_test": 60, "seed": 0}
