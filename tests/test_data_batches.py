@@ -8,12 +8,12 @@ import torch
 
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
-from data_utils.prepare.pairs import add_row_index, load_pairs
+from data_utils.prepare.pairs import add_row_index
 from data_utils.prepare.tokens import tokenize_pairs, train_wordpiece
 
 
 @pytest.fixture
-def prepared(make_pairs, make_arguments, small_picture, tmp_path):
+def prepared(make_pairs, load, tmp_path):
     """200 tokenised rows in several record batches, some without a text or a picture, and their collator."""
     texts = {7: None, 150: None}
     pictures = {8: None, 64: None, 199: None}
@@ -22,7 +22,7 @@ def prepared(make_pairs, make_arguments, small_picture, tmp_path):
         for row in range(200)
     ]
     folder = make_pairs(rows)
-    pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=make_arguments(folder), picture=small_picture)
+    pairs = load(folder)
     tokenizer = train_wordpiece(["word more"], vocab_size=50, max_length=8)
     dataset, _ = tokenize_pairs(pairs.dataset, tokenizer, max_length=8, cache_dir=tmp_path)
     return dataset, PairCollator(pad_token_id=tokenizer.pad_token_id, image_size=32)
@@ -64,7 +64,7 @@ def test_an_added_column_of_bytes_is_handed_over(prepared):
     assert [np.frombuffer(value, dtype=np.float32).tolist() for value in found] == [[], [5, 5]]
 
 
-def test_batch_of_loaded_rows(make_pairs, make_arguments, small_picture, tmp_path):
+def test_batch_of_loaded_rows(make_pairs, load, tmp_path):
     folder = make_pairs(
         [
             ("1", "positive", "one two three four"),
@@ -73,8 +73,7 @@ def test_batch_of_loaded_rows(make_pairs, make_arguments, small_picture, tmp_pat
             ("4", "negative", "two", None),
         ]
     )
-    data = make_arguments(folder)
-    pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=data, picture=small_picture, for_prediction=True)
+    pairs = load(folder, for_prediction=True)
     tokenizer = train_wordpiece(["one two three four"], vocab_size=100, max_length=8)
     dataset, _ = tokenize_pairs(pairs.dataset, tokenizer, max_length=8, cache_dir=tmp_path)
     dataset = add_row_index(dataset.select([3, 2, 1, 0]))

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_utils.prepare.pairs import add_row_index, load_pairs
-from data_utils.sources.pictures import PictureSettings, decode_picture
+from data_utils.prepare.pairs import add_row_index
+from data_utils.sources.pictures import decode_picture
 from modeling.errors import InputError
 
 CORRUPT = b"\xff\xd8\xff this is no picture"
@@ -207,7 +207,7 @@ def test_keys_find_equal_texts_and_pictures(make_pairs, load, photo):
     assert images[3] is images[4] is None
 
 
-def test_fingerprint_follows_the_content(make_pairs, load, make_arguments, tmp_path):
+def test_fingerprint_follows_the_content(make_pairs, load):
     rows = [("1", "positive", "words"), ("2", "neutral")]
     first = load(make_pairs(rows)).fingerprint
     assert load(make_pairs(rows, folder="copy")).fingerprint == first
@@ -229,24 +229,11 @@ def test_row_index_counts_the_rows_of_this_dataset_and_copies_nothing(make_pairs
         add_row_index(dataset.select([1, 1]))
 
 
-def test_real_data_loads_again_in_no_time(shared, make_arguments, monkeypatch):
-    folder = shared / "data" / "project5"
-    data = make_arguments(folder, preprocessing_num_workers=None)
-    settings = PictureSettings(image_size=224, shortest_edge=224, resize_mode="squash", resample=3)
-
-    def run():
-        return load_pairs(
-            folder / "test_without_label.txt", pair_dir=folder, data=data, picture=settings, for_prediction=True
-        )
-
-    first = run()
-    assert len(first.dataset) == 511
-    assert Counter(entry.reason for entry in first.quarantine) == {"empty_text": 6}
-    assert "118 texts are not UTF-8 and were decoded as gb18030 (encodings.csv), like " in first.quarantine.summary()
-    assert {encoding for _, encoding, _ in first.quarantine.decoded} == {"gb18030"}
-    assert np.all(first.dataset["image_present"][:])
-    monkeypatch.setattr("data_utils.prepare.loading.decode_picture", None)
-    monkeypatch.setattr("data_utils.prepare.loading.map_to_folder", None)
-    second = run()
-    assert second.fingerprint == first.fingerprint
-    assert second.dataset[510] == first.dataset[510]
+def test_real_data_are_read(shared, load):
+    folder, options = shared / "data" / "project5", {"for_prediction": True, "preprocessing_num_workers": None}
+    pairs = load(folder, list_name="test_without_label.txt", **options)
+    assert len(pairs.dataset) == 511
+    assert Counter(entry.reason for entry in pairs.quarantine) == {"empty_text": 6}
+    assert "118 texts are not UTF-8 and were decoded as gb18030 (encodings.csv), like " in pairs.quarantine.summary()
+    assert {encoding for _, encoding, _ in pairs.quarantine.decoded} == {"gb18030"}
+    assert np.all(pairs.dataset["image_present"][:])

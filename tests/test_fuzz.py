@@ -154,14 +154,7 @@ def read_many_predictions(folder: Path) -> None:
 def write_shards_as(kind: str) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         write_folder(folder)
-        words = [
-            "--data_dir",
-            str(folder),
-            "--output_dir",
-            str(folder / "shards"),
-            "--cache_dir",
-            str(folder / "cache"),
-        ]
+        words = f"--data_dir {folder} --output_dir {folder}/shards --cache_dir {folder}/cache".split()
         words += ["--preprocessing_num_workers", "1", "--rows_per_shard", "4", "--shard_format", kind]
         assert shard.main([*words, "--val_ratio", "0"]) == 0
 

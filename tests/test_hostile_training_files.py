@@ -120,24 +120,25 @@ def test_pickles_of_a_checkpoint_run_no_code(
     flags = ["--save_strategy", "steps", "--save_steps", "1", "--eval_strategy", "steps", "--eval_steps", "1"]
     run, _ = run_train("--max_steps", "1", *flags)
     folder = run / "checkpoints" / "checkpoint-1"
-    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != checkpoints.MANIFEST}
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        torch.save(Evil(), tmp_path / "evil")
+    torch.save(Evil(), tmp_path / "evil")
+
+    def put(name: str, content: bytes) -> None:
+        """Also in the manifest, so that it is the file that was saved."""
+        (folder / name).write_bytes(content)
         manifest = json.loads((folder / checkpoints.MANIFEST).read_bytes())
-        (folder / name).write_bytes((tmp_path / "evil").read_bytes())
-        manifest["files"][name] = (folder / name).stat().st_size
-        manifest["digests"][name] = checkpoints.hash_content(folder / name)
+        manifest["files"][name], manifest["digests"][name] = len(content), checkpoints.hash_content(folder / name)
         (folder / checkpoints.MANIFEST).write_text(json.dumps(manifest))
+
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        sound = (folder / name).read_bytes()
+        put(name, (tmp_path / "evil").read_bytes())
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             run_train("--max_steps", "2", *flags, "--resume_from_checkpoint", "latest")
         assert stop.value.code == 2
         assert capsys.readouterr().err.count("error:") == 1
         assert not marker.exists()
-        (folder / name).write_bytes(files[name])
-        manifest["files"][name] = len(files[name])
-        manifest["digests"][name] = checkpoints.hash_content(folder / name)
-        (folder / checkpoints.MANIFEST).write_text(json.dumps(manifest))
+        put(name, sound)
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "global_step1/zero_pp_rank_0_mp_rank_00_optim_states.pt"])

@@ -60,34 +60,38 @@ def test_training_writes_through_no_link_to_a_file(
     assert written == {*RUN_FILES} - {"interrupted.json", ".model.partial/model.safetensors"}
 
 
+@pytest.fixture
+def refusal(run_train: Callable[..., tuple[Path, str]], capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Train, which is refused; returns what is said."""
+
+    def run() -> str:
+        with pytest.raises(SystemExit) as stop:
+            run_train()
+        assert stop.value.code == 2
+        message = capsys.readouterr().err
+        assert message.count("error:") == 1
+        return message
+
+    return run
+
+
 @pytest.mark.parametrize(
     "name", ["checkpoints", "model", "logs", ".model.partial", "members", "splits", "checkpoints/.partial", "model/x"]
 )
-def test_folder_of_a_run_that_is_a_link_is_refused(
-    run_train: Callable[..., tuple[Path, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_folder_of_a_run_that_is_a_link_is_refused(refusal: Callable[[], str], tmp_path: Path, name: str) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "kept.txt").write_bytes(VICTIM)
     link = tmp_path / "run" / name
     link.parent.mkdir(parents=True)
     link.symlink_to(elsewhere)
-    with pytest.raises(SystemExit) as stop:
-        run_train()
-    assert stop.value.code == 2
-    message = capsys.readouterr().err
-    assert message.count("error:") == 1
-    assert f"{link} is a link" in message
+    assert f"{link} is a link" in refusal()
     assert [path.name for path in elsewhere.iterdir()] == ["kept.txt"]
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "folder"])
 def test_lock_that_is_no_file_is_told_in_one_sentence(
-    run_train: Callable[..., tuple[Path, str]],
-    tmp_path: Path,
-    victim: Path,
-    capsys: pytest.CaptureFixture[str],
-    kind: str,
+    refusal: Callable[[], str], tmp_path: Path, victim: Path, kind: str
 ) -> None:
     lock = tmp_path / "run" / ".lock"
     lock.parent.mkdir()
@@ -95,12 +99,7 @@ def test_lock_that_is_no_file_is_told_in_one_sentence(
         lock.mkdir()
     else:
         lock.symlink_to(victim if kind == "link" else tmp_path / "nowhere")
-    with pytest.raises(SystemExit) as stop:
-        run_train()
-    assert stop.value.code == 2
-    message = capsys.readouterr().err
-    assert message.count("error:") == 1
-    assert str(lock) in message
+    assert str(lock) in refusal()
     assert victim.read_bytes() == VICTIM
     assert not (tmp_path / "nowhere").exists()
 

@@ -20,15 +20,8 @@ def read_error(capsys):
 @pytest.mark.parametrize(
     "flag",
     [
-        "--data_dir",
-        "--train_file",
-        "--split_file",
-        "--cache_dir",
-        "--output_dir",
-        "--resume_from_checkpoint",
-        "--clip_name",
-        "--config",
-        "--labels",
+        *("--data_dir", "--train_file", "--split_file", "--cache_dir", "--output_dir"),
+        *("--resume_from_checkpoint", "--clip_name", "--config", "--labels"),
     ],
 )
 def test_train(run_train, capsys, flag):

@@ -22,14 +22,7 @@ def folder(make_pairs):
 
 
 def test_shards_hold_texts_and_pictures(folder, tmp_path):
-    words = [
-        "--data_dir",
-        str(folder),
-        "--output_dir",
-        str(tmp_path / "shards"),
-        "--cache_dir",
-        str(tmp_path / "cache"),
-    ]
+    words = f"--data_dir {folder} --output_dir {tmp_path}/shards --cache_dir {tmp_path}/cache".split()
     assert shard.main([*words, "--preprocessing_num_workers", "1", "--val_ratio", "0"]) == 0
     rows = pq.read_table(tmp_path / "shards" / "train-00000-of-00001.parquet").to_pylist()
     assert sorted(row["guid"] for row in rows) == NAMES
