@@ -7,7 +7,6 @@ import os
 import pytest
 
 from data_utils.system.bounded import parse_json, parse_yaml, read_bounded
-from data_utils.system.files import write_text
 from modeling.errors import InputError
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
@@ -43,13 +42,3 @@ def test_only_regular_files_up_to_a_limit_are_read(tmp_path):
             read_bounded(source, limit)
     with pytest.raises(OSError, match=str(tmp_path)):
         read_bounded(tmp_path, 9)
-
-
-def test_a_link_is_replaced_and_its_target_kept(tmp_path):
-    victim, link = tmp_path / "victim", tmp_path / "link"
-    victim.write_text("mine")
-    link.symlink_to(victim)
-    write_text(link, "new")
-    assert victim.read_text() == "mine"
-    assert not link.is_symlink()
-    assert link.read_text() == "new"

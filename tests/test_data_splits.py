@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from data_utils.prepare.pairs import load_pairs
 from data_utils.splits.copies import root_guid
 from data_utils.splits.draw import make_split
 from data_utils.splits.split_file import load_split, save_split
@@ -74,11 +73,6 @@ def test_class_of_one_group_stays_in_training():
     split = make_split(guids, [0] * 40 + [1], list(range(41)), val_ratio=0.9, seed=0)
     assert "40" in split.train
     assert len(split.val) == 36
-
-
-def test_ratio_zero_trains_on_all():
-    split = make_split(["a", "b"], [0, 1], [0, 1], val_ratio=0, seed=1)
-    assert (split.train, split.val) == (("a", "b"), ())
 
 
 def test_empty_part_is_refused():
@@ -220,15 +214,14 @@ def test_left_out_and_unused_rows_are_counted(caplog):
         split_indices(split, split.val)
 
 
-def test_split_of_loaded_pairs(make_pairs, make_arguments, small_picture, photo, tmp_path):
+def test_split_of_loaded_pairs(make_pairs, make_arguments, load, photo, tmp_path):
     rows = [(str(row), ["negative", "positive"][row % 2]) for row in range(40)]
     rows += [("7_t1", "positive", "other words"), ("8_i1", "negative", "some words of pair 8", photo("x"))]
     rows += [("50", "negative", "Some words of pair 10 @you", photo("y")), ("51", "positive", "z", photo("11"))]
     rows += [("52", "great")]
     folder = make_pairs(rows)
-    data = make_arguments(folder, val_ratio=0.25)
-    pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=data, picture=small_picture)
-    split, train, val, _ = split_pairs(pairs, data, seed=42)
+    pairs = load(folder)
+    split, train, val, _ = split_pairs(pairs, make_arguments(folder, val_ratio=0.25), seed=42)
     part = {guid: name for name in ("train", "val") for guid in getattr(split, name)}
     for twins in (("7", "7_t1"), ("8", "8_i1"), ("10", "50"), ("11", "51")):
         assert part[twins[0]] == part[twins[1]]

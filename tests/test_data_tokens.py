@@ -114,11 +114,6 @@ def test_trained_tokenizer_round_trips_and_handles_what_it_never_saw(tokenizer, 
     ]
 
 
-def test_vocabulary_size_is_a_limit():
-    texts = [f"word{number} other{number % 7}" for number in range(300)]
-    assert len(train_wordpiece(texts, vocab_size=100, max_length=8)) == 100
-
-
 def test_word_too_long_for_wordpiece_has_no_part_in_the_vocabulary(tokenizer):
     longest, longer = "good" * 25, "z" * 20_000
     assert train_wordpiece([*TEXTS, longest], vocab_size=200, max_length=32).tokenize(longest) == [longest]

@@ -45,14 +45,13 @@ LITTER = {
 @pytest.mark.parametrize("place", ["before", "between", "behind", "all over"])
 def test_what_lies_beside_the_rows_of_a_tar_is_no_row(tmp_path, place):
     first, second = tar_row("0"), tar_row("1")
-    litter = list(LITTER.items())
     order = {
         "before": {**LITTER, **first, **second},
         "between": {**first, **LITTER, **second},
         "behind": {**first, **second, **LITTER},
         "all over": dict(sorted({**first, **LITTER, **second}.items())),
     }[place]
-    assert len(litter) + 6 == len(order)
+    assert len(LITTER) + 6 == len(order)
     write_tar(tmp_path / "a.tar", order)
     assert [(row.guid, row.text, row.image) for row in read_all(tmp_path)] == [
         (guid, "a good day", picture()) for guid in ("0", "1")

@@ -17,6 +17,19 @@ def read_error(capsys):
     return lines[-1]
 
 
+@pytest.fixture
+def refusal(capsys):
+    """Run a command that is refused; returns its sentence."""
+
+    def run(command):
+        with pytest.raises(SystemExit) as stop:
+            command()
+        assert stop.value.code == 2
+        return read_error(capsys)
+
+    return run
+
+
 @pytest.mark.parametrize(
     "flag",
     [
@@ -24,22 +37,16 @@ def read_error(capsys):
         *("--resume_from_checkpoint", "--clip_name", "--config", "--labels"),
     ],
 )
-def test_train(run_train, capsys, flag):
-    with pytest.raises(SystemExit) as stop:
-        run_train(flag, LONG)
-    assert stop.value.code == 2
-    read_error(capsys)
+def test_train(run_train, refusal, flag):
+    refusal(lambda: run_train(flag, LONG))
 
 
-@pytest.mark.parametrize("words", [["RUN"], ["--data_dir"], ["--predict"], ["--output"], ["--cache_dir"]])
-def test_evaluate(evaluate_main, tiny_run, tiny_pairs, tmp_path, capsys, words):
+@pytest.mark.parametrize("flag", ["RUN", "--data_dir", "--predict", "--output", "--cache_dir"])
+def test_evaluate(evaluate_main, tiny_run, tiny_pairs, tmp_path, refusal, flag):
     given = {"--predict": tiny_pairs / "train.txt", "--output": tmp_path / "out.txt", "--cache_dir": tmp_path / "cache"}
-    given |= {words[0]: LONG} if words != ["RUN"] else {}
-    run = LONG if words == ["RUN"] else tiny_run.path
-    with pytest.raises(SystemExit) as stop:
-        evaluate_main(run, *(word for pair in given.items() for word in pair))
-    assert stop.value.code == 2
-    read_error(capsys)
+    given |= {flag: LONG}
+    run = given.pop("RUN", tiny_run.path)
+    refusal(lambda: evaluate_main(run, *(word for pair in given.items() for word in pair)))
 
 
 @pytest.mark.parametrize(
@@ -60,9 +67,6 @@ def test_tools(main, flags, sample, monkeypatch, tmp_path, capsys):
     read_error(capsys)
 
 
-def test_a_nul_in_a_recipe_is_refused(run_train, tmp_path, capsys):
+def test_a_nul_in_a_recipe_is_refused(run_train, tmp_path, refusal):
     (tmp_path / "recipe.yaml").write_text('output_dir: "runs\\0x"\n')
-    with pytest.raises(SystemExit) as stop:
-        run_train("--config", str(tmp_path / "recipe.yaml"), name=None)
-    assert stop.value.code == 2
-    assert "which holds a NUL" in read_error(capsys)
+    assert "which holds a NUL" in refusal(lambda: run_train("--config", str(tmp_path / "recipe.yaml"), name=None))

@@ -1,14 +1,14 @@
 """Large losses stop a training and say what would mend them; of those of a prediction one is told."""
 
-import io
 import unicodedata
 
 import pytest
 from PIL import Image
+from shard_reading import POINTER
+from test_data_pictures import encode
 
 from modeling.errors import InputError
 
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 MOODS = ("anger", "fear", "joy", "sad", "trust", "neutral", "positive")
 
 
@@ -122,10 +122,7 @@ def test_texts_that_are_pointers_or_absent_are_no_texts(make_pairs, load):
 
 @pytest.mark.parametrize("content", ["JPEG", "PNG", "GIF", "WEBP", b"%PDF-1.4\n\0", b"\x1f\x8b\x08\0\0"])
 def test_texts_that_are_pictures_or_documents_are_no_texts(make_pairs, load, photo, content):
-    if isinstance(content, str):
-        target = io.BytesIO()
-        photo(1).save(target, content)
-        content = target.getvalue()
+    content = encode(photo(1), content) if isinstance(content, str) else content
     folder = make_pairs([(str(number), "positive", content) for number in range(6)])
     assert "6 of 6 rows have no text that can be used (6 unreadable_text)" in refuse(load, folder)
 

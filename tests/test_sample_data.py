@@ -83,19 +83,6 @@ def test_project_reads_it_without_a_bad_pair(sample, tmp_path):
     assert not loaded.quarantine.summary()
 
 
-@pytest.mark.parametrize(
-    ("text", "picture", "label"),
-    [
-        ("positive", "neutral", "positive"),
-        ("neutral", "negative", "negative"),
-        ("negative", "negative", "negative"),
-        ("neutral", "neutral", "neutral"),
-    ],
-)
-def test_label_is_the_common_mood_or_that_of_the_side_that_has_one(text, picture, label):
-    assert merge_moods(text, picture) == label
-
-
 def test_moods_never_contradict_and_one_side_alone_decides_seven_of_ten():
     moods = plan_moods(600, random.Random(1))
     assert not {("positive", "negative"), ("negative", "positive")} & set(moods)
