@@ -22,13 +22,15 @@ from data_utils.system.files import write_text
 from training.launch.console import set_up_logging
 
 ROOT = Path(__file__).resolve().parent.parent
-# Modules of this package that have a function `measure`, in the order of the table.
+# In the order of the table: names of modules of this package that have a function `measure`, but for `memory`.
 MEASUREMENTS = (
     *("step", "naive", "kernels", "loader", "preparation", "start"),
     *("evaluation", "features", "options", "sweep", "memory"),
 )
 GPU = "gpu"
-TARGETS: dict[str, Target] = {name: (f"benchmarks.{name}:measure", math.inf) for name in MEASUREMENTS} | gpu.PARTS
+MODULES = {name: name for name in MEASUREMENTS} | {"memory": "scale"}
+TARGETS: dict[str, Target] = {name: (f"benchmarks.{module}:measure", math.inf) for name, module in MODULES.items()}
+TARGETS |= gpu.PARTS
 NUM_PAIRS, NUM_GPU_PAIRS, NUM_QUICK_PAIRS = 1000, 3600, 80
 GPU_SECONDS = 280.0
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
-import subprocess
+import multiprocessing
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,16 +22,23 @@ import pyarrow.parquet as pq
 from PIL import Image
 from transformers import BertConfig, BertModel, TrainerCallback, ViTConfig, ViTImageProcessorPil, ViTModel
 
+from benchmarks.inputs import TINY
+from benchmarks.results import Result
+from benchmarks.setting import Setting
 from data_utils.prepare.tokens import train_wordpiece
 from data_utils.shards.manifest import MANIFEST, VERSION
 from data_utils.shards.write import FEATURES
 from data_utils.sources.arguments import DEFAULT_LABELS
+from training.experiments.training import assemble
+from training.flags.parsing import parse_arguments
 
-ROOT = Path(__file__).resolve().parent.parent
+NUM_ROWS, QUICK_NUM_ROWS = (2_000, 200_000), (200, 1_000)
+STEPS, QUICK_STEPS = 300, 20
+REPEATS = 3
+TARGET = 1.1
 ROWS_PER_SHARD = 1000
 NUM_PICTURES = 64
 MEASURED_EVERY = 10
-TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 WORDS = ("good", "bad", "plain", "day", "night", "city", "road", "film", "garden", "match", "coffee", "rain", "sun")
 
 
@@ -71,138 +81,88 @@ def write_encoders(folder: Path) -> None:
 
 
 def read_memory() -> dict[str, int]:
-    """Resident bytes of this process and its children: all, anonymous memory, pages of files, shared memory."""
-    names = {"VmRSS": "all", "RssAnon": "anonymous", "RssFile": "files", "RssShmem": "shared"}
-    sums = dict.fromkeys(names.values(), 0)
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    for pid in ("self", *children):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in names:
-                sums[names[name]] += int(value.split()[0]) * 1024
-    return sums
+    """Resident bytes of this process: all, and of them those of no file."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    names = {"peak": "VmRSS", "peak_anonymous": "RssAnon"}
+    return {name: 1024 * int(lines[field].split()[0]) for name, field in names.items()}
 
 
 class Meter(TrainerCallback):
-    """Notes the moment of the first update and the memory after every few."""
+    """Notes the moment of the first update and the most memory after every few."""
 
     def __init__(self) -> None:
         self.begin, self.core_begin = time.perf_counter(), time.process_time()
-        self.first_step = self.core_first_step = float("nan")
-        self.memory: list[dict[str, int]] = []
+        self.found: dict[str, float] = {"peak": 0, "peak_anonymous": 0}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """See the class."""
         if state.global_step == 1:
-            self.first_step = time.perf_counter() - self.begin
-            self.core_first_step = time.process_time() - self.core_begin
+            self.found["first_step_seconds"] = time.perf_counter() - self.begin
+            # The processor's own time, in which other jobs on the machine have no part.
+            self.found["first_step_core_seconds"] = time.process_time() - self.core_begin
         if state.global_step % MEASURED_EVERY == 0:
-            self.memory.append(read_memory())
+            self.found |= {name: max(value, self.found[name]) for name, value in read_memory().items()}
 
 
-def train_once(folder: str, encoders: str, *, steps: int, num_workers: int) -> dict[str, Any]:
+def train_once(folder: Path, encoders: Path, steps: int) -> dict[str, float]:
     """Train a tiny model on shards in this very process; seconds count from when all is imported."""
-    from training.experiments.training import assemble
-    from training.flags.parsing import parse_arguments
-
     meter = Meter()
-    with tempfile.TemporaryDirectory() as output:
-        flags = [*("--streaming", "--data_dir", folder, "--output_dir", output, "--cache_dir", f"{output}/cache")]
+    with tempfile.TemporaryDirectory() as output, redirect_stdout(sys.stderr):
+        flags = ["--streaming", "--data_dir", str(folder), "--output_dir", output, "--cache_dir", f"{output}/cache"]
         flags += ["--model", "vilbert", "--text_name", f"{encoders}/text", "--vision_name", f"{encoders}/image"]
-        flags += ["--max_steps", str(steps), "--dataloader_num_workers", str(num_workers), "--disable_tqdm", "true"]
-        flags += ["--save_strategy", "no", "--eval_strategy", "no", "--report_to", "none", "--logging_steps", "100"]
+        flags += ["--max_steps", str(steps), "--disable_tqdm", "true", "--report_to", "none", "--logging_steps", "100"]
+        flags += ["--save_strategy", "no", "--eval_strategy", "no"]
         trainer, _, _ = assemble(*parse_arguments(flags))
         trainer.add_callback(meter)
         trainer.train()
-    return {
-        "first_step_seconds": meter.first_step,
-        "first_step_core_seconds": meter.core_first_step,
-        "peak": {name: max(sample[name] for sample in meter.memory) for name in meter.memory[0]},
-        "end": meter.memory[-1],
-    }
+    return meter.found
 
 
-def measure(
-    num_rows: tuple[int, int] = (2_000, 200_000), *, steps: int = 300, num_workers: int = 0, repeats: int = 3
-) -> dict[str, Any]:
-    """Few and many rows, each in processes of its own; medians over `repeats`, and the ratio of many to few.
+def measure_sizes(num_rows: Sequence[int], *, steps: int, repeats: int) -> dict[str, Any]:
+    """Few and many rows, each in processes of its own, in turn.
 
     Args:
         num_rows: few, many.
         steps: updates of 8 rows.
-        num_workers: loader processes; their memory counts too, pages shared with them once per process.
-        repeats: processes per number of rows, in turn.
+        repeats: processes per number of rows.
 
     Returns:
-        By number of rows first_step_seconds, peak and end (bytes); ratios first_step,
-        first_step_core, peak, end, peak_anonymous.
+        By number of rows the medians of seconds and bytes; and the ratios of many to few.
     """
-    runs: dict[int, list[dict[str, Any]]] = {rows: [] for rows in num_rows}
+    runs: dict[int, list[dict[str, float]]] = {rows: [] for rows in num_rows}
     with tempfile.TemporaryDirectory() as parent:
+        encoders = Path(parent, "encoders")
+        write_encoders(encoders)
         for rows in num_rows:
             Path(parent, str(rows)).mkdir()
             write_synthetic_shards(Path(parent, str(rows)), rows)
-        write_encoders(Path(parent, "encoders"))
-        for _ in range(repeats):
-            for rows in num_rows:
-                words = ["--folder", f"{parent}/{rows}", "--encoders", f"{parent}/encoders"]
-                words += ["--steps", str(steps), "--num_workers", str(num_workers)]
-                runs[rows].append(_run_child(words))
-    found = {rows: _median(each) for rows, each in runs.items()}
-    few, many = (found[rows] for rows in num_rows)
-    ratios = {
-        "first_step": many["first_step_seconds"] / few["first_step_seconds"],
-        "first_step_core": many["first_step_core_seconds"] / few["first_step_core_seconds"],
-        "peak": many["peak"]["all"] / few["peak"]["all"],
-        "end": many["end"]["all"] / few["end"]["all"],
-        "peak_anonymous": many["peak"]["anonymous"] / few["peak"]["anonymous"],
-    }
-    return {"steps": steps, "num_workers": num_workers, "repeats": repeats, "runs": found, "ratios": ratios}
+        for rows in [*num_rows] * repeats:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                runs[rows].append(pool.submit(train_once, Path(parent, str(rows)), encoders, steps).result())
+    medians = {rows: {name: median(run[name] for run in found) for name in found[0]} for rows, found in runs.items()}
+    few, many = medians.values()
+    seconds = {rows: [run["first_step_seconds"] for run in found] for rows, found in runs.items()}
+    spread = {rows: [min(values), max(values)] for rows, values in seconds.items()}
+    ratios = {name: many[name] / few[name] for name in few}
+    return {"steps": steps, "medians": medians, "first_step_spread": spread, "ratios": ratios}
 
 
-def _run_child(words: list[str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.scale", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    def of(name: str) -> dict[str, float]:
-        return {kind: float(np.median([run[name][kind] for run in runs])) for kind in runs[0][name]}
-
-    seconds = [run["first_step_seconds"] for run in runs]
-    return {
-        "first_step_seconds": float(np.median(seconds)),
-        "first_step_spread": [min(seconds), max(seconds)],
-        # The processor's own time, in which other jobs on the machine have no part.
-        "first_step_core_seconds": float(np.median([run["first_step_core_seconds"] for run in runs])),
-        "peak": of("peak"),
-        "end": of("end"),
-    }
+def measure(setting: Setting) -> list[Result]:
+    """The ratios of many rows to few; each value is one of medians already."""
+    few, many = QUICK_NUM_ROWS if setting.quick else NUM_ROWS
+    steps, repeats = (QUICK_STEPS, 1) if setting.quick else (STEPS, min(setting.repeats, REPEATS))
+    ratios = measure_sizes((few, many), steps=steps, repeats=repeats)["ratios"]
+    note = f"{many:,} rows by {few:,}, ratio of medians over {repeats} processes each"
+    names = {"resident memory": "peak", "time to the first step": "first_step_seconds"}
+    judged = {"target": TARGET, "at_least": False, "note": note}
+    return [Result(name, [ratios[figure]], "times", **judged) for name, figure in names.items()]
 
 
 def main() -> None:
     """Print the measurement as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num_rows", type=int, nargs=2, default=[2_000, 200_000], metavar=("FEW", "MANY"))
-    parser.add_argument("--steps", type=int, default=300, help="updates of 8 rows")
-    parser.add_argument("--num_workers", type=int, default=0, help="loader processes")
-    parser.add_argument("--repeats", type=int, default=3, help="processes for each number of rows")
-    parser.add_argument("--folder", help="train once on the shards in this folder (what the others are started with)")
-    parser.add_argument("--encoders", help="with --folder: the tiny encoders")
-    options = parser.parse_args()
-    if options.folder:
-        print(
-            json.dumps(
-                train_once(options.folder, options.encoders, steps=options.steps, num_workers=options.num_workers)
-            )
-        )
-    else:
-        few, many = options.num_rows
-        result = measure((few, many), steps=options.steps, num_workers=options.num_workers, repeats=options.repeats)
-        print(json.dumps(result, indent=1))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--steps", type=int, default=STEPS, help="updates of 8 rows")
+    print(json.dumps(measure_sizes(NUM_ROWS, steps=parser.parse_args().steps, repeats=REPEATS), indent=1))
 
 
 if __name__ == "__main__":

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
+from collections.abc import Callable
+from statistics import median
 from typing import Any
 
+from benchmarks.setting import PICTURE
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.tokens import train_wordpiece
 from data_utils.shards.read import iterate_shard, read_texts
 from data_utils.shards.shard_set import ShardSet, find_shards
 from data_utils.sources.arguments import DEFAULT_LABELS
-from data_utils.sources.pictures import PictureSettings
 from data_utils.stream.loader import PairStream
 from data_utils.stream.order import StreamSettings
 from data_utils.stream.rows import RowPreparer
 from modeling.errors import InputError
-
-PICTURE = PictureSettings(image_size=224, shortest_edge=224, resize_mode="squash", resample=3)
 
 
 def read_raw(shards: ShardSet) -> int:
@@ -42,9 +41,8 @@ def read_batches(shards: ShardSet) -> int:
         text_cleaning="report",
         on_bad_pair="mask",
     )
-    settings = StreamSettings(
-        seed=0, batch_size=32, world_size=1, rank=0, buffer_size=1000, drop_last=False, num_batches=None
-    )
+    order = {"seed": 0, "buffer_size": 1000, "drop_last": False, "num_batches": None}
+    settings = StreamSettings(batch_size=32, world_size=1, rank=0, **order)
     collator = PairCollator(tokenizer.pad_token_id, PICTURE.image_size)
     return sum(1 for _ in PairStream(shards, settings, prepare=prepare, collator=collator))
 
@@ -58,25 +56,22 @@ def measure(location: str, *, repeats: int = 3) -> dict[str, Any]:
     shards = find_shards(location, "train")
     if shards is None or shards.num_rows is None:
         raise InputError(f"{location} has no shards of python -m data_utils.shard; write some.")
-    seconds: dict[str, list[float]] = {"read": [], "batches": []}
-    core_seconds: dict[str, list[float]] = {"read": [], "batches": []}
-    for _ in range(repeats):
-        for name, function in (("read", read_raw), ("batches", read_batches)):
-            begin, core_begin = time.perf_counter(), time.process_time()
-            function(shards)
-            seconds[name].append(time.perf_counter() - begin)
-            core_seconds[name].append(time.process_time() - core_begin)
     rows, size = shards.num_rows, sum(shard.size for shard in shards.shards)
+
+    def time_pass(read: Callable[[ShardSet], int]) -> tuple[float, float]:
+        begin, core_begin = time.perf_counter(), time.process_time()
+        read(shards)
+        return rows / (time.perf_counter() - begin), rows / (time.process_time() - core_begin)
+
+    ways = {"read": read_raw, "batches": read_batches}
+    rates = {name: [time_pass(read) for _ in range(repeats)] for name, read in ways.items()}
     return {
         "rows": rows,
-        "shards": len(shards.shards),
         "bytes_per_row": size / rows,
         "content_bytes_per_row": read_raw(shards) / rows,
-        "rows_per_second": {name: rows / statistics.median(each) for name, each in seconds.items()},
+        "rows_per_second": {name: median(rate for rate, _ in found) for name, found in rates.items()},
         # By the processor's own time: what other jobs take of the machine doesn't count.
-        "rows_per_core_second": {name: rows / statistics.median(each) for name, each in core_seconds.items()},
-        "spread_core_seconds": {name: [min(each), max(each)] for name, each in core_seconds.items()},
-        "spread_seconds": {name: [min(each), max(each)] for name, each in seconds.items()},
+        "rows_per_core_second": {name: median(rate for _, rate in found) for name, found in rates.items()},
     }
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from benchmarks.scale import measure, write_synthetic_shards
+from benchmarks.scale import measure_sizes, write_synthetic_shards
 from benchmarks.stream_rate import measure as measure_rates
 
 
 @pytest.mark.slow
 def test_twenty_times_the_rows_take_no_more_memory():
-    found = measure((1_000, 20_000), steps=60, repeats=1)
+    found = measure_sizes((1_000, 20_000), steps=60, repeats=1)
     assert found["ratios"]["peak"] < 1.1
     assert found["ratios"]["peak_anonymous"] < 1.1
 
