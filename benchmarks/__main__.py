@@ -13,9 +13,8 @@ from pathlib import Path
 from benchmarks import gpu
 from benchmarks.inputs import draw_pairs, write_clip
 from benchmarks.preparation import read_guids
-from benchmarks.record import MACHINES, Record, describe_machine
 from benchmarks.report import format_report, format_row, write_report
-from benchmarks.results import Result
+from benchmarks.results import MACHINES, Record, Result, describe_machine
 from benchmarks.runner import Target, run_all
 from benchmarks.setting import Setting
 from data_utils.system.files import write_text

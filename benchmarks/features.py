@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from benchmarks.results import Result
 from benchmarks.setting import Setting
-from benchmarks.turns import Batch, take_turns, time_of
+from benchmarks.turns import Batch, compare, time_of
 from data_utils.prepare.batches import BatchReader
 from evaluation.predict.inference import inference_context, plan_batches
 from modeling.classifier import SentimentClassifier
@@ -33,22 +33,16 @@ def measure(setting: Setting, *flags: str, num_rows: int = ROWS) -> list[Result]
 
         def fill() -> float:
             with tempfile.TemporaryDirectory(dir=setting.work_dir) as folder:
-                run = partial(
-                    cache_features,
-                    *(model, prepared.rows, trainer.data_collator),
-                    cache_features=True,
-                    rows=rows,
-                    cache_dir=Path(folder),
-                    args=args,
-                )
+                options = {"cache_features": True, "rows": rows, "cache_dir": Path(folder), "args": args}
+                run = partial(cache_features, model, prepared.rows, trainer.data_collator, **options)
                 return len(rows) / time_of(run)
 
         def forward() -> float:
             return len(rows) / time_of(partial(encode_all, model, batches, trainer.accelerator))
 
-        values, ceiling = take_turns([fill, forward], setting.repeats)
-    note = f"both towers over {len(rows)} rows, precision {args.mixed_precision}"
-    return [Result("features pass", values, "rows/s", "bare forwards", ceiling, target=TARGET, note=note)]
+        note = f"both towers over {len(rows)} rows, precision {args.mixed_precision}"
+        about = ("features pass", "rows/s", "bare forwards")
+        return [compare(*about, [fill, forward], setting.repeats, target=TARGET, note=note)]
 
 
 def encode_all(model: SentimentClassifier, batches: list[Batch], accelerator: Accelerator) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,24 +30,18 @@ def draw_pairs(folder: Path, num_pairs: int, seed: int = 0) -> None:
     (folder / "data").mkdir(parents=True, exist_ok=True)
     moods = plan_moods(num_pairs, random.Random(seed))
     with multiprocessing.Pool(count_cores()) as pool:
-        pool.map(partial(draw_some, folder, moods, seed=seed), range(0, num_pairs, ROWS_PER_WORKER), chunksize=1)
+        pool.starmap(partial(draw_pair, folder, seed), enumerate(moods), chunksize=ROWS_PER_WORKER)
     lines = ["guid,tag", *(f"{number},{merge_moods(*pair)}" for number, pair in enumerate(moods))]
     (folder / "train.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def draw_some(folder: Path, moods: Sequence[tuple[str, str]], start: int, *, seed: int) -> None:
-    """Write the files of `ROWS_PER_WORKER` pairs from `start` on."""
-    for number, pair in enumerate(moods[start : start + ROWS_PER_WORKER], start=start):
-        draw_pair(folder, number, *pair, seed)
-
-
-def draw_pair(folder: Path, number: int, text_mood: str, picture_mood: str, seed: int) -> None:
+def draw_pair(folder: Path, seed: int, number: int, moods: tuple[str, str]) -> None:
     """Write the files of one pair, which depend on `number` and `seed` alone."""
     rng, noise = random.Random(f"{seed} {number}"), np.random.default_rng([seed, number])
     stem = folder / "data" / str(number)
-    text = f"{write_tweet(text_mood, rng)} {write_tweet(text_mood, rng)}\n"
+    text = f"{write_tweet(moods[0], rng)} {write_tweet(moods[0], rng)}\n"
     stem.with_suffix(".txt").write_text(text, encoding="utf-8")
-    picture = draw_picture(picture_mood, rng)
+    picture = draw_picture(moods[1], rng)
     scale = LONGEST_SIDE / max(picture.size)
     pixels = np.asarray(picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC))
     grain = noise.normal(0, 8, pixels.shape)

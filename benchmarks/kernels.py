@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.results import Result
 from benchmarks.setting import Setting
-from benchmarks.turns import take_turns, time_of
+from benchmarks.turns import compare, time_of
 from data_utils.system import memory
 from modeling.kernels import PatchConv2d, attend
 
@@ -27,42 +27,40 @@ def measure(setting: Setting) -> list[Result]:
     """Calls per second of attention, patches and the allocation of a large gradient, forward and backward."""
     memory.keep_freed_memory()
     calls = setting.steps(CALLS)
+
+    def judge(name: str, against: str, ways: Sequence[Callable[[int], None]]) -> Result:
+        sides = [lambda way=way: calls / time_of(lambda: way(calls)) for way in ways]
+        return compare(name, "calls/s", against, sides, setting.repeats, target=1.0)
+
     results = []
     for name, shape in ATTENTION_SHAPES.items():
-        sides = [attention_steps(way, shape, calls) for way in (attend, F.scaled_dot_product_attention)]
-        results.append(compare(f"attention in bfloat16, {name}", "torch's fused kernel", sides, calls, setting.repeats))
+        ways = [attention_steps(way, shape) for way in (attend, F.scaled_dot_product_attention)]
+        results.append(judge(f"attention in bfloat16, {name}", "torch's fused kernel", ways))
     for name, (size, width) in PATCH_SHAPES.items():
-        sides = [patch_steps(kind, size, width, calls) for kind in (PatchConv2d, nn.Conv2d)]
-        results.append(compare(f"patches in bfloat16, {name}", "convolution", sides, calls, setting.repeats))
+        ways = [patch_steps(kind, size, width) for kind in (PatchConv2d, nn.Conv2d)]
+        results.append(judge(f"patches in bfloat16, {name}", "convolution", ways))
     with allocating_process(memory.keep_freed_memory) as kept, allocating_process() as given_back:
-        sides = [lambda: kept(calls), lambda: given_back(calls)]
-        results.append(compare("gradient of 101 MB, memory kept", "given back", sides, calls, setting.repeats))
+        results.append(judge("gradient of 101 MB, memory kept", "given back", [kept, given_back]))
     return results
 
 
-def compare(name: str, against: str, sides: Sequence[Callable[[], None]], calls: int, repeats: int) -> Result:
-    """Our side and the other one in turn, in calls per second."""
-    ours, other = take_turns([lambda side=side: calls / time_of(side) for side in sides], repeats)
-    return Result(name, ours, "calls/s", against, other, target=1.0)
-
-
-def attention_steps(attention: Callable[..., Tensor], shape: tuple[int, ...], calls: int) -> Callable[[], None]:
+def attention_steps(attention: Callable[..., Tensor], shape: tuple[int, ...]) -> Callable[[int], None]:
     """A function that goes forward and backward through `attention` so many times."""
     query, key, value, gradient = (torch.randn(shape, dtype=torch.bfloat16, requires_grad=True) for _ in range(4))
 
-    def run() -> None:
+    def run(calls: int) -> None:
         for _ in range(calls):
             attention(query, key, value).backward(gradient)
 
     return run
 
 
-def patch_steps(kind: type[nn.Conv2d], size: int, width: int, calls: int) -> Callable[[], None]:
+def patch_steps(kind: type[nn.Conv2d], size: int, width: int) -> Callable[[int], None]:
     """A function that goes forward and backward through a patch embedding of 8 pictures so many times."""
     layer = kind(3, width, size, size)
     pixels = torch.rand(8, 3, 224, 224)
 
-    def run() -> None:
+    def run(calls: int) -> None:
         for _ in range(calls):
             with torch.autocast("cpu", torch.bfloat16):
                 embedded = layer(pixels)

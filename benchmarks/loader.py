@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from training.engine.trainer import SentimentTrainer
 
 TARGET = 4000
 BATCH = ("--per_device_train_batch_size", "64")
+WORKERS = ("--dataloader_num_workers", "2", "--dataloader_persistent_workers", "true")
 TINY_CLIP = (
     *("--from_scratch", "--fusion", "early"),
     *("--text_config", '{"num_hidden_layers": 1}', "--vision_config", '{"num_hidden_layers": 1}'),
@@ -27,29 +29,27 @@ TINY_CLIP = (
 
 def measure(setting: Setting) -> list[Result]:
     """Samples per second of Trainer's own loader; the model beside it is small and never called."""
-    results = []
+
+    def rate(*loaders: DataLoader) -> list[list[float]]:
+        return take_turns([partial(read_all, loader) for loader in loaders], setting.repeats)
+
     with setting.assemble(*TINY_CLIP, *BATCH) as (trainer, _):
-        warm = trainer.get_train_dataloader()
-        files = DataLoader(JpegRows(trainer, setting.data_dir), 64, collate_fn=trainer.data_collator, num_workers=2)
-        rates = take_turns([lambda: read_all(warm), lambda: read_all(files)], setting.repeats)
-        note = "the other side decodes each picture when its row is read, in 2 processes"
-        results.append(Result("warm cache", rates[0], "samples/s", target=TARGET))
-        results.append(Result("warm cache, by no cache", rates[0], "samples/s", "from JPEG", rates[1], note=note))
-        batch_8 = DataLoader(warm.dataset, 8, shuffle=True, collate_fn=trainer.data_collator)
-        results.append(
-            Result("warm cache, batch 8", take_turns([lambda: read_all(batch_8)], setting.repeats)[0], "samples/s")
-        )
-    with setting.assemble(
-        *TINY_CLIP, *BATCH, "--dataloader_num_workers", "2", "--dataloader_persistent_workers", "true"
-    ) as (trainer, _):
-        workers = trainer.get_train_dataloader()
-        values = take_turns([lambda: read_all(workers)], setting.repeats)[0]
-        results.append(
-            Result("warm cache, 2 workers", values, "samples/s", note="each batch is copied to this process")
-        )
-    values = [read_cold(setting) for _ in range(setting.repeats)]
-    note = "the cache's files were dropped from memory (posix_fadvise) before every turn, and opened anew"
-    return [*results, Result("cold cache", values, "samples/s", note=note)]
+        warm, collator = trainer.get_train_dataloader(), trainer.data_collator
+        files = DataLoader(JpegRows(trainer, setting.data_dir), 64, collate_fn=collator, num_workers=2)
+        cached, decoded = rate(warm, files)
+        (batch_8,) = rate(DataLoader(warm.dataset, 8, shuffle=True, collate_fn=collator))
+    with setting.assemble(*TINY_CLIP, *BATCH, *WORKERS) as (trainer, _):
+        (workers,) = rate(trainer.get_train_dataloader())
+    cold = [read_cold(setting) for _ in range(setting.repeats)]
+    unit, decoding = "samples/s", "the other side decodes each picture when its row is read, in 2 processes"
+    dropping = "the cache's files were dropped from memory (posix_fadvise) before every turn, and opened anew"
+    return [
+        Result("warm cache", cached, unit, target=TARGET),
+        Result("warm cache, by no cache", cached, unit, "from JPEG", decoded, note=decoding),
+        Result("warm cache, batch 8", batch_8, unit),
+        Result("warm cache, 2 workers", workers, unit, note="each batch is copied to this process"),
+        Result("cold cache", cold, unit, note=dropping),
+    ]
 
 
 class JpegRows(Dataset):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,10 @@ from modeling.fusion import FUSION_HEADS
 STEPS = 2
 LONGEST = 77
 RATES = {"shipped defaults": ((), 4.0), "float32, equal mathematics": (("--bf16", "false"), 1.5)}
+# On a GPU, by rows of a batch: steps a turn of the naive way.
+GPU_STEPS, GPU_NAIVE_STEPS, QUICK_NAIVE_STEPS = 20, {8: 5, 64: 2, 256: 1}, {2: 1, 4: 1}
+GPU_MOST_REPEATS = 3
+GPU_TARGET, GPU_BEST_TARGET = 3.0, 10.0
 
 
 def measure(setting: Setting) -> list[Result]:
@@ -33,13 +38,29 @@ def measure(setting: Setting) -> list[Result]:
     for name, (flags, target) in RATES.items():
         with setting.assemble(*ENDLESS, *flags) as (trainer, prepared), naive_steps(setting) as naive:
             timer = LoopTimer(trainer, partial(naive, prepared.train["guid"][:]), steps=steps, repeats=setting.repeats)
-            trainer.train()
             note = f"batch {trainer.args.train_batch_size}, {name}: precision {trainer.args.mixed_precision}"
-        result = Result(
-            f"train.py's loop, {name}", timer.loop, "samples/s", "the naive way", timer.other, target=target, note=note
-        )
-        results.append(result)
+        results.append(timer.to_result(f"train.py's loop, {name}", "the naive way", target=target, note=note))
     return results
+
+
+def measure_gpu(setting: Setting) -> Iterator[Result]:
+    """Samples per second of both, in turn at each batch, and each at the batch that is best for it."""
+    repeats, steps, timers = min(setting.repeats, GPU_MOST_REPEATS), setting.steps(GPU_STEPS), {}
+    with naive_steps(setting) as naive:
+        for rows, naive_steps_a_turn in (QUICK_NAIVE_STEPS if setting.quick else GPU_NAIVE_STEPS).items():
+            flags = ("--bf16", "true", "--per_device_train_batch_size", str(rows))
+            with setting.assemble(*ENDLESS, *flags) as (trainer, prepared):
+                other = partial(naive, prepared.train["guid"][:])
+                timer = LoopTimer(trainer, other, steps=steps, other_steps=naive_steps_a_turn, repeats=repeats)
+            timers[rows] = timer
+            target = GPU_TARGET if rows == min(GPU_NAIVE_STEPS) else None
+            note = "train.py in bfloat16, the naive way in float32"
+            yield timer.to_result(f"batch {rows}", "the naive way", target=target, note=note)
+    best = max(timers, key=lambda rows: median(timers[rows].loop))
+    naive_best = max(timers, key=lambda rows: median(timers[rows].other))
+    note = f"train.py at batch {best}, the naive way at batch {naive_best}; not in turn, if they differ"
+    about = ("each at its best batch", timers[best].loop, "samples/s", "the naive way", timers[naive_best].other)
+    yield Result(*about, target=GPU_BEST_TARGET, note=note)
 
 
 class NaiveClassifier(nn.Module):

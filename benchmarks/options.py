@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from datasets import Dataset
@@ -17,7 +17,7 @@ from datasets import Dataset
 from benchmarks.results import Result
 from benchmarks.setting import Setting
 from benchmarks.step import step_on
-from benchmarks.turns import take_turns, time_of
+from benchmarks.turns import compare, time_of
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
 from training.data.features import cache_features
@@ -30,7 +30,6 @@ TARGET = 1.0
 ONE_STEP = ("--max_steps", "1", "--lr_scheduler_type", "constant", "--eval_strategy", "no", "--report_to", "none")
 # Finds the graphs and compiles no C++, which takes minutes for the smallest model too.
 QUICK_BACKEND = "eager"
-COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 Plan = Sequence[Sequence[int]]
 
 
@@ -60,13 +59,12 @@ def measure_lengths(setting: Setting) -> Result:
         lengths = BatchReader(prepared.train).lengths
         padding, other_padding = (f"{count_padding(plan, lengths):.0%}" for plan in plans)
         sides = [Steps(trainer, prepared.train, trainer.data_collator, plan=plan, steps=steps) for plan in plans]
-        grouped, random = take_turns(sides, setting.repeats)
-    note = (
-        f"{steps} batches a turn, evenly from the {len(plans[0])} of an epoch of {len(lengths)} rows; of the text's "
-        f"tokens {padding} are padding, in random order {other_padding}"
-    )
-    name = "steps with --train_sampling_strategy group_by_length"
-    return Result(name, grouped, "samples/s", "random order", random, target=TARGET, note=note)
+        note = (
+            f"{steps} batches a turn, evenly from the {len(plans[0])} of an epoch of {len(lengths)} rows; of the "
+            f"text's tokens {padding} are padding, in random order {other_padding}"
+        )
+        about = ("steps with --train_sampling_strategy group_by_length", "samples/s", "random order")
+        return compare(*about, sides, setting.repeats, target=TARGET, note=note)
 
 
 def measure_cache(setting: Setting) -> Result:
@@ -79,26 +77,19 @@ def measure_cache(setting: Setting) -> Result:
     ):
         trainer.train()
         args, collator = trainer.args, trainer.data_collator
-        fill = partial(
-            cache_features,
-            *(trainer.model, prepared.rows, collator),
-            cache_features=True,
-            rows=prepared.train_rows,
-            cache_dir=Path(folder),
-            args=args,
-        )
+        options = {"cache_features": True, "rows": prepared.train_rows, "cache_dir": Path(folder), "args": args}
+        fill = partial(cache_features, trainer.model, prepared.rows, collator, **options)
         seconds = time_of(fill)
         dataset, of_features = fill()  # from the files now, as every later run has them
         plan = plan_epoch(trainer, "random")
         sources = [(replace(prepared, rows=dataset).train, of_features), (prepared.train, collator)]
         sides = [Steps(trainer, *source, plan=plan, steps=steps) for source in sources]
-        read, run = take_turns(sides, setting.repeats)
-    note = (
-        f"batch {args.train_batch_size}, precision {args.mixed_precision}, {steps} steps a turn; the pass that fills "
-        f"the cache is made once, not counted, and took {seconds:.1f} s for {len(plan_rows(plan))} rows"
-    )
-    name = f"steps with {' '.join(flags[:2])} --cache_features"
-    return Result(name, read, "samples/s", "frozen blocks run", run, target=TARGET, note=note)
+        note = (
+            f"batch {args.train_batch_size}, precision {args.mixed_precision}, {steps} steps a turn; the pass that "
+            f"fills the cache is made once, not counted, and took {seconds:.1f} s for {len(plan_rows(plan))} rows"
+        )
+        about = (f"steps with {' '.join(flags[:2])} --cache_features", "samples/s", "frozen blocks run")
+        return compare(*about, sides, setting.repeats, target=TARGET, note=note)
 
 
 def measure_compile(setting: Setting) -> Result:
@@ -120,7 +111,8 @@ def measure_compile(setting: Setting) -> Result:
         )
         seconds += time_of(first)
         num_graphs = count_graphs()
-        values, eager_values = take_turns([compiled, torch.compiler.set_stance("force_eager")(eager)], setting.repeats)
+        sides = [compiled, torch.compiler.set_stance("force_eager")(eager)]
+        result = compare("steps with --torch_compile", "samples/s", "eager", sides, setting.repeats, target=TARGET)
         num_later = count_graphs() - num_graphs
     args = trainer.args
     note = (
@@ -128,7 +120,7 @@ def measure_compile(setting: Setting) -> Result:
         f"each batch padded to its longest text; the first {1 + steps} steps compiled {num_graphs} graphs, took "
         f"{seconds:.0f} s and aren't counted; {num_later} graphs were compiled in the turns"
     )
-    return Result("steps with --torch_compile", values, "samples/s", "eager", eager_values, target=TARGET, note=note)
+    return replace(result, note=note)
 
 
 class Steps:
@@ -194,13 +186,9 @@ def own_compiler_state(work_dir: Path) -> Iterator[None]:
     """Within, nothing compiled earlier is found; afterwards nothing compiled here."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    before = os.environ.get(COMPILER_CACHE)
-    with tempfile.TemporaryDirectory(dir=work_dir, ignore_cleanup_errors=True) as folder:
-        os.environ[COMPILER_CACHE] = folder
+    temporary = tempfile.TemporaryDirectory(dir=work_dir, ignore_cleanup_errors=True)
+    with temporary as folder, patch.dict("os.environ", TORCHINDUCTOR_CACHE_DIR=folder):
         try:
             yield
         finally:
             torch._dynamo.reset()
-            del os.environ[COMPILER_CACHE]
-            if before is not None:
-                os.environ[COMPILER_CACHE] = before

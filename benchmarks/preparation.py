@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from benchmarks.results import Result
 from benchmarks.setting import PICTURE, Setting
-from benchmarks.turns import take_turns, time_of
+from benchmarks.turns import compare, time_of
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.arguments import DataArguments
 
@@ -24,17 +25,17 @@ def measure(setting: Setting) -> list[Result]:
     files = (setting.data_dir / "data" / f"{guid}.jpg" for guid in read_guids(setting.data_dir / "train.txt"))
     pictures = [file for file in files if file.exists()]
     workers = DataArguments(data_dir=str(setting.data_dir)).num_workers()
-    sides = [partial(prepare_anew, setting), partial(time_of, partial(decode_all, pictures, workers))]
-    seconds = take_turns(sides, MORE_TURNS * setting.repeats)
-    values, against = ([len(pictures) / each for each in side] for side in seconds)
+    ways = partial(prepare_anew, setting), partial(time_of, partial(decode_all, pictures, workers))
+    sides = [lambda way=way: len(pictures) / way() for way in ways]
     note = f"{len(pictures)} pairs, {workers} processes; preparing also reads and cleans texts and writes the cache"
-    name = "prepared pairs"
-    return [Result(name, values, "pairs/s", "bare decoding and resizing", against, target=TARGET, note=note)]
+    about = ("prepared pairs", "pairs/s", "bare decoding and resizing")
+    return [compare(*about, sides, MORE_TURNS * setting.repeats, target=TARGET, note=note)]
 
 
 def prepare_anew(setting: Setting) -> float:
     """Seconds of everything up to the table of pairs, with an empty cache; not of removing that cache afterwards."""
-    with setting.cold_arguments() as data:
+    with tempfile.TemporaryDirectory(dir=setting.work_dir) as folder:
+        data = DataArguments(data_dir=str(setting.data_dir), cache_dir=folder)
         prepare = partial(load_pairs, data.list_path(), pair_dir=setting.data_dir, data=data, picture=PICTURE)
         return time_of(prepare)
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.record import MACHINES, Record
-from benchmarks.results import Result
+from benchmarks.results import MACHINES, Record, Result
+from data_utils.console.tables import format_markdown
 from data_utils.system.files import write_text
 
 PAGE = MACHINES.parent.parent / "docs" / "performance.md"
@@ -51,14 +51,14 @@ def format_report(records: Sequence[Record]) -> str:
         "so that what else the machine did met both; figures are medians over the repeats with the least and the",
         "greatest in brackets. A figure that misses its target is in bold.",
         "",
-        *_compare(records),
+        _compare(records),
     ]
     for record in records:
         lines += _format_record(record)
     return "\n".join(lines) + "\n"
 
 
-def _compare(records: Sequence[Record]) -> list[str]:
+def _compare(records: Sequence[Record]) -> str:
     """A table of the figures that have a target: a row each, a column per machine."""
     judged: dict[tuple[str, str, str], dict[str, str]] = {}
     for record in records:
@@ -68,9 +68,8 @@ def _compare(records: Sequence[Record]) -> list[str]:
                     cells = judged.setdefault((command, result.name, _format_target(result)), {})
                     cells[record.name] = _round(result.judged) if result.is_met else f"**{_round(result.judged)}**"
     names = [record.name for record in records]
-    rows = [["", "measured", "target", *names], ["---"] * (3 + len(names))]
-    rows += [[*row, *(cells.get(name, "") for name in names)] for row, cells in judged.items()]
-    return [f"| {' | '.join(row)} |" for row in rows]
+    rows = [[*row, *(cells.get(name, "") for name in names)] for row, cells in judged.items()]
+    return format_markdown([["", "measured", "target", *names], *rows])
 
 
 def _format_record(record: Record) -> list[str]:
@@ -84,8 +83,8 @@ def _format_record(record: Record) -> list[str]:
         f"Python {machine['python']}, torch {machine['torch']}. Data: {record.data}.",
     ]
     for command, found in record.results.items():
-        rows = [HEADER, ["---"] * len(HEADER), *map(format_row, found)]
-        lines += ["", f"`python -m benchmarks {command}`", "", *(f"| {' | '.join(row)} |" for row in rows)]
+        table = format_markdown([HEADER, *map(format_row, found)])
+        lines += ["", f"`python -m benchmarks {command}`", "", table]
         lines += [f"\n{result.name}: {result.note}." for result in found if result.note]
     return lines
 

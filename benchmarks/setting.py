@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
 from training.data.data import TrainingData
 from training.engine.trainer import SentimentTrainer
 from training.flags.parsing import parse_arguments
 
+ROOT = Path(__file__).resolve().parent.parent
 # The squashed square of CLIP's own processor.
 PICTURE = PictureSettings(image_size=224, shortest_edge=224, resize_mode="squash", resample=3)
 
@@ -65,11 +66,15 @@ class Setting:
             )
             yield trainer, prepared
 
-    @contextmanager
-    def cold_arguments(self) -> Iterator[DataArguments]:
-        """Data arguments with a cache folder of their own, empty at first and removed in the end."""
-        folder = tempfile.mkdtemp(dir=self.work_dir, prefix="cold-")
-        try:
-            yield DataArguments(data_dir=str(self.data_dir), cache_dir=folder)
-        finally:
-            shutil.rmtree(folder)
+    def launch(self, *words: str) -> str:
+        """What Python prints when it runs `words` in a process of its own, with a new folder for its output.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        with tempfile.TemporaryDirectory(dir=self.work_dir) as output:
+            command = [sys.executable, *words, "--output_dir", f"{output}/run"]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+        return done.stdout

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -14,24 +11,14 @@ from benchmarks.results import Result
 from benchmarks.setting import Setting
 
 TARGET = 3.0
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def measure(setting: Setting) -> list[Result]:
     """Launches of train.py with the shipped defaults; the first one, which prepares the data, isn't counted."""
-    values = [launch(setting) for _ in range(setting.repeats + 1)][1:]
+    words = ("-m", "benchmarks.start", *setting.flags())
+    values = [float(setting.launch(*words).split()[-1]) for _ in range(setting.repeats + 1)][1:]
     note = "from the call of main, all modules of train.py imported, to the begin of the first step"
     return [Result("second start", values, "s", target=TARGET, at_least=False, note=note)]
-
-
-def launch(setting: Setting) -> float:
-    """Seconds to the first step in a process of its own."""
-    with tempfile.TemporaryDirectory(dir=setting.work_dir) as output:
-        command = [sys.executable, "-m", "benchmarks.start", *setting.flags("--output_dir", f"{output}/run")]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
-    return float(done.stdout.split()[-1])
 
 
 class FirstStep(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -19,11 +20,10 @@ def measure(setting: Setting) -> list[Result]:
     """Rates of the loop and of the bare steps, on the same rows."""
     steps = setting.steps(STEPS)
     with setting.assemble(*ENDLESS) as (trainer, _):
-        timer = LoopTimer(trainer, lambda batches: step_on(trainer, batches), steps=steps, repeats=setting.repeats)
-        trainer.train()
-        precision = trainer.args.mixed_precision
-    note = f"batch {trainer.args.train_batch_size}, precision {precision}, {steps} steps a turn"
-    return [Result("train.py's loop", timer.loop, "samples/s", "bare steps", timer.other, target=TARGET, note=note)]
+        timer = LoopTimer(trainer, partial(step_on, trainer), steps=steps, repeats=setting.repeats)
+        args = trainer.args
+    note = f"batch {args.train_batch_size}, precision {args.mixed_precision}, {steps} steps a turn"
+    return [timer.to_result("train.py's loop", "bare steps", target=TARGET, note=note)]
 
 
 def step_on(trainer: SentimentTrainer, batches: Sequence[tuple[Batch, Tensor]]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from benchmarks.results import Result
 from training.engine.trainer import SentimentTrainer
 
 # Flags of a training that a `LoopTimer` ends.
@@ -51,10 +52,16 @@ def take_turns(sides: Sequence[Callable[[], float]], repeats: int) -> list[list[
         gc.collect()
         return side()
 
-    for side in sides:
-        take_turn(side)
-    rounds = [[take_turn(side) for side in sides] for _ in range(repeats)]
-    return [list(values) for values in zip(*rounds, strict=True)]
+    rounds = [[take_turn(side) for side in sides] for _ in range(1 + repeats)]
+    return [list(values) for values in zip(*rounds[1:], strict=True)]
+
+
+def compare(
+    name: str, unit: str, against: str, sides: Sequence[Callable[[], float]], repeats: int, **judged: Any
+) -> Result:
+    """What we measure and what it is measured against, in turn; `judged` are the result's other values."""
+    values, other_values = take_turns(sides, repeats)
+    return Result(name, values, unit, against, other_values, **judged)
 
 
 class LoopTimer(TrainerCallback):
@@ -64,12 +71,12 @@ class LoopTimer(TrainerCallback):
     turns that are timed each watch is entered around a turn of the loop, and again around one of the other side.
 
     Args:
-        trainer: before its `train`; the run ends when all turns are taken.
+        trainer: is trained here until all turns are taken.
         other: gets the loop's batches with their sums of class weights.
         steps: per turn.
         repeats: turns of each side that are counted, after one that isn't.
         other_steps: per turn of the other side, where it is so slow that it gets the first batches only.
-        watches: contexts that may be entered several times.
+        watches: each gives a context.
 
     Attributes:
         loop, other: samples per second of each counted turn of train.py's loop, and of the other side.
@@ -83,7 +90,7 @@ class LoopTimer(TrainerCallback):
         steps: int,
         repeats: int,
         other_steps: int | None = None,
-        watches: Sequence[AbstractContextManager[object]] = (),
+        watches: Sequence[Callable[[], AbstractContextManager[object]]] = (),
     ) -> None:
         self.loop: list[float] = []
         self.other: list[float] = []
@@ -93,6 +100,11 @@ class LoopTimer(TrainerCallback):
         self._training_step = trainer.training_step
         trainer.training_step = self._note_batch
         trainer.add_callback(self)
+        trainer.train()
+
+    def to_result(self, name: str, against: str, **judged: Any) -> Result:
+        """Both sides' samples per second; `judged` are the result's other values."""
+        return Result(name, self.loop, "samples/s", against, self.other, **judged)
 
     def _note_batch(self, model: Any, inputs: Batch, num_items_in_batch: Tensor) -> Tensor:
         self._batches.append((inputs, num_items_in_batch))
@@ -122,9 +134,9 @@ class LoopTimer(TrainerCallback):
             self.other.append(self._time_other())
         for watch in self._watches:
             self._batches.clear()
-            with watch:
+            with watch():
                 yield True
-            with watch:
+            with watch():
                 self._replay(self._batches)
 
     def _time_other(self) -> float:

@@ -13,9 +13,8 @@ from tiny import IMAGE_SIZE, TOKENIZER, tiny_model
 
 from benchmarks import evaluation, features, naive, options, step
 from benchmarks.inputs import draw_pairs, write_clip
-from benchmarks.record import Record, describe_machine
 from benchmarks.report import format_report
-from benchmarks.results import Result
+from benchmarks.results import Record, Result, describe_machine
 from benchmarks.setting import Setting
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
@@ -31,11 +30,12 @@ def _fresh_state():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@pytest.fixture
-def setting(tmp_path):
-    draw_pairs(tmp_path / "pairs", 40)
-    write_clip(tmp_path / "clip", tmp_path / "pairs", tiny=True)
-    return Setting(tmp_path / "pairs", tmp_path / "clip", tmp_path, repeats=2, quick=True)
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmarks")
+    draw_pairs(folder / "pairs", 40)
+    write_clip(folder / "clip", folder / "pairs", tiny=True)
+    return Setting(folder / "pairs", folder / "clip", folder, repeats=2, quick=True)
 
 
 @pytest.fixture

@@ -16,10 +16,9 @@ from launching import descendants, is_alive, wait_for
 
 from benchmarks import gpu, report, runner
 from benchmarks.__main__ import keep
-from benchmarks.gpu.feeding import Synchronisations, Waiting, find_idle_share
+from benchmarks.gpu.feeding import count_synchronisations, find_idle_share, watch_waiting
 from benchmarks.inputs import draw_pairs, write_clip
-from benchmarks.record import Record, describe_machine
-from benchmarks.results import Result
+from benchmarks.results import Record, Result, describe_machine
 from benchmarks.setting import Setting
 
 # The others start programs, each of which imports everything, or are what tests/test_benchmarks.py runs, or compile.
@@ -112,19 +111,19 @@ def test_records_of_one_card_are_put_together_by_the_report(tmp_path, record):
 def test_waiting_is_the_time_that_no_span_covers():
     assert find_idle_share([(4.0, 5.0), (0.0, 2.0), (1.0, 3.0), (1.0, 2.0)]) == pytest.approx(1 / 5)
     assert find_idle_share([]) is None
-    waiting = Waiting()
-    with waiting:
+    shares = []
+    with watch_waiting(shares):
         torch.randn(64, 64) @ torch.randn(64, 64)
-    assert 0 <= waiting.shares[0] < 1
+    assert 0 <= shares[0] < 1
 
 
 def test_synchronisations_are_counted_by_their_warnings():
-    counter = Synchronisations()
+    counts = []
     for count in (2, 0):
-        with counter:
+        with count_synchronisations(counts):
             for _ in range(count):
                 torch.warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
-    assert counter.counts == [2, 0]
+    assert counts == [2, 0]
 
 
 def quick_call(folder, *names):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 
 import torch
 from torch.autograd import DeviceType
@@ -50,103 +50,71 @@ def rate_feeding(trainer: SentimentTrainer, loader: Iterable[Batch], passes: int
 
 def watch_loop(setting: Setting, rows: int) -> Iterator[Result]:
     """Waiting and synchronisations of train.py's loop, and the waiting of bare steps, which wait for no batch."""
-    steps, synchronisations, waiting = setting.steps(STEPS), Synchronisations(), Waiting()
+    steps, counts, shares = setting.steps(STEPS), [], []
+    watches = [partial(count_synchronisations, counts), partial(watch_waiting, shares)]
     with setting.assemble(*loop_flags(setting, rows)) as (trainer, _):
-        LoopTimer(
-            trainer,
-            partial(step_barely, trainer),
-            steps=steps,
-            repeats=1,
-            watches=[synchronisations, waiting],
-        )
-        trainer.train()
-    found, bare = synchronisations.counts
-    yield Result(
-        f"synchronisations per update, batch {rows}",
-        [found / steps],
-        "",
-        note=f"over {steps} updates, by torch.cuda.set_sync_debug_mode; of bare steps {bare / steps:g}",
-    )
+        LoopTimer(trainer, partial(step_barely, trainer), steps=steps, repeats=1, watches=watches)
+    found, bare = (count / steps for count in counts)
+    note = f"over {steps} updates, by torch.cuda.set_sync_debug_mode; of bare steps {bare:g}"
+    yield Result(f"synchronisations per update, batch {rows}", [found], "", note=note)
     name = f"waiting of the card, batch {rows}"
-    if None in waiting.shares:
+    if None in shares:
         yield Result(name, [], "%", note="torch's profiler saw no kernel")
         return
-    share, bare = (100 * share for share in waiting.shares)
-    yield Result(
-        name,
-        [share],
-        "%",
-        target=WAITING_TARGET,
-        at_least=False,
-        note=f"time without a kernel from the first to the last one of {steps} updates, by torch's profiler, which "
-        f"slows their launch; of bare steps {bare:.3g} %",
+    share, bare = (100 * share for share in shares)
+    note = (
+        f"time without a kernel from the first to the last one of {steps} updates, by torch's profiler, which "
+        f"slows their launch; of bare steps {bare:.3g} %"
     )
+    yield Result(name, [share], "%", target=WAITING_TARGET, at_least=False, note=note)
 
 
-class Synchronisations:
-    """Counts how often the host waits for the card within the context; `counts` has one per time it was entered."""
-
-    def __init__(self) -> None:
-        self.counts: list[int] = []
-
-    def __enter__(self) -> None:
-        self._caught = warnings.catch_warnings(record=True)
-        self._found = self._caught.__enter__()
+@contextmanager
+def count_synchronisations(counts: list[int]) -> Iterator[None]:
+    """Add to `counts` how often the host waits for the card within the context."""
+    on_card = torch.cuda.is_available()
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if torch.cuda.is_available():
+        if on_card:
             torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield
+        finally:
+            if on_card:
+                torch.cuda.set_sync_debug_mode("default")
+    counts.append(sum("synchronizing CUDA operation" in str(each.message) for each in caught))
 
-    def __exit__(self, *error: object) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.set_sync_debug_mode("default")
-        self._caught.__exit__(*error)
-        self.counts.append(sum("synchronizing CUDA operation" in str(each.message) for each in self._found))
 
-
-class Waiting:
-    """Finds the share of the time in which the card does nothing; `shares` has one per time the context was entered.
+@contextmanager
+def watch_waiting(shares: list[float | None]) -> Iterator[None]:
+    """Add to `shares` the share of the time in which the card does nothing within the context.
 
     It begins with the first kernel and ends with the last one. A copy from or to the host is no work: whoever waits for
     it waits. None where the profiler saw no kernel.
     """
-
-    def __init__(self) -> None:
-        self.shares: list[float | None] = []
-
-    def __enter__(self) -> None:
+    on_card = torch.cuda.is_available()
+    synchronize()
+    with profile(activities=[ProfilerActivity.CUDA if on_card else ProfilerActivity.CPU]) as profiler:
+        yield
         synchronize()
-        kind = ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU
-        self._profile = profile(activities=[kind])
-        self._profile.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        synchronize()
-        self._profile.__exit__(kind, error, trace)
-        if error is None:
-            device = DeviceType.CUDA if torch.cuda.is_available() else DeviceType.CPU
-            spans = [
-                (event.time_range.start, event.time_range.end)
-                for event in self._profile.events()
-                if event.device_type == device
-                and not event.is_user_annotation
-                and not event.name.startswith(("Memcpy HtoD", "Memcpy DtoH"))
-            ]
-            self.shares.append(find_idle_share(spans))
+    device = DeviceType.CUDA if on_card else DeviceType.CPU
+    spans = [
+        (event.time_range.start, event.time_range.end)
+        for event in profiler.events()
+        if event.device_type == device
+        and not event.is_user_annotation
+        and not event.name.startswith(("Memcpy HtoD", "Memcpy DtoH"))
+    ]
+    shares.append(find_idle_share(spans))
 
 
 def find_idle_share(spans: Sequence[tuple[float, float]]) -> float | None:
     """The share of the time from the first begin to the last end that no span covers; None without spans."""
     if not spans:
         return None
-    return 1 - count_covered(spans) / (max(end for _, end in spans) - min(spans)[0])
-
-
-def count_covered(spans: Sequence[tuple[float, float]]) -> float:
-    """The length that is covered by spans, which may overlap."""
-    covered, reached = 0.0, float("-inf")
+    idle, begin = 0.0, min(spans)[0]
+    reached = begin
     for start, end in sorted(spans):
-        covered += max(0.0, end - max(start, reached))
+        idle += max(0.0, start - reached)
         reached = max(reached, end)
-    return covered
+    return idle / (reached - begin)

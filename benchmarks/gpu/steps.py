@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from statistics import median
 
@@ -27,43 +28,35 @@ TARGET, UTILISATION_TARGET = 0.95, 0.4
 # Drawn texts have 26 tokens on average, and one in seven has these or more: each batch holds such a text, so that all
 # have one length, and a compiler meets one shape.
 MAX_LENGTH = 32
-ARCHITECTURES = ("vilbert", "baseline")
 
 
-def measure(setting: Setting) -> Iterator[Result]:
-    """CLIP, eager."""
-    for rows in choose_sizes(setting):
-        yield from time_loop(setting, rows)
+def time_models(
+    setting: Setting, models: Sequence[str], *, compiled: bool = False, sizes: Sequence[int] = ()
+) -> Iterator[Result]:
+    """`time_loop` of each model at its default size, at each size of a batch; compiled, its first turn compiles."""
+    backend = QUICK_BACKEND if setting.quick else "inductor"
+    compiling = ("--torch_compile", "true", "--torch_compile_backend", backend) if compiled else ()
+    for model in models:
+        for rows in sizes or choose_sizes(setting):
+            target = UTILISATION_TARGET if compiled and rows == LARGE else None
+            name = f"{model}, {'compiled' if compiled else 'eager'}"
+            with own_compiler_state(setting.work_dir) if compiled else nullcontext():
+                yield from time_loop(setting, rows, *model_flags(setting, model), *compiling, name=name, target=target)
 
 
-def measure_compiled(setting: Setting) -> Iterator[Result]:
-    """CLIP at the large batch, compiled."""
-    return time_compiled(setting, LARGE)
+measure = partial(time_models, models=("clip",))
+measure_compiled = partial(measure, compiled=True, sizes=(LARGE,))
+measure_compiled_small = partial(measure, compiled=True, sizes=(SMALL,))
+measure_architectures = partial(time_models, models=("vilbert", "baseline"))
+measure_architectures_compiled = partial(measure_architectures, compiled=True)
 
 
-def measure_compiled_small(setting: Setting) -> Iterator[Result]:
-    """CLIP at the small batch, compiled."""
-    return time_compiled(setting, SMALL)
-
-
-def measure_architectures(setting: Setting) -> Iterator[Result]:
-    """The other architectures at their default sizes, eager."""
-    for name in ARCHITECTURES:
-        for rows in choose_sizes(setting):
-            yield from time_loop(setting, rows, *architecture_flags(setting, name), name=f"{name}, eager")
-
-
-def measure_architectures_compiled(setting: Setting) -> Iterator[Result]:
-    """The other architectures at their default sizes, compiled."""
-    for name in ARCHITECTURES:
-        for rows in choose_sizes(setting):
-            yield from time_compiled(setting, rows, *architecture_flags(setting, name), model=name)
-
-
-def architecture_flags(setting: Setting, name: str) -> Sequence[str]:
-    """Flags of an architecture at its default sizes, with --quick at tiny ones, and with random weights."""
+def model_flags(setting: Setting, model: str) -> Sequence[str]:
+    """Flags of a model with random weights: the setting's CLIP, or one of default sizes, with --quick of tiny ones."""
+    if model == "clip":
+        return ()
     tiny = ("--text_config", json.dumps(TINY), "--vision_config", json.dumps(TINY)) if setting.quick else ()
-    return ("--model", name, "--from_scratch", "true", *tiny)
+    return ("--model", model, "--from_scratch", "true", *tiny)
 
 
 def choose_sizes(setting: Setting) -> Sequence[int]:
@@ -78,31 +71,14 @@ def loop_flags(setting: Setting, rows: int) -> Sequence[str]:
     return (*ENDLESS, *shape, "--bf16", "true", "--per_device_train_batch_size", str(rows))
 
 
-def time_compiled(setting: Setting, rows: int, *flags: str, model: str = "clip") -> Iterator[Result]:
-    """`time_loop` with --torch_compile, whose first turn compiles and isn't counted."""
-    backend = QUICK_BACKEND if setting.quick else "inductor"
-    flags = (*flags, "--torch_compile", "true", "--torch_compile_backend", backend)
-    target = UTILISATION_TARGET if rows == LARGE else None
-    with own_compiler_state(setting.work_dir):
-        yield from time_loop(setting, rows, *flags, name=f"{model}, compiled", target=target)
-
-
-def time_loop(
-    setting: Setting, rows: int, *flags: str, name: str = "clip, eager", target: float | None = None
-) -> Iterator[Result]:
+def time_loop(setting: Setting, rows: int, *flags: str, name: str, target: float | None) -> Iterator[Result]:
     """Samples per second of the loop by those of bare steps, and the loop's share of the card's matrix rate.
 
-    Args:
-        setting: of all measurements.
-        rows: of a batch.
-        flags: of train.py.
-        name: of the model.
-        target: of the share.
+    `flags` are of train.py, and `target` is of the share.
     """
     steps = setting.steps(STEPS)
     with setting.assemble(*loop_flags(setting, rows), *flags) as (trainer, _):
         timer = LoopTimer(trainer, partial(step_barely, trainer), steps=steps, repeats=setting.repeats)
-        trainer.train()
         peak = median(rate_products(setting))
         (batch,), _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, trainer.args.device)
         operations = count_operations(trainer, batch)
@@ -110,7 +86,7 @@ def time_loop(
     name, note = f"{name}, batch {rows}", f"batch {args.train_batch_size}, precision {args.mixed_precision}"
     compiled = f", {count_graphs()} graphs compiled" if args.torch_compile else ""
     note = f"{note}, texts cut to {MAX_LENGTH} tokens, {steps} steps a turn{compiled}"
-    yield Result(name, timer.loop, "samples/s", "bare steps", timer.other, target=TARGET, note=note)
+    yield timer.to_result(name, "bare steps", target=TARGET, note=note)
     note = (
         f"{operations / 1e9:.3g} GFLOP of matrix products per sample, forward and backward, by {peak / 1e12:.3g} "
         "TFLOP/s of a large product in bfloat16 right after the turns"
