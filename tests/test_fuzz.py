@@ -22,7 +22,6 @@ from PIL import Image
 from data_utils import shard
 from data_utils.augment import __main__ as augment
 from data_utils.augment.manifest import read_manifest as read_augmentation
-from data_utils.augment.predictions import read_predictions
 from data_utils.prepare.pairs import load_pairs
 from data_utils.shards.read import check_columns, iterate_shard, read_texts
 from data_utils.shards.shard_set import find_shards
@@ -148,7 +147,7 @@ def write_predictions(folder: Path) -> None:
 def read_many_predictions(folder: Path) -> None:
     read_predictions_csv(folder / "predictions_val.csv")
     read_compared(str(folder), "run")
-    read_predictions(folder / "predictions_oof.csv")
+    read_predictions_csv(folder / "predictions_oof.csv")
 
 
 def write_shards_as(kind: str) -> Callable[[Path], None]:

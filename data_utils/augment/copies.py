@@ -27,19 +27,17 @@ NO_TEXT = "rows without a text that can be read"
 EMPTY_TEXT = "texts of nothing but addresses and names"
 SAME_TEXT = "texts of which nothing (more) can be changed"
 NO_PICTURE = "rows without a picture that can be read"
+_Change = tuple[str, bytes, tuple[str, ...]]  # guid of the copy, its changed file, and what was changed
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A changed copy of a pair.
+    """A changed copy of a pair: `12_t1` or `12_i1` of `12`.
 
     Attributes:
-        guid: `12_t1` or `12_i1` for a copy of `12`.
         parent: guid of the pair it was made from.
         label: the parent's.
         kind: one of `KINDS`.
-        number: in the guid.
-        seed: of the draws, together with parent, kind and number.
         changes: what was changed.
         files: file name -> SHA-256 of its bytes.
     """
@@ -48,8 +46,6 @@ class Copy:
     parent: str
     label: str
     kind: str
-    number: int
-    seed: int
     changes: tuple[str, ...]
     files: dict[str, str]
 
@@ -61,7 +57,7 @@ class CopyMaker:
     Attributes:
         folder: of the pairs' files.
         staging: an empty folder on the same disk.
-        seed: of all draws.
+        seed: of all draws, together with parent, kind and number.
         flip: whether pictures may be mirrored.
         taken: guids that no copy may have.
         known_texts: `text_key` of every row; a copy with the text of another row would tie their groups together.
@@ -84,82 +80,60 @@ class CopyMaker:
         Raises:
             InputError: a file cannot be written.
         """
+        files = self.folder.find(parent)
+        if kind == "text":
+            changed, suffix, other = self._change_text(parent.guid, files.text, count), ".txt", files.picture
+        else:
+            changed, suffix, other = self._change_picture(parent.guid, files.picture, count), ".jpg", files.text
         try:
-            yield from (self._copy_text if kind == "text" else self._copy_picture)(parent, count)
+            for guid, content, changes in changed:
+                names = [f"{guid}{suffix}"]
+                (self.staging / names[0]).write_bytes(content)
+                if other.kind == "file":
+                    names.append(f"{guid}{Path(other.path).suffix}")
+                    _link_or_copy(other.path, self.staging / names[-1])
+                hashes = {name: hash_file(self.staging / name) for name in names}
+                yield Copy(guid, parent.guid, parent.label or "", kind, changes, hashes)
         except OSError as error:
             raise InputError(
                 f"Cannot write copies into {self.staging} ({error.strerror}); nothing was added."
             ) from error
 
-    def _copy_text(self, parent: Record, count: int) -> Iterator[Copy]:
-        files = self.folder.find(parent)
-        source = read_text_file(files.text)
-        if source is None:
-            self.skipped[NO_TEXT] += 1
-            return
-        text, _ = decode_text(source, self.text_encoding)
+    def _change_text(self, parent: str, file: FileState, count: int) -> Iterator[_Change]:
+        source = read_text_file(file)
+        text = "" if source is None else decode_text(source, self.text_encoding)[0]
         if not clean_text(text, "report"):
-            self.skipped[EMPTY_TEXT] += 1
+            self.skipped[NO_TEXT if source is None else EMPTY_TEXT] += 1
             return
         keys = {text_key(text), *self.known_texts}
-        for number in self._free_numbers(parent.guid, "text", count):
-            changed = change_text(text, self._random(parent.guid, "text", number))
-            if changed is None or text_key(changed.text) in keys:
+        for guid, draws in self._free_guids(parent, "text", count):
+            changed, changes = change_text(text, draws) or (text, ())
+            if text_key(changed) in keys:
                 self.skipped[SAME_TEXT] += 1
                 continue
-            keys.add(text_key(changed.text))
-            copy_of = {".txt": changed.text.encode("utf-8")}
-            yield self._stage(parent, "text", number, changed.changes, copy_of, files.picture)
+            keys.add(text_key(changed))
+            yield guid, changed.encode("utf-8"), changes
 
-    def _copy_picture(self, parent: Record, count: int) -> Iterator[Copy]:
-        files = self.folder.find(parent)
-        source = read_picture_file(files.picture)
-        for number in self._free_numbers(parent.guid, "image", count):
+    def _change_picture(self, parent: str, file: FileState, count: int) -> Iterator[_Change]:
+        source = read_picture_file(file)
+        for guid, draws in self._free_guids(parent, "image", count):
             try:
-                picture, changes = change_picture(
-                    source or b"", self._random(parent.guid, "image", number), flip=self.flip
-                )
+                picture, changes = change_picture(source or b"", draws, flip=self.flip)
             except PictureError:
                 self.skipped[NO_PICTURE] += 1
                 return
-            yield self._stage(parent, "image", number, changes, {".jpg": picture}, files.text)
+            yield guid, picture, changes
 
-    def _random(self, guid: str, kind: str, number: int) -> random.Random:
-        return random.Random(f"{self.seed} {guid} {kind} {number}")
-
-    def _free_numbers(self, guid: str, kind: str, count: int) -> Iterator[int]:
-        """The first numbers from 1 whose guid is in no list and has no file."""
+    def _free_guids(self, parent: str, kind: str, count: int) -> Iterator[tuple[str, random.Random]]:
+        """The first `count` guids, numbered from 1, that no list has and no file, and the draws of each."""
         number = 0
-        for _ in range(count):
+        while count:
             number += 1
-            while self._is_taken(f"{guid}_{KINDS[kind]}{number}"):
-                number += 1
-            yield number
-
-    def _is_taken(self, guid: str) -> bool:
-        stem = os.path.join(self.folder.path, guid)
-        paths = possible_paths(stem, TEXT_SUFFIX, *PICTURE_SUFFIXES)
-        return guid in self.taken or any(map(os.path.lexists, paths))
-
-    def _stage(
-        self,
-        parent: Record,
-        kind: str,
-        number: int,
-        changes: tuple[str, ...],
-        made: dict[str, bytes],
-        other: FileState,
-    ) -> Copy:
-        """Write the made file {suffix: bytes}, and put the parent's `other` file beside it as it is."""
-        guid = f"{parent.guid}_{KINDS[kind]}{number}"
-        for suffix, content in made.items():
-            (self.staging / f"{guid}{suffix}").write_bytes(content)
-        names = [f"{guid}{suffix}" for suffix in made]
-        if other.kind == "file":
-            names.append(f"{guid}{Path(other.path).suffix}")
-            _link_or_copy(other.path, self.staging / names[-1])
-        files = {name: hash_file(self.staging / name) for name in names}
-        return Copy(guid, parent.guid, parent.label or "", kind, number, self.seed, changes, files)
+            guid = f"{parent}_{KINDS[kind]}{number}"
+            paths = possible_paths(os.path.join(self.folder.path, guid), TEXT_SUFFIX, *PICTURE_SUFFIXES)
+            if guid not in self.taken and not any(map(os.path.lexists, paths)):
+                count -= 1
+                yield guid, random.Random(f"{self.seed} {parent} {kind} {number}")
 
 
 def hash_file(path: Path) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from data_utils.augment.arguments import KINDS, MANIFEST, AugmentArguments
-from data_utils.augment.copies import Copy, CopyMaker, read_text_keys
+from data_utils.augment.copies import Copy, CopyMaker, hash_file, read_text_keys
 from data_utils.augment.manifest import VERSION, drop_staging, open_staging, publish, refuse_second_run, undo
-from data_utils.augment.predictions import check_rows, choose_rows, find_predictions, read_predictions
+from data_utils.augment.predictions import check_rows, choose_rows, find_predictions
 from data_utils.console.progress import progress
 from data_utils.console.screen import show
 from data_utils.prepare.loading import find_text_encoding
@@ -25,6 +25,7 @@ from data_utils.sources.encodings import decode_text
 from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import Record, read_records
 from modeling.errors import InputError
+from run_files.predictions_csv import read_predictions_csv
 
 
 def augment(args: AugmentArguments) -> dict[str, Any]:
@@ -42,14 +43,15 @@ def augment(args: AugmentArguments) -> dict[str, Any]:
     output = data_dir / args.output_file
     if output.exists():
         raise InputError(f"{output} exists and is no list of this program; choose another --output_file.")
-    predictions = read_predictions(find_predictions(Path(args.predictions or "")))
+    path = find_predictions(Path(args.predictions or ""))
+    table = read_predictions_csv(path)
     quarantine = Quarantine()
-    records = read_records(list_file, labels=predictions.labels, quarantine=quarantine)
+    records = read_records(list_file, labels=table.label_names, quarantine=quarantine)
     known = {record.guid for record in records} | {entry.guid for entry in quarantine}
-    check_rows(predictions, records, known, list_file=list_file)
-    chosen = choose_rows(predictions, records, min_loss=args.min_loss, only=args.only)
+    check_rows(table, records, known)
+    chosen = choose_rows(table, records, min_loss=args.min_loss, only=args.only)
     if not chosen:
-        raise InputError(f"No row of {predictions.path} is to be copied; check --min_loss and --only.")
+        raise InputError(f"No row of {path} is to be copied; check --min_loss and --only.")
     maker = _open_maker(folder, records, args, taken=known)
     try:
         copies = _make_copies(maker, chosen, args)
@@ -60,7 +62,7 @@ def augment(args: AugmentArguments) -> dict[str, Any]:
     manifest = {
         "version": VERSION,
         "settings": {name: value for name, value in asdict(args).items() if name not in ("data_dir", "undo")},
-        "predictions": {"path": str(predictions.path), "sha256": predictions.sha256, "rows": len(predictions.rows)},
+        "predictions": {"path": str(path), "sha256": hash_file(path), "rows": len(table.guids)},
         "output": {"name": args.output_file, "sha256": hashlib.sha256(source).hexdigest()},
         "chosen": len(chosen),
         "skipped": dict(maker.skipped),

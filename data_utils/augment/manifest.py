@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,16 +12,13 @@ from data_utils.augment.arguments import MANIFEST
 from data_utils.augment.copies import hash_file
 from data_utils.prepare.pairs import pair_folder
 from data_utils.sources.records import is_valid_guid
-from data_utils.system.files import remove, write_text
+from data_utils.system.files import remove, remove_leftovers, write_bytes, write_text
 from data_utils.system.refusals import describe_refusal
 from data_utils.system.schema import read_json
 from modeling.errors import InputError
 
-logger = logging.getLogger(__name__)
-
 VERSION = 1
 _STAGING = ".augmentation"
-_LIST_TEMPORARY = ".augmentation.list"
 
 
 class OutputEntry(TypedDict):
@@ -87,22 +82,16 @@ def open_staging(folder: Path) -> Path:
     """
     staging = folder / _STAGING
     try:
-        _clear_staging(folder)  # of a run that was killed before it added anything
+        drop_staging(folder)  # of a run that was killed before it added anything
         staging.mkdir()
     except OSError as error:
         raise InputError(f"Cannot write into {folder} ({error.strerror}); copies are put beside the data.") from error
     return staging
 
 
-def _clear_staging(folder: Path) -> bool:
-    found = (folder / _STAGING).is_dir()
-    remove(folder / _STAGING)
-    return found
-
-
 def drop_staging(folder: Path) -> None:
-    """Forget the files in the making, before any of them was added."""
-    _clear_staging(folder)
+    """Remove the files in the making."""
+    remove(folder / _STAGING)
 
 
 def publish(data_dir: Path, manifest: Mapping[str, Any], source: bytes) -> None:
@@ -116,39 +105,31 @@ def publish(data_dir: Path, manifest: Mapping[str, Any], source: bytes) -> None:
     Raises:
         InputError: a file can't be written, or has come to be meanwhile; what was added is taken away again.
     """
+    folder, output = pair_folder(data_dir), data_dir / manifest["output"]["name"]
     try:
         _write_manifest(data_dir, {**manifest, "complete": False})
-        _add_files(data_dir, manifest, source)
+        for name in (name for copy in manifest["copies"] for name in copy["files"]):
+            _refuse_existing(folder / name)
+            os.replace(folder / _STAGING / name, folder / name)
+        _refuse_existing(output)
+        write_bytes(output, source)
+        (folder / _STAGING).rmdir()
         _write_manifest(data_dir, {**manifest, "complete": True})
     except (OSError, InputError) as error:
         undo(data_dir)
-        is_told = isinstance(error, InputError)
-        reason = (
-            str(error) if is_told else describe_refusal(error, path=data_dir) or f"{error.strerror}: {error.filename}"
-        )
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = describe_refusal(error, path=data_dir) or f"{error.strerror}: {error.filename}"
         raise InputError(f"Cannot add the copies to {data_dir}, and nothing was added. {reason}") from error
-
-
-def _add_files(data_dir: Path, manifest: Mapping[str, Any], source: bytes) -> None:
-    folder = pair_folder(data_dir)
-    for copy in manifest["copies"]:
-        for name in copy["files"]:
-            _move(folder / _STAGING / name, folder / name)
-    (data_dir / _LIST_TEMPORARY).unlink(missing_ok=True)
-    with (data_dir / _LIST_TEMPORARY).open("xb") as file:
-        file.write(source)
-    _move(data_dir / _LIST_TEMPORARY, data_dir / manifest["output"]["name"])
-    (folder / _STAGING).rmdir()
 
 
 def _write_manifest(data_dir: Path, manifest: Mapping[str, Any]) -> None:
     write_text(data_dir / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
-def _move(source: Path, target: Path) -> None:
-    if os.path.lexists(target):
-        raise FileExistsError(17, "it exists already", str(target))
-    os.replace(source, target)
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(17, "it exists already", str(path))
 
 
 def undo(data_dir: Path) -> tuple[int, list[str]]:
@@ -165,23 +146,25 @@ def undo(data_dir: Path) -> tuple[int, list[str]]:
         raise InputError(f"{data_dir} has no {MANIFEST}, so there is nothing to undo; check --data_dir.")
     removed, kept = 0, []
     try:
-        if manifest is not None:
-            wanted = [(folder / name, sha) for copy in manifest["copies"] for name, sha in copy["files"].items()]
-            wanted.append((data_dir / manifest["output"]["name"], manifest["output"]["sha256"]))
-            for path, sha256 in wanted:
-                if not os.path.lexists(path):
-                    continue
-                if path.is_file() and hash_file(path) == sha256:
-                    path.unlink()
-                    removed += 1
-                else:
-                    kept.append(path.name)
-        with suppress(FileNotFoundError):
-            (data_dir / _LIST_TEMPORARY).unlink()
-        _clear_staging(folder)
+        for path, sha256 in _list_files(data_dir, manifest):
+            if path.is_file() and hash_file(path) == sha256:
+                path.unlink()
+                removed += 1
+            elif os.path.lexists(path):
+                kept.append(path.name)
+        remove_leftovers(data_dir)
+        drop_staging(folder)
         # Last of all, so that an undo that was interrupted can be repeated.
-        with suppress(FileNotFoundError):
-            (data_dir / MANIFEST).unlink()
+        (data_dir / MANIFEST).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"Cannot delete {error.filename} ({error.strerror}); mend that and undo again.") from error
     return removed, kept
+
+
+def _list_files(data_dir: Path, manifest: Mapping[str, Any] | None) -> Iterator[tuple[Path, str]]:
+    """Each file that the manifest lists, and the SHA-256 it had."""
+    if manifest is not None:
+        for copy in manifest["copies"]:
+            for name, sha256 in copy["files"].items():
+                yield pair_folder(data_dir) / name, sha256
+        yield data_dir / manifest["output"]["name"], manifest["output"]["sha256"]

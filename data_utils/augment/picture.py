@@ -33,10 +33,12 @@ def change_picture(source: bytes, rng: random.Random, *, flip: bool = False) -> 
         PictureError: the bytes are no whole picture, or none that a JPEG can hold.
     """
     picture = open_picture(source)
-    brightness, contrast = _draw_factor(rng), _draw_factor(rng)
+    brightness, contrast = (1 + rng.choice((-1, 1)) * rng.uniform(_LEAST_CHANGE, _MOST_CHANGE) for _ in range(2))
     share, left, top = rng.uniform(*_CROP), rng.random(), rng.random()
     mirrored = rng.random() < 0.5 and flip
-    picture = _crop(picture, share, left, top)
+    width, height = (max(1, round(side * share)) for side in picture.size)
+    x, y = round((picture.width - width) * left), round((picture.height - height) * top)
+    picture = picture.crop((x, y, x + width, y + height))
     picture = ImageEnhance.Contrast(ImageEnhance.Brightness(picture).enhance(brightness)).enhance(contrast)
     if mirrored:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -47,14 +49,3 @@ def change_picture(source: bytes, rng: random.Random, *, flip: bool = False) -> 
         raise PictureError(f"cannot be written as JPEG: {error}") from error
     changes = [f"brightness {brightness:.2f}", f"contrast {contrast:.2f}", f"crop {share:.2f}"]
     return target.getvalue(), tuple([*changes, "flip"] if mirrored else changes)
-
-
-def _draw_factor(rng: random.Random) -> float:
-    return 1 + rng.choice((-1, 1)) * rng.uniform(_LEAST_CHANGE, _MOST_CHANGE)
-
-
-def _crop(picture: Image.Image, share: float, left: float, top: float) -> Image.Image:
-    """Cut off 1 - `share` of each side, split between its two ends by `left` and `top` from 0 to 1."""
-    width, height = (max(1, round(side * share)) for side in picture.size)
-    x, y = round((picture.width - width) * left), round((picture.height - height) * top)
-    return picture.crop((x, y, x + width, y + height))
