@@ -1,6 +1,8 @@
 """Decoding of pictures: equal to the towers' own processors, and no exception but PictureError."""
 
+import contextlib
 import io
+import random
 import warnings
 
 import numpy as np
@@ -144,3 +146,24 @@ def test_settings_round_trip_and_checks():
     with pytest.raises(InputError, match="at least 64"):
         PictureSettings(64, 32, "shortest", 2)
     assert PictureSettings(64, 32, "squash", 2).image_size == 64
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("kind", "name"), [(CLIPImageProcessorPil, "clip-vit-b32-processor"), (BitImageProcessorPil, "dinov2-small")]
+)
+def test_pixels_equal_those_of_the_processor_files(shared, kind, name, size, photo):
+    processor = kind.from_pretrained(shared / "models" / name)
+    edge = processor.size["shortest_edge"]
+    test_pixels_equal_those_of_the_towers_processor(processor, edge, "shortest", size, photo)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_damaged_bytes_never_raise_anything_else(kind):
+    sound, rng = encode(SOUND, kind), random.Random(kind)
+    for _ in range(60):
+        damaged = bytearray(sound)
+        for _ in range(rng.randint(1, 12)):
+            damaged[rng.randrange(min(len(damaged), rng.choice([64, 10_000])))] = rng.randrange(256)
+        with contextlib.suppress(PictureError):
+            assert decode_picture(bytes(damaged), SHORTEST).shape == (3, 32, 32)
