@@ -15,6 +15,7 @@ from benchmarks.setting import PICTURE, Setting
 from benchmarks.turns import take_turns, time_of
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.loading import load_picture_row
+from data_utils.prepare.pair_files import FileState
 from data_utils.sources.arguments import MAX_PIXELS
 from training.engine.trainer import SentimentTrainer
 
@@ -58,13 +59,13 @@ class JpegRows(Dataset):
     def __init__(self, trainer: SentimentTrainer, data_dir: Path) -> None:
         self.rows = BatchReader(trainer.train_dataset)
         guids = trainer.train_dataset["guid"][:]
-        self.files = [{"guid": guid, "path": str(data_dir / "data" / f"{guid}.jpg"), "kind": "file"} for guid in guids]
+        self.files = [(guid, FileState(str(data_dir / "data" / f"{guid}.jpg"), "file")) for guid in guids]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.rows[row] | {"image": load_picture_row(self.files[row], PICTURE, MAX_PIXELS)["image"]}
+        return self.rows[row] | {"image": load_picture_row(*self.files[row], PICTURE, MAX_PIXELS)["image"]}
 
 
 def read_all(loader: Iterable[dict[str, Any]]) -> float:

@@ -5,11 +5,8 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
 
 import pytest
-from conftest import ROOT
-from launching import descendants, is_alive, wait_for
 from shard_reading import content_of
 
 from data_utils.shards import job, write
@@ -44,22 +41,6 @@ def test_killed_job_goes_on_and_gives_the_same_bytes(write_shards, numbered_rows
     assert [path.stat().st_mtime_ns for path in first] == times, "what was there is not written again"
 
 
-def test_no_process_outlives_a_killed_job(make_pairs, numbered_rows, tmp_path):
-    output = tmp_path / "cut"
-    words = ["--data_dir", str(make_pairs(numbered_rows(200))), "--output_dir", str(output), "--rows_per_shard", "1"]
-    words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "2"]
-    process = subprocess.Popen([sys.executable, "-m", "data_utils.shard", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
-    assert wait_for(lambda: any(output.glob("train-*")), process)
-    workers = descendants(process.pid)
-    assert len(workers) >= 2
-    process.kill()
-    process.wait()
-    limit = time.monotonic() + 30
-    while any(is_alive(pid) for pid in workers):
-        assert time.monotonic() < limit, "a process outlived the job"
-        time.sleep(0.01)
-
-
 def test_half_written_file_of_a_killed_job_is_removed(write_shards, numbered_rows):
     rows = numbered_rows(20)
     folder = write_shards(rows)
@@ -73,10 +54,6 @@ def test_half_written_file_of_a_killed_job_is_removed(write_shards, numbered_row
     write_shards(rows)
     assert not any(path.exists() for path in left)
     assert running.exists()
-
-
-def cut_at(size):
-    return lambda path: os.truncate(path, size)
 
 
 def cut_end(path):
@@ -95,54 +72,53 @@ def cut_details(path):
     os.truncate(path, size)
 
 
+def exchange(path):
+    """For another whole shard of as many rows."""
+    path.write_bytes(path.with_name(path.name.replace("-00001-", "-00000-")).read_bytes())
+
+
 @pytest.mark.parametrize(
     ("kind", "damage", "reason", "finished"),
     [
-        ("parquet", cut_at(1000), "ArrowInvalid", True),
-        ("parquet", cut_at(0), "ArrowInvalid", False),
-        ("webdataset", cut_at(1000), "unexpected end of data", True),
-        ("webdataset", cut_at(0), "ReadError: empty file", False),
-        ("webdataset", cut_end, "the end of the archive is missing", False),
-        ("webdataset", cut_details, "6 rows instead of 7", False),
+        ("parquet", lambda path: os.truncate(path, 1000), "1000 bytes instead of", True),
+        ("parquet", lambda path: os.truncate(path, 0), "ArrowInvalid", False),
+        ("parquet", exchange, "bytes instead of", True),
+        ("webdataset", lambda path: os.truncate(path, 1000), "1000 bytes instead of", True),
+        ("webdataset", lambda path: os.truncate(path, 1000), "unexpected end of data", False),
+        ("webdataset", lambda path: os.truncate(path, 0), "ReadError: empty file", False),
+        ("webdataset", cut_end, "neither a file nor the archive's end", False),
+        ("webdataset", cut_details, "its end is missing", False),
+        ("webdataset", lambda path: os.truncate(path, path.stat().st_size - 512), "its end is missing", False),
     ],
 )
-def test_damaged_shard_is_written_again(write_shards, numbered_rows, caplog, kind, damage, reason, finished):
+def test_damaged_shard_is_written_again(
+    write_shards, numbered_rows, caplog, monkeypatch, kind, damage, reason, finished
+):
+    """Also if the job that noticed it is killed before it was written again."""
     rows = numbered_rows(40)
     folder = write_shards(rows, "--shard_format", kind)
     expected = content_of(folder)
     path = sorted(folder.glob("train-*"))[1]
     damage(path)
+    assert path.read_bytes() != expected[path.name]
     if not finished:
         cut = json.loads(expected[MANIFEST]) | {"complete": False, "parts": {}}
         (folder / MANIFEST).write_text(json.dumps(cut))
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "write_shard", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(rows, "--shard_format", kind)
+    caplog.clear()
     with caplog.at_level("INFO", logger="data_utils.shard"):
         write_shards(rows, "--shard_format", kind)
-    assert f"{path} is damaged (" in caplog.text
+    assert f"{path} is damaged and is written again" in caplog.text
     assert reason in caplog.text
     assert f"{len(expected) - 4} of {len(expected) - 3} shards are there already" in caplog.text
     assert content_of(folder) == expected
 
 
-def test_shard_of_another_size_than_noted_is_written_again(write_shards, numbered_rows, caplog, monkeypatch):
-    """Also if the job that noticed it is killed before it was written again."""
-    rows = numbered_rows(40)
-    folder = write_shards(rows)
-    path, other = sorted(folder.glob("train-*"))[:2]
-    expected = path.read_bytes()
-    path.write_bytes(other.read_bytes())  # it opens, and has as many rows
-    assert len(expected) != path.stat().st_size
-
-    def stop(plan):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(job, "write_shard", stop)
-        with pytest.raises(KeyboardInterrupt):
-            write_shards(rows)
-    caplog.clear()
-    write_shards(rows)
-    assert f"bytes instead of {len(expected)}) and is written again" in caplog.text
-    assert path.read_bytes() == expected
+def interrupt(plan):
+    raise KeyboardInterrupt
 
 
 def test_other_settings_or_data_are_refused(write_shards, numbered_rows, capsys):

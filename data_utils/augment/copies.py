@@ -14,9 +14,8 @@ from pathlib import Path
 from data_utils.augment.arguments import KINDS
 from data_utils.augment.picture import change_picture
 from data_utils.augment.text import change_text
-from data_utils.prepare.cache import FileState
 from data_utils.prepare.loading import read_picture_file, read_text_file
-from data_utils.prepare.pair_files import TEXT_SUFFIX, PairFolder, possible_paths
+from data_utils.prepare.pair_files import TEXT_SUFFIX, FileState, PairFolder, possible_paths
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.pictures import PICTURE_SUFFIXES, PictureError
 from data_utils.sources.records import Record

@@ -19,8 +19,7 @@ from data_utils.augment.predictions import check_rows, choose_rows, find_predict
 from data_utils.console.progress import progress
 from data_utils.console.screen import show
 from data_utils.prepare.loading import find_text_encoding
-from data_utils.prepare.pair_files import PairFolder
-from data_utils.prepare.pairs import pair_folder
+from data_utils.prepare.pair_files import PairFolder, pair_folder
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import Record, read_records

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from data_utils.augment.arguments import MANIFEST
 from data_utils.augment.copies import hash_file
-from data_utils.prepare.pairs import pair_folder
+from data_utils.prepare.pair_files import pair_folder
 from data_utils.sources.records import is_valid_guid
 from data_utils.system.files import remove, remove_leftovers, write_bytes, write_text
 from data_utils.system.refusals import describe_refusal

@@ -11,7 +11,8 @@ import pyarrow as pa
 from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 
-Columns = dict[str, Sequence[Any] | np.ndarray]
+# By name: an array of numbers, or a sequence of bytes, of lists of numbers, of arrays.
+Columns = dict[str, Any]
 
 
 class BatchReader(TorchDataset):
@@ -38,7 +39,7 @@ class BatchReader(TorchDataset):
         The arrays in the lists are views of the file: whoever keeps them, or writes to them, copies them.
         """
         stored = np.asarray(rows) if self._indices is None else self._indices[rows]
-        return {name: column.take(stored) for name, column in self._columns.items()}
+        return {name: column[stored] for name, column in self._columns.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Arrow buffers would be copied into a process that is spawned; the data set is mapped there anew.
@@ -47,10 +48,10 @@ class BatchReader(TorchDataset):
     @property
     def lengths(self) -> np.ndarray | None:
         """Tokens per row, int64 (N,); None without a column of tokens."""
-        if "input_ids" not in self._columns:
+        column = self._columns.get("input_ids")
+        if not isinstance(column, _Ragged):
             return None
-        lengths = self._columns["input_ids"].lengths
-        return lengths if self._indices is None else lengths[self._indices]
+        return column.lengths if self._indices is None else column.lengths[self._indices]
 
     @cached_property
     def _indices(self) -> np.ndarray | None:
@@ -58,20 +59,15 @@ class BatchReader(TorchDataset):
         return None if indices is None else indices.column(0).to_numpy().astype(np.int64)
 
     @cached_property
-    def _columns(self) -> dict[str, _Numbers | _Ragged]:
+    def _columns(self) -> dict[str, np.ndarray | _Ragged]:
         table = self.dataset.data
         columns = ((field, table.column(field.name)) for field in table.schema if not pa.types.is_string(field.type))
-        return {field.name: (_Ragged if _is_ragged(field.type) else _Numbers)(column) for field, column in columns}
-
-
-class _Numbers:
-    """A column of one number or truth value per row."""
-
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        self._values = column.to_numpy()
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        return self._values[rows]
+        return {
+            field.name: _Ragged(column)
+            if pa.types.is_binary(field.type) or pa.types.is_list(field.type)
+            else column.to_numpy()
+            for field, column in columns
+        }
 
 
 class _Ragged:
@@ -87,17 +83,13 @@ class _Ragged:
         """Values per stored row, 0 for none."""
         return np.concatenate([np.diff(offsets) for _, offsets, _ in self._parts])
 
-    def take(self, rows: np.ndarray) -> list[np.ndarray | None]:
+    def __getitem__(self, rows: np.ndarray) -> list[np.ndarray | None]:
         numbers = self._starts.searchsorted(rows, side="right") - 1
         found = []
         for number, row in zip(numbers.tolist(), (rows - self._starts[numbers]).tolist(), strict=True):
             values, offsets, present = self._parts[number]
             found.append(values[offsets[row] : offsets[row + 1]] if present is None or present[row] else None)
         return found
-
-
-def _is_ragged(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_list(kind)
 
 
 def _open_chunk(chunk: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

@@ -1,4 +1,4 @@
-"""Rows to a batch."""
+"""Rows to a batch; what frozen towers gave for a row, as bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from torch.utils.data import get_worker_info
 
 from data_utils.prepare.batches import Columns
-from data_utils.prepare.feature_columns import FeatureColumn
 
 # Column of the rows -> key and type of the batch.
 NUMBERS = {
@@ -20,6 +19,41 @@ NUMBERS = {
     "label": ("labels", torch.int64),
     "row_index": ("row_index", torch.int64),
 }
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """One kind of features that a frozen tower gave for the rows of a data set.
+
+    Attributes:
+        name: of the column, of the batch's key and of the forward's argument: text or image, then vector (D,), tokens
+            (S, D) or hidden (S, D), which are the tokens before the last blocks.
+        width: D.
+        dtype: of the stored numbers: float32 or bfloat16.
+    """
+
+    name: str
+    width: int
+    dtype: str = "float32"
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether a row is one vector, else it is a sequence of vectors."""
+        return self.name.endswith("_vector")
+
+    def encode(self, features: torch.Tensor) -> bytes:
+        """The features of one row, (D,) or (S, D), on any device and in any type."""
+        stored = features.to(device="cpu", dtype=getattr(torch, self.dtype)).contiguous()
+        return stored.view(torch.uint8).numpy().tobytes()
+
+    def stack(self, rows: Sequence[bytes | np.ndarray]) -> torch.Tensor:
+        """The bytes of B rows -> (B, D), or (B, S, D) with zeros behind the shorter sequences."""
+        lengths = [len(row) for row in rows]
+        stacked = np.zeros((len(rows), max(lengths)), dtype=np.uint8)
+        for line, row, length in zip(stacked, rows, lengths, strict=True):
+            line[:length] = np.frombuffer(row, dtype=np.uint8)
+        features = torch.from_numpy(stacked).view(getattr(torch, self.dtype))
+        return features if self.is_vector else features.unflatten(1, (-1, self.width))
 
 
 @dataclass(frozen=True)

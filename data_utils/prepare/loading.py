@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import PIL
-import pyarrow as pa
 from datasets import Dataset, Features, Value
 
-from data_utils.prepare.cache import FileState, build_once, cache_key
+from data_utils.prepare.cache import SCHEMA_VERSION, build_once
 from data_utils.prepare.mapping import Columns, map_to_folder
-from data_utils.prepare.pair_files import TEXT_SUFFIX, PairFiles
+from data_utils.prepare.pair_files import TEXT_SUFFIX, FileState, PairFiles
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.encodings import LOST, decode_text, find_encoding
 from data_utils.sources.file_kinds import name_other_than_text
@@ -25,16 +26,15 @@ from data_utils.system.bounded import MEBIBYTE, read_bounded
 from modeling.errors import InputError
 
 # A file beyond is no text of a pair, or no picture, but would fill the memory.
-MAX_TEXT_BYTES, MAX_PICTURE_BYTES = 16 * MEBIBYTE, 512 * MEBIBYTE
-PICTURE_FEATURES = Features(
+_MAX_TEXT_BYTES, _MAX_PICTURE_BYTES = 16 * MEBIBYTE, 512 * MEBIBYTE
+_PICTURE_FEATURES = Features(
     {"image": Value("binary"), **dict.fromkeys(("image_key", "image_reason", "image_detail"), Value("string"))}
 )
-TEXT_FEATURES = Features(
+_TEXT_FEATURES = Features(
     dict.fromkeys(
         ("text", "text_key", "text_encoding", "chosen_encoding", "text_reason", "text_detail"), Value("string")
     )
 )
-
 Row = dict[str, Any]
 
 
@@ -42,95 +42,90 @@ class _UnreadableError(Exception):
     """A file that can't be read; its text says why."""
 
 
-def _read(row: Row, limit: int) -> bytes:
-    """The bytes of the file at a row's path, of its kind (see `FileState`).
-
-    Raises:
-        _UnreadableError: it can't be read, or is larger than `limit`.
-    """
-    if row["kind"] != "file":
+def _read(file: FileState, limit: int) -> bytes:
+    """The bytes of a file; `_UnreadableError` where it can't be read, or is larger than `limit`."""
+    if file.kind != "file":
         raise _UnreadableError("not a file that may be read")
     try:
-        return read_bounded(Path(row["path"]), limit)
+        return read_bounded(Path(file.path), limit)
     except (OSError, InputError) as error:
         raise _UnreadableError(getattr(error, "strerror", None) or str(error)) from error
 
 
-def _fault(side: str, reason: Reason, detail: str) -> Row:
-    return {f"{side}_reason": reason, f"{side}_detail": detail}
-
-
-def load_picture_row(row: Row, settings: PictureSettings, max_pixels: int) -> Row:
-    """Decode the picture of one row {guid, path, kind} in a worker process; faults become reason and detail."""
-    found, name = dict.fromkeys(PICTURE_FEATURES), os.path.basename(row["path"])
-    if row["kind"] == "absent":
-        detail = f"no {row['guid']}{PICTURE_SUFFIXES[0]} (or {', '.join(PICTURE_SUFFIXES[1:])})"
-        return found | _fault("image", Reason.MISSING_IMAGE, detail)
+def load_picture_row(guid: str, file: FileState, settings: PictureSettings, max_pixels: int) -> Row:
+    """Decode the picture of one row in a worker process; faults become reason and detail."""
+    found: Row = dict.fromkeys(_PICTURE_FEATURES)
+    if file.kind == "absent":
+        detail = f"no {guid}{PICTURE_SUFFIXES[0]} (or {', '.join(PICTURE_SUFFIXES[1:])})"
+        return found | {"image_reason": Reason.MISSING_IMAGE, "image_detail": detail}
     try:
-        source = _read(row, MAX_PICTURE_BYTES)
+        source = _read(file, _MAX_PICTURE_BYTES)
         array = decode_picture(source, settings, max_pixels)
     except (PictureError, _UnreadableError) as error:
-        return found | _fault("image", Reason.UNREADABLE_IMAGE, f"{name}: {error}")
+        detail = f"{os.path.basename(file.path)}: {error}"
+        return found | {"image_reason": Reason.UNREADABLE_IMAGE, "image_detail": detail}
     return found | {"image": array.tobytes(), "image_key": hashlib.sha256(source).hexdigest()}
 
 
-def load_text_row(row: Row, mode: str, chosen: str | None) -> Row:
-    """Read and clean the text of one row {guid, path, kind} in a worker process; faults become reason and detail.
+def load_text_row(guid: str, file: FileState, mode: str, chosen: str | None) -> Row:
+    """Read and clean the text of one row in a worker process; faults become reason and detail.
 
     `chosen` is the encoding of all texts whose own isn't certain.
     """
-    found, name = dict.fromkeys(TEXT_FEATURES) | {"text": "", "chosen_encoding": chosen}, os.path.basename(row["path"])
-    if row["kind"] == "absent":
-        return found | _fault("text", Reason.MISSING_TEXT, f"no {row['guid']}{TEXT_SUFFIX}")
+    found: Row = dict.fromkeys(_TEXT_FEATURES) | {"text": "", "chosen_encoding": chosen}
+    if file.kind == "absent":
+        return found | {"text_reason": Reason.MISSING_TEXT, "text_detail": f"no {guid}{TEXT_SUFFIX}"}
+    name = os.path.basename(file.path)
     try:
-        source = _read(row, MAX_TEXT_BYTES)
+        source = _read(file, _MAX_TEXT_BYTES)
+        if kind := name_other_than_text(source):
+            raise _UnreadableError(kind)
     except _UnreadableError as error:
-        return found | _fault("text", Reason.UNREADABLE_TEXT, f"{name}: {error}")
-    if kind := name_other_than_text(source):
-        return found | _fault("text", Reason.UNREADABLE_TEXT, f"{name}: {kind}")
+        return found | {"text_reason": Reason.UNREADABLE_TEXT, "text_detail": f"{name}: {error}"}
     raw, encoding = decode_text(source, chosen)
     if encoding == chosen == "utf-8" and LOST in raw:
         encoding = "utf-8 (damaged)"
     found |= {"text": clean_text(raw, mode), "text_key": text_key(raw), "text_encoding": encoding}
     if not found["text"]:
         blank = "is blank" if found["text_key"] is None else "holds nothing but URLs and @names"
-        found |= _fault("text", Reason.EMPTY_TEXT, f"{name} {blank}")
+        found |= {"text_reason": Reason.EMPTY_TEXT, "text_detail": f"{name} {blank}"}
     return found
 
 
-def find_text_encoding(states: Iterable[FileState]) -> str | None:
-    """The encoding of those texts whose own isn't certain, by all of them; see `find_encoding`."""
-    return find_encoding(filter(None, map(read_text_file, states)))
-
-
-def read_text_file(state: FileState) -> bytes | None:
+def read_text_file(file: FileState) -> bytes | None:
     """The bytes of a text's file; None if it can't be read, or surely is no text."""
-    source = _read_or_none(state, MAX_TEXT_BYTES)
+    source = _read_or_none(file, _MAX_TEXT_BYTES)
     return None if source is None or name_other_than_text(source) else source
 
 
-def read_picture_file(state: FileState) -> bytes | None:
+def read_picture_file(file: FileState) -> bytes | None:
     """The bytes of a picture's file; None if it can't be read."""
-    return _read_or_none(state, MAX_PICTURE_BYTES)
+    return _read_or_none(file, _MAX_PICTURE_BYTES)
 
 
-def _read_or_none(state: FileState, limit: int) -> bytes | None:
+def _read_or_none(file: FileState, limit: int) -> bytes | None:
     try:
-        return _read(state._asdict(), limit)
+        return _read(file, limit)
     except _UnreadableError:
         return None
 
 
+def find_text_encoding(files: Iterable[FileState]) -> str | None:
+    """The encoding of those texts whose own isn't certain, by all of them; see `find_encoding`."""
+    return find_encoding(filter(None, map(read_text_file, files)))
+
+
 def load_pictures(files: Sequence[PairFiles], settings: PictureSettings, data: DataArguments) -> Dataset:
     """Decoded pictures of the files, one row each, from the cache `pictures-*`, which is built when needed."""
-    options = {"settings": settings, "max_pixels": data.max_image_pixels}
-    key = {**settings.to_dict(), "max_pixels": data.max_image_pixels, "pillow": PIL.__version__.split(".")[0]}
     rows = [(pair.guid, pair.picture) for pair in files]
+    key = {**settings.to_dict(), "max_pixels": data.max_image_pixels, "pillow": PIL.__version__.split(".")[0]}
 
     def build(folder: Path) -> None:
-        _map_rows(rows, load_picture_row, options, folder, PICTURE_FEATURES, data, "Decoding pictures")
+        load = partial(load_picture_row, settings=settings, max_pixels=data.max_image_pixels)
+        # Processes are started and ended in the time of some dozen pictures.
+        _map_rows(rows, load, folder, _PICTURE_FEATURES, data, description="Decoding pictures", rows_per_worker=64)
 
-    return build_once(data.cache_path(), "pictures", cache_key(key, rows), build, overwrite=data.overwrite_cache)
+    return build_once(data.cache_path(), "pictures", _key(key, rows), build, overwrite=data.overwrite_cache)
 
 
 def load_texts(files: Sequence[PairFiles], mode: str, data: DataArguments) -> Dataset:
@@ -139,47 +134,47 @@ def load_texts(files: Sequence[PairFiles], mode: str, data: DataArguments) -> Da
     Texts whose own encoding isn't certain are of `data.text_encoding`; None: of the one that all of them together make
     the most sense in, which every row then names as chosen_encoding.
     """
-    key = {"text_cleaning": mode, "text_encoding": data.text_encoding}
     rows = [(pair.guid, pair.text) for pair in files]
+    key = _key({"text_cleaning": mode, "text_encoding": data.text_encoding}, rows)
 
     def build(folder: Path) -> None:
-        chosen = data.text_encoding or find_text_encoding(state for _, state in rows)
-        _map_rows(rows, load_text_row, {"mode": mode, "chosen": chosen}, folder, TEXT_FEATURES, data, "Reading texts")
+        chosen = data.text_encoding or find_text_encoding(file for _, file in rows)
+        load = partial(load_text_row, mode=mode, chosen=chosen)
+        _map_rows(rows, load, folder, _TEXT_FEATURES, data, description="Reading texts", rows_per_worker=2048)
 
-    return build_once(
-        data.cache_path(), "texts", cache_key(key, rows), build, overwrite=data.overwrite_cache, checked=True
-    )
+    return build_once(data.cache_path(), "texts", key, build, overwrite=data.overwrite_cache, checked=True)
 
 
-# Processes are started and ended in the time of some dozen pictures, or of some thousand texts.
-_ROWS_PER_WORKER = {load_picture_row: 64, load_text_row: 2048}
+def _key(settings: dict[str, Any], rows: Sequence[tuple[str, FileState]]) -> str:
+    """Hash of the settings and of every row's guid and file state (path, kind, size, time of change)."""
+    digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, settings], sort_keys=True).encode())
+    for guid, file in rows:
+        digest.update(json.dumps([guid, *file]).encode())
+    return digest.hexdigest()
 
 
 def _map_rows(
     rows: Sequence[tuple[str, FileState]],
-    function: Callable[..., Row],
-    options: dict[str, Any],
+    load: Callable[..., Row],
     folder: Path,
     features: Features,
     data: DataArguments,
+    *,
     description: str,
+    rows_per_worker: int,
 ) -> None:
-    columns = {"guid": [guid for guid, _ in rows]}
-    columns |= {name: [getattr(state, name) for _, state in rows] for name in ("path", "kind")}
     map_to_folder(
-        Dataset(pa.table(columns), fingerprint=description),
-        _apply_to_rows,
+        rows,
+        partial(_load_columns, load=load),
         folder=folder,
         features=features,
-        options={"function": function, "options": options},
         description=description,
         num_workers=data.num_workers(),
-        rows_per_worker=_ROWS_PER_WORKER[function],
+        rows_per_worker=rows_per_worker,
         batch_size=32,  # decoded pictures that stay in the CPU's caches
     )
 
 
-def _apply_to_rows(batch: Columns, function: Callable[..., Row], options: dict[str, Any]) -> Columns:
-    rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-    found = [function(row, **options) for row in rows]
+def _load_columns(rows: Sequence[tuple[str, FileState]], load: Callable[..., Row]) -> Columns:
+    found = [load(*row) for row in rows]
     return {name: [row[name] for row in found] for name in found[0]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from data_utils.prepare.cache import ABSENT, FileState, file_state
 from data_utils.sources.pictures import PICTURE_SUFFIXES
+from data_utils.sources.quarantine import Reason
 from data_utils.sources.records import SHORTENED, Record
-from data_utils.sources.row_losses import Hint
+from data_utils.sources.row_losses import Fault, Hint
+from modeling.errors import InputError
 
 TEXT_SUFFIX = ".txt"
 # Endings that a guid may have been given in the list, and that pictures of other formats have.
@@ -32,12 +34,48 @@ _WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
 _KEPT_DIGITS = 15
 
 
+class FileState(NamedTuple):
+    """What a cache key knows of a file; a tuple, since it is made for every file of a list.
+
+    Attributes:
+        path: resolved path; "" when the file is absent.
+        kind: "file", "absent", or "other" (folder, pipe, device, no permission): "other" is never opened.
+        size: bytes.
+        mtime_ns: time of the last change in nanoseconds.
+    """
+
+    path: str = ""
+    kind: str = "absent"
+    size: int = 0
+    mtime_ns: int = 0
+
+
+_ABSENT = FileState()
+
+
 class PairFiles(NamedTuple):
     """The two files of one record; both absent when the guid is not valid."""
 
     guid: str
     text: FileState
     picture: FileState
+
+
+def pair_folder(pair_dir: Path) -> Path:
+    """The folder of the files: `data` inside of the given one, or the given one itself.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    inside = Path(pair_dir, "data")
+    if os.path.isdir(inside):
+        return inside.resolve()
+    if not os.path.isdir(pair_dir):
+        raise InputError(
+            f"the data folder {pair_dir} does not exist; it should hold data/{{guid}}.txt and data/{{guid}}.jpg. "
+            "Check --data_dir."
+        )
+    return Path(pair_dir).resolve()
 
 
 class PairFolder:
@@ -55,8 +93,14 @@ class PairFolder:
     def find(self, record: Record) -> PairFiles:
         """Look up the text and the picture of a record; for a guid that is not valid no file is looked at."""
         if not record.valid:
-            return PairFiles(record.guid, ABSENT, ABSENT)
+            return PairFiles(record.guid, _ABSENT, _ABSENT)
         return PairFiles(record.guid, self._find(record.guid, TEXT_SUFFIX), self._find(record.guid, *PICTURE_SUFFIXES))
+
+    def explain(self, pair: PairFiles, fault: Fault) -> Fault:
+        """The fault of one of its files, with a hint where a file of another name may have been meant."""
+        if fault.reason in (Reason.MISSING_TEXT, Reason.MISSING_IMAGE):
+            return fault._replace(hint=self.find_near(pair.guid, is_text=fault.reason == Reason.MISSING_TEXT))
+        return fault._replace(hint=self._find_other(pair)) if fault.reason == Reason.UNREADABLE_IMAGE else fault
 
     def find_near(self, guid: str, *, is_text: bool) -> Hint | None:
         """Why a file that is absent may be there under another name, with that name; None where there is none."""
@@ -73,33 +117,33 @@ class PairFolder:
         remedy = "rename it" if is_text or ending in _JPEG_ENDINGS else "convert it to JPEG or PNG"
         return Hint(f"there is {found[0]}, an ending that is not read: {remedy}")
 
-    def find_other(self, guid: str, taken: str) -> Hint | None:
-        """Another picture of the guid beside the file at `taken`, which can't be read."""
-        paths = possible_paths(os.path.join(self.path, guid), *PICTURE_SUFFIXES)
-        names = (os.path.basename(path) for path in paths if path != taken and os.path.isfile(path))
+    def _find_other(self, pair: PairFiles) -> Hint | None:
+        """Another picture beside the one that was taken and can't be read."""
+        paths = possible_paths(os.path.join(self.path, pair.guid), *PICTURE_SUFFIXES)
+        names = (os.path.basename(path) for path in paths if path != pair.picture.path and os.path.isfile(path))
         return next((Hint(f"there is {name} as well") for name in names), None)
 
     def _find(self, guid: str, *suffixes: str) -> FileState:
-        first = ABSENT
+        first = _ABSENT
         for path in possible_paths(os.path.join(self.path, guid), *suffixes):
-            state = file_state(path)
+            state = _look_at(path)
             if state.kind == "file" and state.size:
-                if first != ABSENT:
+                if first != _ABSENT:
                     self.passed_over.append((os.path.basename(first.path), os.path.basename(path)))
                 return state
-            if first == ABSENT:
+            if first == _ABSENT:
                 first = state
-        return first if first != ABSENT or guid.isascii() else self._find_twin(guid, *suffixes)
+        return first if first != _ABSENT or guid.isascii() else self._find_twin(guid, *suffixes)
 
     def _find_twin(self, guid: str, *suffixes: str) -> FileState:
         """The one file whose name differs only in how Unicode writes it: macOS stores names in pieces (NFD)."""
         for name in possible_paths(unicodedata.normalize("NFC", guid), *suffixes):
             twins = self._twins.get(name, ())
             if len(twins) == 1:
-                return file_state(os.path.join(self.path, twins[0]))
+                return _look_at(os.path.join(self.path, twins[0]))
             if twins:
-                return ABSENT
-        return ABSENT
+                return _ABSENT
+        return _ABSENT
 
     @cached_property
     def _names(self) -> list[str]:
@@ -124,6 +168,18 @@ class PairFolder:
         for name in self._names:
             found[_loose(_stem(name))].append(name)
         return found
+
+
+def _look_at(path: str) -> FileState:
+    """State of a file, following links; never raises and never opens the file."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return _ABSENT
+    except OSError as error:  # no permission, a name too long, a loop of links
+        return FileState(path, "other", -(error.errno or 0))
+    kind = "file" if stat.S_ISREG(status.st_mode) else "other"
+    return FileState(path, kind, status.st_size, status.st_mtime_ns)
 
 
 def possible_paths(stem: str, *suffixes: str) -> Iterator[str]:

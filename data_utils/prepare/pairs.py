@@ -1,10 +1,9 @@
-"""The one way from a list file and its folder to a table of pairs."""
+"""The one way from records and their files to a table of pairs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -18,17 +17,17 @@ from datasets.table import InMemoryTable, concat_tables
 
 from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.prepare.loading import load_pictures, load_texts
-from data_utils.prepare.pair_files import PairFiles, PairFolder
+from data_utils.prepare.pair_files import PairFolder, pair_folder
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
-from data_utils.sources.quarantine import Action, Entry, Quarantine, Reason
+from data_utils.sources.quarantine import Action, Entry, Quarantine
 from data_utils.sources.records import Record, read_records
 from data_utils.sources.row_losses import Fault, LossRule
 from modeling.errors import InputError
 
 _HASHED = ["guid", "label", "text", "text_present", "image_present", "image_key"]
 _SHOWN = 3
-BOTH_SIDES = ("text", "image")
+Faults = Sequence[Fault | None]
 
 
 @dataclass(frozen=True)
@@ -56,150 +55,6 @@ class Pairs:
         return {*self.dataset.select_columns(["guid"])[:]["guid"], *(entry.guid for entry in self.quarantine)}
 
 
-@dataclass(frozen=True)
-class _Faults:
-    """Faults of the files of every record, or None where the modality is usable."""
-
-    text: list[Fault | None]
-    image: list[Fault | None]
-
-
-def _column(dataset: Dataset, name: str) -> list[Any]:
-    """One column as a list, straight from the Arrow table: the pictures beside it are not touched."""
-    return dataset.data.column(name).to_pylist()
-
-
-def _file_faults(files: Sequence[PairFiles], texts: Dataset, pictures: Dataset, folder: PairFolder) -> _Faults:
-    """What is wrong with the files, and of other names where they may have been meant."""
-
-    def faults_of(dataset: Dataset, prefix: str) -> list[Fault | None]:
-        reasons, details = _column(dataset, f"{prefix}_reason"), _column(dataset, f"{prefix}_detail")
-        return [reason and Fault(reason, detail) for reason, detail in zip(reasons, details, strict=True)]
-
-    found = _Faults(text=faults_of(texts, "text"), image=faults_of(pictures, "image"))
-    for row, pair in enumerate(files):
-        for side, missing in ((found.text, Reason.MISSING_TEXT), (found.image, Reason.MISSING_IMAGE)):
-            if side[row] and side[row].reason == missing:
-                side[row] = side[row]._replace(hint=folder.find_near(pair.guid, is_text=side is found.text))
-        image = found.image[row]
-        if image and image.reason == Reason.UNREADABLE_IMAGE:
-            found.image[row] = image._replace(hint=folder.find_other(pair.guid, pair.picture.path))
-    return found
-
-
-def choose_action(*, both: bool, on_bad_pair: str, for_prediction: bool) -> str:
-    """What is done with a pair whose text or picture, or both of them, can't be used."""
-    if for_prediction:
-        if both:
-            return Action.BOTH_MASKED
-        return Action.MASKED_NOT_DROPPED if on_bad_pair == "drop" else Action.MASKED
-    return Action.DROPPED if both or on_bad_pair == "drop" else Action.MASKED
-
-
-def _judge(
-    records: Sequence[Record], found: _Faults, *, on_bad_pair: str, for_prediction: bool, quarantine: Quarantine
-) -> list[bool]:
-    """Enter every fault of the files into the quarantine; returns which records are kept."""
-    kept = []
-    for record, text, image in zip(records, found.text, found.image, strict=True):
-        action = choose_action(both=bool(text and image), on_bad_pair=on_bad_pair, for_prediction=for_prediction)
-        for fault in (text, image) if record.valid else ():  # an invalid guid is in the quarantine already
-            if fault:
-                quarantine.add(record.row, record.guid, reason=fault.reason, action=action, detail=str(fault))
-        kept.append(action != Action.DROPPED or not (text or image))
-    return kept
-
-
-def _note_files(folder: PairFolder, records: Sequence[Record], texts: Dataset, quarantine: Quarantine) -> None:
-    if folder.passed_over:
-        bad, good = folder.passed_over[0]
-        quarantine.note(
-            f"{len(folder.passed_over)} files were passed over for others of their guid, like {bad} for {good}"
-        )
-    rows = zip(records, _column(texts, "text_encoding"), strict=True)
-    for row, (record, encoding) in enumerate(rows):
-        if encoding not in (None, "utf-8"):
-            quarantine.add_decoded(record.guid, encoding, texts.data["text"][row].as_py())
-
-
-def _refuse_faults(list_file: Path, entries: Sequence[Entry]) -> None:
-    """`--on_bad_pair error`: the first faults and the count of all."""
-    entries = [entry for entry in entries if entry.action != Action.REPEATED]
-    if not entries:
-        return
-    first = "; ".join(f"row {entry.row} ({entry.guid!r}): {entry.reason}" for entry in entries[:_SHOWN])
-    more = f"; and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
-    raise InputError(
-        f"{list_file} has {len(entries)} faults and --on_bad_pair is error: {first}{more}. "
-        "Mend them, or use --on_bad_pair mask (or drop)."
-    )
-
-
-def _refuse_empty(folder: Path, kept: Sequence[bool], quarantine: Quarantine) -> None:
-    if any(kept):
-        return
-    counts = Counter(entry.reason for entry in quarantine)
-    why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-    first = next(iter(quarantine))
-    raise InputError(
-        f"no pair can be trained on ({why}). Expected {{guid}}.txt and {{guid}}.jpg in {folder}; "
-        f"row {first.row}: {first.detail}. Check --data_dir, and --on_bad_pair if it is drop."
-    )
-
-
-def _row_columns(records: Sequence[Record], found: _Faults, labels: Sequence[str]) -> InMemoryTable:
-    numbers = {label: number for number, label in enumerate(labels)}
-    label_ids = [NO_LABEL_ID if record.label is None else numbers[record.label] for record in records]
-    columns = {
-        "guid": pa.array([record.guid for record in records], pa.string()),
-        "label": pa.array(label_ids, pa.int64()),
-        "text_present": pa.array([fault is None for fault in found.text]),
-        "image_present": pa.array([fault is None for fault in found.image]),
-    }
-    return InMemoryTable(pa.table(columns))
-
-
-def _fingerprint(table: pa.Table, kept: np.ndarray, settings: dict[str, Any]) -> str:
-    """Hash of the settings and of the rows that are kept; a picture's key stands for its pixels."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    columns, rows = table.select(_HASHED), np.flatnonzero(kept)
-    for start in range(0, len(rows), 1000):
-        first, last = rows[start], rows[start : start + 1000][-1]
-        batch = columns.slice(first, last + 1 - first).filter(pa.array(kept[first : last + 1]))
-        digest.update(json.dumps(list(batch.to_pydict().values())).encode())
-    return digest.hexdigest()
-
-
-def _join_tables(
-    rows: InMemoryTable, texts: Dataset, pictures: Dataset, kept: Sequence[bool], settings: dict[str, Any]
-) -> tuple[Dataset, str]:
-    """The kept rows with all columns, and their fingerprint."""
-    # Joined as tables: a data set describes and hashes each piece anew at every step.
-    columns = [texts.data.select(["text", "text_key"]), pictures.data.select(["image", "image_key"])]
-    table = concat_tables([rows, *columns], axis=1)
-    fingerprint = _fingerprint(table.table, np.array(kept), settings)
-    dataset = Dataset(table, fingerprint=fingerprint)
-    return dataset if all(kept) else dataset.select(np.flatnonzero(kept)), fingerprint
-
-
-def pair_folder(pair_dir: Path) -> Path:
-    """The folder of the files: `data` inside of the given one, or the given one itself.
-
-    Raises:
-        InputError: there is no such folder.
-    """
-    pair_dir = Path(pair_dir)
-    inside = pair_dir / "data"
-    if os.path.isdir(inside):
-        return inside.resolve()
-    if not os.path.isdir(pair_dir):
-        raise InputError(
-            f"the data folder {pair_dir} does not exist; it should hold data/{{guid}}.txt and data/{{guid}}.jpg. "
-            "Check --data_dir."
-        )
-    return pair_dir.resolve()
-
-
 def load_pairs(
     list_file: Path,
     *,
@@ -208,13 +63,9 @@ def load_pairs(
     picture: PictureSettings,
     text_cleaning: str | None = None,
     for_prediction: bool = False,
-    needs: Collection[str] = BOTH_SIDES,
+    needs: Collection[str] = ("text", "image"),
 ) -> Pairs:
-    """Read a list and the files it names; decode every picture once, ever, into a cache.
-
-    Training keeps one row per guid with an allowed label and at least one usable modality. A prediction keeps one row
-    per row of the file, in order, whatever is wrong with it; then both modalities may be absent. Large losses (see
-    `LossRule`) stop a training unless `data.allow_data_loss`, and are told of a prediction.
+    """Read a list and the files it names, and prepare them; see `prepare_records`.
 
     Args:
         list_file: lines of guid,tag.
@@ -226,27 +77,152 @@ def load_pairs(
         InputError: list or folder missing, nothing usable in them, a large loss, `--on_bad_pair error` and a fault, or
             a cache folder that cannot be written.
     """
-    list_file, mode = Path(list_file), text_cleaning or data.text_cleaning
-    quarantine, folder = Quarantine(), PairFolder(pair_folder(pair_dir))
+    list_file, quarantine, folder = Path(list_file), Quarantine(), PairFolder(pair_folder(pair_dir))
     rule = LossRule(str(list_file), needs, stops=not (data.allow_data_loss or for_prediction))
     records = read_records(list_file, labels=data.labels, quarantine=quarantine, for_prediction=for_prediction)
     if data.on_bad_pair != "error":
         num_rows = len(records) + (0 if for_prediction else len(quarantine))
         rule.check_rows(quarantine.entries, num_rows, found=quarantine.labels, labels=data.labels)
-    files = [folder.find(record) for record in records]
-    pictures, texts = load_pictures(files, picture, data), load_texts(files, mode, data)
-    found = _file_faults(files, texts, pictures, folder)
-    kept = _judge(records, found, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction, quarantine=quarantine)
-    if data.on_bad_pair == "error":
-        _refuse_faults(list_file, quarantine.entries)
-    rule.check_files([record.guid for record in records], found.text, found.image)
-    _refuse_empty(folder.path, kept, quarantine)
-    _note_files(folder, records, texts, quarantine)
+    return prepare_records(
+        records,
+        folder,
+        data=data,
+        picture=picture,
+        text_cleaning=text_cleaning or data.text_cleaning,
+        for_prediction=for_prediction,
+        quarantine=quarantine,
+        rule=rule,
+    )
 
-    settings = {"labels": data.labels, "text_cleaning": mode, "picture": picture.to_dict()}
-    dataset, fingerprint = _join_tables(_row_columns(records, found, data.labels), texts, pictures, kept, settings)
-    chosen = texts.data["chosen_encoding"][0].as_py()
-    return Pairs(dataset=dataset, quarantine=quarantine, fingerprint=fingerprint, text_encoding=chosen)
+
+def prepare_records(
+    records: Sequence[Record],
+    folder: PairFolder,
+    *,
+    data: DataArguments,
+    picture: PictureSettings,
+    text_cleaning: str,
+    for_prediction: bool,
+    quarantine: Quarantine,
+    rule: LossRule,
+) -> Pairs:
+    """Find the files of records, clean every text and decode every picture once, ever, into a cache.
+
+    Training keeps the rows with at least one usable modality. A prediction keeps every row, in order, whatever is wrong
+    with it; then both modalities may be absent.
+
+    Args:
+        records: of any source.
+        folder: where their files lie.
+        quarantine: what is known of them, to which the faults of their files are added.
+        rule: judges large losses.
+
+    Raises:
+        InputError: see `load_pairs`.
+    """
+    files = [folder.find(record) for record in records]
+    pictures, texts = load_pictures(files, picture, data), load_texts(files, text_cleaning, data)
+    text_faults, image_faults = (
+        [fault and folder.explain(pair, fault) for pair, fault in zip(files, _read_faults(table, side), strict=True)]
+        for table, side in ((texts, "text"), (pictures, "image"))
+    )
+    kept = []
+    for record, *faults in zip(records, text_faults, image_faults, strict=True):
+        found = [fault for fault in faults if fault]
+        action = choose_action(both=len(found) == 2, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction)
+        for fault in found if record.valid else ():  # an invalid guid is in the quarantine already
+            quarantine.add(record.row, record.guid, reason=fault.reason, action=action, detail=str(fault))
+        kept.append(not found or action != Action.DROPPED)
+    if data.on_bad_pair == "error":
+        _refuse_faults(rule.source, quarantine.entries)
+    rule.check_files([record.guid for record in records], text_faults, image_faults)
+    if not any(kept):
+        _refuse_empty(folder.path, quarantine)
+    _note_files(folder, records, texts, quarantine)
+    rows = _row_columns(records, text_faults, image_faults, data.labels)
+    # Joined as tables: a data set describes and hashes each piece anew at every step.
+    columns = [texts.data.select(["text", "text_key"]), pictures.data.select(["image", "image_key"])]
+    table = concat_tables([rows, *columns], axis=1)
+    settings = {"labels": data.labels, "text_cleaning": text_cleaning, "picture": picture.to_dict()}
+    fingerprint = _fingerprint(table.table, np.array(kept), settings)
+    dataset, chosen = Dataset(table, fingerprint=fingerprint), texts.data["chosen_encoding"][0].as_py()
+    return Pairs(dataset if all(kept) else dataset.select(np.flatnonzero(kept)), quarantine, fingerprint, chosen)
+
+
+def choose_action(*, both: bool, on_bad_pair: str, for_prediction: bool) -> Action:
+    """What is done with a pair whose text or picture, or both of them, can't be used."""
+    if for_prediction:
+        if both:
+            return Action.BOTH_MASKED
+        return Action.MASKED_NOT_DROPPED if on_bad_pair == "drop" else Action.MASKED
+    return Action.DROPPED if both or on_bad_pair == "drop" else Action.MASKED
+
+
+def _read_faults(table: Dataset, side: str) -> list[Fault | None]:
+    """What is wrong with the texts or pictures of a cache; None where one is usable."""
+    reasons, details = _column(table, f"{side}_reason"), _column(table, f"{side}_detail")
+    return [reason and Fault(reason, detail) for reason, detail in zip(reasons, details, strict=True)]
+
+
+def _column(dataset: Dataset, name: str) -> list[Any]:
+    """One column as a list, straight from the Arrow table: the pictures beside it are not touched."""
+    return dataset.data.column(name).to_pylist()
+
+
+def _row_columns(records: Sequence[Record], texts: Faults, pictures: Faults, labels: Sequence[str]) -> InMemoryTable:
+    numbers: dict[str | None, int] = {label: number for number, label in enumerate(labels)} | {None: NO_LABEL_ID}
+    columns = {
+        "guid": pa.array([record.guid for record in records], pa.string()),
+        "label": pa.array([numbers[record.label] for record in records], pa.int64()),
+        "text_present": pa.array([fault is None for fault in texts]),
+        "image_present": pa.array([fault is None for fault in pictures]),
+    }
+    return InMemoryTable(pa.table(columns))
+
+
+def _refuse_faults(source: str, entries: Sequence[Entry]) -> None:
+    """`--on_bad_pair error`: the first faults and the count of all."""
+    entries = [entry for entry in entries if entry.action != Action.REPEATED]
+    if entries:
+        first = "; ".join(f"row {entry.row} ({entry.guid!r}): {entry.reason}" for entry in entries[:_SHOWN])
+        more = f"; and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
+        raise InputError(
+            f"{source} has {len(entries)} faults and --on_bad_pair is error: {first}{more}. "
+            "Mend them, or use --on_bad_pair mask (or drop)."
+        )
+
+
+def _refuse_empty(folder: Path, quarantine: Quarantine) -> None:
+    counts = Counter(entry.reason for entry in quarantine)
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    first = next(iter(quarantine))
+    raise InputError(
+        f"no pair can be trained on ({why}). Expected {{guid}}.txt and {{guid}}.jpg in {folder}; "
+        f"row {first.row}: {first.detail}. Check --data_dir, and --on_bad_pair if it is drop."
+    )
+
+
+def _note_files(folder: PairFolder, records: Sequence[Record], texts: Dataset, quarantine: Quarantine) -> None:
+    """Tell of files that were passed over, and of texts that aren't UTF-8."""
+    if folder.passed_over:
+        bad, good = folder.passed_over[0]
+        quarantine.note(
+            f"{len(folder.passed_over)} files were passed over for others of their guid, like {bad} for {good}"
+        )
+    for row, encoding in enumerate(_column(texts, "text_encoding")):
+        if encoding not in (None, "utf-8"):
+            quarantine.add_decoded(records[row].guid, encoding, texts.data["text"][row].as_py())
+
+
+def _fingerprint(table: pa.Table, kept: np.ndarray, settings: dict[str, Any]) -> str:
+    """Hash of the settings and of the rows that are kept; a picture's key stands for its pixels."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    columns, rows = table.select(_HASHED), np.flatnonzero(kept)
+    for start in range(0, len(rows), 1000):
+        first, last = rows[start], rows[start : start + 1000][-1]
+        batch = columns.slice(first, last + 1 - first).filter(pa.array(kept[first : last + 1]))
+        digest.update(json.dumps(list(batch.to_pydict().values())).encode())
+    return digest.hexdigest()
 
 
 def join_columns(dataset: Dataset, columns: Dataset) -> Dataset:

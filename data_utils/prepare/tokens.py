@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -49,17 +48,17 @@ def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _tokens_key(texts: pa.ChunkedArray, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+def _tokens_key(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
     digest = hashlib.sha256(f"{SCHEMA_VERSION} {tokenizer_key(tokenizer)} {max_length}".encode())
     for text in texts:
-        source = text.as_py().encode("utf-8", "surrogatepass")
+        source = text.encode("utf-8", "surrogatepass")
         digest.update(len(source).to_bytes(8, "big") + source)
     return digest.hexdigest()
 
 
-def tokenize_batch(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list[Any]]:
+def tokenize_batch(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Columns:
     """Tokenize texts; those longer than `max_length` tokens are cut by the tokenizer, which keeps its end token."""
-    tokens = tokenizer(texts, verbose=False)["input_ids"]
+    tokens = tokenizer(list(texts), verbose=False)["input_ids"]
     cut = [len(row) > max_length for row in tokens]
     long = [number for number, is_cut in enumerate(cut) if is_cut]
     if long:
@@ -67,10 +66,6 @@ def tokenize_batch(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_len
         for number, row in zip(long, shorter, strict=True):
             tokens[number] = row
     return {"input_ids": tokens, "text_cut": cut}
-
-
-def _tokenize_columns(batch: Columns, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Columns:
-    return tokenize_batch(batch["text"], tokenizer, max_length)
 
 
 def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -107,22 +102,19 @@ def tokenize_pairs(
     """
     check_max_length(tokenizer, max_length)
     # All stored rows, also those a `select` left out: then both parts of a split share one cache.
-    stored = Dataset(dataset.data, info=dataset.info.copy()).select_columns(["text"])
-    if not len(stored):
+    texts = dataset.data.column("text").to_pylist()
+    if not texts:
         return dataset.add_column("input_ids", [], feature=_FEATURES["input_ids"]), 0
-    key = _tokens_key(stored.data.column("text"), tokenizer, max_length)
+
+    def tokenize(texts: Sequence[str]) -> Columns:
+        return tokenize_batch(texts, tokenizer, max_length)
 
     def build(folder: Path) -> None:
         map_to_folder(
-            stored,
-            _tokenize_columns,
-            folder=folder,
-            features=_FEATURES,
-            options={"tokenizer": tokenizer, "max_length": max_length},
-            description="Tokenizing texts",
-            batch_size=1000,
+            texts, tokenize, folder=folder, features=_FEATURES, description="Tokenizing texts", batch_size=1000
         )
 
+    key = _tokens_key(texts, tokenizer, max_length)
     tokens = build_once(Path(cache_dir), "tokens", key, build, overwrite=overwrite, checked=True)
     joined = join_columns(dataset, tokens)
     cut = sum(joined.select_columns(["text_cut"]).with_format(None)[:]["text_cut"])

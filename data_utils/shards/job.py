@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,17 +15,18 @@ from fsspec.implementations.local import LocalFileSystem
 
 from data_utils.console.progress import progress
 from data_utils.prepare.columns import NO_LABEL_ID
-from data_utils.prepare.pairs import Pairs, load_pairs, pair_folder
+from data_utils.prepare.pair_files import pair_folder
+from data_utils.prepare.pairs import Pairs, load_pairs
 from data_utils.shards.arguments import ShardArguments
 from data_utils.shards.manifest import MANIFEST, VERSION, read_manifest, shard_name
 from data_utils.shards.write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
 from data_utils.sources.quarantine import QUARANTINE_FILE
-from data_utils.splits.split_file import Split, save_split
+from data_utils.splits.split_file import save_split
 from data_utils.splits.splits import split_pairs
 from data_utils.system.files import list_own, remove_leftovers, write_text
-from data_utils.system.processes import end_with_parent, limit_workers
+from data_utils.system.processes import limit_workers, run_tasks
 from modeling.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -48,16 +46,23 @@ def write_shards(args: ShardArguments, data: DataArguments) -> dict[str, Any]:
     """
     output, folder = Path(args.output_dir), pair_folder(Path(args.data_dir))
     pairs = _load_rows(args, data, folder)
-    split, parts = _part_rows(pairs, args, data)
+    split, parts = None, {"test": np.arange(len(pairs.dataset))}
+    if not args.for_prediction:
+        split, *rows = split_pairs(pairs, data, seed=args.seed)
+        mix = np.random.default_rng(args.seed)
+        named = zip(("train", "validation", "test"), rows, strict=True)
+        parts = {part: mix.permutation(rows) for part, rows in named if len(rows) or part != "test"}
     settings = {"format": args.shard_format, "rows_per_shard": args.rows_per_shard, "seed": args.seed}
-    known = {"labels": data.labels, "sha256": _hash_plan(pairs, parts, settings)}
+    order = {part: hashlib.sha256(rows.tobytes()).hexdigest() for part, rows in parts.items()}
+    shaping = json.dumps([VERSION, settings, pairs.fingerprint, order])  # all that the shards' bytes depend on
+    known = {"labels": data.labels, "sha256": hashlib.sha256(shaping.encode()).hexdigest()}
     manifest = {"version": VERSION, **settings, **known, "complete": False, "parts": {}}
     sizes = _claim_folder(output, manifest)
     pairs.quarantine.save(output / QUARANTINE_FILE)
     pairs.quarantine.tell(output / QUARANTINE_FILE)
     if split is not None:
         save_split(split, output / "split.json")
-    plans = {part: list(_plan_part(part, pairs, rows, args, data, folder)) for part, rows in parts.items()}
+    plans = {part: _plan_part(part, pairs, rows, args, data, folder) for part, rows in parts.items()}
     _write_missing(list(chain.from_iterable(plans.values())), sizes, num_workers=data.num_workers())
     entries = {part: [describe_shard(plan) for plan in found] for part, found in plans.items() if found}
     manifest |= {"complete": True, "parts": entries}
@@ -82,22 +87,6 @@ def _load_rows(args: ShardArguments, data: DataArguments, folder: Path) -> Pairs
             "lines of guid,tag, parted by commas."
         )
     return pairs
-
-
-def _part_rows(pairs: Pairs, args: ShardArguments, data: DataArguments) -> tuple[Split | None, dict[str, np.ndarray]]:
-    """The split, and the rows of each part in the order in which they are written."""
-    if args.for_prediction:
-        return None, {"test": np.arange(len(pairs.dataset))}
-    split, train, val, test = split_pairs(pairs, data, seed=args.seed)
-    mix = np.random.default_rng(args.seed)
-    parts = {"train": train, "validation": val} | ({"test": test} if len(test) else {})
-    return split, {name: mix.permutation(rows) for name, rows in parts.items()}
-
-
-def _hash_plan(pairs: Pairs, parts: dict[str, np.ndarray], settings: dict[str, Any]) -> str:
-    """Hash of all that the shards' bytes depend on."""
-    order = {part: hashlib.sha256(rows.tobytes()).hexdigest() for part, rows in parts.items()}
-    return hashlib.sha256(json.dumps([VERSION, settings, pairs.fingerprint, order]).encode()).hexdigest()
 
 
 def _claim_folder(output: Path, manifest: dict[str, Any]) -> dict[str, int]:
@@ -129,57 +118,38 @@ def _write_manifest(output: Path, manifest: dict[str, Any]) -> None:
 
 def _plan_part(
     part: str, pairs: Pairs, rows: np.ndarray, args: ShardArguments, data: DataArguments, folder: Path
-) -> Iterator[PlannedShard]:
+) -> list[PlannedShard]:
     size, output = args.rows_per_shard, Path(args.output_dir).resolve()
-    count = -(-len(rows) // size)
     columns = pairs.dataset.select_columns(["guid", "label", "text", "text_key", "image_key"]).with_format(None)
-    for number, start in enumerate(range(0, len(rows), size)):
-        planned = tuple(
-            PlannedRow(
-                number=start + place,
-                guid=row["guid"],
-                text=None if row["text_key"] is None else row["text"],
-                label=None if row["label"] == NO_LABEL_ID else data.labels[row["label"]],
-                image_key=row["image_key"],
-            )
-            for place, row in enumerate(columns.select(rows[start : start + size]))
+    planned = [
+        PlannedRow(
+            number=number,
+            guid=row["guid"],
+            text=None if row["text_key"] is None else row["text"],
+            label=None if row["label"] == NO_LABEL_ID else data.labels[row["label"]],
+            image_key=row["image_key"],
         )
-        path = output / shard_name(part, number, count, args.shard_format)
-        yield PlannedShard(path, args.shard_format, folder, planned)
+        for number, row in enumerate(columns.select(rows))
+    ]
+    pieces = [planned[start : start + size] for start in range(0, len(planned), size)]
+    names = (shard_name(part, number, len(pieces), args.shard_format) for number in range(len(pieces)))
+    return [
+        PlannedShard(output / name, args.shard_format, folder, piece) for name, piece in zip(names, pieces, strict=True)
+    ]
 
 
 def _write_missing(plans: Sequence[PlannedShard], sizes: Mapping[str, int], *, num_workers: int) -> None:
     """Write the shards that aren't there, or are damaged, which is said; `sizes` is of `_claim_folder`."""
     missing = []
     for plan in plans:
-        damage = find_damage(plan, sizes.get(plan.path.name)) if plan.path.exists() else None
+        damage = find_damage(plan, sizes.get(plan.path.name)) if plan.path.exists() else ""
+        if damage:
+            logger.warning("%s is damaged and is written again: %s", plan.path, damage)
         if damage is not None:
-            logger.warning("%s is damaged (%s) and is written again.", plan.path, damage)
-        if damage is not None or not plan.path.exists():
             missing.append(plan)
     if len(missing) < len(plans):
         logger.info("%d of %d shards are there already.", len(plans) - len(missing), len(plans))
     workers = limit_workers(min(num_workers, len(missing)))
-    with progress(total=len(missing), description="Writing shards", unit="shards", stays=False) as shown:
-        try:
-            for _ in _write_all(missing, workers):
-                shown.update()
-        except BrokenProcessPool as error:
-            raise InputError(
-                "A process that wrote shards was killed, most likely because memory ran out; use fewer with "
-                f"--preprocessing_num_workers (now {workers}) and start again: what is written stays."
-            ) from error
-
-
-def _write_all(plans: Sequence[PlannedShard], workers: int) -> Iterator[None]:
-    """Write shards in so many processes; gives None for each that is done."""
-    if workers <= 1:
-        yield from map(write_shard, plans)
-        return
-    # Not forked: threads of this process may hold locks, which a copy of it would wait for.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool:
-        try:
-            yield from (done.result() for done in as_completed([pool.submit(write_shard, plan) for plan in plans]))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    done = run_tasks(write_shard, missing, workers=workers, doing="writing shards")
+    for _ in progress(done, total=len(missing), description="Writing shards", unit="shards", stays=False):
+        pass

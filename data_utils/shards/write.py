@@ -8,17 +8,20 @@ import json
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image, Value
+from fsspec.implementations.local import LocalFileSystem
 
 from data_utils.prepare.pair_files import PairFolder
-from data_utils.shards.shard_file import describe_error
+from data_utils.shards.manifest import ShardEntry
+from data_utils.shards.read import iterate_shard
+from data_utils.shards.shard_file import Shard, ShardError
 from data_utils.sources.records import Record
 from data_utils.system.files import temporary_path
 from data_utils.system.refusals import describe_refusal
@@ -27,8 +30,6 @@ from modeling.errors import InputError
 FEATURES = Features({"guid": Value("string"), "text": Value("string"), "label": Value("string"), "image": Image()})
 # Rows that a reader has to take in together, with their pictures.
 _ROWS_PER_GROUP = 64
-# Ending of the last file of each row in a tar.
-_TAR_DETAILS = ".json"
 
 
 class PlannedRow(NamedTuple):
@@ -52,7 +53,10 @@ class PlannedShard(NamedTuple):
     path: Path
     kind: str
     folder: Path
-    rows: tuple[PlannedRow, ...]
+    rows: Sequence[PlannedRow]
+
+
+Rows = Iterator[tuple[PlannedRow, bytes | None, str]]  # with the picture's bytes, and the ending of its file's name
 
 
 def write_shard(plan: PlannedShard) -> None:
@@ -73,7 +77,7 @@ def write_shard(plan: PlannedShard) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def describe_shard(plan: PlannedShard) -> dict[str, Any]:
+def describe_shard(plan: PlannedShard) -> ShardEntry:
     """The entry of a written shard in the manifest."""
     labels = Counter(row.label for row in plan.rows if row.label is not None)
     size = plan.path.stat().st_size
@@ -83,30 +87,19 @@ def describe_shard(plan: PlannedShard) -> dict[str, Any]:
 def find_damage(plan: PlannedShard, size: int | None) -> str | None:
     """What is wrong with a shard on the disk that had `size` bytes (None: nobody noted them); None for a sound one.
 
-    Its rows are counted, but not read.
+    Its rows are counted, and the last one is read.
     """
+    count, last = len(plan.rows), plan.rows[-1]
+    shard = Shard(LocalFileSystem(), str(plan.path), size, count)
     try:
-        found = plan.path.stat().st_size
-        rows = pq.read_metadata(plan.path).num_rows if plan.kind == "parquet" else _count_tar(plan.path)
-    except (OSError, ValueError, tarfile.TarError, pa.ArrowException) as error:
-        return describe_error(error)
-    if size not in (None, found):
-        return f"{found} bytes instead of {size}"
-    return None if rows == len(plan.rows) else f"{rows} rows instead of {len(plan.rows)}"
-
-
-def _count_tar(path: Path) -> int:
-    """Rows whose last file is there, if the archive ends as it was closed: to `tarfile` it may end anywhere."""
-    with tarfile.open(path, "r:") as archive:
-        rows = sum(member.name.endswith(_TAR_DETAILS) for member in archive)
-        archive.fileobj.seek(-2 * tarfile.BLOCKSIZE, os.SEEK_END)
-        if any(archive.fileobj.read()) or archive.fileobj.tell() % tarfile.RECORDSIZE:
-            raise tarfile.ReadError("the end of the archive is missing")
-    return rows
+        (row,) = [read() for _, read in iterate_shard(shard, plan.kind, start=count - 1, stop=count)]
+    except ShardError as error:
+        return str(error)
+    is_cut = plan.kind != "parquet" and plan.path.stat().st_size % tarfile.RECORDSIZE
+    return "its end is missing" if is_cut or (row.guid, row.label) != (last.guid, last.label) else None
 
 
 def _read_picture(folder: PairFolder, row: PlannedRow) -> tuple[bytes | None, str]:
-    """The picture file's bytes and the ending of its name."""
     if row.image_key is None:
         return None, ""
     state = folder.find(Record(row.number, row.guid, row.label)).picture
@@ -116,7 +109,7 @@ def _read_picture(folder: PairFolder, row: PlannedRow) -> tuple[bytes | None, st
     return source, Path(state.path).suffix
 
 
-def _write_parquet(path: Path, rows: Iterator[tuple[PlannedRow, bytes | None, str]]) -> None:
+def _write_parquet(path: Path, rows: Rows) -> None:
     # Pictures are compressed already; the schema's metadata tell `datasets` which column is the picture.
     schema = FEATURES.arrow_schema
     with pq.ParquetWriter(path, schema, compression={"image.bytes": "NONE", "text": "SNAPPY"}) as writer:
@@ -126,17 +119,13 @@ def _write_parquet(path: Path, rows: Iterator[tuple[PlannedRow, bytes | None, st
             writer.write_table(pa.table([*columns, images], schema=schema))
 
 
-def _write_tar(path: Path, rows: Iterator[tuple[PlannedRow, bytes | None, str]]) -> None:
+def _write_tar(path: Path, rows: Rows) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         for row, image, ending in rows:
             details = json.dumps({"guid": row.guid, "label": row.label}, ensure_ascii=False)
-            files = {ending: image, ".txt": _encode(row.text), _TAR_DETAILS: _encode(details)}
-            for name, content in files.items():
+            for name, content in ((ending, image), (".txt", row.text), (".json", details)):
                 if content is not None:
+                    source = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
                     member = tarfile.TarInfo(f"{row.number:09d}{name}")  # its time and owner are 0
-                    member.size = len(content)
-                    archive.addfile(member, io.BytesIO(content))
-
-
-def _encode(text: str | None) -> bytes | None:
-    return None if text is None else text.encode("utf-8", "surrogatepass")
+                    member.size = len(source)
+                    archive.addfile(member, io.BytesIO(source))

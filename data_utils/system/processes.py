@@ -1,15 +1,25 @@
-"""How many processes the system lets a program start."""
+"""Work that several processes share, and how many of them the system lets a program start."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import multiprocessing
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from typing import TypeVar
 
+from data_utils.system.memory import keep_freed_memory
+from modeling.errors import InputError
+
+T = TypeVar("T")
+R = TypeVar("R")
 logger = logging.getLogger(__name__)
 # Of each process of a pool: itself, and a thread that listens to it. Of the pool: its threads, a process that carries
 # what the others give, with threads of its own, and two to spare.
@@ -33,10 +43,49 @@ def limit_workers(wanted: int) -> int:
     return max(possible, 1)
 
 
-def end_with_parent() -> None:
-    """Let this process end with the one that started it, even if that is killed (Linux only)."""
+def run_tasks(function: Callable[[T], R], tasks: Sequence[T], *, workers: int, doing: str) -> Iterator[R]:
+    """What a function gives for each task, as they are done, from as many processes, none of which outlives the work.
+
+    Args:
+        function: of a module, as it is called in other processes; with one worker it is called in this one.
+        tasks: what it is called with.
+        workers: of `limit_workers`.
+        doing: for the message, as "decoding pictures".
+
+    Raises:
+        InputError: a process was killed, as happens when memory runs out.
+    """
+    if workers <= 1:
+        yield from map(function, tasks)
+        return
+    others = set(multiprocessing.active_children())
+    # A forked process has the libraries already, which take longer to load than most data to prepare.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        try:
+            yield from (done.result() for done in as_completed([pool.submit(function, task) for task in tasks]))
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"A process was killed while {doing}, most likely because memory ran out; use fewer with "
+                f"--preprocessing_num_workers (now {workers})."
+            ) from error
+        except Exception:
+            pool.shutdown(cancel_futures=True)
+            raise
+        except BaseException:  # the user ends the work, so no process goes on with its task
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+
+
+def _start_worker() -> None:
+    """End when the program ends, however it does, and keep the memory of one picture for the next one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program itself ends its processes
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    keep_freed_memory()
+    gc.freeze()  # or each collection walks over all that the program had loaded before it started this process
 
 
 def _has_semaphores() -> bool:

@@ -15,7 +15,8 @@ import numpy as np
 from datasets import Dataset
 
 from data_utils.prepare.columns import MODEL_COLUMNS
-from data_utils.prepare.pairs import Pairs, add_row_index, load_pairs, pair_folder
+from data_utils.prepare.pair_files import pair_folder
+from data_utils.prepare.pairs import Pairs, add_row_index, load_pairs
 from data_utils.prepare.tokens import tokenize_pairs
 from data_utils.shards.shard_set import find_shards
 from data_utils.sources.arguments import DataArguments

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from data_utils.console.screen import show
 from data_utils.prepare.columns import NO_LABEL_ID
-from data_utils.prepare.pair_files import PairFolder
-from data_utils.prepare.pairs import add_row_index, pair_folder
+from data_utils.prepare.pair_files import PairFolder, pair_folder
+from data_utils.prepare.pairs import add_row_index
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import Record, read_records

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.cache import SCHEMA_VERSION, build_once, cache_folder, was_built_after
+from data_utils.prepare.collator import FeatureColumn
 from data_utils.prepare.columns import PRESENT, ROW_INDEX, SOURCE
-from data_utils.prepare.feature_columns import FeatureColumn
 from training.data.feature_pass import FeaturePass, sequence_dtype
 
 NAME = "features"

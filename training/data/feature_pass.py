@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader
 
 from data_utils.console.progress import progress
 from data_utils.prepare.batches import BatchReader
-from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.collator import FeatureColumn, PairCollator
 from data_utils.prepare.columns import TOWER_INPUTS
-from data_utils.prepare.feature_columns import FeatureColumn
 from data_utils.system.device_copies import fetch
 from modeling.classifier import SentimentClassifier
 from training.launch.ranks import is_main_process

@@ -12,9 +12,8 @@ import numpy as np
 from datasets import Dataset
 
 from data_utils.prepare.cache import was_built_after
-from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.collator import FeatureColumn, PairCollator
 from data_utils.prepare.columns import SOURCE
-from data_utils.prepare.feature_columns import FeatureColumn
 from data_utils.prepare.pairs import add_row_index, join_columns
 from data_utils.sources.arguments import DataArguments
 from data_utils.splits.copies import find_copies
