@@ -35,10 +35,8 @@ HUGE = [
 @pytest.mark.parametrize("model", ["baseline", "vilbert", "clip"])
 @pytest.mark.parametrize(("flags", "image_size", "expected"), HUGE)
 def test_flags_that_ask_for_too_much_are_refused_at_once(model, flags, image_size, expected):
-    options = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in flags.items()}
-
     def plan():
-        arguments = ModelArguments(model=model, from_scratch=True, **options)
+        arguments = ModelArguments(model=model, from_scratch=True, **flags)
         plan_of(arguments, image_size=image_size)
 
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
@@ -123,8 +121,8 @@ def test_setting_that_does_not_fit_is_refused(kind, setting, expected):
         model="vilbert",
         fusion="co_attn",
         from_scratch=True,
-        text_config=json.dumps(configs["text"]),
-        vision_config=json.dumps(configs["vision"]),
+        text_config=configs["text"],
+        vision_config=configs["vision"],
     )
     with pytest.raises(InputError) as refusal:
         plan_of(arguments, image_size=IMAGE_SIZE)

@@ -200,8 +200,8 @@ def _parse_switch(word: str) -> bool:
 def _parse_map(word: str) -> dict[str, Any]:
     try:
         value = json.loads(word)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"got {word!r}, which is no JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"got {word[:200]!r}, which is no JSON ({error})") from error
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"got {word!r}; give a JSON object")
+        raise argparse.ArgumentTypeError(f"got {word[:200]!r}; give a JSON object")
     return value

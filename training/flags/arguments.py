@@ -75,15 +75,15 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
 
     def __setattr__(self, name: str, value: object) -> None:
         """Only for what libraries note of their own (_n_gpu), once the arguments are settled."""
-        if not name.startswith("_") and "_is_frozen" in vars(self):
+        if not name.startswith("_") and "_is_frozen" in self.__dict__:
             raise FrozenInstanceError(f"{name} can't be set: arguments are frozen; `replace` makes others")
         super().__setattr__(name, value)
 
     def replace(self, **values: Any) -> Self:
         """The same with other values; of what Trainer fills in, each has its own."""
         other = copy.copy(self)
-        vars(other).update(copy.deepcopy({name: vars(self)[name] for name in FILLED_IN if name in vars(self)}))
-        vars(other).update(values)
+        own = {name: copy.deepcopy(value) for name, value in self.__dict__.items() if name in FILLED_IN}
+        other.__dict__.update(own | values)
         return other
 
     def _settle_words(self) -> None:
@@ -100,7 +100,7 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             self.report_to, self.disable_tqdm, self.load_best_model_at_end = [], True, False
             self.eval_on_start = False
             self.early_stopping_patience = 0
-        if self.greater_is_better is None:
+        if self.__dict__["greater_is_better"] is None:
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "ece"))
 
     def _match_strategies(self) -> None:
@@ -109,41 +109,41 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             logger.warning("Without evaluation and checkpoints there is no best model: the last one will be kept.")
             self.load_best_model_at_end = False
         elif self.load_best_model_at_end and self.eval_strategy != self.save_strategy and self.save_strategy == "epoch":
-            if self.save_steps == type(self).save_steps:
+            if self.__dict__["save_steps"] == TrainingArguments.save_steps:
                 self.save_steps = self.eval_steps or self.logging_steps
             self.save_strategy = self.eval_strategy
             logger.info("Checkpoints are written every %g steps, at evaluations, to have the best.", self.save_steps)
 
     def _choose_device(self) -> None:
+        settled = self.__dict__  # without the types of Trainer's flags, which a checker can't know
         # Where there is a GPU too, Trainer doesn't hear a launcher that asks for the CPU (cpu.yaml).
-        self.use_cpu = self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
+        settled["use_cpu"] |= parse_flag_from_env("ACCELERATE_USE_CPU")
         if torch.accelerator.is_available() and not self.use_cpu:
-            self.dataloader_pin_memory = self.dataloader_pin_memory and can_pin()
+            settled["dataloader_pin_memory"] &= can_pin()
             if self.accelerator_config is None:
-                self.accelerator_config = {"non_blocking": self.dataloader_pin_memory}
+                settled["accelerator_config"] = {"non_blocking": self.dataloader_pin_memory}
             return
-        self.dataloader_pin_memory = False  # nothing to copy to
+        settled["dataloader_pin_memory"] = False  # nothing to copy to
         keep_freed_memory()
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it found this out by itself
-        num_cores = count_cores()
-        if torch.get_num_threads() * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < num_cores:
-            logger.info(
-                "On the CPU with %d of %d cores a process: OMP_NUM_THREADS sets it.", torch.get_num_threads(), num_cores
-            )
+        num_cores, num_threads = count_cores(), torch.get_num_threads()
+        if num_threads * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < num_cores:
+            logger.info("On the CPU with %d of %d cores a process: OMP_NUM_THREADS sets it.", num_threads, num_cores)
         # DeepSpeed ignores a launch marked as CPU, and plain data parallel wraps nothing unless it is marked so.
         if uses_deepspeed() or self.deepspeed:
-            self.ddp_backend = self.ddp_backend or "gloo"
+            settled["ddp_backend"] = self.ddp_backend or "gloo"
         else:
-            self.use_cpu = True
+            settled["use_cpu"] = True
             checks.join_ranks_on_cpu(self.ddp_timeout)
 
     def _validate_args(self) -> None:
         """Trainer's own checks; its one of bfloat16 takes a CPU for a GPU unless it's marked, see `_choose_device`."""
-        marked, self.use_cpu = self.use_cpu, self.use_cpu or not torch.accelerator.is_available()
+        marked = self.use_cpu
+        self.__dict__["use_cpu"] = marked or not torch.accelerator.is_available()
         try:
             super()._validate_args()
         finally:
-            self.use_cpu = marked
+            self.__dict__["use_cpu"] = marked
 
     def _check_launch(self) -> None:
         """The processes must have found each other, and one process takes one device (no `nn.DataParallel`)."""
@@ -158,14 +158,14 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             self._n_gpu = 1
 
     def with_precision_for(self, model: SentimentClassifier) -> Self:
-        """In bfloat16 where neither flags nor launcher say anything, the CPU has it, and the towers are large."""
+        """In bfloat16 where neither flags nor launcher say anything, the CPU has it, and the towers are large.
+
+        Not under DeepSpeed, where it would be another arithmetic: half precision throughout.
+        """
         gains = count_matrix_weights(model) >= MIN_WEIGHTS_FOR_BF16 and checks.has_fast_bf16()
-        # Under DeepSpeed it would be another arithmetic: half precision throughout.
         if not (self._precision_is_open and self.use_cpu and gains):
             return self
-        logger.info(
-            "Computing in bfloat16, in which this CPU is faster at towers of this size; --bf16 False for float32."
-        )
+        logger.info("Computing in bfloat16, in which this CPU is faster at such towers; --bf16 False for float32.")
         return self.replace(bf16=True, mixed_precision="bf16")
 
     def with_global_batch_size(self, rows: int) -> Self:

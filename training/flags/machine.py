@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Of a schedule's arguments those that --lr_scheduler_kwargs doesn't give.
 _GIVEN_TO_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs")
-# Words in the names of optimizers that group a model's weights by themselves.
+# Words in the names of optimizers that group a model's weights by themselves, without our two learning rates.
 _GROUP_BY_THEMSELVES = ("galore", "apollo", "lomo")
 # Of the flags that take JSON, those that take the path of a file as well.
 _PATHS = ("accelerator_config", "deepspeed")
@@ -59,15 +59,9 @@ class _Checkpointing:
 
 
 # What they take, and what to do about the rest.
-_OBJECTS = {
-    "accelerator_config": (
-        _Accelerator,
-        "others change the rows of an update (see --gradient_accumulation_steps) or their order",
-    ),
-    "activation_checkpointing_kwargs": (
-        _Checkpointing,
-        "what is reentrant loses gradients behind frozen layers, and fails on several processes",
-    ),
+_OBJECTS: dict[str, tuple[type, str]] = {
+    "accelerator_config": (_Accelerator, "others change the rows of an update (--gradient_accumulation_steps)"),
+    "activation_checkpointing_kwargs": (_Checkpointing, "what is reentrant loses gradients behind frozen layers"),
     "lr_scheduler_kwargs": (dict, ""),
     "deepspeed": (dict, ""),
 }
@@ -96,25 +90,22 @@ def read_object(name: str, value: object) -> dict[str, Any]:
     """
     if not isinstance(value, str):
         return value if isinstance(value, dict) else {}
-    kind = "a JSON object, or the path of a file with one" if name in _PATHS else "a JSON object"
     try:
         is_path = name in _PATHS and not value.startswith("{")
         found = parse_json(read_bounded(Path(value), MAX_DOCUMENT) if is_path else value)
+        if not isinstance(found, dict):
+            raise ValueError("it is none")
     except (OSError, ValueError) as error:
+        kind = "a JSON object, or the path of a file with one" if name in _PATHS else "a JSON object"
         raise InputError(f"Got --{name} {value}, which can't be read ({error}); it takes {kind}.") from error
-    if not isinstance(found, dict):
-        raise InputError(f"Got --{name} {value}; it takes {kind}, like '{{\"key\": 1}}'.")
     return found
 
 
 def check_optimizer(args: SentimentTrainingArguments) -> None:
-    """`InputError` for an optimizer that can't be had, mostly for want of a package, before the data are prepared."""
+    """`InputError` for an optimizer that can't be had, mostly for want of a package, or finds no use for a flag."""
     name = args.optim.value
     if any(word in name for word in _GROUP_BY_THEMSELVES):
-        raise InputError(
-            f"Got --optim {name}, which lacks the two learning rates of towers and head, as it groups the weights by "
-            "itself; leave --optim out, or take one that keeps our groups, such as adafactor."
-        )
+        raise InputError(f"Got --optim {name}, which lacks the two learning rates of towers and head; take another.")
     options = f" and --optim_args {args.optim_args}" if args.optim_args else ""
     try:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
@@ -124,18 +115,16 @@ def check_optimizer(args: SentimentTrainingArguments) -> None:
             f"Got --optim {name}{options}, which can't be had here ({error}); mend that, or leave --optim out."
         ) from error
     for flag in ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon"):
-        default = type(args).__dataclass_fields__[flag].default
+        value, default = getattr(args, flag), type(args).__dataclass_fields__[flag].default
         without = args.replace(**{flag: default})
-        if getattr(args, flag) != default and Trainer.get_optimizer_cls_and_kwargs(without)[1] == settings:
-            raise InputError(
-                f"Got --{flag} {getattr(args, flag)}, in which --optim {name} finds nothing to use; leave it out."
-            )
+        if value != default and Trainer.get_optimizer_cls_and_kwargs(without)[1] == settings:
+            raise InputError(f"Got --{flag} {value}, in which --optim {name} finds nothing to use; leave it out.")
 
 
 def check_schedule(args: SentimentTrainingArguments) -> None:
     """`InputError` for a schedule that can't be made, which is found out by making it for a weight of no model."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
-    kind, options = args.lr_scheduler_type, args.lr_scheduler_kwargs
+    kind, options = SchedulerType(args.lr_scheduler_type), args.lr_scheduler_kwargs
     try:
         get_scheduler(kind, optimizer, num_warmup_steps=0, num_training_steps=1, scheduler_specific_kwargs=options)
     except (TypeError, ValueError, ArithmeticError) as error:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from data_utils.console.command_line import flag
-from data_utils.system.bounded import parse_json
 from modeling.choices import ARCHITECTURES, FREEZE_CHOICES, FUSIONS, POOLINGS, check_width, frozen_modalities
 from modeling.errors import InputError, check_choice
 
@@ -26,44 +25,42 @@ class ModelArguments:
     group: ClassVar[str] = "model"
 
     model: str = flag("clip", f"Architecture: {', '.join(ARCHITECTURES)}.")
-    fusion: str | None = flag(None, f"Fusion head: {', '.join(FUSIONS)}. Default by architecture: {DEFAULT_FUSION}.")
+    fusion: str = flag(None, f"Fusion head: {', '.join(FUSIONS)}. Default by architecture: {DEFAULT_FUSION}.")
     clip_name: str | None = flag(
         None, f"For clip: folder or hub name of a CLIP, SigLIP, ... Default: {DEFAULT_CLIP_NAME}."
     )
     text_name: str | None = flag(
         None,
-        "Folder or hub name of a text encoder. vilbert's default: "
-        f"{DEFAULT_TEXT_NAME}; with clip, --text_name and --vision_name compose a dual encoder.",
+        f"Folder or hub name of a text encoder. vilbert's default: {DEFAULT_TEXT_NAME}; with clip, --text_name and "
+        "--vision_name compose a dual encoder.",
     )
     vision_name: str | None = flag(
         None, f"Folder or hub name of a picture encoder. vilbert's default: {DEFAULT_VISION_NAME}."
     )
     trust_remote_code: bool = flag(
         False,
-        "Run the program code that a named folder or hub name brings along for its settings, its tokenizer "
-        "or its image processor. Read it first: it can do all that you can. Encoders must be of transformers.",
+        "Run the program code that a named folder or hub name brings along for its settings, its tokenizer or its "
+        "image processor. Read it first: it can do all that you can. Encoders must be of transformers.",
     )
     from_scratch: bool = flag(
         False,
-        "Random weights; no hub. With a name: that model's structure and tokenizer; without one the "
-        "architecture's default size, and a WordPiece tokenizer trained on the training split.",
+        "Random weights; no hub. With a name: that model's structure and tokenizer; without one the architecture's "
+        "default size, and a WordPiece tokenizer trained on the training split.",
     )
-    text_config: str | None = flag(
+    text_config: dict[str, Any] = flag(
         None, "JSON object of settings over the text encoder's, e.g. '{\"num_hidden_layers\": 2}'."
     )
-    vision_config: str | None = flag(None, "JSON object of settings over the picture encoder's.")
+    vision_config: dict[str, Any] = flag(None, "JSON object of settings over the picture encoder's.")
     projection_dim: int | None = flag(
         None, "Width of the space shared by text and picture in clip. Default: the model's, or 512."
     )
     text_pooling: str = flag(
-        "default",
-        "The vector of a text: default, the encoder's own (its pooled output, else CLS), or mean, of all "
-        "tokens, for sentence encoders.",
+        "default", "The vector of a text: default, the encoder's own (pooled output, else CLS), or mean, of all tokens."
     )
     vision_feature_layer: list[int] = flag(
         None,
-        "The vector of a picture from several layers, side by side: e.g. 6 9 12, counted from 0 (the "
-        "embeddings), or from the end with -1. Default: the encoder's own vector.",
+        "The vector of a picture from several layers, side by side: e.g. 6 9 12, counted from 0 (the embeddings), or "
+        "from the end with -1. Default: the encoder's own vector.",
     )
     vocab_size: int = flag(21_500, "Upper limit of a tokenizer trained here.")
     lowercase: bool = flag(True, "A tokenizer trained here takes capitals as small letters; it keeps accents.")
@@ -71,14 +68,14 @@ class ModelArguments:
     freeze: str = flag("none", f"Towers that stay as they were loaded: {', '.join(FREEZE_CHOICES)}.")
     unfreeze_last: int | None = flag(
         None,
-        "Train the last N blocks of the frozen towers all the same, and what comes after them; with "
-        "--freeze none: of both towers, the rest of which is frozen.",
+        "Train the last N blocks of the frozen towers all the same, and what comes after them; with --freeze none: of "
+        "both towers, the rest of which is frozen.",
     )
     # None where it isn't given: then on where no used tower trains at all.
     cache_features: bool = flag(
         None,
-        "Run each frozen tower (with --unfreeze_last: its frozen blocks) once over the data, into the "
-        "cache, and train on its output. Default: on where no used tower trains at all.",
+        "Run each frozen tower (with --unfreeze_last: its frozen blocks) once over the data, into the cache, and train "
+        "on its output. Default: on where no used tower trains at all.",
     )
 
     def __post_init__(self) -> None:
@@ -88,7 +85,7 @@ class ModelArguments:
         check_choice("--freeze", self.freeze, FREEZE_CHOICES)
         check_choice("--text_pooling", self.text_pooling, POOLINGS)
         for name in ("text_config", "vision_config"):
-            object.__setattr__(self, name, _parse_object(name, getattr(self, name)))
+            object.__setattr__(self, name, getattr(self, name) or {})
         if not 0 <= self.fusion_dropout < 1:
             raise InputError(f"Got --fusion_dropout {self.fusion_dropout}; it must be at least 0 and under 1.")
         if not 10 <= self.vocab_size <= MAX_VOCABULARY:
@@ -110,10 +107,7 @@ class ModelArguments:
 
     def _check_freezing(self) -> None:
         if self.unfreeze_last is not None and self.unfreeze_last < 1:
-            raise InputError(
-                f"Got --unfreeze_last {self.unfreeze_last}; it must be at least 1. To freeze towers wholly, use "
-                "--freeze alone."
-            )
+            raise InputError(f"Got --unfreeze_last {self.unfreeze_last}; it must be at least 1, or left out.")
         frozen = frozen_modalities(self.freeze, self.unfreeze_last)
         if self.cache_features and not set(self.modalities).intersection(frozen):
             raise InputError(
@@ -124,36 +118,18 @@ class ModelArguments:
             logger.warning("Frozen towers with random weights (%s) will never learn anything.", " and ".join(frozen))
 
     def _check_names(self) -> None:
+        """A dual encoder, or an encoder for each modality that is read; no name where nothing is loaded."""
         names = {"--clip_name": self.clip_name, "--text_name": self.text_name, "--vision_name": self.vision_name}
         given = [flag for flag, name in names.items() if name is not None]
         if self.model == "baseline" and given:
-            raise InputError(
-                f"Got {', '.join(given)} with --model baseline, which is trained from scratch; use vilbert or clip."
-            )
+            raise InputError(f"Got {given[0]} with --model baseline, which is trained from scratch; use another model.")
         if self.model == "vilbert" and self.clip_name is not None:
-            raise InputError(
-                "Got --clip_name with --model vilbert; use --text_name and --vision_name, or --model clip."
-            )
+            raise InputError("Got --clip_name with --model vilbert; take --text_name, --vision_name, or --model clip.")
         if self.clip_name is not None and len(given) > 1:
             raise InputError(f"Got {', '.join(given)}; give either --clip_name or the names of two encoders.")
-        if self.model == "clip" and "--clip_name" not in given and len(given) == 1:
-            needed = {"text_only": ["--text_name"], "image_only": ["--vision_name"]}.get(self.fusion)
-            if given != needed:
-                raise InputError(
-                    f"Got {given[0]} alone with --model clip --fusion {self.fusion}; a dual encoder is composed of "
-                    "--text_name and --vision_name, and --clip_name takes a whole one."
-                )
-
-
-def _parse_object(flag: str, value: str | dict[str, Any] | None) -> dict[str, Any]:
-    if value is None or isinstance(value, dict):
-        return value or {}
-    try:
-        parsed = parse_json(value)
-    except ValueError as error:
-        raise InputError(
-            f"Got --{flag} {value[:200]!r}, which is no JSON ({error}); give an object like '{{\"hidden_size\": 64}}'."
-        ) from error
-    if not isinstance(parsed, dict):
-        raise InputError(f"Got --{flag} {value[:200]!r}; give a JSON object like '{{\"hidden_size\": 64}}'.")
-    return parsed
+        read_alone = {"text_only": ["--text_name"], "image_only": ["--vision_name"]}.get(self.fusion)
+        if self.model == "clip" and self.clip_name is None and len(given) == 1 and given != read_alone:
+            raise InputError(
+                f"Got {given[0]} alone with --model clip --fusion {self.fusion}; a dual encoder is composed of "
+                "--text_name and --vision_name, and --clip_name takes a whole one."
+            )

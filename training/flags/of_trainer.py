@@ -11,38 +11,34 @@ from typing import Any, Literal
 from data_utils.console.command_line import Flag
 
 # Annotations of these names alone are known here; a value of any other type stays a word, which Trainer reads.
-_KNOWN = {"str": str, "int": int, "float": float, "bool": bool, "dict": dict, "list": list}
+_KNOWN: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "dict": dict, "list": list}
 _KNOWN |= {"Any": Any, "Literal": Literal}
 
 
 def read_trainer_flags(without: Collection[str]) -> list[Flag]:
-    """The flags of `transformers.TrainingArguments` but for those named in `without`, in their order.
-
-    Raises:
-        ModuleNotFoundError: transformers isn't installed.
-    """
+    """The flags of `transformers.TrainingArguments` but for those named in `without`, in their order."""
     spec = find_spec("transformers")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("The package transformers is not installed; pip install -r requirements.txt.")
     tree = ast.parse(Path(spec.origin).with_name("training_args.py").read_text("utf-8"))
     (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments")
-    fields = [node for node in body if isinstance(node, ast.AnnAssign) and _is_field(node.value)]
-    return [flag for flag in map(_read_flag, fields) if flag.name not in without]
+    flags = (_read_flag(node) for node in body if isinstance(node, ast.AnnAssign))
+    return [flag for flag in flags if flag is not None and flag.name not in without]
 
 
-def _is_field(value: ast.expr | None) -> bool:
-    """Whether it is a call of `field`, of one that the constructor takes."""
-    is_call = isinstance(value, ast.Call) and ast.unparse(value.func) == "field"
-    return is_call and all(keyword.arg != "init" for keyword in value.keywords)
-
-
-def _read_flag(node: ast.AnnAssign) -> Flag:
-    values = {keyword.arg: _literal(keyword.value) for keyword in node.value.keywords}
+def _read_flag(node: ast.AnnAssign) -> Flag | None:
+    """A flag of `name: annotation = field(default=..., metadata=...)`; None of what the constructor doesn't take."""
+    call = node.value
+    if not (isinstance(call, ast.Call) and ast.unparse(call.func) == "field"):
+        return None
+    values = {keyword.arg: _literal(keyword.value) for keyword in call.keywords}
+    if "init" in values:
+        return None
     metadata = values.get("metadata") or {}
     kind = _read_kind(node.annotation)
     if metadata.get("const") is True and kind != bool | None:
         kind = str | bool  # it may stand without a value
-    return Flag(node.target.id, kind, values.get("default"), metadata.get("help", ""))
+    return Flag(ast.unparse(node.target), kind, values.get("default"), metadata.get("help", ""))
 
 
 def _literal(node: ast.expr) -> Any:

@@ -25,8 +25,8 @@ class TrainingFlags:
     learning_rate: float = flag(1e-5, "Peak learning rate of the towers.")
     head_learning_rate: float | None = flag(
         None,
-        "Peak learning rate of all that is new (fusion, classifier, missing-modality vectors). "
-        "Default: 10 times --learning_rate over pretrained towers, else the same.",
+        "Peak learning rate of all that is new (fusion, classifier, missing-modality vectors). Default: 10 times "
+        "--learning_rate over pretrained towers, else the same.",
     )
     weight_decay: float = flag(1e-4, "AdamW's weight decay (not on biases and norms).")
     warmup_steps: float = flag(0.1, "Warm-up: a share of all steps if under 1, else steps.")
@@ -35,24 +35,19 @@ class TrainingFlags:
         "none", f"Weights of the loss against rare classes: {', '.join(CLASS_WEIGHTS)} (of 1 / frequency)."
     )
     logit_adjustment: float = flag(
-        0.0,
-        "Against rare classes: the loss adds this times the log of each class's share to its logit, which "
-        "the model makes up for, so that it answers rare classes more often. 0 turns it off.",
+        0.0, "Against rare classes: the loss adds this times the log of each class's share to its logit. 0: off."
     )
     modality_dropout: float = flag(
         0.1,
-        "Share of training rows whose text, and the share whose picture, is replaced by the learned "
-        "missing-modality vector (never both), so that one modality alone can be judged. 0 turns it off.",
+        "Share of training rows whose text, and the share whose picture, is replaced by the learned missing-modality "
+        "vector (never both), so that one modality alone can be judged. 0: off.",
     )
     unimodal_loss_weight: float = flag(
-        0.0,
-        "Adds this times the losses of the same rows by their text alone and by their picture alone, so "
-        "that the model answers well where one is missing; the towers don't run again. 0 turns it off.",
+        0.0, "Adds this times the losses of the same rows by their text alone and by their picture alone. 0: off."
     )
     folds: int | None = flag(
         None,
-        "Cross-validation: deal the rows into K folds by group and class, and train a model for each, "
-        "which judges it. evaluate.py takes the run as one model: the mean of all.",
+        "Cross-validation: deal the rows into K folds by group and class; a model of the rest judges each.",
     )
     seed: int = flag(42, "Of the split, the new weights, the order of rows, and dropout.")
     seeds: int = flag(1, "With --folds: train each of them this often, from --seed and the seeds after it.")
@@ -82,10 +77,8 @@ class EvaluationFlags:
     eval_strategy: str = flag("epoch", "When to evaluate: no, steps, epoch.")
     per_device_eval_batch_size: int = flag(32, "Rows per device and evaluation step.")
     load_best_model_at_end: bool = flag(True, "End with the best model, not the last.")
-    metric_for_best_model: str | None = flag("accuracy", f"Validation metric of the best model: {', '.join(METRICS)}.")
-    early_stopping_patience: int = flag(
-        0, "Stop after this many evaluations without a better model; 0 never stops early."
-    )
+    metric_for_best_model: str = flag("accuracy", f"Validation metric of the best model: {', '.join(METRICS)}.")
+    early_stopping_patience: int = flag(0, "Stop after this many evaluations without a better model; 0: off.")
 
 
 @dataclass

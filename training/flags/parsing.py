@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from data_utils.console.command_line import FlagParser
+from data_utils.console.command_line import FlagParser, list_flags
 from data_utils.sources.arguments import DataArguments
 from modeling.errors import InputError
 from training.flags.model import ModelArguments
-from training.flags.recipe import (
-    GROUPS,
-    all_flags,
-    find_recipe,
-    read_recipe,
-    spell_flags,
-    to_flags,
-    trainer_flags,
-)
+from training.flags.recipe import GROUPS, all_flags, find_recipe, read_recipe, spell_flags, to_flags, trainer_flags
 from training.flags.recipe_sections import SWEEP, read_axes, read_runs
 from training.flags.rules import check_flags, check_texts
 from training.launch.console import quiet
@@ -44,7 +35,7 @@ def parse_arguments(
         InputError: an unknown flag (with the nearest known one), or a value that isn't allowed.
     """
     starter, path, words = find_recipe(argv)
-    if starter not in (None, "--config"):
+    if starter not in ("", "--config"):
         raise InputError(f"Got {starter} {path}, which train.py takes; here the flags are those of one training.")
     parser = build_parser(description)
     (words,) = _list_trainings(parser, starter, path, words).values()
@@ -101,11 +92,7 @@ def build_parser(description: str) -> FlagParser:
 
 
 def _split(values: dict[str, Any]) -> tuple[ModelArguments, DataArguments]:
-    """The flags of model and data, which are taken out of `values`.
-
-    Raises:
-        InputError: any flag isn't allowed, or would have no effect.
-    """
+    """The flags of model and data, which are taken out of `values`; `InputError` for any that isn't allowed."""
     _check(values)
     model, data = _take(ModelArguments, values), _take(DataArguments, values)
     data.refuse_unused()
@@ -118,19 +105,12 @@ def _check(values: dict[str, Any]) -> None:
 
 
 def _take(group: type[T], values: dict[str, Any]) -> T:
-    """The dataclass of its own values, which are taken out."""
-    return group(**{field.name: values.pop(field.name) for field in fields(group) if field.name in values})
+    return group(**{flag.name: values.pop(flag.name) for flag in list_flags(group) if flag.name in values})
 
 
-def _list_trainings(
-    parser: FlagParser, starter: str | None, path: Path | None, rest: list[str]
-) -> dict[str, list[str]]:
-    """The command lines of a recipe's trainings by their names; of a sweep those that change one flag alone.
-
-    Raises:
-        InputError: the recipe or its section can't be read, or a name in it is no flag.
-    """
-    if starter is None:
+def _list_trainings(parser: FlagParser, starter: str, path: Path, rest: list[str]) -> dict[str, list[str]]:
+    """The command lines of a recipe's trainings by their names; of a sweep those that change one flag alone."""
+    if not starter:
         return {"": rest}
 
     def check_names(values: dict[str, Any]) -> dict[str, Any]:

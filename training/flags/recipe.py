@@ -21,9 +21,7 @@ from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
 SECTIONS = {"sweep": "--sweep", "runs": "--compare"}
 GROUPS = (ModelArguments, DataArguments, TrainingFlags, EvaluationFlags, OutputFlags)
 MAX_RECIPE = 2**17  # bytes, which take a second or two to parse
-# Flags of one word that take a JSON object, beside those whose type says so.
-_OBJECTS = ("text_config", "vision_config")
-_MAX_BITS = 256  # of a whole number
+_KINDS = {list: "a list", dict: "a map", float: "a number"}
 _FLAG_LIKE = re.compile("-.*[A-Za-z]")
 
 
@@ -39,11 +37,8 @@ def all_flags() -> dict[str, Flag]:
     return {flag.name: flag for flags in (*map(list_flags, GROUPS), trainer_flags()) for flag in flags}
 
 
-def find_recipe(argv: Sequence[str]) -> tuple[str | None, Path | None, list[str]]:
-    """The recipe that the command line names.
-
-    Returns:
-        `--config`, `--sweep` or `--compare`, the recipe's path, and the other words; without a recipe None twice.
+def find_recipe(argv: Sequence[str]) -> tuple[str, Path, list[str]]:
+    """The flag and the path of the recipe that the command line names (empty without one), and its other words.
 
     Raises:
         InputError: it names more than one.
@@ -54,11 +49,9 @@ def find_recipe(argv: Sequence[str]) -> tuple[str | None, Path | None, list[str]
     known, rest = finder.parse_known_args(argv)
     found = [(f"--{name}", path) for name, paths in vars(known).items() for path in paths]
     if len(found) > 1:
-        raise InputError(
-            f"Got {' and '.join(f'{flag} {path}' for flag, path in found)}, of which one can be had at a time; a "
-            "recipe holds all flags: leave out the other."
-        )
-    return (found[0][0], Path(found[0][1]), rest) if found else (None, None, rest)
+        given = " and ".join(f"{flag} {path}" for flag, path in found)
+        raise InputError(f"Got {given}, of which one can be had at a time; a recipe holds all flags.")
+    return (found[0][0], Path(found[0][1]), rest) if found else ("", Path(), rest)
 
 
 def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
@@ -75,9 +68,7 @@ def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"Can't read the recipe {path}: {error}.") from error
     if not isinstance(values, dict):
-        raise InputError(
-            f"The recipe {path} is no mapping; write one `flag: value` a line, without dashes before flag."
-        )
+        raise InputError(f"The recipe {path} is no mapping; write one `flag: value` a line, without dashes before it.")
     if all(isinstance(values.get(part), dict) for part in ("model", "data", "training")):
         raise InputError(
             f"The recipe {path} is the record of a run, with all that was settled on its machine; copy the lines that "
@@ -91,10 +82,8 @@ def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
     if len(found) > 1:
         raise InputError(f"The recipe {path} has the sections {' and '.join(found)}; part them into two files.")
     if found and found[0] != section:
-        raise InputError(
-            f"The recipe {path} has a section {found[0]}; start it with {SECTIONS[found[0]]} in place of "
-            f"{SECTIONS.get(section, '--config')}."
-        )
+        used = SECTIONS[section] if section else "--config"
+        raise InputError(f"The recipe {path} has a section {found[0]}; start it with {SECTIONS[found[0]]}, not {used}.")
     return values
 
 
@@ -119,7 +108,7 @@ def spell_flags(path: Path, values: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def to_flags(values: Mapping[str, Any]) -> list[str]:
-    """{flag: value} as command-line words; a flag without a value is left out.
+    """{flag: value} of a recipe as command-line words; a flag without a value is left out.
 
     Raises:
         InputError: a flag couldn't take its value.
@@ -137,42 +126,31 @@ def write_words(name: str, value: Any) -> list[str]:
     """The value of a flag in a recipe as words of a command line.
 
     Raises:
-        InputError: it is none that the flag could take, as a word that YAML takes for a switch.
+        InputError: it is none that the flag could take, as a word that YAML takes for a switch, a date or a list.
     """
     kind = all_flags()[name].kind if name in all_flags() else None  # an unknown flag is told later
     kinds = {get_origin(each) or each for each in (kind, *get_args(kind))}
-    if isinstance(value, bool) and bool not in kinds:
-        word = "yes" if value else "no"
-        raise InputError(
-            f"Got {name}: {value} in the recipe, as which YAML reads the bare word {word}; {name} is no switch: if "
-            f'you mean the word, write it in quotes ("{word}").'
-        )
-    if isinstance(value, dict) and (dict in kinds or name in _OBJECTS):
-        try:
+    is_list = isinstance(value, list) and list in kinds
+    try:
+        if isinstance(value, dict) and dict in kinds:
             if any(not isinstance(key, str) for key in value):
                 raise TypeError("its keys must be words")
             return [json.dumps(value, allow_nan=False)]
-        except (TypeError, ValueError) as error:
-            raise InputError(f"Got {name}: {value} in the recipe, of which no JSON can be made ({error}).") from error
-    if isinstance(value, list) and list in kinds:
-        if any(isinstance(item, bool) or not isinstance(item, str | int) for item in value):
-            raise InputError(f"Got {name}: {value} in the recipe; put words like yes, no or 1.0 in quotes.")
-        return [write_scalar(name, item) for item in value]
-    return [write_scalar(name, value)]
-
-
-def write_scalar(name: str, value: object) -> str:
-    """A word, number or switch of a recipe as a word of a command line.
-
-    Raises:
-        InputError: it is none of them, as a date, a list or a map, or a number that nothing takes.
-    """
-    if not isinstance(value, str | int | float):
-        kind = {list: "a list", dict: "a map"}.get(type(value), f"a {type(value).__name__}")
+        for item in value if is_list else [value]:
+            if isinstance(item, bool) and (is_list or bool not in kinds):
+                raise TypeError(f"YAML reads the bare word {'yes' if item else 'no'} as a switch")
+            if not isinstance(item, str | int | float) or (is_list and isinstance(item, float)):
+                raise TypeError(f"YAML reads {_KINDS.get(type(item), f'a {type(item).__name__}')}")
+        return [str(item) for item in (value if is_list else [value])]
+    except (TypeError, ValueError) as error:  # a number may have more digits than Python writes
         raise InputError(
-            f"Got {name}: {value} in the recipe, which YAML reads as {kind}; write one word or number, in quotes where "
-            "YAML reads something else."
-        )
-    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
-        raise InputError(f"Got {name} in the recipe with a number of {value.bit_length():,} bits, which nothing takes.")
-    return str(value)
+            f"Got {name}: {_show(value)} in the recipe, which --{name} can't take ({error}); write words and numbers, "
+            "in quotes where YAML would read something else, such as yes, no, 1.0 or a date."
+        ) from error
+
+
+def _show(value: object) -> str:
+    try:
+        return str(value)[:200]
+    except ValueError:
+        return "a number of thousands of digits"

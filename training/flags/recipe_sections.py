@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling.errors import InputError, check_choice
-from training.flags.recipe import read_recipe, spell_flags, write_scalar
+from training.flags.recipe import read_recipe, spell_flags, write_words
 
 SWEEP, FOLDS, RUNS = "sweep", "folds", "runs"
 MAX_TRIALS = 10_000
@@ -56,10 +56,8 @@ def read_axes(path: Path, section: object) -> tuple[dict[str, tuple[str, ...]], 
 
 
 def _read_choices(path: Path, name: str, choices: object) -> tuple[str, ...]:
-    is_plain = isinstance(choices, list) and all(
-        isinstance(choice, str | int | float) and not isinstance(choice, bool) for choice in choices
-    )
-    words = [write_scalar(name, choice) for choice in choices] if is_plain else []
+    found = choices if isinstance(choices, list) and not any(isinstance(each, bool) for each in choices) else []
+    words = [word for choice in found for word in write_words(name, choice)]
     if not words or len({_as_number(word) for word in words}) < len(words):
         raise InputError(
             f"Got {name}: {choices} in the section {SWEEP} of {path}; it takes a list of words or numbers, each of "
@@ -84,31 +82,22 @@ def read_runs(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """
     shared = read_recipe(path, RUNS)
     runs = shared.pop(RUNS, None)
-    if not isinstance(runs, dict) or len(runs) < 2:
+    if not isinstance(runs, dict) or not 2 <= len(runs) <= MAX_RUNS:
         raise InputError(
-            f"The recipe {path} has no section `{RUNS}` with two runs or more; write {RUNS}: and below it lines "
+            f"The recipe {path} has no section `{RUNS}` with 2 to {MAX_RUNS:,} runs; write {RUNS}: and below it lines "
             "like `small: {fusion: early}`."
         )
-    if len(runs) > MAX_RUNS:
-        raise InputError(f"The recipe {path} has {len(runs):,} runs; at most {MAX_RUNS:,} are compared.")
     spelled = {}
     for name, own in runs.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in RESULT_FILES:
             raise InputError(
                 f"Got {name!r} as the name of a run in {path}; a name is a word of at most 100 letters, digits, dots "
-                "and dashes, in quotes where YAML would read something else, such as a number."
-            )
-        if name in RESULT_FILES:
-            raise InputError(
-                f"Got {name} as the name of a run in {path}, which is a file of the results; choose another."
+                "and dashes, none of a file of the results, in quotes where YAML would read something else."
             )
         if own is not None and not isinstance(own, dict):
             raise InputError(f"The run {name} in {path} is {own!r}; write its flags, like `{name}: {{fusion: early}}`.")
         spelled[name] = spell_flags(path, own or {})
-        foreign = [key for key in _NOT_IN_A_RUN if key in spelled[name]]
-        if foreign:
-            raise InputError(
-                f"The run {name} in {path} has {foreign[0]}, which a run can't choose: its folder is that of the "
-                "comparison and its name. Leave it out."
-            )
+        for key in _NOT_IN_A_RUN:
+            if key in spelled[name]:
+                raise InputError(f"The run {name} in {path} has {key}, which a run can't choose; leave it out.")
     return shared, spelled

@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from itertools import chain
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from modeling.choices import FUSIONS, frozen_modalities
+from modeling.choices import frozen_modalities
 from modeling.errors import InputError, check_choice
 from training.flags.model import ModelArguments
 from training.flags.own import CLASS_WEIGHTS, METRICS
 from training.launch.ranks import launched_world_size
 
+Rule = TypeVar("Rule")
 MAX_SEED = 2**32 - 1  # numpy's
 MAX_COUNT = 10**9
 MAX_TRAININGS = 10_000  # of one cross-validation
 METRIC_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """What a flag takes; infinity and nan are never in it.
-
-    Attributes:
-        low, high: the least and the largest.
-        words: how it is said.
-        without_low, without_high: whether that bound itself isn't allowed.
-        is_share: whether it is a share up to 1, and a whole number above.
-    """
-
-    low: float
-    high: float
-    words: str
-    without_low: bool = False
-    without_high: bool = False
-    is_share: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        is_above = self.low < value if self.without_low else self.low <= value
-        is_below = value < self.high if self.without_high else value <= self.high
-        return is_above and is_below and (not self.is_share or value <= 1 or value == int(value))
-
-
+# In each table a key is one flag or several with the same rule.
 # Of flags of one word, or of several, in which commas may stand as well.
 WORDS = {
     "class_weights": CLASS_WEIGHTS,
@@ -64,37 +41,50 @@ WORDS = {
     # Of torch, those that need no package of their own.
     "torch_compile_backend": ("inductor", "eager", "aot_eager", "cudagraphs"),
 }
-_MAX = sys.float_info.max
-_COUNT = Numbers(1, MAX_COUNT, f"it must be more than 0, and at most {MAX_COUNT:,}")
+
+
+class Numbers(NamedTuple):
+    """What a flag takes; infinity and nan are never in it.
+
+    Attributes:
+        low, high: the least and the largest.
+        words: how it is said.
+        is_share: whether it is a share up to 1, and a whole number above.
+    """
+
+    low: float
+    high: float
+    words: str
+    is_share: bool = False
+
+    def allow(self, value: float) -> bool:
+        return self.low <= value <= self.high and (not self.is_share or value <= 1 or value == int(value))
+
+
+_ABOVE_0, _BELOW_1 = math.ulp(0), math.nextafter(1, 0)
+_COUNT = Numbers(1, MAX_COUNT, f"more than 0, and at most {MAX_COUNT:,}")
 _STEPS = f"1 to {MAX_COUNT:,} whole steps"
 NUMBERS = {
     "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps": _COUNT,
     "eval_accumulation_steps torch_empty_cache_steps ddp_timeout ddp_bucket_cap_mb": _COUNT,
-    "learning_rate head_learning_rate weight_decay adam_epsilon eval_delay": Numbers(
-        0, _MAX, "it must be 0 or more, and finite"
-    ),
-    "logit_adjustment unimodal_loss_weight": Numbers(0, _MAX, "it must be 0 (off) or more, and finite"),
-    "max_grad_norm": Numbers(0, _MAX, "it must be 0 (gradients stay as they are) or more, and finite"),
-    "adam_beta1 adam_beta2 label_smoothing_factor": Numbers(0, 1, "allowed is 0 to less than 1", without_high=True),
-    "modality_dropout": Numbers(
-        0, 0.5, "allowed is 0 to 0.5, the share of rows that lose their text, and again of rows that lose their picture"
-    ),
-    "neftune_noise_alpha": Numbers(0, 10**6, "allowed is 0 (off) to 1,000,000"),
-    "num_train_epochs": Numbers(0, 10**6, "it must be more than 0, and at most 1,000,000", without_low=True),
-    "max_steps": Numbers(1, MAX_COUNT, f"it takes 1 to {MAX_COUNT:,}, or is left out for --num_train_epochs"),
-    "warmup_steps": Numbers(
-        0, MAX_COUNT, f"it takes a share of all steps, from 0 to below 1, or {_STEPS}", is_share=True
-    ),
+    "max_steps": _COUNT._replace(words=f"1 to {MAX_COUNT:,}, or is left out for --num_train_epochs"),
+    "save_total_limit": _COUNT._replace(words=f"1 to {MAX_COUNT:,}; a large number keeps all"),
+    "learning_rate head_learning_rate weight_decay adam_epsilon eval_delay max_grad_norm logit_adjustment "
+    "unimodal_loss_weight": Numbers(0, sys.float_info.max, "0 or more, and finite"),
+    "adam_beta1 adam_beta2 label_smoothing_factor": Numbers(0, _BELOW_1, "0 to less than 1"),
+    "modality_dropout": Numbers(0, 0.5, "0 to 0.5, the share of rows that lose their text, and again their picture"),
+    "neftune_noise_alpha": Numbers(0, 10**6, "0 (off) to 1,000,000"),
+    "num_train_epochs": Numbers(_ABOVE_0, 10**6, "more than 0, and at most 1,000,000"),
+    "warmup_steps": Numbers(0, MAX_COUNT, f"a share of all steps, from 0 to below 1, or {_STEPS}", True),
     "logging_steps eval_steps save_steps": Numbers(
-        *(0, MAX_COUNT, f"it takes a share of all steps, between 0 and 1, or {_STEPS}"), without_low=True, is_share=True
+        *(_ABOVE_0, MAX_COUNT, f"a share of all steps, between 0 and 1, or {_STEPS}", True)
     ),
-    "save_total_limit": Numbers(1, MAX_COUNT, f"it takes 1 to {MAX_COUNT:,}; a large number keeps all"),
-    "early_stopping_patience": Numbers(0, MAX_COUNT, f"allowed is 0 (off) or more, and at most {MAX_COUNT:,}"),
-    "dataloader_num_workers": Numbers(0, 512, "it must be 0 or more, and at most 512"),
-    "dataloader_prefetch_factor": Numbers(1, 1_000, "it must be more than 0, and at most 1,000"),
-    "data_seed": Numbers(0, MAX_SEED, f"allowed is 0 to {MAX_SEED}"),
-    "folds": Numbers(2, MAX_TRAININGS, f"it takes 2 or more, at most {MAX_TRAININGS:,}, or is left out"),
-    "seeds": Numbers(1, _MAX, "it takes 1 or more, and more than 1 only with --folds"),
+    "early_stopping_patience": Numbers(0, MAX_COUNT, f"0 (off) or more, and at most {MAX_COUNT:,}"),
+    "dataloader_num_workers": Numbers(0, 512, "0 or more, and at most 512"),
+    "dataloader_prefetch_factor": Numbers(1, 1_000, "more than 0, and at most 1,000"),
+    "data_seed": Numbers(0, MAX_SEED, f"0 to {MAX_SEED}"),
+    "folds": Numbers(2, MAX_TRAININGS, f"2 or more, at most {MAX_TRAININGS:,}, or is left out"),
+    "seeds": Numbers(1, sys.float_info.max, "1 or more, and more than 1 only with --folds"),
 }
 # Flags that can't do here what they say, and why.
 NEVER = {
@@ -104,31 +94,26 @@ NEVER = {
     "batch_eval_metrics eval_do_concat_batches": "the figures need the answers to all rows at once; "
     "--eval_accumulation_steps spares the device's memory",
     "dataloader_in_order": "a run that is resumed needs the rows in order",
-    "debug": "it can't look into models like these; a loss or a gradient that isn't finite stops training by itself, "
-    "with the step",
+    "debug": "a loss or a gradient that isn't finite stops training by itself, with the step",
     "do_eval": "--eval_strategy no, epoch or steps says when to evaluate",
     "do_predict": "answers are given by: evaluate.py RUN --predict LIST",
     "do_train": "train.py trains, always; to evaluate a run take evaluate.py RUN",
     "enable_jit_checkpoint": "SIGTERM and SIGUSR1 end a training with a checkpoint already",
-    "fsdp fsdp_config": "the launch says how a model is sharded: accelerate launch --config_file "
-    "accelerate_configs/fsdp2.yaml",
-    "hub_always_push hub_model_id hub_revision hub_strategy hub_token push_to_hub": "what would be uploaded is the "
-    "folder of checkpoints; upload the model afterwards: hf upload NAME RUN/model",
-    "ignore_data_skip": "a resumed run would train on some rows twice and on others never; to pass them over takes no "
-    "time here",
+    "fsdp fsdp_config": "the launch shards: accelerate launch --config_file accelerate_configs/fsdp2.yaml",
+    "hub_always_push hub_model_id hub_revision hub_strategy hub_token push_to_hub": "it uploads the checkpoints; "
+    "upload the model afterwards: hf upload NAME RUN/model",
+    "ignore_data_skip": "a resumed run would train on some rows twice; to pass them over takes no time here",
     "include_for_metrics": "the figures need answers and labels alone",
     "label_names": "the rows' labels are those of the list --train_file, the classes those of --labels",
     "length_column_name": "the rows have no such column; their tokens are counted",
-    "liger_kernel_config use_liger_kernel": "these kernels replace layers of language models, which classifiers lack; "
-    "take --bf16, or --torch_compile",
+    "liger_kernel_config use_liger_kernel": "it is for language models; take --bf16, or --torch_compile",
     "logging_nan_inf_filter": "a loss that isn't finite ends training, and is never logged",
     "optim_target_modules": "the optimizers that take it (GaLore, APOLLO) can't keep the two learning rates of towers "
     "and head",
     "parallelism_config": "each device holds whole rows and layers; launch with one of accelerate_configs/",
     "prediction_loss_only": "the best model is chosen by its answers; --eval_strategy no evaluates nothing",
     "remove_unused_columns": "what the model reads is chosen by the program",
-    "use_cache": "it keeps what a model has generated, and a classifier generates nothing; for frozen towers take "
-    "--cache_features",
+    "use_cache": "a classifier generates nothing to keep; for frozen towers take --cache_features",
 }
 # Flags that have an effect only beside another one.
 NEEDS: dict[str, tuple[str, Callable[[SimpleNamespace], bool]]] = {
@@ -144,51 +129,18 @@ NEEDS: dict[str, tuple[str, Callable[[SimpleNamespace], bool]]] = {
     ),
     "logging_steps": ("--logging_strategy steps", lambda args: args.logging_strategy == "steps"),
     "save_total_limit save_only_model": (
-        "--save_strategy epoch, steps or best",
-        lambda args: args.save_strategy != "no",
+        *("--save_strategy epoch, steps or best", lambda args: args.save_strategy != "no"),
     ),
     "dataloader_multiprocessing_context dataloader_persistent_workers dataloader_prefetch_factor": (
-        "--dataloader_num_workers of 1 or more",
-        lambda args: args.dataloader_num_workers > 0,
+        *("--dataloader_num_workers of 1 or more", lambda args: args.dataloader_num_workers > 0),
     ),
     "hub_private_repo project trackio_bucket_id trackio_space_id trackio_static_space_id": (
-        "--report_to trackio",
-        lambda args: any("trackio" in word for word in args.report_to),
+        *("--report_to trackio", lambda args: any("trackio" in word for word in args.report_to)),
     ),
     "run_name": ("--report_to with a tracker", lambda args: args.report_to != ["none"]),
 }
 # Whose default would be a lie too: nothing is done by them.
 _IDLE = ("do_train", "do_eval", "do_predict")
-
-
-def _check_words(name: str, value: Any, allowed: tuple[str, ...], args: SimpleNamespace) -> None:
-    for word in filter(None, ",".join(value).split(",")) if isinstance(value, list) else [value]:
-        if not isinstance(word, bool):
-            check_choice(f"--{name}", word, allowed)
-
-
-def _check_number(name: str, value: float, numbers: Numbers, args: SimpleNamespace) -> None:
-    if value not in numbers:
-        raise InputError(f"Got --{name} {value}; {numbers.words}.")
-
-
-def _refuse(name: str, value: Any, reason: str, args: SimpleNamespace) -> None:
-    raise InputError(f"Got {_show(name, value)}, which train.py can't take: {reason}. Leave it out.")
-
-
-def _check_need(name: str, value: Any, need: tuple[str, Callable[..., bool]], args: SimpleNamespace) -> None:
-    if not need[1](args):
-        raise InputError(f"Got {_show(name, value)}, which has no effect without {need[0]}; add that, or leave it out.")
-
-
-def _show(name: str, value: Any) -> str:
-    if name.endswith("_token"):
-        return f"--{name}"
-    return " ".join(map(str, [f"--{name}", *(value if isinstance(value, list) else [value])]))
-
-
-# What is asked of any value but the default, the plainest faults first.
-RULES = ((WORDS, _check_words), (NUMBERS, _check_number), (NEVER, _refuse), (NEEDS, _check_need))
 
 
 def check_flags(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -199,25 +151,47 @@ def check_flags(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         defaults: those of all flags.
     """
     args = SimpleNamespace(**{**defaults, **given})
-    changed = {name for name, value in given.items() if value != defaults[name] or name in _IDLE}
-    for table, check in RULES:
-        for names, rule in table.items():
-            for name in names.split():
-                if name in changed:
-                    check(name, given[name], rule, args)
-    for sentence in (*_contradictions(args, given), *_idle_evaluations(args), *_other_launches(args)):
+    changed = {name: value for name, value in given.items() if value != defaults[name] or name in _IDLE}
+    faults = (_single_faults(args, changed), _contradictions(args, given), _idle_evaluations(args), _launches(args))
+    for sentence in chain(*faults):
         raise InputError(sentence)
+
+
+def _single_faults(args: SimpleNamespace, changed: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with flags that have another value than the default, the plainest faults first."""
+    for name, allowed in _among(changed, WORDS):
+        words = ",".join(changed[name]).split(",") if isinstance(changed[name], list) else [changed[name]]
+        for word in words:
+            if word and not isinstance(word, bool):
+                check_choice(f"--{name}", word, allowed)
+    for name, numbers in _among(changed, NUMBERS):
+        if not numbers.allow(changed[name]):
+            yield f"Got --{name} {changed[name]}; it takes {numbers.words}."
+    for name, reason in _among(changed, NEVER):
+        yield f"Got {_show(name, changed[name])}, which train.py can't take: {reason}. Leave it out."
+    for name, (needed, is_given) in _among(changed, NEEDS):
+        if not is_given(args):
+            shown = _show(name, changed[name])
+            yield f"Got {shown}, which has no effect without {needed}; add that, or leave it out."
+
+
+def _among(changed: Mapping[str, Any], table: Mapping[str, Rule]) -> Iterator[tuple[str, Rule]]:
+    """The flags of a table that were changed, each with its rule."""
+    return ((name, rule) for names, rule in table.items() for name in names.split() if name in changed)
+
+
+def _show(name: str, value: Any) -> str:
+    if name.endswith("_token"):
+        return f"--{name}"
+    return " ".join(map(str, [f"--{name}", *(value if isinstance(value, list) else [value])]))
 
 
 def _contradictions(args: SimpleNamespace, given: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with flags that are right each for itself."""
     if args.seeds > 1 and args.folds is None:
-        yield f"Got --seeds {args.seeds}; it takes 1 or more, and more than 1 only with --folds."
-    if args.folds is not None and args.folds * args.seeds > MAX_TRAININGS:
-        yield (
-            f"Got --folds {args.folds} and --seeds {args.seeds}, which are {args.folds * args.seeds:,} trainings; at "
-            f"most {MAX_TRAININGS:,} are made."
-        )
+        yield f"Got --seeds {args.seeds}; it takes {NUMBERS['seeds'].words}."
+    if args.folds is not None and (count := args.folds * args.seeds) > MAX_TRAININGS:
+        yield f"Got --folds and --seeds that make {count:,} trainings; at most {MAX_TRAININGS:,} are made."
     if not 0 <= args.seed <= MAX_SEED + 1 - args.seeds:
         yield f"Got --seed {args.seed}; allowed is 0 to {MAX_SEED}, also for the last of --seeds."
     if args.profile and args.dry_run:
@@ -227,10 +201,7 @@ def _contradictions(args: SimpleNamespace, given: Mapping[str, Any]) -> Iterator
         detail = "backend" if backend else "mode"
         yield f"Got --torch_compile False and --torch_compile_{detail}, which turns it on; leave one of the two out."
     if mode and backend not in (None, "inductor"):
-        yield (
-            f"Got --torch_compile_mode {mode} and --torch_compile_backend {backend}; a mode is for inductor: leave one "
-            "of the two out."
-        )
+        yield f"Got --torch_compile_mode and --torch_compile_backend {backend}; a mode is for inductor: leave one out."
 
 
 def _idle_evaluations(args: SimpleNamespace) -> Iterator[str]:
@@ -252,7 +223,7 @@ def _idle_evaluations(args: SimpleNamespace) -> Iterator[str]:
         )
 
 
-def _other_launches(args: SimpleNamespace) -> Iterator[str]:
+def _launches(args: SimpleNamespace) -> Iterator[str]:
     """What another launch would have to be made for."""
     if args.deepspeed and "RANK" not in os.environ:
         yield (
@@ -268,7 +239,7 @@ def _other_launches(args: SimpleNamespace) -> Iterator[str]:
 
 def check_texts(given: Mapping[str, Any], model: ModelArguments) -> None:
     """`InputError` for a flag about texts where such a model reads none, or trains none of their words."""
-    reads_texts = "text" in FUSIONS[model.fusion]
+    reads_texts = "text" in model.modalities
     trains_words = reads_texts and "text" not in frozen_modalities(model.freeze, model.unfreeze_last)
     if given.get("neftune_noise_alpha") and not trains_words:
         raise InputError(
