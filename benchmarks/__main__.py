@@ -1,58 +1,72 @@
-"""Runs the measurements, each in a process of its own: `python -m benchmarks [NAME ...]`, or `... gpu` on a GPU."""
+"""Runs the measurements, each in a process of its own: `python -m benchmarks [PART ...]`, or `... gpu` on a GPU."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import math
 import signal
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
-from benchmarks import gpu
-from benchmarks.inputs import draw_pairs, write_clip
-from benchmarks.preparation import read_guids
-from benchmarks.report import format_report, format_row, write_report
-from benchmarks.results import MACHINES, Record, Result, describe_machine
-from benchmarks.runner import Target, run_all
-from benchmarks.setting import Setting
+from benchmarks import data, evaluation, kernels, launches, naive, steps
+from benchmarks.report import MACHINES, Record, Result, describe_machine, format_figure, format_report, write_report
+from benchmarks.runner import FOREVER, Part, run_parts
+from benchmarks.setting import ROOT, Setting, draw_pairs, read_guids, write_clip
 from data_utils.system.files import write_text
 from training.launch.console import set_up_logging
 
-ROOT = Path(__file__).resolve().parent.parent
-# In the order of the table: names of modules of this package that have a function `measure`, but for `memory`.
-MEASUREMENTS = (
-    *("step", "naive", "kernels", "loader", "preparation", "start"),
-    *("evaluation", "features", "options", "sweep", "memory"),
-)
-GPU = "gpu"
-MODULES = {name: name for name in MEASUREMENTS} | {"memory": "scale"}
-TARGETS: dict[str, Target] = {name: (f"benchmarks.{module}:measure", math.inf) for name, module in MODULES.items()}
-TARGETS |= gpu.PARTS
-NUM_PAIRS, NUM_GPU_PAIRS, NUM_QUICK_PAIRS = 1000, 3600, 80
-GPU_SECONDS = 280.0
+OTHERS = ("vilbert", "baseline")
+PARTS = {
+    "step": Part(steps.measure_loop),
+    "naive": Part(naive.measure),
+    "kernels": Part(kernels.measure),
+    "loader": Part(data.measure_loader),
+    "preparation": Part(data.measure_preparation),
+    "start": Part(launches.measure_start),
+    "evaluation": Part(evaluation.measure_prediction),
+    "features": Part(evaluation.measure_features),
+    "options": Part(steps.measure_options),
+    "sweep": Part(launches.measure_sweep),
+    "memory": Part(launches.measure_memory),
+}
+# In the order of importance: of a call of 280 seconds what comes late is left out, and has a call of its own.
+GPU_PARTS = {
+    "gpu.rates": Part(kernels.measure_rates, 20),
+    "gpu.steps": Part(steps.measure_on_card, 40),
+    "gpu.compiled": Part(partial(steps.measure_on_card, compiled=True, sizes=(steps.LARGE,)), 150),
+    "gpu.naive": Part(naive.measure_gpu, 50),
+    "gpu.feeding": Part(data.measure_feeding, 40),
+    "gpu.sweep": Part(launches.measure_sweep_on_card, 60),
+    "gpu.memory": Part(launches.measure_gpu_memory, 90),
+    "gpu.evaluation": Part(evaluation.measure_gpu, 40),
+    "gpu.architectures": Part(partial(steps.measure_on_card, models=OTHERS), 60),
+    "gpu.compiled_small": Part(partial(steps.measure_on_card, compiled=True, sizes=(steps.SMALL,)), 150),
+    "gpu.architectures_compiled": Part(partial(steps.measure_on_card, models=OTHERS, compiled=True), 400),
+}
 
 
 def main() -> None:
     """Measure what is named, or everything; everything on a CPU writes the table too."""
-    begin, options = time.monotonic(), _read_options()
+    options = read_options()
     set_up_logging()
     logging.getLogger("benchmarks").setLevel(logging.INFO)
-    targets, for_gpu = _choose_targets(options)
-    end = begin + (options.seconds or (GPU_SECONDS if for_gpu else math.inf))
-    setting = _prepare(options, for_gpu=for_gpu)
-    num_pairs = len(read_guids(setting.data_dir / "train.txt")) - 1
-    data = f"{num_pairs:,} pairs, " + ("given by --data_dir" if options.data_dir else "drawn, JPEG of 400 px")
-    record = Record(describe_machine(), data, {})
-    for name, result in run_all(targets, setting, end=end, ahead=for_gpu):
+    names = [part for name in options.names or PARTS for part in (GPU_PARTS if name == "gpu" else [name])]
+    parts = {name: (PARTS | GPU_PARTS)[name] for name in names}
+    if options.quick:  # a rehearsal may take as long as the machine needs
+        parts = {name: Part(part.measure) for name, part in parts.items()}
+    on_card = not parts.keys().isdisjoint(GPU_PARTS)
+    setting = prepare(options, 3600 if on_card else 1000)
+    about = "given by --data_dir" if options.data_dir else "drawn, JPEG of 400 px"
+    record = Record(describe_machine(), f"{len(read_guids(setting.data_dir)):,} pairs, {about}", {})
+    seconds = options.seconds or (280 if on_card else FOREVER)
+    for name, result in run_parts(parts, setting, seconds=seconds):
         keep(name, result, record, options.output_dir)
     print(format_report([record]))
     if not options.names and not options.quick:
         record.save(MACHINES)
         write_report()
-    missing = [name for name, found in record.results.items() if any(result.name == name for result in found)]
-    if missing:
+    if missing := [name for name, found in record.results.items() if any(result.name == name for result in found)]:
         raise SystemExit(f"Failed or left out, at least in part: {', '.join(missing)}.")
 
 
@@ -61,51 +75,38 @@ def keep(name: str, result: Result, record: Record, folder: Path) -> None:
     record.results.setdefault(name, []).append(result)
     record.save(folder)
     write_text(folder / "table.md", format_report([record]))
-    print(f"{name}: {' | '.join(filter(None, format_row(result)))}", flush=True)
+    print(f"{name}: {' | '.join(filter(None, [*format_figure(result), result.note]))}", flush=True)
 
 
-def _read_options() -> argparse.Namespace:
+def read_options() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = f"{', '.join(MEASUREMENTS)}; all of them by default. On a GPU: {GPU} for all of {', '.join(gpu.PARTS)}"
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {known}")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
+    known = f"{', '.join(PARTS)}; all of them by default. On a GPU: gpu for all of {', '.join(GPU_PARTS)}"
+    folder = ROOT / "runs" / "benchmarks"
+    parser.add_argument("names", nargs="*", metavar="PART", help=f"any of {known}")
     parser.add_argument("--data_dir", type=Path, help="folder with train.txt and data/; drawn by default")
-    parser.add_argument("--clip_name", type=Path, help="folder of a CLIP; by default ViT-B/32's shape, random")
-    parser.add_argument("--work_dir", type=Path, default=ROOT / "runs" / "benchmarks", help="inputs and caches")
-    parser.add_argument(
-        "--output_dir",
-        type=Path,
-        default=ROOT / "runs" / "benchmarks" / "results",
-        help="for the record (JSON) and the table, written after each figure",
-    )
-    parser.add_argument(
-        "--seconds", type=float, help=f"end after so many; on a GPU {GPU_SECONDS:.0f} by default, else never"
-    )
+    parser.add_argument("--work_dir", type=Path, default=folder, help="inputs and caches")
+    parser.add_argument("--output_dir", type=Path, default=folder / "results", help="for the record and the table")
+    parser.add_argument("--seconds", type=float, help="end after so many; on a GPU 280 by default, else never")
     parser.add_argument("--quick", action="store_true", help="tiny model and few steps: shows only that all works")
     options = parser.parse_args()
-    if unknown := sorted(set(options.names) - {GPU, *TARGETS}):
+    if unknown := sorted({*options.names} - {"gpu", *PARTS, *GPU_PARTS}):
         parser.error(f"got {', '.join(unknown)}; allowed: {known}")
     return options
 
 
-def _choose_targets(options: argparse.Namespace) -> tuple[dict[str, Target], bool]:
-    """What was asked for, and whether any of it is for a GPU; a rehearsal may take as long as the machine needs."""
-    chosen = [part for name in options.names or MEASUREMENTS for part in (gpu.PARTS if name == GPU else [name])]
-    targets = {name: (TARGETS[name][0], math.inf) if options.quick else TARGETS[name] for name in chosen}
-    return targets, not gpu.PARTS.keys().isdisjoint(chosen)
-
-
-def _prepare(options: argparse.Namespace, *, for_gpu: bool) -> Setting:
+def prepare(options: argparse.Namespace, num_pairs: int) -> Setting:
+    """Draw what isn't given."""
+    num_pairs = 80 if options.quick else num_pairs
     work_dir = (options.work_dir / ("quick" if options.quick else "full")).resolve()
     work_dir.mkdir(parents=True, exist_ok=True)
-    num_pairs = NUM_QUICK_PAIRS if options.quick else NUM_GPU_PAIRS if for_gpu else NUM_PAIRS
     data_dir = options.data_dir or work_dir / f"pairs-{num_pairs}"
-    clip_name = options.clip_name or work_dir / f"clip-{data_dir.name}"
+    clip_name = work_dir / f"clip-{data_dir.name}"
     if not (data_dir / "train.txt").exists():
         draw_pairs(data_dir, num_pairs)
     if not (clip_name / "config.json").exists():
         write_clip(clip_name, data_dir, tiny=options.quick)
-    return Setting(data_dir.resolve(), clip_name.resolve(), work_dir, options.repeats, options.quick)
+    return Setting(data_dir.resolve(), clip_name.resolve(), work_dir, options.quick)
 
 
 if __name__ == "__main__":

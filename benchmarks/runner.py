@@ -1,121 +1,104 @@
-"""Measurements one after another, each in a process of its own, which is ended when its time is up."""
+"""Sides that take turns, so that what else the machine does meets both; parts, each in a process of its own."""
 
 from __future__ import annotations
 
-import importlib
+import gc
 import logging
-import math
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
+from multiprocessing.process import BaseProcess
+from threading import Timer
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
-from benchmarks.results import Result
+import torch
+from torch import Tensor, nn
+
+from benchmarks.report import Result
+from evaluation.predict.inference import Batch
+from training.engine.trainer import SentimentTrainer
 from training.launch.console import set_up_logging
 
 logger = logging.getLogger(__name__)
-# What is begun with less time left ends before it has loaded its model.
-LEAST_SECONDS = 10.0
+FOREVER = 1e6
 SECONDS_TO_END = 5.0
-# A measurement's function as module:name, and the seconds that it may take at most.
-Target = tuple[str, float]
+# Flags of a training that `watch_loop` ends.
+ENDLESS = ("--num_train_epochs", "100000", "--eval_strategy", "no", "--dataloader_drop_last", "true")
+Measure = Callable[[Any], Iterable[Result]]
+OtherSide = Callable[[Sequence[Batch]], object]
 
 
-def run_all(
-    targets: Mapping[str, Target], setting: Any, *, end: float = math.inf, ahead: bool = False
-) -> Iterator[tuple[str, Result]]:
-    """Yield (measurement, figure) as soon as each figure is there.
+class Part(NamedTuple):
+    """A function from the setting to figures, each of which is kept as soon as it is there, and its most seconds."""
 
-    What fails, is cut or isn't begun any more is yielded too, as a figure of the measurement's name without values,
-    whose note says so.
+    measure: Measure
+    seconds: float = FOREVER
 
-    Args:
-        targets: by the measurements' names, in their order.
-        setting: what each function gets.
-        end: of all of them, on the clock of time.monotonic.
-        ahead: load the next one's modules while one runs, where there are cores enough for both.
+
+def run_parts(parts: Mapping[str, Part], setting: object, *, seconds: float = FOREVER) -> Iterator[tuple[str, Result]]:
+    """Yield (part, figure) as soon as each figure is there.
+
+    What fails, or is cut by its own limit or that of all, is yielded too: as a figure of the part's name without
+    values, whose note says so.
     """
-    names = list(targets)
+    end = time.monotonic() + seconds
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        for name, following in zip(names, [*names[1:], None], strict=True):
-            if end - time.monotonic() < LEAST_SECONDS:
-                yield name, Result(name, [], "", note="left out, as the time was over")
-                continue
-            for each in (name, following if ahead else None):
-                if each is not None and each not in workers:
-                    workers[each] = stack.enter_context(Worker(each, targets[each][0], setting))
+        # All load their modules at once, before the first one measures: a minute less on a GPU that is lent for five.
+        workers = [(name, *stack.enter_context(start(name, part.measure))) for name, part in parts.items()]
+        for _, connection, _ in workers:
+            connection.poll(None)
+        for name, connection, process in workers:
             begin = time.monotonic()
-            for result in workers[name].run(targets[name][1], end):
-                yield name, result
-            workers[name].end()
+            limit = Timer(min(parts[name].seconds, end - begin), _end, [process])
+            limit.start()
+            try:
+                connection.recv()
+                connection.send(setting)
+                while (result := connection.recv()) is not None:
+                    yield name, result
+            except (EOFError, OSError):
+                note = f"cut, or ended by the machine, after {time.monotonic() - begin:.0f} s"
+                yield name, Result(name, [], "", note=note)
+            finally:
+                limit.cancel()
+            process.join(SECONDS_TO_END)
+            _end(process)
             logger.info("%s: %.0f s.", name, time.monotonic() - begin)
 
 
-class Worker:
-    """A process that loads a measurement's modules and then waits to be told to measure; a context that ends it."""
-
-    def __init__(self, name: str, function: str, setting: Any) -> None:
-        self._name = name
-        context = multiprocessing.get_context("spawn")  # a process that was forked from one with CUDA can't use CUDA
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, name, function, setting))
-        self._process.start()
-        theirs.close()
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.end()
-
-    def run(self, seconds: float, end: float) -> Iterator[Result]:
-        """The figures as they come, for so many seconds once the modules are loaded, and up to `end` at most."""
-        begin = time.monotonic()
-        try:
-            if self._wait(end):
-                self._connection.recv()
-                self._connection.send("measure")
-                end = min(end, time.monotonic() + seconds)
-            while self._wait(end):
-                if (result := self._connection.recv()) is None:
-                    return
-                yield result
-        except (EOFError, OSError):
-            self._process.join()
-            yield Result(self._name, [], "", note=f"failed: its process ended with {self._process.exitcode}")
-            return
-        yield Result(self._name, [], "", note=f"cut after {time.monotonic() - begin:.0f} s")
-
-    def _wait(self, end: float) -> bool:
-        """Whether there is something to receive, at the latest at `end`; an ended process says so, too."""
-        return self._connection.poll(None if end == math.inf else max(0.0, end - time.monotonic()))
-
-    def end(self) -> None:
-        """End the process with all that it started, by force if need be."""
-        for number, patience in ((signal.SIGTERM, SECONDS_TO_END), (signal.SIGKILL, None)):
-            if self._process.is_alive():
-                try:
-                    os.killpg(self._process.pid, number)
-                except ProcessLookupError:  # it has not come so far as to lead its group
-                    os.kill(self._process.pid, number)
-                self._process.join(patience)
+@contextmanager
+def start(name: str, measure: Measure) -> Iterator[tuple[Connection, BaseProcess]]:
+    """A process that loads a part's modules and waits for the setting; it ends with the context, and all it started."""
+    context = multiprocessing.get_context("spawn")  # a process that was forked from one with CUDA can't use CUDA
+    connection, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs, name, measure))
+    process.start()
+    theirs.close()
+    try:
+        yield connection, process
+    finally:
+        _end(process)
 
 
-def serve(connection: Connection, name: str, function: str, setting: Any) -> None:
-    """What a worker's process does."""
+def _end(process: BaseProcess) -> None:
+    with suppress(ProcessLookupError):  # it may not have come so far as to lead its group
+        os.killpg(process.pid or 0, signal.SIGKILL)
+    process.kill()
+
+
+def serve(connection: Connection, name: str, measure: Measure) -> None:
+    """What a part's process does."""
     os.setpgrp()
     set_up_logging()
+    connection.send("loaded")
     try:
-        module, _, attribute = function.partition(":")
-        measure = getattr(importlib.import_module(module), attribute)
-        connection.send("loaded")
-        connection.recv()
-        for result in measure(setting):
+        for result in measure(connection.recv()):
             connection.send(result)
     except Exception as error:
         logger.exception("%s failed.", name)
@@ -123,3 +106,84 @@ def serve(connection: Connection, name: str, function: str, setting: Any) -> Non
         told = " ... ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))  # CUDA's errors begin with the cause, others end
         connection.send(Result(name, [], "", note=f"failed: {type(error).__name__}: {told}".rstrip(".: ")))
     connection.send(None)
+
+
+def find_device() -> torch.device:
+    """The accelerator, or where there is none (also with a torch that is built for one) the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def synchronize() -> None:
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+@contextmanager
+def stopwatch(seconds: list[float]) -> Iterator[None]:
+    """Add to `seconds` how long the context takes, until the device has done what it was given."""
+    synchronize()
+    begin = time.perf_counter()
+    yield
+    synchronize()
+    seconds.append(time.perf_counter() - begin)
+
+
+def time_of(function: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    seconds: list[float] = []
+    with stopwatch(seconds):
+        function()
+    return seconds[0]
+
+
+def take_turns(sides: Sequence[Callable[[], float]], repeats: int) -> list[list[float]]:
+    """Call each side in turn, `repeats` times; returns the figures of each side, after one round that isn't counted."""
+    found: list[list[float]] = [[] for _ in sides]
+    for _ in range(1 + repeats):
+        for side, values in zip(sides, found, strict=True):
+            gc.collect()  # which would else stop whichever side runs when it is due
+            values.append(side())
+    return [values[1:] for values in found]
+
+
+def watch_loop(
+    trainer: SentimentTrainer,
+    other: OtherSide,
+    watch: Callable[[], AbstractContextManager[None]],
+    *,
+    steps: int,
+    turns: int,
+) -> None:
+    """Enter `watch` around some steps of train.py's own loop, and around `other` on their batches, in turn.
+
+    A turn of the loop goes from one batch that is read to that of `steps` updates later: reading, logging, everything.
+    """
+    make_step, batches = trainer.training_step, list[Batch]()
+
+    def take() -> Iterator[bool]:
+        for _ in range(turns):
+            batches.clear()
+            with watch():
+                yield from [True] * steps
+            with watch():
+                other(batches)
+
+    def note_batch(model: nn.Module, batch: Batch, weight_sum: Tensor) -> Tensor:
+        trainer.control.should_training_stop = not next(taken, False)
+        batches.append(batch)
+        return make_step(model, batch, weight_sum)
+
+    taken = take()
+    with patch.object(trainer, "training_step", note_batch):
+        trainer.train()
+
+
+def time_loop(
+    trainer: SentimentTrainer, other: OtherSide, *, steps: int, repeats: int, other_steps: int | None = None
+) -> list[list[float]]:
+    """Samples per second of train.py's loop and of `other`, which gets the first `other_steps` of its batches."""
+    seconds: list[float] = []
+    few, watch = range(steps)[:other_steps], partial(stopwatch, seconds)
+    watch_loop(trainer, lambda batches: other(batches[: len(few)]), watch, steps=steps, turns=1 + repeats)
+    rows = trainer.args.train_batch_size
+    return [[rows * number / each for each in seconds[2 + side :: 2]] for side, number in enumerate((steps, len(few)))]

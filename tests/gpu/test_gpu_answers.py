@@ -11,7 +11,7 @@ from tiny import ARCHITECTURES, tiny_batch, tiny_model
 from transformers.utils.import_utils import enable_tf32
 
 import train
-from benchmarks.inputs import write_clip
+from benchmarks.setting import write_clip
 from data_utils import shard
 
 pytestmark = pytest.mark.gpu
