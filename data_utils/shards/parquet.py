@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -17,12 +18,11 @@ from data_utils.sources.encodings import decode_text
 # Rows decoded at a time; their pictures' bytes are in memory together.
 _ROWS_AT_A_TIME = 16
 _BYTES = frozenset((pa.binary(), pa.large_binary(), pa.binary_view(), pa.null()))
-_PATHS_ALONE = "image with paths but no bytes (datasets' embed_table_storage puts them in)"
 _READABLE = {"image": _BYTES, "text": _BYTES | {pa.string(), pa.large_string(), pa.string_view()}}
 
 
 @contextmanager
-def _parsed(shard: Shard) -> Iterator[pq.ParquetFile]:
+def _open(shard: Shard) -> Iterator[pq.ParquetFile]:
     """The shard behind a check of its counts of rows; errors in here are `ShardError`.
 
     Of the footer only counts and the schema are asked for: statistics, and whatever else lies in a column's own entry,
@@ -41,59 +41,49 @@ def _parsed(shard: Shard) -> Iterator[pq.ParquetFile]:
 
 def count_rows(shard: Shard) -> int:
     """Rows by the footer."""
-    with _parsed(shard) as file:
+    with _open(shard) as file:
         return file.metadata.num_rows
 
 
 def iterate_rows(shard: Shard, start: int) -> Iterator[Row]:
     """See `iterate_shard`; row groups before `start` are passed over unread."""
-    with _parsed(shard) as file:
+    with _open(shard) as file:
         names = [name for name in file.schema_arrow.names if name in ("image", "text", "label", *GUID_COLUMNS)]
         if lacking := {"image", "text"} - set(names):
             raise ShardError(f"The shard {shard.url} has no column {' or '.join(sorted(lacking))}, as others have.")
-        to_row = _row_decoder(file.schema_arrow, shard)
+        label = Features.from_arrow_schema(file.schema_arrow).get("label")
+        classes = label.names if isinstance(label, ClassLabel) else None
         first = 0
         for group in range(file.num_row_groups):
             stop = first + file.metadata.row_group(group).num_rows
             if stop > start:
-                reader = _GroupReader(file, group, names)
-                for number in range(max(first, start), stop):
-                    yield number, lambda n=number, r=reader, f=first: to_row(n, r.take(n - f))
+                rows = enumerate(_iterate_group(file, group, names), start=first)
+                yield from (
+                    (number, partial(_read_row, rows, number, shard, classes))
+                    for number in range(max(first, start), stop)
+                )
             first = stop
 
 
-class _GroupReader:
-    """Rows of a row group, decoded a few at a time once the first of them is asked for."""
-
-    def __init__(self, file: pq.ParquetFile, group: int, names: Sequence[str]) -> None:
-        self._batches = file.iter_batches(_ROWS_AT_A_TIME, row_groups=[group], columns=list(names), use_threads=False)
-        self._batch: pa.RecordBatch | None = None
-        self._stop = 0
-
-    def take(self, row: int) -> dict[str, Any]:
-        while row >= self._stop:
-            self._batch = next(self._batches)
-            self._stop += len(self._batch)
-        return self._batch.slice(row - self._stop + len(self._batch), 1).to_pylist()[0]
+def _iterate_group(file: pq.ParquetFile, group: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[group], columns=list(names), use_threads=False):
+        yield from batch.to_pylist()
 
 
-def _row_decoder(schema: pa.Schema, shard: Shard) -> Callable[[int, dict[str, Any]], ShardRow]:
-    label = Features.from_arrow_schema(schema).get("label")
-    names = label.names if isinstance(label, ClassLabel) else None
-
-    def decode(number: int, row: dict[str, Any]) -> ShardRow:
-        image, text, label = row["image"], row["text"], row.get("label")
-        if names is not None and isinstance(label, int):
-            label = _class_name(label, names)
-        guid = find_guid({name: _to_plain(value) for name, value in row.items() if name not in ("image", "text")})
-        return ShardRow(
-            guid=f"{shard.name}:{number}" if guid is None else str(guid),
-            text=decode_text(text, shard.text_encoding)[0] if isinstance(text, bytes) else text,
-            image=image.get("bytes") if isinstance(image, dict) else image,
-            label=_to_plain(label),
-        )
-
-    return decode
+def _read_row(
+    rows: Iterator[tuple[int, dict[str, Any]]], number: int, shard: Shard, classes: Sequence[str] | None
+) -> ShardRow:
+    row = next(row for place, row in rows if place == number)
+    image, text, label = row.pop("image"), row.pop("text"), row.get("label")
+    if classes is not None and isinstance(label, int):
+        label = _class_name(label, classes)
+    guid = find_guid({name: _to_plain(value) for name, value in row.items()})
+    return ShardRow(
+        guid=f"{shard.name}:{number}" if guid is None else str(guid),
+        text=decode_text(text, shard.text_encoding)[0] if isinstance(text, bytes) else text,
+        image=image.get("bytes") if isinstance(image, dict) else image,
+        label=_to_plain(label),
+    )
 
 
 def _to_plain(value: Any) -> Any:
@@ -112,21 +102,16 @@ def _class_name(number: int, names: Sequence[str]) -> str | None:
     return names[number] if number >= 0 else None
 
 
-def find_columns(shard: Shard) -> dict[str, set[str]]:
-    """The columns by their meaning; those that hold no texts or pictures under another name, with what they hold."""
-    with _parsed(shard) as file:
-        schema = file.schema_arrow
-        found = {name: {name} for name in schema.names}
-        for name in _READABLE.keys() & found.keys():
-            kind = schema.field(name).type
-            if not _is_readable(name, kind):
-                found[f"{name} otherwise"] = {f"{found.pop(name).pop()} as {kind}"}
-            elif name == "image" and pa.types.is_struct(kind) and _names_files_alone(file):
-                del found[name]
-                found["image otherwise"] = {
-                    "image with paths but no bytes (datasets' embed_table_storage puts them in)"
-                }
-    return found
+def find_columns(shard: Shard) -> tuple[set[str], set[str]]:
+    """The columns that can be read, and what there is, in words."""
+    with _open(shard) as file:
+        kinds = {field.name: field.type for field in file.schema_arrow}
+        wrong = {
+            name: f"{name} as {kinds[name]}" for name in kinds.keys() & _READABLE if not _is_readable(name, kinds[name])
+        }
+        if "image" in kinds.keys() - wrong and pa.types.is_struct(kinds["image"]) and _names_files_alone(file):
+            wrong["image"] = "image with paths but no bytes (datasets' embed_table_storage puts them in)"
+    return kinds.keys() - wrong, {wrong.get(name, name) for name in kinds}
 
 
 def _is_readable(name: str, kind: pa.DataType) -> bool:
@@ -153,6 +138,6 @@ def _names_files_alone(file: pq.ParquetFile) -> bool:
 
 def iterate_texts(shard: Shard) -> Iterator[str | bytes]:
     """The texts alone, not decoded; pictures are passed over."""
-    with _parsed(shard) as file:
+    with _open(shard) as file:
         for batch in file.iter_batches(columns=["text"], use_threads=False):
             yield from (text or "" for text in batch.column(0).to_pylist())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from data_utils.shards import parquet, tar
 from data_utils.shards.shard_file import Row, Shard, ShardError, wrap_read_errors
@@ -23,7 +23,7 @@ _NEEDED = {
 def iterate_shard(shard: Shard, kind: str, *, start: int = 0, stop: int | None = None) -> Iterator[Row]:
     """Number of each row from `start` (0 is the shard's first) to before `stop`, and a function that reads it.
 
-    A row that isn't read costs next to nothing. It can be read until the iteration goes on.
+    A row that isn't read costs next to nothing. It can be read once, until the iteration goes on.
 
     Raises:
         ShardError: the file can't be read, is damaged, or has other rows than its manifest says.
@@ -45,21 +45,19 @@ def check_columns(shards: ShardSet, *, labelled: bool) -> None:
         InputError: it names what there is and what is needed.
     """
     try:
-        looks = ((shard, _FORMATS[shards.kind].find_columns(shard)) for shard in shards.shards)
-        shard, found = next((look for look in looks if look[1]), (shards.shards[0], {}))
+        looks = ((shard, *_FORMATS[shards.kind].find_columns(shard)) for shard in shards.shards)
+        shard, columns, names = next((look for look in looks if look[2]), (shards.shards[0], set(), {"nothing"}))
     except ShardError as error:
         raise InputError(str(error)) from error
-    if not {"image", "text"} <= found.keys() or (labelled and "label" not in found):
-        names = sorted({name for names in found.values() for name in names}) or ["nothing"]
+    if not {"image", "text", *(["label"] if labelled else [])} <= columns:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         needed = _NEEDED[shards.kind] + ("" if labelled else " (label may be absent)")
-        raise InputError(f"{shard.url} holds {', '.join(names[:_SHOWN])}{more}; needed are {needed}.")
+        raise InputError(f"{shard.url} holds {', '.join(sorted(names)[:_SHOWN])}{more}; needed are {needed}.")
 
 
 def read_texts(shards: ShardSet, *, limit: int) -> list[str]:
     """The first `limit` texts in the shards' order; pictures are passed over."""
-    texts = islice(_iterate_texts(shards), limit)
-    encoding = shards.text_encoding
+    texts, encoding = islice(_iterate_texts(shards), limit), shards.text_encoding
     return [decode_text(text, encoding)[0] if isinstance(text, bytes) else text for text in texts]
 
 
@@ -69,5 +67,4 @@ def find_text_encoding(shards: ShardSet, *, limit: int) -> str | None:
 
 
 def _iterate_texts(shards: ShardSet) -> Iterator[str | bytes]:
-    for shard in shards.shards:
-        yield from _FORMATS[shards.kind].iterate_texts(shard)
+    return chain.from_iterable(map(_FORMATS[shards.kind].iterate_texts, shards.shards))
