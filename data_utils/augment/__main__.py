@@ -25,12 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = FlagParser(AugmentArguments, description="Add changed copies of the rows that a model misjudges.")
     try:
         args = AugmentArguments(**parser.parse(argv))
-        from data_utils.augment.job import augment, report, take_away  # takes seconds, so after the flags are judged
+        from data_utils.augment.job import augment, take_away  # takes seconds, so after the flags are judged
 
-        if args.undo:
-            take_away(args)
-        else:
-            report(augment(args), args)
+        take_away(args) if args.undo else augment(args)
     except Exception as error:
         return report_error(error)
     return 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 from data_utils.augment.arguments import MANIFEST
-from data_utils.augment.copies import hash_file
 from data_utils.prepare.pair_files import pair_folder
 from data_utils.sources.records import is_valid_guid
 from data_utils.system.files import remove, remove_leftovers, write_bytes, write_text
@@ -43,7 +43,13 @@ class ManifestFile(TypedDict):
     copies: list[CopyEntry]
 
 
-def read_manifest(data_dir: Path) -> dict[str, Any] | None:
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(data_dir: Path) -> ManifestFile | None:
     """The manifest of a data folder, None if it has none.
 
     Raises:
@@ -53,7 +59,7 @@ def read_manifest(data_dir: Path) -> dict[str, Any] | None:
     if not os.path.lexists(path):
         return None
     try:
-        manifest = read_json(path, ManifestFile, remedy="put the file back that data_utils.augment wrote")
+        manifest: ManifestFile = read_json(path, ManifestFile, remedy="put the file back that data_utils.augment wrote")
     except FileNotFoundError as error:  # a link that leads nowhere
         raise InputError(f"{path} cannot be read ({error.strerror}); take it away.") from error
     names = [manifest["output"]["name"], *(name for copy in manifest["copies"] for name in copy["files"])]
@@ -63,47 +69,34 @@ def read_manifest(data_dir: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def refuse_second_run(data_dir: Path) -> None:
-    """`InputError` if the folder has copies, or the beginnings of them."""
-    manifest = read_manifest(data_dir)
-    if manifest is not None:
+def open_staging(data_dir: Path) -> Path:
+    """An empty folder for files in the making, on the disk of the data.
+
+    Raises:
+        InputError: there are copies already, or the beginnings of them, or the folder can't be made.
+    """
+    if (manifest := read_manifest(data_dir)) is not None:
         state = "copies already" if manifest["complete"] else "copies of a run that was interrupted"
         raise InputError(
             f"{data_dir} has {state} (see {MANIFEST}); take them away first: "
             f"python -m data_utils.augment --data_dir {data_dir} --undo"
         )
-
-
-def open_staging(folder: Path) -> Path:
-    """An empty folder for files in the making, on the disk of the data.
-
-    Raises:
-        InputError: it can't be made.
-    """
-    staging = folder / _STAGING
+    staging = pair_folder(data_dir) / _STAGING
     try:
-        drop_staging(folder)  # of a run that was killed before it added anything
+        remove(staging)  # of a run that was killed before it added anything
         staging.mkdir()
     except OSError as error:
-        raise InputError(f"Cannot write into {folder} ({error.strerror}); copies are put beside the data.") from error
+        raise InputError(
+            f"Cannot write into {staging.parent} ({error.strerror}); copies are put beside the data."
+        ) from error
     return staging
 
 
-def drop_staging(folder: Path) -> None:
-    """Remove the files in the making."""
-    remove(folder / _STAGING)
-
-
 def publish(data_dir: Path, manifest: Mapping[str, Any], source: bytes) -> None:
-    """Add the staged files and the list: first the manifest as a plan, at last as complete.
-
-    Args:
-        data_dir: the data folder.
-        manifest: with the names and hashes of all files.
-        source: bytes of the list.
+    """Write the manifest, then move the staged files beside the data, then write the list; all or nothing.
 
     Raises:
-        InputError: a file can't be written, or has come to be meanwhile; what was added is taken away again.
+        InputError: the disk is full, or a file has appeared meanwhile; what was added is taken away again.
     """
     folder, output = pair_folder(data_dir), data_dir / manifest["output"]["name"]
     try:
@@ -117,10 +110,8 @@ def publish(data_dir: Path, manifest: Mapping[str, Any], source: bytes) -> None:
         _write_manifest(data_dir, {**manifest, "complete": True})
     except (OSError, InputError) as error:
         undo(data_dir)
-        reason = str(error)
-        if isinstance(error, OSError):
-            reason = describe_refusal(error, path=data_dir) or f"{error.strerror}: {error.filename}"
-        raise InputError(f"Cannot add the copies to {data_dir}, and nothing was added. {reason}") from error
+        reason = describe_refusal(error, path=data_dir) if isinstance(error, OSError) else None
+        raise InputError(f"Cannot add the copies to {data_dir}, and nothing was added. {reason or error}") from error
 
 
 def _write_manifest(data_dir: Path, manifest: Mapping[str, Any]) -> None:
@@ -142,29 +133,24 @@ def undo(data_dir: Path) -> tuple[int, list[str]]:
         InputError: there is nothing to undo, or a file can't be deleted.
     """
     folder, manifest = pair_folder(data_dir), read_manifest(data_dir)
-    if manifest is None and not (folder / _STAGING).is_dir():
+    files, names = {}, [MANIFEST]
+    if manifest is not None:
+        output = manifest["output"]
+        files = {folder / name: sha256 for copy in manifest["copies"] for name, sha256 in copy["files"].items()}
+        files[data_dir / output["name"]] = output["sha256"]
+        names.append(output["name"])
+    elif not (folder / _STAGING).is_dir():
         raise InputError(f"{data_dir} has no {MANIFEST}, so there is nothing to undo; check --data_dir.")
-    removed, kept = 0, []
+    found = [path for path in files if os.path.lexists(path)]
     try:
-        for path, sha256 in _list_files(data_dir, manifest):
-            if path.is_file() and hash_file(path) == sha256:
+        kept = [path.name for path in found if not path.is_file() or hash_file(path) != files[path]]
+        for path in found:
+            if path.name not in kept:
                 path.unlink()
-                removed += 1
-            elif os.path.lexists(path):
-                kept.append(path.name)
-        remove_leftovers(data_dir)
-        drop_staging(folder)
+        remove_leftovers(data_dir, names)
+        remove(folder / _STAGING)
         # Last of all, so that an undo that was interrupted can be repeated.
         (data_dir / MANIFEST).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"Cannot delete {error.filename} ({error.strerror}); mend that and undo again.") from error
-    return removed, kept
-
-
-def _list_files(data_dir: Path, manifest: Mapping[str, Any] | None) -> Iterator[tuple[Path, str]]:
-    """Each file that the manifest lists, and the SHA-256 it had."""
-    if manifest is not None:
-        for copy in manifest["copies"]:
-            for name, sha256 in copy["files"].items():
-                yield pair_folder(data_dir) / name, sha256
-        yield data_dir / manifest["output"]["name"], manifest["output"]["sha256"]
+    return len(found) - len(kept), kept

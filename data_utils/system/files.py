@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,12 +103,19 @@ def refuse_folder_links(folder: Path) -> None:
                 )
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the files at a `temporary_path` of processes that were killed; one that runs on this machine keeps its."""
+def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove the files at a `temporary_path` of processes that were killed; one that runs on this machine keeps its.
+
+    Args:
+        folder: where they lie.
+        names: of the files that this program writes there; None: all, of a folder of its own.
+    """
     for path in folder.glob(".*.tmp"):
-        match = re.fullmatch(r"\..+\.(\d+)\.[0-9a-f]{16}\.tmp", path.name)
+        match = re.fullmatch(r"\.(.+)\.(\d+)\.[0-9a-f]{16}\.tmp", path.name)
+        if match is None or (names is not None and match[1] not in names):
+            continue
         # Where each container counts its processes anew, this one may have the number of the one that was killed.
-        if match and (int(match[1]) == os.getpid() or not _is_running(int(match[1]))):
+        if int(match[2]) == os.getpid() or not _is_running(int(match[2])):
             path.unlink(missing_ok=True)
 
 
