@@ -1,16 +1,12 @@
 """Fixtures of all tests: small generated data, no network."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
 import random
 import zlib
-from collections.abc import Callable, Iterator, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,20 +17,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries below are imported
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors: a second thread only waits, and on a busy machine for long
 
 from data_utils import shard
-from data_utils.prepare.pairs import Pairs, load_pairs
+from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
-
-if TYPE_CHECKING:
-    from run_files.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("negative", "neutral", "positive")
 TELLING_WORDS = {"negative": "a bad sad day", "neutral": "a plain grey day", "positive": "a good glad day"}
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+SMALL = ["--image_size", "32", "--max_length", "16", "--preprocessing_num_workers", "1"]
+ONE_EPOCH = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--report_to", "none"]
 
 
-def draw_photo(seed: str | int = 0, size: tuple[int, int] = (48, 36)) -> Image.Image:
+def draw_photo(seed=0, size=(48, 36)):
     """A picture of soft patches with some noise, other for every seed; size is (width, height)."""
     rng = np.random.default_rng(zlib.crc32(str(seed).encode()))
     coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
@@ -42,26 +37,26 @@ def draw_photo(seed: str | int = 0, size: tuple[int, int] = (48, 36)) -> Image.I
     return Image.fromarray((smooth + rng.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8))
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a file of results."""
+def read_csv(path):
+    """The rows of a file of results, as dicts."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+def temporary_files(tmp_path_factory):
     """What started programs leave behind, as torchrun does, goes where pytest removes it at the end."""
     os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture
-def photo() -> Callable[..., Image.Image]:
+def photo():
     """Factory of pictures: `photo(seed, (width, height))`."""
     return draw_photo
 
 
 @pytest.fixture
-def make_pairs(tmp_path: Path) -> Callable[..., Path]:
+def make_pairs(tmp_path):
     """Factory of a data folder: `make_pairs(rows)` writes train.txt and data/{guid}.txt|.jpg, returns the folder.
 
     A row is (guid, label) or (guid, label, text) or (guid, label, text, picture). Text: str, bytes, or None for no
@@ -69,21 +64,15 @@ def make_pairs(tmp_path: Path) -> Callable[..., Path]:
     A guid that stands twice gets the files of its first row; one that is no plain file name gets none.
     """
 
-    def make(
-        rows: Sequence[tuple], *, list_name: str = "train.txt", header: bool = True, folder: str = "pairs"
-    ) -> Path:
+    def make(rows, *, list_name="train.txt", header=True, folder="pairs"):
         root = tmp_path / folder
         (root / "data").mkdir(parents=True, exist_ok=True)
-        seen = set()
-        for guid, _, *content in rows:
-            if guid in seen or "/" in guid or guid in ("", ".", ".."):
-                continue
-            seen.add(guid)
+        plain = {row[0]: row[2:] for row in reversed(rows) if "/" not in row[0] and row[0] not in ("", ".", "..")}
+        for guid, content in plain.items():
             text = content[0] if content else f"some words of pair {guid}"
             picture = content[1] if len(content) > 1 else draw_photo(guid)
             if text is not None:
-                source = text if isinstance(text, bytes) else text.encode()
-                (root / "data" / f"{guid}.txt").write_bytes(source)
+                (root / "data" / f"{guid}.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
             if isinstance(picture, bytes):
                 (root / "data" / f"{guid}.jpg").write_bytes(picture)
             elif picture is not None:
@@ -96,10 +85,10 @@ def make_pairs(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def numbered_rows() -> Callable[..., list[tuple[str, str]]]:
+def numbered_rows():
     """Factory of `count` rows (guid, label) with labels drawn by a seed."""
 
-    def make(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    def make(count, seed=0):
         rng = random.Random(seed)
         return [(str(100 + number), rng.choice(LABELS)) for number in range(count)]
 
@@ -107,48 +96,31 @@ def numbered_rows() -> Callable[..., list[tuple[str, str]]]:
 
 
 @pytest.fixture
-def make_arguments(tmp_path: Path) -> Callable[..., DataArguments]:
+def make_arguments(tmp_path):
     """Factory of DataArguments for a folder, with a cache of the test's own and one process."""
-
-    def make(folder: Path, **options: object) -> DataArguments:
-        defaults = {"cache_dir": str(tmp_path / "cache"), "preprocessing_num_workers": 1}
-        return DataArguments(data_dir=str(folder), **{**defaults, **options})
-
-    return make
+    own = {"cache_dir": str(tmp_path / "cache"), "preprocessing_num_workers": 1}
+    return lambda folder, **options: DataArguments(data_dir=str(folder), **own | options)
 
 
 @pytest.fixture
-def small_picture() -> PictureSettings:
+def small_picture():
     """32 pixels, shortest side then centre crop, bicubic."""
     return PictureSettings(image_size=32, shortest_edge=36, resize_mode="shortest", resample=3)
 
 
 @pytest.fixture
-def load(make_arguments: Callable[..., DataArguments], small_picture: PictureSettings) -> Callable[..., Pairs]:
+def load(make_arguments, small_picture):
     """Factory of the pairs of a folder made by `make_pairs`; other options are of DataArguments."""
 
-    def run(
-        folder: Path,
-        *,
-        list_name: str = "train.txt",
-        for_prediction: bool = False,
-        needs: Sequence[str] = ("text", "image"),
-        **options: object,
-    ) -> Pairs:
-        return load_pairs(
-            folder / list_name,
-            pair_dir=folder,
-            data=make_arguments(folder, **options),
-            picture=small_picture,
-            for_prediction=for_prediction,
-            needs=needs,
-        )
+    def run(folder, *, list_name="train.txt", for_prediction=False, needs=("text", "image"), **options):
+        data, asked = make_arguments(folder, **options), {"for_prediction": for_prediction, "needs": needs}
+        return load_pairs(folder / list_name, pair_dir=folder, data=data, picture=small_picture, **asked)
 
     return run
 
 
 @pytest.fixture
-def shared() -> Path:
+def shared():
     """The folder ../shared with real data and encoders; skips where it is absent."""
     folder = ROOT.parent / "shared"
     if not (folder / "models").is_dir():
@@ -157,29 +129,25 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def sample(make_pairs: Callable[..., Path]) -> Path:
+def sample(make_pairs):
     """60 pairs whose text tells the label."""
     labels = [LABELS[number % 3] for number in range(60)]
-    return make_pairs(
-        [(str(number), label, f"{TELLING_WORDS[label]} number {number}") for number, label in enumerate(labels)]
-    )
+    return make_pairs([(str(row), label, f"{TELLING_WORDS[label]} number {row}") for row, label in enumerate(labels)])
 
 
-def tiny_flags(data_dir: Path, root: Path, name: str | None = "run", text_config: dict = TINY) -> list[str]:
+def tiny_flags(data_dir, root, name="run", text_config=TINY):
     """Flags of a training of a tiny model for one epoch; its files go into the folder `root`."""
     argv = ["--data_dir", str(data_dir), "--cache_dir", str(root / "cache")]
     argv += [] if name is None else ["--output_dir", str(root / name)]
     argv += ["--from_scratch", "--text_config", json.dumps(text_config)]
-    argv += ["--vision_config", json.dumps(TINY | {"patch_size": 16})]
-    argv += ["--image_size", "32", "--max_length", "16", "--preprocessing_num_workers", "1"]
-    return [*argv, "--num_train_epochs", "1", "--learning_rate", "1e-3", "--report_to", "none"]
+    return [*argv, "--vision_config", json.dumps(TINY | {"patch_size": 16}), *SMALL, *ONE_EPOCH]
 
 
 @pytest.fixture
-def refusal(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refusal(capfd):
     """Run a main that refuses what it is asked for; returns its one sentence."""
 
-    def run(main: Callable[..., object], *words: object, code: int = 2, **options: object) -> str:
+    def run(main, *words, code=2, **options):
         capfd.readouterr()
         with pytest.raises(SystemExit) as ending:
             main(*words, **options)
@@ -193,7 +161,7 @@ def refusal(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 @pytest.fixture
-def run_train(sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., tuple[Path, str]]:
+def run_train(sample, tmp_path, caplog):
     """Run train.py's main on the sample and a tiny model; returns the run folder and the screen's text."""
     import train  # its libraries take seconds to load, which tests of the data alone don't wait for
 
@@ -206,17 +174,15 @@ def run_train(sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.fixture(scope="module")
-def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_pairs(tmp_path_factory):
     """The data folder of `tiny_run`."""
     from evaluating import write_pairs
 
-    folder = tmp_path_factory.mktemp("pairs")
-    write_pairs(folder)
-    return folder
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
 
 
 @pytest.fixture(scope="module")
-def tiny_run(tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def tiny_run(tiny_pairs, tmp_path_factory):
     """A run of a tiny model, to evaluate."""
     from evaluating import save_run
 
@@ -224,12 +190,12 @@ def tiny_run(tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunF
 
 
 @pytest.fixture
-def fresh_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh_state(monkeypatch):
     """What evaluate.py sets in its process, undone afterwards."""
     from accelerate.state import AcceleratorState
 
-    for name in ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, "1" if name == "HF_HUB_OFFLINE" else "false")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tiny models only wait for each other's threads; torchrun sets 1 as well
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -239,7 +205,7 @@ def fresh_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def evaluate_main(fresh_state: None) -> Callable[..., None]:
+def evaluate_main(fresh_state):
     """main of evaluate.py, loaded under another name than the package's."""
     spec = spec_from_file_location("evaluate_entry", ROOT / "evaluate.py")
     module = module_from_spec(spec)
@@ -248,12 +214,10 @@ def evaluate_main(fresh_state: None) -> Callable[..., None]:
 
 
 @pytest.fixture
-def write_shards(make_pairs: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+def write_shards(make_pairs, tmp_path):
     """Write shards of rows (as for `make_pairs`) with the command's own main; returns the folder."""
 
-    def run(
-        rows: Sequence[tuple], *flags: str, name: str = "shards", list_name: str = "train.txt", code: int = 0
-    ) -> Path:
+    def run(rows, *flags, name="shards", list_name="train.txt", code=0):
         folder = make_pairs(rows, list_name=list_name)
         words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / name), "--train_file", list_name]
         words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "1"]

@@ -38,15 +38,15 @@ def write_pair(folder: Path, guid: str, rng: random.Random) -> None:
     Image.new("RGB", (20, 18), tuple(rng.randrange(256) for _ in range(3))).save(folder / f"{guid}.jpg")
 
 
-def write_pairs(folder: Path) -> None:
-    """A data folder: train.txt, and NUM_PAIRS pairs with labels in turn."""
+def write_pairs(folder: Path) -> Path:
+    """A data folder: train.txt, and NUM_PAIRS pairs with labels in turn; returns the folder."""
     (folder / "data").mkdir()
     rng = random.Random(0)
-    lines = ["guid,tag"]
     for number in range(NUM_PAIRS):
         write_pair(folder / "data", f"p{number}", rng)
-        lines.append(f"p{number},{LABELS[number % 3]}")
-    (folder / "train.txt").write_text("\n".join(lines) + "\n")
+    rows = [f"p{number},{LABELS[number % 3]}\n" for number in range(NUM_PAIRS)]
+    (folder / "train.txt").write_text("".join(["guid,tag\n", *rows]))
+    return folder
 
 
 def build_tiny_model(fusion: str, *, vocab_size: int) -> SentimentClassifier:

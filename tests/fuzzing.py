@@ -43,14 +43,9 @@ ODD_VALUES: tuple[Any, ...] = (
 
 @dataclass(frozen=True)
 class Reader:
-    """A way in.
+    """A way in: `make` writes sound files into an empty folder, and `read` reads them there as the program does.
 
-    Attributes:
-        name: for messages.
-        make: writes sound files into an empty folder.
-        read: reads them as the program does; what it writes goes into the folder too.
-        files: globs of the files that are damaged.
-        share: of all inputs.
+    `files` are globs of those that are damaged, `share` is that of all inputs.
     """
 
     name: str
@@ -61,14 +56,7 @@ class Reader:
 
 
 def fuzz(program: Path, reader: Reader, folder: Path, seeds: range) -> list[str]:
-    """What was wrong, by seed; sound files are read first, and must be.
-
-    Args:
-        program: calls `read_all` with the words that it gets.
-        reader: of the program.
-        folder: empty, for its files.
-        seeds: of the inputs.
-    """
+    """What was wrong, by seed; `program` calls `read_all` with the words that it gets. Sound files must be read."""
     findings: list[str] = []
     report, environment = folder / "report", os.environ | {"PYTHONPATH": str(ROOT)}
     while seeds:
@@ -98,9 +86,8 @@ def read_all(reader: Reader, folder: Path, seeds: range) -> None:
         _copy(sound, damaged)
         reader.read(damaged)
         report.write('""\n')
-        names = sorted(
-            {path.relative_to(sound) for glob in reader.files for path in sound.glob(glob) if path.is_file()}
-        )
+        found = {path for glob in reader.files for path in sound.glob(glob) if path.is_file()}
+        names = sorted(path.relative_to(sound) for path in found)
         for seed in seeds:
             _copy(sound, damaged)
             rng = random.Random(f"{reader.name} {seed}")

@@ -18,13 +18,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ONE_EPOCH, ROOT, SMALL, TINY
 from warm import WarmPython
 
 from modeling.classifier import SentimentClassifier
 from training.checkpoint.checkpoints import list_checkpoints, step_of
 
-TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 NO_DROPOUT = {"attention_dropout": 0.0}
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="DeepSpeed compiles an extension at its first start: no g++"
@@ -35,10 +34,8 @@ needs_cuda = functools.partial(pytest.mark.skipif, not torch.cuda.is_available()
 
 def launcher(config: str, num_processes: int | None = None) -> list[str]:
     """`accelerate launch` with a shipped configuration, on any free port."""
-    words = ["accelerate", "launch", "--config_file", f"accelerate_configs/{config}.yaml"]
-    if num_processes is not None:
-        words += ["--num_processes", str(num_processes), "--main_process_port", "0"]
-    return words
+    ranks = [] if num_processes is None else ["--num_processes", str(num_processes), "--main_process_port", "0"]
+    return ["accelerate", "launch", "--config_file", f"accelerate_configs/{config}.yaml", *ranks]
 
 
 def start(command: Sequence[str], *words: str, log: Path) -> subprocess.Popen:
@@ -49,21 +46,22 @@ def start(command: Sequence[str], *words: str, log: Path) -> subprocess.Popen:
 
 def warm(command: Sequence[str]) -> list[str]:
     """A command that begins with a program of the environment, to be run by the warm process."""
-    program = [] if command[0] == "python" else [os.path.join(os.path.dirname(sys.executable), command[0])]
+    program = [] if command[0] == "python" else [program_of(command[0])]
     return [str(warm_python().program), *program, *command[1:]]
+
+
+def program_of(name: str) -> str:
+    """The path of a program of the environment."""
+    return os.path.join(os.path.dirname(sys.executable), name)
 
 
 def launch(command: Sequence[str], *words: str, code: int = 0, timeout: float = 240, cold: bool = False) -> str:
     """Run a command to its end; returns what it printed on both streams.
 
-    Args:
-        command: python, accelerate or torchrun, and words for it.
-        words: further words.
-        code: the exit code that is expected.
-        timeout: in seconds.
-        cold: start it and its ranks as a user does, without the help of `warm`, for 12 s more per process.
+    The command is of python, accelerate or torchrun. `cold`: it and its ranks start as a user's do, without the help of
+    `warm`, for 12 s more per process.
     """
-    started = [os.path.join(os.path.dirname(sys.executable), command[0]), *command[1:]] if cold else warm(command)
+    started = [program_of(command[0]), *command[1:]] if cold else warm(command)
     done = subprocess.run([*started, *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == code, done.stdout[-1500:] + done.stderr[-3000:]
     return done.stdout + done.stderr
@@ -79,16 +77,12 @@ def train_flags(
     sample: Path, run: Path, *flags: str, options: dict = NO_DROPOUT, model: Sequence[str] | None = None
 ) -> list[str]:
     """train.py on small pictures; by default a tiny CLIP without dropout, so that ranks don't change the numbers."""
+    folders = ["--data_dir", str(sample), "--output_dir", str(run), "--cache_dir", str(sample.parent / "cache")]
     tiny_clip = ["--model", "clip", "--from_scratch", "--projection_dim", "16"]
     tiny_clip += ["--text_config", json.dumps(TINY | options)]
     tiny_clip += ["--vision_config", json.dumps(TINY | options | {"patch_size": 16})]
-    return [
-        *("train.py", "--data_dir", str(sample), "--output_dir", str(run), "--cache_dir", str(sample.parent / "cache")),
-        *(tiny_clip if model is None else model),
-        *("--image_size", "32", "--max_length", "16", "--fusion_dropout", "0", "--learning_rate", "1e-3"),
-        *("--report_to", "none", "--val_ratio", "0.25", "--num_train_epochs", "1", "--logging_steps", "1"),
-        *flags,
-    ]
+    more = ["--fusion_dropout", "0", "--val_ratio", "0.25", "--logging_steps", "1"]
+    return ["train.py", *folders, *(tiny_clip if model is None else model), *SMALL, *ONE_EPOCH, *more, *flags]
 
 
 def too_large_batch(make_pairs: Callable[..., Path], run: Path) -> list[str]:
@@ -144,10 +138,7 @@ def kill(process: subprocess.Popen) -> None:
         with contextlib.suppress(ProcessLookupError):  # ended by itself
             os.kill(pid, signal.SIGKILL)
     process.wait()
-    limit = time.monotonic() + 10
-    while any(is_alive(pid) for pid in group):
-        assert time.monotonic() < limit, "a killed process is still there"
-        time.sleep(0.001)
+    assert all_end(group), "a killed process is still there"
 
 
 def descendants(pid: int) -> list[int]:
@@ -161,6 +152,14 @@ def descendants(pid: int) -> list[int]:
             for child in map(int, Path(thread).read_text().split()):
                 found += [child, *descendants(child)]
     return found
+
+
+def all_end(pids: Sequence[int], timeout: float = 10) -> bool:
+    """Whether the processes end within so many seconds."""
+    limit = time.monotonic() + timeout
+    while any(map(is_alive, pids)) and time.monotonic() < limit:
+        time.sleep(0.001)
+    return not any(map(is_alive, pids))
 
 
 def is_alive(pid: int) -> bool:

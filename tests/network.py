@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from launching import warm
+from launching import all_end, warm
 
 ADDRESSES = ("10.213.47.1", "10.213.47.2")
 PORT = 29500  # each namespace has ports of its own
@@ -56,16 +55,13 @@ class Network:
         `cwd` comes first on Python's path, before the folder that the tests were started from.
         """
         programs = os.path.dirname(sys.executable)
-        environment = os.environ | {
-            "GLOO_SOCKET_IFNAME": self.cards[node],  # gloo would take the address of the host's name
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",  # DeepSpeed's launcher and ninja
-            "PYTHONPATH": str(cwd),
-        }
+        environment = os.environ | {"PYTHONPATH": str(cwd)} | dict(env or {})
+        environment["GLOO_SOCKET_IFNAME"] = self.cards[node]  # gloo would take the address of the host's name
+        environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"  # DeepSpeed's launcher and ninja
         words = ["ip", "netns", "exec", self.names[node], *warm(command)]
+        options = {"cwd": cwd, "env": environment, "start_new_session": True}
         with log.open("w") as file:
-            return subprocess.Popen(
-                words, cwd=cwd, env=environment | dict(env or {}), stdout=file, stderr=file, start_new_session=True
-            )
+            return subprocess.Popen(words, stdout=file, stderr=file, **options)
 
     def processes(self) -> list[int]:
         """Ids of what runs on both nodes."""
@@ -75,18 +71,13 @@ class Network:
     def kill(self) -> None:
         """kill -9 all that runs on both nodes."""
         for process in self.processes():
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
 
 
 def wait_until_ended(network: Network, timeout: float) -> None:
     """Fail if anything still runs on a node after `timeout` seconds."""
-    limit = time.monotonic() + timeout
-    while left := network.processes():
-        assert time.monotonic() < limit, f"still running: {left}"
-        time.sleep(0.1)
+    assert all_end(network.processes(), timeout), f"still running: {network.processes()}"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import ROOT
 from datasets import Dataset
-from launching import descendants, is_alive, wait_for
+from launching import all_end, descendants, wait_for
 from tiny import IMAGE_SIZE, TOKENIZER, tiny_model
 
 from benchmarks import data
@@ -83,14 +83,6 @@ def test_call_that_is_ended_leaves_its_figures_and_no_process(tmp_path):
     assert all_end(started)
     (path,) = (tmp_path / "out").glob("*.json")
     assert Record.load(path).results["gpu.rates"][0].values
-
-
-def all_end(pids):
-    """Whether the processes end soon: Python's tracker of resources does when those do that it works for."""
-    limit = time.monotonic() + 10
-    while any(map(is_alive, pids)) and time.monotonic() < limit:
-        time.sleep(0.01)
-    return not any(map(is_alive, pids))
 
 
 # Parts for tests of what runs them; the setting is the folder where figures are kept.

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from datasets import Dataset, Features, Value, concatenate_datasets
-from launching import descendants, is_alive, wait_for
+from launching import all_end, descendants, wait_for
 
 from data_utils.prepare import mapping
 from data_utils.prepare.mapping import Columns, map_to_folder
@@ -146,7 +146,4 @@ def test_processes_end_with_the_program(tmp_path: Path, number: int) -> None:
     told = program.communicate(timeout=30)[1]
     assert program.returncode == -number
     assert number == signal.SIGKILL or told.rstrip().endswith("KeyboardInterrupt")
-    limit = time.monotonic() + 30
-    while any(is_alive(pid) for pid in workers):
-        assert time.monotonic() < limit, "a process outlived the program"
-        time.sleep(0.01)
+    assert all_end(workers, 30), "a process outlived the program"

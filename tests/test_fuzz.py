@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +44,8 @@ FEW = 400
 ROWS = [(f"p{number}", LABELS[number % 3]) for number in range(8)]
 
 
-def write_list(folder: Path) -> None:
-    (folder / "list.txt").write_text("guid,tag\n" + "".join(f"{guid},{label}\n" for guid, label in ROWS))
+def write_list(folder: Path, name: str = "list.txt") -> None:
+    (folder / name).write_text("guid,tag\n" + "".join(f"{guid},{label}\n" for guid, label in ROWS))
 
 
 def read_list(folder: Path) -> None:
@@ -55,12 +55,10 @@ def read_list(folder: Path) -> None:
 
 def write_folder(folder: Path) -> None:
     (folder / "data").mkdir()
-    write_list(folder)
-    (folder / "list.txt").rename(folder / "train.txt")
+    write_list(folder, "train.txt")
     for number, (guid, _) in enumerate(ROWS):
-        (folder / "data" / f"{guid}.txt").write_bytes(
-            f"caf\u00e9 {guid} \u2026".encode(("utf-8", "gb18030")[number % 2])
-        )
+        encoded = f"caf\u00e9 {guid} \u2026".encode(("utf-8", "gb18030")[number % 2])
+        (folder / "data" / f"{guid}.txt").write_bytes(encoded)
         draw_photo(guid, (20, 16)).save(folder / "data" / f"{guid}.jpg")
 
 
@@ -111,21 +109,11 @@ RECIPES = {
 }
 
 
-def write_recipes(folder: Path) -> None:
-    for name, text in RECIPES.items():
-        (folder / name).write_text(text)
-
-
 def read_recipes(folder: Path) -> None:
     common = ["--data_dir", str(folder), "--output_dir", str(folder / "run")]
     read_comparison(["--compare", str(folder / "compare.yaml"), *common])
     read_sweep(["--sweep", str(folder / "sweep.yaml"), *common])
     parse_arguments(["--config", str(folder / "recipe.yaml"), *common])
-
-
-def write_run(folder: Path) -> None:
-    write_pairs(folder)
-    save_run(folder / "run", folder)
 
 
 def read_run(folder: Path) -> None:
@@ -150,26 +138,20 @@ def read_many_predictions(folder: Path) -> None:
     read_predictions_csv(folder / "predictions_oof.csv")
 
 
-def write_shards_as(kind: str) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        write_folder(folder)
-        words = f"--data_dir {folder} --output_dir {folder}/shards --cache_dir {folder}/cache".split()
-        words += ["--preprocessing_num_workers", "1", "--rows_per_shard", "4", "--shard_format", kind]
-        assert shard.main([*words, "--val_ratio", "0"]) == 0
-
-    return write
+def write_shards(kind: str, folder: Path) -> None:
+    write_folder(folder)
+    words = f"--data_dir {folder} --output_dir {folder}/shards --cache_dir {folder}/cache --shard_format {kind}".split()
+    assert shard.main([*words, *["--preprocessing_num_workers", "1", "--rows_per_shard", "4", "--val_ratio", "0"]]) == 0
 
 
 def read_shards(folder: Path) -> None:
     for location in (folder / "shards", folder / "shards" / "train-*"):  # with the manifest, and without
-        shards = find_shards(str(location), "train")
-        if shards is None:
-            continue
-        check_columns(shards, labelled=True)
-        read_texts(shards, limit=5)
-        for each in shards.shards:
-            for _, read in iterate_shard(each, shards.kind, stop=each.rows):
-                read()
+        if (shards := find_shards(str(location), "train")) is not None:
+            check_columns(shards, labelled=True)
+            read_texts(shards, limit=5)
+            for each in shards.shards:
+                for _, read in iterate_shard(each, shards.kind, stop=each.rows):
+                    read()
 
 
 def write_checkpoint(folder: Path) -> None:
@@ -192,23 +174,25 @@ def write_augmentation(folder: Path) -> None:
     assert augment.main(words) == 0
 
 
-def read_augmented(folder: Path) -> None:
-    read_augmentation(folder)
-
-
 READERS = [
     Reader("list", write_list, read_list, ["list.txt"], 20),
     Reader("folder", write_folder, read_folder, ["train.txt", "data/*"], 8),
     Reader("cache", write_cached_folder, read_folder, ["cache/**/*"], 4),
     Reader("pictures", write_pictures, read_pictures, ["*"], 12),
     Reader("split", write_split, lambda folder: load_split(folder / "split.json"), ["split.json"], 12),
-    Reader("recipes", write_recipes, read_recipes, ["*.yaml"], 1),
-    Reader("run", write_run, read_run, ["run/*", "run/model/*"], 2),
+    Reader(
+        "recipes",
+        lambda folder: [(folder / name).write_text(text) for name, text in RECIPES.items()],
+        read_recipes,
+        ["*.yaml"],
+        1,
+    ),
+    Reader("run", lambda folder: save_run(folder / "run", write_pairs(folder)), read_run, ["run/*", "run/model/*"], 2),
     Reader("predictions", write_predictions, read_many_predictions, ["*"], 15),
-    Reader("parquet", write_shards_as("parquet"), read_shards, ["shards/*"], 10),
-    Reader("tar", write_shards_as("webdataset"), read_shards, ["shards/*"], 10),
+    Reader("parquet", partial(write_shards, "parquet"), read_shards, ["shards/*"], 10),
+    Reader("tar", partial(write_shards, "webdataset"), read_shards, ["shards/*"], 10),
     Reader("checkpoint", write_checkpoint, read_checkpoint, ["checkpoints/*/*"], 6),
-    Reader("augmentation", write_augmentation, read_augmented, ["augmentation.json"], 6),
+    Reader("augmentation", write_augmentation, read_augmentation, ["augmentation.json"], 6),
 ]
 
 
