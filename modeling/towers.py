@@ -92,10 +92,11 @@ class Tower(nn.Module):
         """
         super().__init__()
         self.encoder = build_encoder(settings["class_name"], settings["config"])
-        self.token_width = settings.get("token_width") or hidden_size(self.encoder.config)
-        if self.token_width is None:
+        token_width = settings.get("token_width") or hidden_size(self.encoder.config)
+        if token_width is None:
             name = type(self.encoder.config).__name__
             raise InputError(f"The settings of {name} tell no hidden_size; choose another encoder.")
+        self.token_width: int = token_width
         projection_dim = settings["projection_dim"]
         check_width("projection_dim", projection_dim)
         self.projection = None if projection_dim is None else nn.Linear(self.token_width, projection_dim, bias=False)

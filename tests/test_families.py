@@ -14,9 +14,8 @@ import train
 from modeling.errors import InputError
 
 WORKING = (
-    "albert bert camembert deberta-v2 distilbert electra mpnet mt5 roberta t5 xlnet beit convnext deit dinov2 "
-    "dinov3_vit focalnet resnet swin vit chinese_clip clip siglip "
-    "altclip cvt hiera ijepa mobilenet_v2 mobilevit poolformer segformer swiftformer"
+    "albert bert deberta-v2 distilbert mt5 xlnet beit dinov2 dinov3_vit focalnet resnet swin vit chinese_clip clip "
+    "siglip altclip cvt hiera mobilenet_v2 mobilevit swiftformer"
 )
 REFUSED = {
     "bart": "no text encoder alone",
@@ -58,10 +57,8 @@ def test_family_that_cannot_serve_is_refused_with_the_reason(family, reason, tmp
     sentence = judge(family, tmp_path)
     assert reason in sentence
     check_sentence(sentence)
-
-
-def test_family_that_reads_from_left_to_right_works_with_the_mean(tmp_path):
-    assert judge("gpt2", tmp_path, text_pooling="mean") is None
+    if family == "gpt2":  # which reads from left to right
+        assert judge(family, tmp_path, text_pooling="mean") is None
 
 
 @pytest.mark.parametrize("family", ["poolformer", "segformer", "ijepa"])
@@ -74,27 +71,31 @@ def test_pictures_without_a_token_for_the_whole_are_read_by_the_mean_of_their_pa
     torch.testing.assert_close(vector, tokens.mean(1))
 
 
-@pytest.mark.parametrize("family", ["t5", "deberta-v2"])
-@pytest.mark.parametrize("flag", ["vision_name", "clip_name"])
-def test_text_family_as_another_tower_is_refused(family, flag, tmp_path):
-    save_family(small_config(family), tmp_path / "model")
-    architecture, fusion = ("clip", "attn") if flag == "clip_name" else ("vilbert", "image_only")
-    with pytest.raises(InputError, match=r"can't serve as an encoder of pictures|no vision encoder|not a dual"):
-        train_and_save({"model": architecture, "fusion": fusion, flag: str(tmp_path / "model")}, tmp_path / "run")
-
-
-@pytest.mark.parametrize("family", ["vit", "resnet", "clip"])
-def test_family_with_pictures_as_text_tower_is_refused(family, tmp_path):
-    save_family(small_config(family), tmp_path / "model")
-    flags = {"model": "vilbert", "fusion": "text_only", "text_name": str(tmp_path / "model")}
-    with pytest.raises(InputError, match=r"can't serve as an encoder of texts|is a dual encoder"):
-        train_and_save(flags, tmp_path / "run")
-
-
-@pytest.mark.parametrize("flags", [["--freeze", "none"], ["--freeze", "both", "--cache_features", "true"]])
 @pytest.mark.parametrize(
-    ("text", "picture"),
-    [("t5", "swin"), ("deberta-v2", "resnet"), ("xlnet", "focalnet"), ("longformer", "convnext")],
+    ("family", "flag", "message"),
+    [
+        ("t5", "vision_name", "no vision encoder"),
+        ("deberta-v2", "vision_name", "can't serve as an encoder of pictures"),
+        ("t5", "clip_name", "not a dual"),
+        ("vit", "text_name", "can't serve as an encoder of texts"),
+        ("clip", "text_name", "is a dual encoder"),
+    ],
+)
+def test_family_in_the_place_of_another_is_refused(family, flag, message, tmp_path):
+    save_family(small_config(family), tmp_path / "model")
+    fusion = {"clip_name": "attn", "vision_name": "image_only", "text_name": "text_only"}[flag]
+    model = "clip" if flag == "clip_name" else "vilbert"
+    with pytest.raises(InputError, match=message):
+        train_and_save({"model": model, "fusion": fusion, flag: str(tmp_path / "model")}, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("text", "picture", "flags"),
+    [
+        ("t5", "swin", ["--freeze", "none"]),
+        ("xlnet", "focalnet", ["--freeze", "both", "--cache_features", "true"]),
+        ("longformer", "convnext", ["--freeze", "none"]),
+    ],
 )
 def test_families_train_on_rows(text, picture, flags, sample, tmp_path):
     for family in (text, picture):

@@ -18,8 +18,8 @@ from data_utils.prepare.pairs import add_row_index
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from modeling.fusion import FUSION_HEADS
-from training.build.weights import check_frozen_weights
-from training.data import feature_cache
+from training.build.parameters import check_frozen_weights
+from training.data import features
 from training.data.features import cache_features, choose_columns
 from training.heads.head_trainer import FeatureRows
 
@@ -193,7 +193,7 @@ def test_what_is_cached_follows_from_what_is_frozen(options, wanted, columns):
 
 
 def test_only_wanted_rows_are_computed_and_parts_of_a_split_share_them(cache, monkeypatch):
-    monkeypatch.setattr(feature_cache, "ROWS_PER_PART", 5)
+    monkeypatch.setattr(features, "ROWS_PER_PART", 5)
     model, dataset = tiny_model("clip", "attn", freeze="both"), rows_of(12)
     whole, built = cache(model, dataset)
     assert built == 6

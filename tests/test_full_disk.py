@@ -16,7 +16,7 @@ from data_utils import sample, shard
 from data_utils.system.refusals import MachineError, describe_refusal
 from run_files.run_folder import RunFolder
 from training.checkpoint.checkpoints import list_checkpoints
-from training.checkpoint.universal import _converted
+from training.checkpoint.sharding import _converted
 
 CHECKPOINTS = ["--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "steps", "--eval_steps", "2"]
 

@@ -7,13 +7,11 @@ import resource
 import time
 
 import pytest
-import torch
 from families import save_family, small_config
 from tiny import IMAGE_SIZE, SIZES, plan_of, tiny_model
 from transformers import BertConfig, CLIPImageProcessorPil, ViTConfig
 
 from modeling.classifier import SentimentClassifier
-from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
 from training.flags.model import ModelArguments
 
@@ -32,12 +30,10 @@ HUGE = [
 ]
 
 
-@pytest.mark.parametrize("model", ["baseline", "vilbert", "clip"])
 @pytest.mark.parametrize(("flags", "image_size", "expected"), HUGE)
-def test_flags_that_ask_for_too_much_are_refused_at_once(model, flags, image_size, expected):
+def test_flags_that_ask_for_too_much_are_refused_at_once(flags, image_size, expected):
     def plan():
-        arguments = ModelArguments(model=model, from_scratch=True, **flags)
-        plan_of(arguments, image_size=image_size)
+        plan_of(ModelArguments(model="clip", from_scratch=True, **flags), image_size=image_size)
 
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(InputError) as refusal:
@@ -90,13 +86,6 @@ def test_saved_model_of_absurd_size_is_refused(change, expected, tmp_path):
         SentimentClassifier.from_pretrained(tmp_path)
 
 
-def test_size_is_counted_anew_for_each_model():
-    config = SentimentConfig.from_dict(tiny_model().config.to_dict())
-    for _ in range(3):
-        with torch.device("meta"):
-            assert SentimentClassifier(config).num_parameters() > 0
-
-
 BASE = {"text": SIZES | {"max_position_embeddings": 16}, "vision": SIZES | {"patch_size": 16}}
 
 
@@ -109,21 +98,14 @@ BASE = {"text": SIZES | {"max_position_embeddings": 16}, "vision": SIZES | {"pat
         ("text", {"num_labels": "x"}, "Got 'num_labels': 'x' in --text_config"),
         ("text", {"hidden_act": "x"}, "BertModel can't be built from its settings"),
         ("text", {"hidden_dropout_prob": 3.0}, "--text_config has hidden_dropout_prob 3.0; a dropout is 0 to 1"),
-        ("text", {"attention_probs_dropout_prob": -1}, "attention_probs_dropout_prob -1; a dropout is 0 to 1"),
         ("vision", {"attention_probs_dropout_prob": -0.5}, "attention_probs_dropout_prob -0.5; a dropout is 0 to 1"),
         ("vision", {"image_size": 7}, "image_size 7 in the picture tower's settings, which is less than a patch"),
-        ("vision", {"attention_probs_dropout_prob": 3.0}, "a dropout is 0 to 1"),
     ],
 )
 def test_setting_that_does_not_fit_is_refused(kind, setting, expected):
     configs = BASE | {kind: BASE[kind] | setting}
-    arguments = ModelArguments(
-        model="vilbert",
-        fusion="co_attn",
-        from_scratch=True,
-        text_config=configs["text"],
-        vision_config=configs["vision"],
-    )
+    towers = {"text_config": configs["text"], "vision_config": configs["vision"]}
+    arguments = ModelArguments(model="vilbert", fusion="co_attn", from_scratch=True, **towers)
     with pytest.raises(InputError) as refusal:
         plan_of(arguments, image_size=IMAGE_SIZE)
     assert expected in str(refusal.value)

@@ -54,8 +54,8 @@ def test_every_weight_learns_and_the_model_loads_again(architecture, tmp_path):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"text_config": '{"hiden_size": 64}'}, "Did you mean 'hidden_size'"),
-        ({"vision_config": '{"hiden_size": 64}'}, "Did you mean 'hidden_size'"),
+        ({"text_config": {"hiden_size": 64}}, "Did you mean 'hidden_size'"),
+        ({"vision_config": {"hiden_size": 64}}, "Did you mean 'hidden_size'"),
         ({"unfreeze_last": 0}, "at least 1"),
         ({"unfreeze_last": 3}, "BertModel has 2 blocks"),
         ({"cache_features": True}, "uses no frozen tower"),

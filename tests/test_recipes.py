@@ -16,8 +16,7 @@ from modeling.errors import InputError
 from training.experiments import comparison
 from training.experiments.comparison import check_comparison, read_comparison, run_comparison
 from training.flags.parsing import check_command_line, parse_arguments
-from training.flags.recipe import read_recipe
-from training.flags.recipe_sections import RESULT_FILES
+from training.flags.recipe import RESULT_FILES, read_recipe
 from training.heads.sweep_recipe import read_sweep
 
 TWO = "runs: {a: {}, b: {fusion: late}}\n"

@@ -28,7 +28,14 @@ def plan(folder: Path, max_length: int | None) -> int:
     return plan_of(arguments, max_length=max_length).max_length
 
 
-@pytest.mark.parametrize(("family", "uncounted"), FAMILIES.items())
+_RARE = ("xlm-roberta", "camembert", "longformer", "luke", "data2vec-text", "electra")
+EACH = pytest.mark.parametrize(
+    ("family", "uncounted"),
+    [pytest.param(*each, marks=[pytest.mark.slow] if each[0] in _RARE else []) for each in FAMILIES.items()],
+)
+
+
+@EACH
 def test_limit_is_what_the_tower_counts(family, uncounted, tmp_path):
     folder = save(family, 66, tmp_path / "model")
     limit = 66 - uncounted
@@ -42,7 +49,7 @@ def test_limit_is_what_the_tower_counts(family, uncounted, tmp_path):
     assert train_and_save(flags, tmp_path / "run").config.max_length == limit
 
 
-@pytest.mark.parametrize(("family", "uncounted"), FAMILIES.items())
+@EACH
 def test_limit_beyond_the_default_length_leaves_the_default(family, uncounted, tmp_path):
     folder = save(family, 130, tmp_path)
     assert plan(folder, None) == 128

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -41,8 +40,8 @@ def tiny_arguments(architecture: str = "clip", fusion: str | None = None, **opti
         fusion=fusion,
         **{
             "from_scratch": True,
-            "text_config": json.dumps(SIZES | {"max_position_embeddings": 16} | dropout),
-            "vision_config": json.dumps(SIZES | {"patch_size": 16}),
+            "text_config": SIZES | {"max_position_embeddings": 16} | dropout,
+            "vision_config": SIZES | {"patch_size": 16},
             # Twice the width of the baseline's pictures, so that the layers between different widths exist there.
             "projection_dim": 16 if architecture == "clip" else None,
             "fusion_dropout": 0.0,

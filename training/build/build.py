@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import CLIPImageProcessorPil, PreTrainedTokenizerBase
+from transformers import CLIPImageProcessorPil, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 
+from data_utils.prepare.columns import TOWER_INPUTS
 from data_utils.sources.pictures import PictureSettings
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
@@ -18,10 +19,10 @@ from modeling.errors import InputError
 from modeling.loading import describe_differences
 from modeling.towers import Tower
 from training.build.hub import Pretrained
+from training.build.parameters import compare_sizes, example_inputs
 from training.build.plan import ModelPlan
 from training.build.tower_plan import PROJECTIONS, TowerPlan
 from training.build.trial import check_reading, check_seeing
-from training.build.weights import compare_sizes
 from training.flags.model import ModelArguments
 
 # Parts of published checkpoints that our towers leave out, because nothing would train them.
@@ -39,10 +40,8 @@ def build_model(
 ) -> SentimentClassifier:
     """The classifier in float32 on the CPU: the head at random, the towers from their sources.
 
-    Args:
-        plan, args, tokenizer, labels, text_cleaning: what to build.
-        towers: of a model that was built like this one, under "text" and "image": shared with it instead of read again.
-            The head gets the same weights either way.
+    `towers`, by "text" and "image", are those of a model that was built like this one: shared with it instead of read
+    again. The head gets the same weights either way.
 
     Raises:
         InputError: a source can't be had, or its weights don't fit.
@@ -57,25 +56,16 @@ def build_model(
     _fill_towers(model, plans, given)
     if is_filled:
         model.initialize_weights()
-    _check_frozen_blocks(model)
-    # The towers that are made here for a tokenizer that is trained are known to read to the end.
-    if model.uses_text and plan.tokenizer is not None and "text" not in given:
-        check_reading(model.text_tower, tokenizer, plan.max_length)
-    if model.uses_image and "image" not in given:
-        check_seeing(model.image_tower, plan.picture.image_size)
-    return model
-
-
-def _check_frozen_blocks(model: SentimentClassifier) -> None:
-    """Refuse encoders whose frozen blocks depend on what is trained: one row tells."""
-    size = model.config.picture["image_size"]
-    inputs = {
-        "text": dict.fromkeys(("input_ids", "attention_mask"), torch.ones(1, 4, dtype=torch.long)),
-        "image": {"pixel_values": torch.zeros(1, 3, size, size)},
-    }
+    inputs = example_inputs(model)
     for kind, tower in model.towers().items():
-        if tower.frozen_blocks is not None and tower.frozen_blocks.num_frozen:
-            tower.run_frozen(**inputs[kind])
+        if tower.frozen_blocks is not None and tower.frozen_blocks.num_frozen:  # refuses those that depend on the rest
+            tower.run_frozen(**{name: inputs[name] for name in TOWER_INPUTS[kind]})
+        # The towers that are made here for a tokenizer that is trained are known to read to the end.
+        if kind == "text" and plan.tokenizer is not None and kind not in given:
+            check_reading(tower, tokenizer, plan.max_length)
+        if kind == "image" and kind not in given:
+            check_seeing(tower, plan.picture.image_size)
+    return model
 
 
 def _fill_towers(model: SentimentClassifier, plans: Mapping[str, TowerPlan], given: Mapping[str, Tower]) -> None:
@@ -83,7 +73,7 @@ def _fill_towers(model: SentimentClassifier, plans: Mapping[str, TowerPlan], giv
 
     `initialize_weights` leaves both alone afterwards.
     """
-    donors: dict[tuple[Pretrained, type | None], nn.Module] = {}
+    donors: dict[tuple[Pretrained, type[PreTrainedModel] | None], nn.Module] = {}
     for kind, tower in model.towers().items():
         plan = plans[kind]
         if kind in given:
@@ -96,13 +86,13 @@ def _fill_towers(model: SentimentClassifier, plans: Mapping[str, TowerPlan], giv
                 donors[key] = _load_donor(*key)
             donor, name = donors[key], plan.source.name
             _copy(tower.encoder, donor if plan.part is None else getattr(donor, plan.part), name)
-            if tower.projection is not None:
+            if tower.projection is not None and plan.part is not None:
                 _copy(tower.projection, getattr(donor, PROJECTIONS[plan.part]), name)
             for module in tower.modules():
-                module._is_hf_initialized = True  # transformers' own mark
+                vars(module)["_is_hf_initialized"] = True  # transformers' own mark
 
 
-def _load_donor(source: Pretrained, model_class: type | None) -> nn.Module:
+def _load_donor(source: Pretrained, model_class: type[PreTrainedModel] | None) -> nn.Module:
     # What a checkpoint leaves out is drawn, and dropped here; the head's weights mustn't depend on that.
     with torch.random.fork_rng(devices=[]):
         donor, info = source.model(model_class)
@@ -127,13 +117,12 @@ def _is_left_out(key: str) -> bool:
 
 
 def save_processors(folder: Path, tokenizer: PreTrainedTokenizerBase, config: SentimentConfig) -> None:
-    """Write the tokenizer's files and a preprocessor_config.json beside the weights.
+    """Write the tokenizer's files and a preprocessor_config.json, by which any transformers user can prepare a picture.
 
-    The latter lets any transformers user prepare a picture as training did; AutoImageProcessor reads it. Our own model
-    takes the uint8 pixels instead and normalises them itself.
+    Our own model takes the uint8 pixels instead and normalises them itself.
     """
     tokenizer.save_pretrained(folder)
-    picture = PictureSettings.from_dict(config.picture)
+    picture = PictureSettings.from_dict(config.picture or {})
     square = {"height": picture.image_size, "width": picture.image_size}
     squash = picture.resize_mode == "squash"
     CLIPImageProcessorPil(

@@ -38,12 +38,7 @@ CONNECT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Pretrained parts under a name. What each method loads raises `InputError` if it can't be had.
-
-    Attributes:
-        name: folder or hub name.
-        trust_remote_code: whether code that it brings along may run.
-    """
+    """Pretrained parts under the name of a folder or of the hub; what can't be had is an `InputError`."""
 
     name: str
     trust_remote_code: bool
@@ -68,10 +63,11 @@ class Pretrained:
         self._load(check_image_processor)
         return self._load(AutoImageProcessor.from_pretrained, backend="pil")
 
-    def model(self, model_class: type | None = None) -> tuple[PreTrainedModel, dict[str, Any]]:
+    def model(self, model_class: type[PreTrainedModel] | None = None) -> tuple[PreTrainedModel, dict[str, Any]]:
         """Of a class of transformers, by default the configuration's; and transformers' report of what is missing."""
         options = {"config": self.config(), "output_loading_info": True, "ignore_mismatched_sizes": True}
-        return self._load((model_class or AutoModel).from_pretrained, **options)
+        load = AutoModel.from_pretrained if model_class is None else model_class.from_pretrained
+        return self._load(load, **options)
 
     def wrap_errors(self) -> AbstractContextManager[None]:
         """Whatever is wrong with the files becomes an `InputError`."""
@@ -95,20 +91,17 @@ def _must_be_local(name: str) -> bool:
         return True
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"There is no folder {name!r}. {REMEDIES}")
-    if constants.is_offline_mode() or not _hub_answers():
-        if not isinstance(_cached_config(name), str):
-            raise InputError(
-                f"{name!r} is neither a folder nor in the hub's cache, and the hub can't be reached. {REMEDIES}"
-            )
-        return True
-    return False
-
-
-def _cached_config(name: str) -> str | object | None:
+    if not constants.is_offline_mode() and _hub_answers():
+        return False
     try:
-        return try_to_load_from_cache(name, "config.json")
-    except HFValidationError as error:
-        raise InputError(f"{name!r} is neither a folder nor a hub name. {REMEDIES}") from error
+        is_cached = isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:  # no name that the hub could have
+        is_cached = False
+    if not is_cached:
+        raise InputError(
+            f"{name!r} is neither a folder nor in the hub's cache, and the hub can't be reached. {REMEDIES}"
+        )
+    return True
 
 
 @cache

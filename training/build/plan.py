@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from modeling.choices import frozen_modalities
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
+from modeling.towers import Tower
 from training.build.hub import REMEDIES, Pretrained
 from training.build.tower_plan import TowerPlan, override_config, plan_dual_towers, plan_tower
 from training.build.trial import try_pictures, try_texts
@@ -37,11 +38,8 @@ MAX_TEXT_LENGTH = 16_384  # tokens, where neither tower nor tokenizer has a limi
 class ModelPlan:
     """Everything that is known before data and weights are read; `training.build.build` makes the classifier of it.
 
-    Attributes:
-        tokenizer: None: it is to be trained on the training split.
-        reads: of "text" and "image" those that the fusion head uses.
-        max_length: limit of tokens.
-        align_dim: see `SentimentConfig`.
+    A tokenizer of None is to be trained on the training split; `reads` are of "text" and "image" those that the fusion
+    head uses; `max_length` is in tokens; for `align_dim` see `SentimentConfig`.
     """
 
     text: TowerPlan
@@ -93,15 +91,15 @@ def plan_model(args: ModelArguments, data: DataArguments) -> ModelPlan:
         InputError: a name can't be had, a setting is unknown, or sizes don't fit.
     """
     sources = _find_sources(args)
-    text_source, vision_source, clip_source = (sources.get(kind) for kind in ("text", "vision", "clip"))
-    picture, mean, std = _plan_picture(args, vision_source or clip_source, data)
-    text, vision = (
-        plan_dual_towers(args, clip_source)
-        if clip_source is not None
-        else (plan_tower(args, "text", text_source), plan_tower(args, "vision", vision_source))
-    )
+    clip_source = sources.get("clip")
+    text_source, vision_source = sources.get("text", clip_source), sources.get("vision", clip_source)
+    picture, mean, std = _plan_picture(args, vision_source, data)
     side = picture.image_size
-    if vision_source is None and clip_source is None:
+    if clip_source is not None:
+        text, vision = plan_dual_towers(args, clip_source)
+    else:
+        text, vision = plan_tower(args, "text", text_source), plan_tower(args, "vision", vision_source)
+    if vision_source is None:
         vision.config.image_size = side
     override_config("--text_config", text.config, args.text_config)
     override_config("--vision_config", vision.config, args.vision_config)
@@ -109,12 +107,12 @@ def plan_model(args: ModelArguments, data: DataArguments) -> ModelPlan:
     if args.vision_feature_layer is not None:  # a pretrained projection is of the usual vector
         vision = replace(vision, projection_dim=None, feature_layers=tuple(args.vision_feature_layer))
     _check_patches(vision, side)
-    tokenizer = _load_tokenizer(args, text_source or clip_source)
+    tokenizer = _load_tokenizer(args, text_source)
     if "image" in args.modalities:
         vision = vision.measured(pixel_values=torch.zeros(2, 3, side, side, device="meta"))
     if "text" in args.modalities:
         text = text.measured(input_ids=torch.zeros(2, 4, dtype=torch.long, device="meta"))
-    is_composed = args.model == "clip" and (text_source or vision_source) is not None
+    is_composed = args.model == "clip" and clip_source is None and bool(sources)
     plan = ModelPlan(
         text=text,
         vision=vision,
@@ -127,19 +125,15 @@ def plan_model(args: ModelArguments, data: DataArguments) -> ModelPlan:
         align_dim=(args.projection_dim or COMPOSED_PROJECTION_DIM) if is_composed else None,
     )
     with torch.device("meta"):  # no memory for weights
-        skeleton = SentimentClassifier(plan.configure(args, labels=("no", "yes"), text_cleaning="none"))
-    _check_readouts(args, skeleton)
-    if skeleton.uses_image:
-        try_pictures(skeleton.image_tower, vision, side)
+        towers = SentimentClassifier(plan.configure(args, labels=("no", "yes"), text_cleaning="none")).towers()
+    _check_readouts(args, towers)
+    if "image" in towers:
+        try_pictures(towers["image"], vision, side)
     return replace(plan, max_length=_limit_length(plan, data.max_length))
 
 
 def check_sources(args: ModelArguments) -> None:
-    """Look for every pretrained part that the flags name.
-
-    Raises:
-        InputError: some can't be had; it names all of these, where training would stop at the first.
-    """
+    """`InputError` that names all pretrained parts that can't be had, where training would stop at the first."""
     faults = []
     for source in _find_sources(args).values():
         try:
@@ -165,18 +159,17 @@ def _plan_picture(
     args: ModelArguments, source: Pretrained | None, data: DataArguments
 ) -> tuple[PictureSettings, tuple[float, ...], tuple[float, ...]]:
     """Picture settings, mean and std: the source's own, else the architecture's."""
+    size = shortest = DEFAULT_SIZE
     if source is not None:
         processor = source.image_processor()
         with source.wrap_errors():
             size, shortest, resample = _read_geometry(source.name, processor)
             mean, std = list(processor.image_mean), list(processor.image_std)
-            what = f"The image processor of {source.name!r}"
-            check_types([mean, std], list[Channels], what, remedy="choose another one")
+            check_types([mean, std], list[Channels], f"The image processor of {source.name!r}", remedy="choose another")
     elif args.model == "clip":
-        size, shortest, resample, mean, std = DEFAULT_SIZE, DEFAULT_SIZE, BICUBIC, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+        resample, mean, std = BICUBIC, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
     else:
-        size, shortest, resample = DEFAULT_SIZE, DEFAULT_SIZE, BILINEAR
-        mean, std = IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
+        resample, mean, std = BILINEAR, IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
     if data.image_size is not None:
         size, shortest = data.image_size, round(shortest * data.image_size / size)
     if not 1 <= size <= MAX_IMAGE_SIZE:
@@ -228,9 +221,9 @@ def _check_patches(vision: TowerPlan, image_size: int) -> None:
         raise InputError(f"Got the image_size {own_size} in the picture tower's settings, which is less than a patch.")
 
 
-def _check_readouts(args: ModelArguments, skeleton: SentimentClassifier) -> None:
+def _check_readouts(args: ModelArguments, towers: Mapping[str, Tower]) -> None:
     """Whether the towers can be read as --text_pooling and --vision_feature_layer say, and all their blocks learn."""
-    text, image = skeleton.text_tower, skeleton.image_tower
+    text, image = towers.get("text"), towers.get("image")
     if text is not None and text.pooling != "default" and text.pads_texts:
         raise InputError(
             f"Got --text_pooling {text.pooling}, but {type(text.encoder).__name__} reads texts without a mask, padding "
@@ -242,8 +235,8 @@ def _check_readouts(args: ModelArguments, skeleton: SentimentClassifier) -> None
     is_frozen = args.unfreeze_last is None and "image" in frozen_modalities(args.freeze, None)
     if max(image.feature_layers) < count and not is_frozen:
         raise InputError(
-            f"Got --vision_feature_layer {' '.join(map(str, args.vision_feature_layer))}, which leaves the last block, "
-            f"{count}, out, so that it could learn nothing; name it too, or freeze the tower with --freeze image."
+            f"Got --vision_feature_layer without the last block, {count}, which could learn nothing; name it too, or "
+            "freeze the tower with --freeze image."
         )
 
 

@@ -90,10 +90,7 @@ class TowerPlan:
         """The plan with its `token_width` and `pooling`, where they are others than the settings and CLS.
 
         Without a pooled output, a map of a picture and tokens that are all patches have none that stands for the whole;
-        there the vector is their mean, as the first one would be the upper left corner.
-
-        Args:
-            inputs: of its encoder, for two rows; on the device meta, where nothing is computed.
+        there the vector is their mean. `inputs` are of its encoder, for two rows, on the device meta.
         """
         with torch.device("meta"), torch.no_grad():
             encoder = build_encoder(self.encoder_class.__name__, self.settings()["config"]).eval()
@@ -111,11 +108,7 @@ class TowerPlan:
 
 
 def plan_tower(args: ModelArguments, kind: str, source: Pretrained | None) -> TowerPlan:
-    """A tower that is a model of its own: pretrained, or of the architecture's default size.
-
-    Args:
-        kind: "text" or "vision".
-        source: None takes the default size.
+    """A tower ("text" or "vision") that is a model of its own: of a source, else of the architecture's default size.
 
     Raises:
         InputError: the source can't be had, or is no single encoder.
@@ -141,17 +134,12 @@ def _find_encoder(name: str, config: PreTrainedConfig, kind: str) -> type[PreTra
             classes = found if isinstance(found, tuple) else (found,)
             return next((each for each in classes if each.__name__ in (config.architectures or ())), classes[0])
     raise InputError(
-        f"{name!r} is a {config.model_type!r} model, of which transformers has no {kind} encoder alone; choose a model "
-        "that is an encoder."
+        f"{name!r} is a {config.model_type!r} model, of which transformers has no {kind} encoder alone; choose another."
     )
 
 
 def plan_dual_towers(args: ModelArguments, source: Pretrained) -> tuple[TowerPlan, TowerPlan]:
-    """Both towers of a CLIP-like model, found on its skeleton (no memory for weights).
-
-    Raises:
-        InputError: the source can't be had, is no dual encoder, or projects to another width than --projection_dim.
-    """
+    """Both towers of a CLIP-like model, found on its skeleton; `InputError` where it can't be had, or is another."""
     config = source.config()
     what = f"--clip_name {source.name!r} is a {config.model_type!r} model"
     if not (hasattr(config, "text_config") and hasattr(config, "vision_config")):
@@ -161,7 +149,7 @@ def plan_dual_towers(args: ModelArguments, source: Pretrained) -> tuple[TowerPla
     plans = []
     for part, projection in PROJECTIONS.items():
         tower, layer = getattr(skeleton, part, None), getattr(skeleton, projection, None)
-        if not hasattr(transformers, type(tower).__name__) or not isinstance(layer, nn.Linear | None):
+        if tower is None or not hasattr(transformers, type(tower).__name__) or not isinstance(layer, nn.Linear | None):
             raise InputError(
                 f"{what}, which has no {part} of a class of its own with at most one linear layer behind it; choose a "
                 "model like CLIP or SigLIP."
@@ -169,20 +157,14 @@ def plan_dual_towers(args: ModelArguments, source: Pretrained) -> tuple[TowerPla
         width = None if layer is None else layer.out_features
         weights = None if args.from_scratch else source
         plans.append(TowerPlan(type(tower), copy.deepcopy(tower.config), width, source=weights, part=part))
-    if args.projection_dim is not None and args.projection_dim != plans[0].projection_dim:
-        raise InputError(
-            f"Got --projection_dim {args.projection_dim}, but {source.name!r} has {plans[0].projection_dim}; leave it "
-            "out."
-        )
+    width = plans[0].projection_dim
+    if args.projection_dim not in (None, width):
+        raise InputError(f"Got --projection_dim {args.projection_dim}, but {source.name!r} has {width}; leave it out.")
     return plans[0], plans[1]
 
 
 def override_config(flag: str, config: PreTrainedConfig, values: dict[str, Any]) -> None:
-    """Set what `flag` asks for in a tower's configuration.
-
-    Raises:
-        InputError: the configuration has no such key, or refuses the value.
-    """
+    """Set what `flag` asks for; `InputError` where the configuration has no such key, or refuses the value."""
     check_sizes(values, flag)
     for key, value in values.items():
         if key.startswith("_") or not hasattr(config, key) or callable(getattr(config, key)):

@@ -26,15 +26,12 @@ PICTURE_REMEDY = "choose an encoder like ViT, DINOv2, Swin, ResNet, ConvNeXt, or
 
 
 def try_pictures(tower: Tower, plan: TowerPlan, image_size: int) -> None:
-    """Run a picture tower on two pictures.
+    """`InputError` for a picture tower that can't read pictures, or gives no vector and tokens of its widths.
 
     Args:
         tower: without memory for its weights (device meta).
         plan: of the same tower, for those that need numbers to run.
         image_size: side in pixels.
-
-    Raises:
-        InputError: it can't read them, or gives no vector and tokens of its widths.
     """
     pixels = torch.zeros(2, 3, image_size, image_size)
     try:
@@ -69,24 +66,17 @@ def try_texts(plan: TowerPlan, tokenizer: PreTrainedTokenizerBase | None, *, lim
             with _refusing(tower, "texts" if length == len(text) else f"texts of {length} tokens", TEXT_REMEDY):
                 _run(tower, **_batch([text[:length], text[:2]], pad_token_id))
     token = text[len(text) // 2]  # a real one: many families don't count padding
-    if wanted <= limit and _embeds(tower, token, wanted):
+    if (wanted <= limit and _embeds(tower, token, wanted)) or _embeds(tower, token, limit):
         return limit
-    return _longest_text(tower, token, len(text), limit)
-
-
-def _longest_text(tower: Tower, token: int, known: int, limit: int) -> int:
-    """How many tokens from `known` to `limit` the tower can count: found by trying, as each has a way of its own."""
-    if _embeds(tower, token, limit):
-        return limit
-    known = min(known, limit)
+    # Found by trying, as each family has a way of its own.
+    known = min(len(text), limit)
     return known + bisect_left(range(known + 1, limit), True, key=lambda length: not _embeds(tower, token, length))
 
 
 def check_reading(tower: Tower, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    """Whether the vector of a text depends on more than its first token, and is made of numbers.
+    """`InputError` where the vector of a text depends on its first token alone, or isn't made of numbers.
 
-    Raises:
-        InputError: it doesn't: the encoder reads from left to right, for one; or the weights are damaged.
+    Such an encoder reads from left to right, for one; or its weights are damaged.
     """
     text = _example(tokenizer, max_length)
     other = [*text]
@@ -106,11 +96,7 @@ def check_reading(tower: Tower, tokenizer: PreTrainedTokenizerBase, max_length: 
 
 
 def check_seeing(tower: Tower, image_size: int) -> None:
-    """Whether a picture tower gives one picture one vector.
-
-    Raises:
-        InputError: it doesn't: it leaves out patches at random, for one, as is done in a pretraining.
-    """
+    """`InputError` where one picture has another vector each time, as with patches that are left out at random."""
     generator = torch.Generator().manual_seed(0)
     picture = torch.randn(1, 3, image_size, image_size, generator=generator)
     if picture.is_meta:
@@ -140,17 +126,19 @@ def _evaluate(tower: Tower, **inputs: Tensor) -> Tensor:
 
 
 def _run(tower: Tower, **inputs: Tensor) -> None:
+    """Run the tower as it will be used; `ValueError` for outputs of other shapes than its settings say."""
     first = next(iter(inputs.values()))
     with torch.no_grad():
-        vector, tokens = tower.train()(**inputs)  # as it will be used: dropout's settings may be wrong too
+        vector, tokens = tower.train()(**inputs)  # dropout's settings may be wrong too
     tower.eval()
     if vector.shape != (len(first), tower.width):
         raise ValueError(f"it gives vectors of the shape {tuple(vector.shape)}, not {(len(first), tower.width)}")
-    lengths = {len(first[0])} if "input_ids" in inputs else {tokens.shape[1]}
-    if tokens.dim() != 3 or len(tokens) != len(first) or tokens.shape[1] not in lengths:
-        raise ValueError(f"it gives tokens of the shape {tuple(tokens.shape)} for inputs of {tuple(first.shape)}")
-    if tokens.shape[2] != tower.token_width:
-        raise ValueError(f"its tokens have the width {tokens.shape[2]}, but its settings say {tower.token_width}")
+    length = len(first[0]) if "input_ids" in inputs else tokens.shape[1]
+    if tokens.shape != (len(first), length, tower.token_width):
+        raise ValueError(
+            f"it gives tokens of the shape {tuple(tokens.shape)} for inputs of {tuple(first.shape)}, but its settings "
+            f"say a width of {tower.token_width}"
+        )
 
 
 def _example(tokenizer: PreTrainedTokenizerBase, limit: int) -> list[int]:

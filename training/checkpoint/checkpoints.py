@@ -39,12 +39,10 @@ class Manifest:
     """What a checkpoint holds.
 
     Attributes:
-        world_size: ranks that wrote it.
-        global_batch_size: rows per update.
         optimizer: how the optimizer's state is laid out, "none" where it wasn't saved.
         files: bytes of each file on this file system, by its path in the folder.
-        digests: `hash_content` of each file; empty in a checkpoint from before they were written down.
-        update_flags: what shaped the updates, by flag; empty in a checkpoint from before they were written down.
+        digests: `hash_content` of each file; empty in an old checkpoint.
+        update_flags: what shaped the updates, by flag; empty in an old checkpoint.
     """
 
     world_size: Annotated[int, Within(1, 2**20)]
@@ -71,19 +69,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def publish(
-    written: Path,
-    folder: Path,
-    *,
-    world_size: int,
-    global_batch_size: int,
-    optimizer: str,
-    update_flags: dict[str, Any],
-) -> None:
-    """Write the manifest of a finished checkpoint, push all to the disk, and move it into `folder` under its name."""
+def publish(written: Path, folder: Path, **settings: Any) -> None:
+    """Write the manifest of a finished checkpoint, push all to the disk, and move it into `folder` under its name.
+
+    `settings` are the fields of `Manifest` but for the files.
+    """
     files = {str(path.relative_to(written)): path.stat().st_size for path in _files(written)}
     digests = {name: hash_content(written / name) for name in files}
-    manifest = Manifest(world_size, global_batch_size, optimizer, files, digests, update_flags)
+    manifest = Manifest(**settings, files=files, digests=digests)
     (written / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2), encoding="utf-8")
     copy_mode(written / MANIFEST)
     for path in _files(written):
@@ -116,17 +109,16 @@ def read_manifest(checkpoint: Path) -> Manifest | None:
     """The manifest, if every file that it names is there in its full length; else None."""
     try:
         manifest = Manifest(**read_json(checkpoint / MANIFEST, Manifest))
-        names = {*manifest.files, *manifest.digests}
         # Its names lead to files that are read whole: not out of the folder, nor to a pipe.
-        inside = all(_is_inside(name) and (checkpoint / name).is_file() for name in names)
-        whole = inside and all((checkpoint / name).stat().st_size == size for name, size in manifest.files.items())
+        for name in {*manifest.files, *manifest.digests}:
+            path = checkpoint / name
+            if "\0" in name or os.path.isabs(name) or ".." in Path(name).parts or not path.is_file():
+                return None
+            if path.stat().st_size != manifest.files.get(name, path.stat().st_size):
+                return None
     except (OSError, InputError):
         return None
-    return manifest if whole else None
-
-
-def _is_inside(name: str) -> bool:
-    return "\0" not in name and not os.path.isabs(name) and ".." not in Path(name).parts
+    return manifest
 
 
 def is_intact(checkpoint: Path) -> bool:
@@ -135,10 +127,9 @@ def is_intact(checkpoint: Path) -> bool:
     A machine that loses power can leave a file in its full length, with zeros in it.
     """
     manifest = read_manifest(checkpoint)
-    if manifest is None:
-        return False
     try:
-        return all(hash_content(checkpoint / name) == digest for name, digest in manifest.digests.items())
+        digests = {} if manifest is None else manifest.digests
+        return manifest is not None and all(hash_content(checkpoint / name) == digests[name] for name in digests)
     except OSError:  # a disk that can't read it any more
         return False
 

@@ -25,11 +25,7 @@ KNOWN = {*OF_DEEPSPEED, *(f"numpy.{name}" for name in OF_NUMPY)}
 
 
 def check_pickles(checkpoint: Path) -> None:
-    """Refuse a checkpoint with pickles of other things than tensors, plain values and DeepSpeed's own few.
-
-    Raises:
-        InputError: a file names other code, or is damaged.
-    """
+    """`InputError` for damaged pickles, and for those of more than tensors, plain values and DeepSpeed's own few."""
     for path in sorted(checkpoint.rglob("*")):
         if path.suffix not in SUFFIXES or not path.is_file():
             continue
@@ -38,10 +34,7 @@ def check_pickles(checkpoint: Path) -> None:
         except Exception as error:  # of a file that is no archive, or no pickle, anything
             raise InputError(f"{path} is damaged ({type(error).__name__}); use another checkpoint.") from error
         if foreign:
-            raise InputError(
-                f"{path} would run {min(foreign)}, which no checkpoint of this program does; it is not loaded. Use "
-                "another checkpoint."
-            )
+            raise InputError(f"{path} would run {min(foreign)}, which no checkpoint needs; use another checkpoint.")
 
 
 def load_pickle(file: Path) -> Any:

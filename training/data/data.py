@@ -39,10 +39,8 @@ class TrainingData:
     Attributes:
         rows: every pair, tokenised, with the columns of the collator.
         train_rows, val_rows, test_rows: numbers of the rows of the parts; the test part chooses nothing.
-        tokenizer: the towers' own, or one trained on the training part.
         max_length: tokens a text is cut to.
         fingerprint: hash of everything that shaped the rows.
-        seed: of the order in which they are trained on.
         text_encoding: that was taken for texts whose own isn't certain; None where there are none.
     """
 
@@ -61,17 +59,20 @@ class TrainingData:
     @cached_property
     def train(self) -> Dataset:
         """The training part; its row_index counts from 0, as that of each part."""
-        return add_row_index(self.rows.select(self.train_rows))
+        return self._select(self.train_rows)
 
     @cached_property
     def val(self) -> Dataset | None:
         """None with --val_ratio 0."""
-        return add_row_index(self.rows.select(self.val_rows)) if len(self.val_rows) else None
+        return self._select(self.val_rows) if len(self.val_rows) else None
 
     @cached_property
     def test(self) -> Dataset | None:
         """None where the split has no test part."""
-        return add_row_index(self.rows.select(self.test_rows)) if len(self.test_rows) else None
+        return self._select(self.test_rows) if len(self.test_rows) else None
+
+    def _select(self, rows: np.ndarray) -> Dataset:
+        return add_row_index(self.rows.select(rows))
 
     @property
     def used_rows(self) -> np.ndarray:
@@ -110,11 +111,7 @@ class TrainingData:
 
 
 def prepare_data(data: DataArguments, plan: ModelPlan, model: ModelArguments, *, seed: int) -> TrainingData:
-    """Read, decode, split and tokenise; all but the split comes from the cache on a second run.
-
-    Raises:
-        InputError: the data or the split file can't be used; it says why.
-    """
+    """Read, decode, split and tokenise, or find it in the cache; `InputError` for data that can't be used."""
     start = time.perf_counter()
     pairs = load_pairs(
         data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture, needs=plan.reads
@@ -158,18 +155,10 @@ def prepare_data(data: DataArguments, plan: ModelPlan, model: ModelArguments, *,
 
 
 def train_tokenizer(texts: Iterable[str], plan: ModelPlan, model: ModelArguments) -> PreTrainedTokenizerBase:
-    """The tokenizer of a text tower from scratch, of the training part's texts.
-
-    Raises:
-        InputError: there is no word in them, though the head reads texts.
-    """
-    return train_wordpiece(
-        texts,
-        vocab_size=model.vocab_size,
-        max_length=plan.max_length,
-        needs_words="text" in plan.reads,
-        lowercase=model.lowercase,
-    )
+    """The tokenizer of a text tower from scratch; `InputError` where no word is in the texts that the head reads."""
+    needs_words, lowercase = "text" in plan.reads, model.lowercase
+    size = {"vocab_size": model.vocab_size, "max_length": plan.max_length}
+    return train_wordpiece(texts, **size, needs_words=needs_words, lowercase=lowercase)
 
 
 def note_absent_classes(present: Collection[str], labels: Sequence[str]) -> None:
@@ -183,9 +172,9 @@ def note_absent_classes(present: Collection[str], labels: Sequence[str]) -> None
         )
 
 
-def _limit(rows: Sequence[int], limit: int | None, *, seed: int) -> np.ndarray:
+def _limit(rows: np.ndarray, limit: int | None, *, seed: int) -> np.ndarray:
     """The rows of a part, or a random `limit` of them: the first ones of a sorted list would be of one class."""
-    rows = np.asarray(rows, dtype=np.int64)
+    rows = rows.astype(np.int64)
     if limit is not None and limit < len(rows):
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
     return rows

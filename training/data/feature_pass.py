@@ -21,6 +21,7 @@ from data_utils.prepare.collator import FeatureColumn, PairCollator
 from data_utils.prepare.columns import TOWER_INPUTS
 from data_utils.system.device_copies import fetch
 from modeling.classifier import SentimentClassifier
+from modeling.towers import Tower
 from training.launch.ranks import is_main_process
 
 PICTURES_PER_BATCH = 64
@@ -38,10 +39,7 @@ def sequence_dtype(precision: str) -> str:
 
 @dataclass(frozen=True)
 class FeaturePass:
-    """A tower at work: the model's of a kind (text or image), on a device, in a mixed precision (no, bf16, fp16).
-
-    Of each row its `columns` are kept; `num_workers` processes read rows.
-    """
+    """A tower at work: the model's of a kind (text or image), on a device, in a mixed precision (no, bf16, fp16)."""
 
     model: SentimentClassifier
     kind: str
@@ -51,11 +49,12 @@ class FeaturePass:
     precision: str
     num_workers: int = 0
 
-    def write(self, dataset: Dataset, rows: range, wanted: np.ndarray, folder: Path) -> None:
-        """Write the features of some of the N rows into a file of `folder`: for each, null where it isn't wanted (N,).
+    @property
+    def tower(self) -> Tower:
+        return self.model.towers()[self.kind]
 
-        The data set has all rows with what the collator needs, without a `select` in between.
-        """
+    def write(self, dataset: Dataset, rows: range, wanted: np.ndarray, folder: Path) -> None:
+        """Write features of some of the N rows into a file of `folder`; null where a row isn't wanted, (N,) bool."""
         reader = BatchReader(dataset)
         step = WINDOW if self.kind == "text" else PICTURES_PER_BATCH
         windows = [np.arange(start, min(start + step, rows.stop)) for start in range(rows.start, rows.stop, step)]
@@ -76,6 +75,7 @@ class FeaturePass:
         """The rows of a window to batches: pictures as they are, texts of like length together."""
         if self.kind == "image":
             return [rows.tolist()] if len(rows) else []
+        assert reader.lengths is not None
         batches: list[list[int]] = []
         room = 0
         for length, row in sorted(zip(reader.lengths[rows].tolist(), rows.tolist(), strict=True), reverse=True):
@@ -107,7 +107,7 @@ class FeaturePass:
 
     def _compute(self, batch: dict[str, Tensor]) -> Callable[[], list[list[bytes]]]:
         """Begin with what the frozen part makes of a batch; the answer gives it, row by row, when it has arrived."""
-        tower = self.model.towers()[self.kind]
+        tower = self.tower
         lengths = [None] * len(batch["row_index"])
         if self.kind == "text" and not (tower.pads_texts and not tower.is_frozen):
             # Without their padding; but where texts are padded to one length, the blocks read the padding too.
@@ -133,7 +133,7 @@ class FeaturePass:
     @contextmanager
     def _ready(self) -> Iterator[None]:
         """The tower on the device; evaluation mode, no gradients, mixed precision."""
-        tower, dtype = self.model.towers()[self.kind], AUTOCAST.get(self.precision)
+        tower, dtype = self.tower, AUTOCAST.get(self.precision)
         home, was_training = tower.encoder.device, tower.training
         tower.to(self.device).eval()
         try:

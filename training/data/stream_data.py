@@ -39,13 +39,10 @@ ENCODING_TEXTS = 1000
 
 @dataclass(frozen=True)
 class StreamedData:
-    """What `TrainingData` is for a list: the stream, the validation rows, and what they came from.
+    """What `TrainingData` is for a list: batches of this rank, the validation rows, and what they came from.
 
     Attributes:
-        train: batches of this rank.
-        val: rows for validation, in an Arrow file; None without validation shards.
         test: None: of a stream nothing is held out beside.
-        tokenizer: the towers' own, or one trained on the first texts of the stream.
         quarantine: what was wrong with validation rows; training rows are entered as they are met.
         text_encoding: of texts that are bytes, and whose own isn't certain.
         hashes: see `fingerprints`.
@@ -83,11 +80,7 @@ class StreamedData:
 def prepare_stream(
     data: DataArguments, plan: ModelPlan, args: SentimentTrainingArguments, model: ModelArguments
 ) -> StreamedData:
-    """Find the shards, look into the first one, and set up the stream; the validation part goes into the cache.
-
-    Raises:
-        InputError: the shards can't be used; it says why.
-    """
+    """Set up the stream, and cache the validation part; `InputError` for shards that can't be used."""
     _check_flags(args, model)
     shards = _open_shards(data)
     _check_counts(shards, data, args)
@@ -153,17 +146,12 @@ def _check_flags(args: SentimentTrainingArguments, model: ModelArguments) -> Non
 
 def _check_counts(shards: ShardSet, data: DataArguments, args: SentimentTrainingArguments) -> None:
     """Refuse flags that need a count of rows that nobody made."""
+    remedy = f"write the shards in {data.data_dir} with python -m data_utils.shard, which counts"
     if shards.num_rows is None and args.max_steps <= 0:
-        raise InputError(
-            f"Nobody counted the rows of the tars in {data.data_dir}, so there is no end of an epoch: give "
-            "--max_steps, or write the shards with python -m data_utils.shard, which counts."
-        )
+        raise InputError(f"Nobody counted the rows, so there is no end of an epoch: give --max_steps, or {remedy}.")
     if args.balances_classes and shards.label_counts is None:
         flag = "class_weights" if args.class_weights != "none" else "logit_adjustment"
-        raise InputError(
-            f"Got --{flag} {getattr(args, flag)}, but the shards in {data.data_dir} have no shards.json that counts "
-            f"their labels: write them with python -m data_utils.shard, or leave --{flag} out."
-        )
+        raise InputError(f"Got --{flag}, but no shards.json counts the labels: {remedy}, or leave --{flag} out.")
 
 
 def _settings(shards: ShardSet, data: DataArguments, args: SentimentTrainingArguments) -> StreamSettings:
@@ -209,7 +197,7 @@ def _load_validation(
 
 def _fingerprints(stream: PairStream, val: Dataset | None, *, num_workers: int) -> dict[str, str]:
     shards, prepare = stream.shards, stream.prepare
-    shaping = [prepare.labels, prepare.text_cleaning, prepare.on_bad_pair, prepare.picture.to_dict()]
+    shaping: list[object] = [prepare.labels, prepare.text_cleaning, prepare.on_bad_pair, prepare.picture.to_dict()]
     shaping += [prepare.max_image_pixels, shards.text_encoding]
     order = asdict(stream.settings) | {"rank": None, "num_batches": None, "num_workers": num_workers}
     return {

@@ -21,8 +21,7 @@ from transformers.trainer_utils import TrainOutput
 from data_utils.system.refusals import tell_refusals
 from modeling.errors import InputError
 from training.checkpoint import checkpoints
-from training.checkpoint.sharding import gather_float32, reshard, scatter_weights
-from training.checkpoint.universal import load_moments
+from training.checkpoint.sharding import gather_float32, load_moments, reshard, scatter_weights
 from training.engine.callbacks import CheckpointCallback
 from training.engine.deferred_checks import DeferredChecks
 from training.launch.checks import check_wrapping

@@ -19,8 +19,7 @@ from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.flags.own import LATEST
 from training.flags.parsing import parse_arguments
-from training.flags.recipe import find_recipe, to_flags, write_words
-from training.flags.recipe_sections import read_runs
+from training.flags.recipe import find_recipe, read_runs, to_flags, write_words
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
 from training.runs.claim import make_run_folder

@@ -169,11 +169,7 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         return self.replace(bf16=True, mixed_precision="bf16")
 
     def with_global_batch_size(self, rows: int) -> Self:
-        """With `rows` per update, shared among the ranks by other accumulation or, where need be, smaller batches.
-
-        Raises:
-            InputError: they can't be shared evenly.
-        """
+        """With `rows` per update, by other accumulation or smaller batches; `InputError` if ranks can't share them."""
         if self.global_batch_size == rows:
             return self
         if rows % self.world_size:

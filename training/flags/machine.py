@@ -83,11 +83,7 @@ def check_typed(args: SentimentTrainingArguments) -> None:
 
 
 def read_object(name: str, value: object) -> dict[str, Any]:
-    """The JSON object that a flag was given, or for some flags the path of its file; empty where it wasn't given.
-
-    Raises:
-        InputError: it is none, or can't be read.
-    """
+    """The JSON object that a flag was given, for some flags as a file; empty without one. `InputError` for others."""
     if not isinstance(value, str):
         return value if isinstance(value, dict) else {}
     try:

@@ -10,8 +10,18 @@ from data_utils.console.command_line import FlagParser, list_flags
 from data_utils.sources.arguments import DataArguments
 from modeling.errors import InputError
 from training.flags.model import ModelArguments
-from training.flags.recipe import GROUPS, all_flags, find_recipe, read_recipe, spell_flags, to_flags, trainer_flags
-from training.flags.recipe_sections import SWEEP, read_axes, read_runs
+from training.flags.recipe import (
+    GROUPS,
+    SWEEP,
+    all_flags,
+    find_recipe,
+    read_axes,
+    read_recipe,
+    read_runs,
+    spell_flags,
+    to_flags,
+    trainer_flags,
+)
 from training.flags.rules import check_flags, check_texts
 from training.launch.console import quiet
 
@@ -60,11 +70,7 @@ def parse_arguments(
 
 
 def check_command_line(argv: Sequence[str], *, description: str = "Train a classifier.") -> None:
-    """Answer --help, and refuse what can be judged before the imports of a training, which take seconds.
-
-    Raises:
-        InputError: as of `parse_arguments`.
-    """
+    """Answer --help, and refuse what can be judged before the imports of a training, which take seconds."""
     starter, path, words = find_recipe(argv)
     parser = build_parser(description)
     for name, training in _list_trainings(parser, starter, path, words).items():

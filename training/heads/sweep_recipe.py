@@ -13,8 +13,7 @@ from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.flags.own import LATEST
 from training.flags.parsing import parse_arguments
-from training.flags.recipe import find_recipe, read_recipe, to_flags
-from training.flags.recipe_sections import SWEEP, read_axes
+from training.flags.recipe import SWEEP, find_recipe, read_axes, read_recipe, to_flags
 from training.flags.rules import METRIC_SCHEDULES
 from training.launch.console import quiet
 from training.launch.ranks import uses_deepspeed, uses_fsdp

@@ -37,22 +37,15 @@ def check_started_as_asked() -> None:
 
 
 def choose_precision(*, bf16: bool | None, fp16: bool | None) -> str:
-    """The one mixed precision of flags (None where they weren't given) and launcher: no, bf16, fp16 or fp8.
-
-    Raises:
-        InputError: they contradict each other, or the machine can't do it.
-    """
+    """The one mixed precision (no, bf16, fp16, fp8) of flags and launcher; `InputError` where they contradict."""
     launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if bf16 and fp16:
         raise InputError("Got --bf16 and --fp16; choose one.")
     flags = "bf16" if bf16 else "fp16" if fp16 else None
-    refused = (launcher == "bf16" and bf16 is False) or (launcher == "fp16" and fp16 is False)
-    if launcher != "no" and (refused or flags not in (None, launcher)):
+    is_refused = {"bf16": bf16, "fp16": fp16}.get(launcher) is False
+    if launcher != "no" and (is_refused or flags not in (None, launcher)):
         said = f"--{flags}" if flags else f"--{launcher} False"
-        raise InputError(
-            f"The launcher's configuration says mixed_precision: {launcher}, the command line says {said}; "
-            "leave one of the two out."
-        )
+        raise InputError(f"The launcher says mixed_precision: {launcher}, the command line says {said}; leave one out.")
     precision = flags or launcher
     if precision in ("fp16", "fp8") and not torch.accelerator.is_available():
         source = f"--{precision}" if flags else f"mixed_precision: {precision}"
@@ -120,10 +113,10 @@ def check_wrapping(model: nn.Module, *, zero_stage: int | None, world_size: int)
     elif uses_fsdp():
         if not any(isinstance(parameter, distributed.tensor.DTensor) for parameter in model.parameters()):
             raise InputError("The launch asks for FSDP, but no parameter of the model is sharded.")
-    elif world_size > 1 and not isinstance(
-        model._orig_mod if is_compiled_module(model) else model, DistributedDataParallel
-    ):
-        raise InputError(f"{world_size} processes were launched, but each would train alone. {LAUNCH_REMEDY}")
+    elif world_size > 1:
+        inner = model._orig_mod if is_compiled_module(model) else model
+        if not isinstance(inner, DistributedDataParallel):
+            raise InputError(f"{world_size} processes were launched, but each would train alone. {LAUNCH_REMEDY}")
 
 
 def wait_for_everyone() -> None:

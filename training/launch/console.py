@@ -63,8 +63,7 @@ def exit_on_user_error() -> Iterator[None]:
     """End the program with one line, and code 2 on an `InputError`, code 1 on a `RankError`.
 
     Code 75 stands for an interrupted job, which can be resumed, code 130 for Ctrl-C, and code 1 also for ranks that are
-    out of reach and for what the machine refuses. An `InputError` meets every rank, or those of one machine, so one of
-    each speaks; a `RankError` may meet one rank.
+    out of reach and for what the machine refuses.
     """
     try:
         with refuse_long_names():
@@ -78,27 +77,22 @@ def exit_on_user_error() -> Iterator[None]:
         if is_main_process():
             tqdm.write(f"Stopped by Ctrl-C. A training goes on with {RESUME}.", file=sys.stderr)
         exit_without_ranks(INTERRUPTED_CODE)
-    except InputError as error:
-        if is_local_main_process():
-            show_error(error)
-        elif find_refusal(error) is not None:
-            _write_refusal(str(error))
-        else:  # a launcher that sees this rank end ends the one that speaks, which may be slower
-            time.sleep(SECONDS_TO_BE_ENDED)
+    except InputError as error:  # meets every rank, or those of one machine; but what the machine refuses may meet one
+        _let_first_rank_speak()
+        if is_local_main_process() or find_refusal(error) is not None:
+            _write_error(str(error))
         exit_without_ranks(2)
-    except MachineError as error:
-        _write_refusal(str(error))
-        exit_without_ranks(1)
     except RankError as error:
         _write_error(str(error))
         exit_without_ranks(1)
     except Exception as error:
         reason = find_lost_contact(error) if isinstance(error, RuntimeError) else None
         if reason is None:
-            sentence = describe_refusal(error)
+            sentence = str(error) if isinstance(error, MachineError) else describe_refusal(error)
             if sentence is None:
                 raise
-            _write_refusal(sentence)
+            _let_first_rank_speak()
+            _write_error(sentence)
         elif is_local_main_process():
             _write_error(
                 f"No contact to the other processes ({reason}): one of them ended, or its machine or network is down. "
@@ -113,11 +107,10 @@ def _report_thread(failure: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failure)
 
 
-def _write_refusal(message: str) -> None:
-    """As `_write_error`, of what the machine may refuse to one rank or to all: a launcher ends the others meanwhile."""
+def _let_first_rank_speak() -> None:
+    """A launcher that sees this rank end ends the one that speaks, which may be slower."""
     if not is_local_main_process():
         time.sleep(SECONDS_TO_BE_ENDED)
-    _write_error(message)
 
 
 def _write_error(message: str) -> None:

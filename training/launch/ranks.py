@@ -55,12 +55,11 @@ def shut_down_distributed(exit_code: int = 0) -> None:
     follows it, the shutdown of the interpreter, is left out.
     """
     distributed = _find_group()
-    if distributed is None:
-        return
-    uses_gloo = "gloo" in distributed.get_backend()
-    distributed.destroy_process_group()
-    if uses_gloo:
-        _end_process(exit_code)
+    if distributed is not None:
+        uses_gloo = "gloo" in distributed.get_backend()
+        distributed.destroy_process_group()
+        if uses_gloo:
+            _end_process(exit_code)
 
 
 def exit_without_ranks(exit_code: int) -> NoReturn:
@@ -82,5 +81,5 @@ def _find_group() -> ModuleType | None:
     """`torch.distributed`, once there is a process group."""
     distributed = sys.modules.get("torch.distributed")
     # A stop signal may come while it is being imported.
-    is_there = hasattr(distributed, "is_initialized") and distributed.is_initialized()
+    is_there = distributed is not None and hasattr(distributed, "is_initialized") and distributed.is_initialized()
     return distributed if is_there else None

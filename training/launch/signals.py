@@ -29,7 +29,10 @@ class _State:
 def listen() -> Iterator[None]:
     """In here a stop signal ends the program with `REQUEUE_CODE`; under nohup a hang-up does not."""
     _State.main_process, _State.is_requested = os.getpid(), False
-    earlier = {number: signal.signal(number, _handle) for number in STOP_SIGNALS if not _goes_on_after(number)}
+    # nohup lets a job ignore SIGHUP. torch's launcher doesn't: it passes it on, and kills the ranks 30 s later.
+    is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN and "TORCHELASTIC_RUN_ID" not in os.environ
+    heard = STOP_SIGNALS[:2] if is_ignored else STOP_SIGNALS
+    earlier = {number: signal.signal(number, _handle) for number in heard}
     try:
         yield
     finally:
@@ -52,19 +55,12 @@ def is_stop_requested() -> bool:
     return _State.is_requested
 
 
-def _goes_on_after(number: int) -> bool:
-    """nohup lets a job ignore SIGHUP. torch's launcher doesn't: it passes it on, and kills the ranks 30 s later."""
-    is_ignored = signal.getsignal(number) == signal.SIG_IGN
-    return number == signal.SIGHUP and is_ignored and "TORCHELASTIC_RUN_ID" not in os.environ
-
-
 def _handle(number: int, frame: FrameType | None) -> None:
     if os.getpid() != _State.main_process:  # a worker process of a library, which inherited this handler
         # Launchers and schedulers send it to all, and a rank still needs its workers for the checkpoint.
-        if number == signal.SIGUSR1 or _State.is_held:
-            return
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        if number != signal.SIGUSR1 and not _State.is_held:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
     elif _State.is_held:
         _State.is_requested = True
     else:

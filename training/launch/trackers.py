@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -27,7 +26,7 @@ class OpenTracker:
 
     def __init__(self, name: str, tracker: Any) -> None:
         self._name, self._tracker = name, tracker
-        self._end = partial(int)  # nothing to end before a training has
+        self._finish: Callable[[], object] | None = None
 
     def __getattr__(self, event: str) -> Any:
         return getattr(vars(self)["_tracker"], event)
@@ -38,12 +37,12 @@ class OpenTracker:
         state: TrainerState,
         control: TrainerControl,
         logs: Mapping[str, Any],
-        **kwargs: Any,
+        **rest: Any,
     ) -> None:
         """As the tracker's; final figures keep their names."""
         final = {name: value for name, value in logs.items() if name.startswith(FINAL)}
         if not final:
-            self._tracker.on_log(args, state, control, logs=logs, **kwargs)
+            self._tracker.on_log(args, state, control, logs=logs, **rest)
         elif not state.is_world_process_zero:
             return
         elif self._name == "tensorboard":
@@ -52,23 +51,25 @@ class OpenTracker:
         elif self._name in _LOGGERS:
             getattr(import_module(self._name), _LOGGERS[self._name])(final)
         else:
-            self._tracker.on_log(args, state, control, logs=final, **kwargs)
+            self._tracker.on_log(args, state, control, logs=final, **rest)
 
     def on_predict(self, *_: Any, **__: Any) -> None:
         """Nothing: of the kept model the final figures are shown, by the part that they are of."""
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, *rest: Any, **kwargs: Any) -> None:
-        """Noted for `end`."""
-        self._end = partial(self._finish, args, state, *rest, **kwargs)
+        """Put off until `end`."""
+
+        def finish() -> None:
+            self._tracker.on_train_end(args, state, *rest, **kwargs)
+            if state.is_world_process_zero and self._name in _FINISHERS:
+                getattr(import_module(self._name), _FINISHERS[self._name])()
+
+        self._finish = finish
 
     def end(self) -> None:
         """End the tracker's run, so that the next training of the process has one of its own."""
-        self._end()
-
-    def _finish(self, args: TrainingArguments, state: TrainerState, *rest: Any, **kwargs: Any) -> None:
-        self._tracker.on_train_end(args, state, *rest, **kwargs)
-        if state.is_world_process_zero and self._name in _FINISHERS:
-            getattr(import_module(self._name), _FINISHERS[self._name])()
+        if self._finish is not None:
+            self._finish()
 
 
 def keep_trackers_open(handler: CallbackHandler) -> list[OpenTracker]:
@@ -104,19 +105,13 @@ def show_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, st
     for name, value in settings.items():
         if isinstance(value, Mapping):
             shown |= show_settings(value, f"{prefix}{name}/")
-        elif isinstance(value, str | int | float):
-            shown[prefix + name] = value
         else:
-            shown[prefix + name] = json.dumps(value, default=str)
+            shown[prefix + name] = value if isinstance(value, str | int | float) else json.dumps(value, default=str)
     return shown
 
 
 def list_trackers(names: Sequence[str]) -> list[str]:
-    """The trackers of --report_to (words, in which commas may stand as well), each once; empty for none.
-
-    Raises:
-        InputError: an unknown tracker, one whose package is missing, or none and all beside others.
-    """
+    """The trackers of --report_to (words, with or without commas), each once; `InputError` for any that is missing."""
     words = names.split() if isinstance(names, str) else names
     found = list(dict.fromkeys(name for word in words for name in str(word).split(",") if name))
     if found in (["none"], []):
@@ -137,7 +132,7 @@ def list_trackers(names: Sequence[str]) -> list[str]:
 
 def _find_missing(name: str) -> str | None:
     """What a tracker lacks to be built, in its own words; None for one that can be."""
-    # Some print a traceback when they are cleared away half built.
+    # Some print a traceback when they are cleared away half built, which they are at the end of `except`.
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         INTEGRATION_TO_CALLBACK[name]()

@@ -16,7 +16,7 @@ from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from run_files.run_folder import RunFolder
 from run_files.schema import StateFile
-from training.build.weights import check_frozen_weights, check_weights_fit
+from training.build.parameters import check_frozen_weights, check_weights_fit
 from training.checkpoint import checkpoints
 from training.checkpoint.pickles import check_pickles
 from training.data.data import TrainingData
