@@ -70,22 +70,18 @@ def test_checkpoint_without_room_leaves_the_earlier_ones(run_train, refuses):
     assert (run / "metrics.json").is_file()
 
 
-def test_model_without_room_leaves_no_half_of_it(run_train, refuses, tmp_path):
+def test_cache_and_model_without_room_leave_no_half_of_them(run_train, refuses, tmp_path):
     flags = ["--save_strategy", "no", "--eval_strategy", "no", "--max_steps", "1"]
+    sentence = refuses(5_000, lambda: run_train(*flags), code=2)
+    assert str(tmp_path / "cache") in sentence
+    assert "--cache_dir" in sentence
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
     run_train(*flags, name="first")  # which prepares the data
     sentence = refuses(100_000, lambda: run_train(*flags))
     assert str(tmp_path / "run" / "model") in sentence
     assert not {"model", ".model.partial"} & set(names(tmp_path / "run"))
     run_train(*flags)
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
-
-
-def test_cache_without_room_is_built_afterwards(run_train, refuses, tmp_path):
-    sentence = refuses(5_000, lambda: run_train("--max_steps", "1"), code=2)
-    assert str(tmp_path / "cache") in sentence
-    assert "--cache_dir" in sentence
-    assert not list((tmp_path / "cache").rglob("*.arrow"))
-    run_train("--max_steps", "1")
 
 
 @pytest.mark.parametrize("earlier", [False, True])
@@ -124,22 +120,19 @@ def test_streamed_answers_without_room_for_their_probabilities_leave_nothing(
     assert output.read_bytes() == expected
 
 
-def test_shards_without_room_are_written_afterwards(make_pairs, numbered_rows, tmp_path, capfd):
+def test_shards_and_samples_without_room_are_written_afterwards(make_pairs, numbered_rows, tmp_path, capfd):
     folder = make_pairs(numbered_rows(12))
     words = ["--data_dir", str(folder), "--output_dir", str(tmp_path / "shards"), "--rows_per_shard", "6"]
     words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "1"]
-    with files_of_at_most(4_000):
-        assert shard.main(words) == 2
-    assert f"Cannot write {tmp_path / 'shards' / 'train-00000-of-00002.parquet'}" in capfd.readouterr().err
-    assert shard.main(words) == 0
-
-
-def test_sample_without_room_is_drawn_afterwards(tmp_path, capfd):
-    words = ["--output_dir", str(tmp_path / "sample"), "--num_pairs", "20", "--num_test", "1"]
-    with files_of_at_most(500):
-        assert sample.main(words) == 2
-    assert f"{tmp_path / 'sample'}" in capfd.readouterr().err
-    assert sample.main(words) == 0
+    drawn = ["--output_dir", str(tmp_path / "sample"), "--num_pairs", "20", "--num_test", "1"]
+    for main, flags, size, named in (
+        (shard.main, words, 4_000, f"Cannot write {tmp_path / 'shards' / 'train-00000-of-00002.parquet'}"),
+        (sample.main, drawn, 500, f"{tmp_path / 'sample'}"),
+    ):
+        with files_of_at_most(size):
+            assert main(flags) == 2
+        assert named in capfd.readouterr().err
+        assert main(flags) == 0
 
 
 @pytest.fixture

@@ -30,6 +30,15 @@ RHYTHM += ["--per_device_train_batch_size", "4"]
 DROPOUT = TINY | {"attention_dropout": 0.1}
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny models only wait for each other's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def shards(write_shards):
     """Factory: 60 pairs (or others) in shards of 8, a quarter of them for validation; returns the folder."""
@@ -57,18 +66,9 @@ def read_csv(path):
 
 
 @pytest.fixture
-def fails(run, capfd):
+def fails(run, refusal):
     """The one sentence with which train.py ends."""
-
-    def start(folder, *flags, code=2):
-        with pytest.raises(SystemExit) as ending:
-            run(folder, *flags)
-        assert ending.value.code == code
-        lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1
-        return lines[0]
-
-    return start
+    return lambda folder, *flags, code=2: refusal(run, folder, *flags, code=code)
 
 
 def predict(run, shards, output, *flags):
@@ -97,13 +97,12 @@ def faulty_rows():
     return [*rows, *((f"x{n}", "positive", "@you") for n in range(8))]
 
 
-@pytest.mark.parametrize(("kind", "keep"), [("parquet", 3), ("webdataset", 6)])
-def test_resumed_run_is_the_uninterrupted_one(shards, run, tmp_path, kind, keep):
-    """7 updates an epoch: 3 is within the first one, 7 its end."""
-    folder = shards("--shard_format", kind, rows=faulty_rows())
+def test_resumed_run_is_the_uninterrupted_one(shards, run, tmp_path):
+    """Over tars; 7 updates an epoch, and 3 is within the first one."""
+    folder = shards("--shard_format", "webdataset", rows=faulty_rows())
     whole, cut = run(folder, *RHYTHM, name="whole"), tmp_path / "cut"
     assert max(list_steps(whole)) == 14
-    cut_back(whole, cut, keep=keep)
+    cut_back(whole, cut, keep=3)
     run(folder, *RHYTHM, "--resume_from_checkpoint", "latest", name="cut")
     assert_same(cut, whole)
 
@@ -244,18 +243,15 @@ def test_dry_run_over_a_stream(shards, run, capsys, caplog, tmp_path, monkeypatc
     (tmp_path / "temporary").mkdir()
     run(folder, "--dry_run", "--freeze", "both")
     assert caplog.text.count("features of a stream aren't kept") == 1
-    run(folder, "--dry_run", "--freeze", "text")
-    assert "features" not in caplog.text
-    capsys.readouterr()
     rows = [(str(n), ["negative", "positive"][n % 2]) for n in range(20)]
     run(shards("--val_ratio", "0", rows=rows, name="two"), "--dry_run")
     assert caplog.text.count("No row for training is labelled neutral: ") == 1
     capsys.readouterr()
-    run(folder, "--dry_run")
+    run(folder, "--dry_run", "--freeze", "text")
+    assert "features" not in caplog.text
     sheet = capsys.readouterr().out
-    assert "45 for training, 15 for validation" in sheet
-    assert "6, 6 per epoch" in sheet
-    assert "streamed from 6 shards" in sheet
+    for words in ("45 for training, 15 for validation", "6, 6 per epoch", "streamed from 6 shards"):
+        assert words in sheet
     assert not (tmp_path / "run").exists()
     assert not list((tmp_path / "temporary").iterdir())
 

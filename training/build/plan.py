@@ -184,9 +184,7 @@ def _read_geometry(name: str, processor: BaseImageProcessor) -> tuple[int, int, 
     size, crop = dict(processor.size), dict(processor.crop_size or {}) if processor.do_center_crop else {}
     sides = {value for key, value in (crop or size).items() if key in ("height", "width", "shortest_edge") and value}
     if len(sides) != 1:
-        raise InputError(
-            f"The image processor of {name!r} makes pictures of {crop or size}; only squares are supported."
-        )
+        raise InputError(f"The image processor of {name!r} makes {crop or size}; only squares are supported.")
     side = sides.pop()
     return side, max(side, size.get("shortest_edge") or size.get("height") or side), int(processor.resample)
 
@@ -196,15 +194,10 @@ def _load_tokenizer(args: ModelArguments, source: Pretrained | None) -> PreTrain
         return None
     tokenizer = source.tokenizer()
     if tokenizer.pad_token_id is None:
-        raise InputError(
-            f"The tokenizer of {source.name!r} has no padding token; choose an encoder that was trained in batches."
-        )
+        raise InputError(f"The tokenizer of {source.name!r} has no padding token; choose another encoder.")
     for name in ("lowercase", "vocab_size"):
         if getattr(args, name) != getattr(ModelArguments, name):
-            raise InputError(
-                f"Got --{name} {getattr(args, name)}, for a tokenizer that is trained here, but {source.name!r} brings "
-                "its own; leave it out."
-            )
+            raise InputError(f"Got --{name} for the tokenizer of {source.name!r}, which brings its own; leave it out.")
     return tokenizer
 
 
@@ -213,10 +206,7 @@ def _check_patches(vision: TowerPlan, image_size: int) -> None:
     patch_size, own_size = (getattr(vision.config, name, None) for name in ("patch_size", "image_size"))
     patch_size = patch_size if isinstance(patch_size, int) else 1
     if patch_size < 1 or image_size < patch_size or image_size % patch_size:
-        raise InputError(
-            f"Pictures of {image_size} px can't be cut into patches of {patch_size} px; "
-            "set --image_size to a multiple of the patch size."
-        )
+        raise InputError(f"Pictures of {image_size} px aren't whole patches of {patch_size} px; change --image_size.")
     if isinstance(own_size, int) and own_size < patch_size:
         raise InputError(f"Got the image_size {own_size} in the picture tower's settings, which is less than a patch.")
 
@@ -225,19 +215,13 @@ def _check_readouts(args: ModelArguments, towers: Mapping[str, Tower]) -> None:
     """Whether the towers can be read as --text_pooling and --vision_feature_layer say, and all their blocks learn."""
     text, image = towers.get("text"), towers.get("image")
     if text is not None and text.pooling != "default" and text.pads_texts:
-        raise InputError(
-            f"Got --text_pooling {text.pooling}, but {type(text.encoder).__name__} reads texts without a mask, padding "
-            "and all; leave it out."
-        )
+        raise InputError(f"Got --text_pooling; {type(text.encoder).__name__} reads texts without a mask: leave it out.")
     if image is None or not image.feature_layers:
         return
     count = image.encoder.config.num_hidden_layers
     is_frozen = args.unfreeze_last is None and "image" in frozen_modalities(args.freeze, None)
     if max(image.feature_layers) < count and not is_frozen:
-        raise InputError(
-            f"Got --vision_feature_layer without the last block, {count}, which could learn nothing; name it too, or "
-            "freeze the tower with --freeze image."
-        )
+        raise InputError(f"--vision_feature_layer leaves the last block, {count}, out; add it, or take --freeze image.")
 
 
 def _limit_length(plan: ModelPlan, wanted: int | None) -> int:

@@ -133,9 +133,7 @@ def _find_encoder(name: str, config: PreTrainedConfig, kind: str) -> type[PreTra
             found = family._model_mapping[type(config)]
             classes = found if isinstance(found, tuple) else (found,)
             return next((each for each in classes if each.__name__ in (config.architectures or ())), classes[0])
-    raise InputError(
-        f"{name!r} is a {config.model_type!r} model, of which transformers has no {kind} encoder alone; choose another."
-    )
+    raise InputError(f"{name!r} is a {config.model_type!r} model, which has no {kind} encoder alone; choose another.")
 
 
 def plan_dual_towers(args: ModelArguments, source: Pretrained) -> tuple[TowerPlan, TowerPlan]:
@@ -150,10 +148,7 @@ def plan_dual_towers(args: ModelArguments, source: Pretrained) -> tuple[TowerPla
     for part, projection in PROJECTIONS.items():
         tower, layer = getattr(skeleton, part, None), getattr(skeleton, projection, None)
         if tower is None or not hasattr(transformers, type(tower).__name__) or not isinstance(layer, nn.Linear | None):
-            raise InputError(
-                f"{what}, which has no {part} of a class of its own with at most one linear layer behind it; choose a "
-                "model like CLIP or SigLIP."
-            )
+            raise InputError(f"{what}, which has no plain {part} and projection; choose a model like CLIP or SigLIP.")
         width = None if layer is None else layer.out_features
         weights = None if args.from_scratch else source
         plans.append(TowerPlan(type(tower), copy.deepcopy(tower.config), width, source=weights, part=part))

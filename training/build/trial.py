@@ -85,9 +85,7 @@ def check_reading(tower: Tower, tokenizer: PreTrainedTokenizerBase, max_length: 
     vectors = _evaluate(tower, **_batch([text, other], tokenizer.pad_token_id))
     name = type(tower.encoder).__name__
     if not vectors.isfinite().all():
-        raise InputError(
-            f"{name} answers a short text with numbers that aren't finite: its weights or settings are wrong."
-        )
+        raise InputError(f"{name} gives vectors that aren't finite: its weights or settings are wrong.")
     if torch.allclose(vectors[0], vectors[1], rtol=1e-5, atol=1e-7):
         raise InputError(
             f"{name} gives texts that begin alike one vector, that of the first token, which sees no other: take the "

@@ -149,10 +149,7 @@ def choose_columns(
         elif tower.frozen_blocks is not None and tower.frozen_blocks.num_frozen:
             chosen[kind] = (FeatureColumn(f"{kind}_hidden", tower.token_width, dtype),)
     if cache_features and not chosen:
-        raise InputError(
-            "Got --cache_features, but no tower has a frozen block; freeze one with --freeze, lower --unfreeze_last, "
-            "or leave --cache_features out."
-        )
+        raise InputError("Got --cache_features, but no tower has a frozen block; see --freeze and --unfreeze_last.")
     return chosen
 
 

@@ -116,8 +116,7 @@ def _open_shards(data: DataArguments) -> ShardSet:
     shards = find_shards(data.data_dir, "train")
     if shards is None:
         raise InputError(
-            f"There are no train-*.parquet or train-*.tar in {data.data_dir}; write them with python -m "
-            "data_utils.shard, or leave --streaming out."
+            f"There are no train-*.parquet or .tar in {data.data_dir}; python -m data_utils.shard writes them."
         )
     check_columns(shards, labelled=True)
     encoding = data.text_encoding
@@ -134,8 +133,7 @@ def _check_flags(args: SentimentTrainingArguments, model: ModelArguments) -> Non
         raise InputError("Got --cache_features with --streaming; the features of a stream aren't kept: leave one out.")
     if args.train_sampling_strategy != "random":
         raise InputError(
-            f"Got --train_sampling_strategy {args.train_sampling_strategy} with --streaming, where a shuffle "
-            "buffer decides the order; leave one of the two out."
+            "Got --train_sampling_strategy with --streaming, where a shuffle buffer decides; leave one out."
         )
     if model.cache_features is None and model.trains_no_tower:
         logger.warning(

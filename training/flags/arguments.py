@@ -149,10 +149,7 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         """The processes must have found each other, and one process takes one device (no `nn.DataParallel`)."""
         asked_for = launched_world_size()
         if self.world_size != asked_for:
-            raise InputError(
-                f"{asked_for} processes were launched, but each believes to be one of {self.world_size}. "
-                f"{checks.LAUNCH_REMEDY}"
-            )
+            raise InputError(f"{asked_for} processes were launched, {self.world_size} found. {checks.LAUNCH_REMEDY}")
         if self.n_gpu > 1:
             logger.warning("%d GPUs are there and one is used; for all of them launch with multi_gpu.yaml.", self.n_gpu)
             self._n_gpu = 1
@@ -174,8 +171,7 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             return self
         if rows % self.world_size:
             raise InputError(
-                f"The checkpoint was trained with {rows} rows per update, which {self.world_size} processes can't "
-                "share evenly; launch another number of processes."
+                f"{self.world_size} processes can't share {rows} rows per update evenly; launch another number."
             )
         per_rank = rows // self.world_size
         sizes = range(1, min(self.per_device_train_batch_size, per_rank) + 1)

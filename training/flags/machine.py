@@ -107,9 +107,7 @@ def check_optimizer(args: SentimentTrainingArguments) -> None:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
         kind([torch.nn.Parameter(torch.zeros(2, 2))], **settings)
     except (ImportError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise InputError(
-            f"Got --optim {name}{options}, which can't be had here ({error}); mend that, or leave --optim out."
-        ) from error
+        raise InputError(f"Got --optim {name}{options}, which can't be had here ({error}); change it.") from error
     for flag in ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon"):
         value, default = getattr(args, flag), type(args).__dataclass_fields__[flag].default
         without = args.replace(**{flag: default})

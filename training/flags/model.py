@@ -110,10 +110,7 @@ class ModelArguments:
             raise InputError(f"Got --unfreeze_last {self.unfreeze_last}; it must be at least 1, or left out.")
         frozen = frozen_modalities(self.freeze, self.unfreeze_last)
         if self.cache_features and not set(self.modalities).intersection(frozen):
-            raise InputError(
-                f"Got --cache_features with --fusion {self.fusion}, which uses no frozen tower; freeze one with "
-                "--freeze or --unfreeze_last, or leave --cache_features out."
-            )
+            raise InputError(f"Got --cache_features, but --fusion {self.fusion} uses no frozen tower; see --freeze.")
         if frozen and (self.from_scratch or self.model == "baseline"):
             logger.warning("Frozen towers with random weights (%s) will never learn anything.", " and ".join(frozen))
 

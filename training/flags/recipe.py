@@ -111,10 +111,7 @@ def spell_flags(path: Path, values: Mapping[Any, Any]) -> dict[str, Any]:
         if flag in spelled:
             raise InputError(f"{flag} stands twice in the recipe {path}, in two spellings; leave one of them out.")
         if flag == "trust_remote_code" and value is not False:
-            raise InputError(
-                f"The recipe {path} has {flag}, which is given on the command line alone; take it out and, if you have "
-                f"read that code and trust it, add --{flag}."
-            )
+            raise InputError(f"The recipe {path} has {flag}; it is given on the command line alone, as --{flag}.")
         spelled[flag] = value
     return spelled
 
@@ -167,10 +164,7 @@ def _show(value: object) -> str:
 def read_axes(path: Path, section: object) -> tuple[dict[str, tuple[str, ...]], int | None]:
     """The swept flags with their values as words, and the number of folds; `InputError` for too many trials."""
     if not isinstance(section, dict) or not section:
-        raise InputError(
-            f"The recipe {path} has no section `{SWEEP}`; write {SWEEP}: and below it lines like "
-            "`fusion: [early, late]`, or train it once with --config."
-        )
+        raise InputError(f"The recipe {path} has no section `{SWEEP}` with lines like `fusion: [early, late]`.")
     axes, num_folds = {}, None
     for name, choices in spell_flags(path, section).items():
         check_choice(f"in the section {SWEEP} of {path} the key", name, (*SWEPT, FOLDS))
@@ -182,10 +176,7 @@ def read_axes(path: Path, section: object) -> tuple[dict[str, tuple[str, ...]], 
             axes[name] = _read_choices(path, name, choices)
     num_trials = math.prod(map(len, axes.values())) * (num_folds or 1)
     if num_trials > MAX_TRIALS:
-        raise InputError(
-            f"The section {SWEEP} of {path} makes {num_trials:,} trials; at most {MAX_TRIALS:,} are made: sweep fewer "
-            "values or flags at a time."
-        )
+        raise InputError(f"The section {SWEEP} of {path} makes {num_trials:,} trials; at most {MAX_TRIALS:,} are made.")
     return axes, num_folds
 
 
@@ -214,8 +205,7 @@ def read_runs(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     runs = shared.pop(RUNS, None)
     if not isinstance(runs, dict) or not 2 <= len(runs) <= MAX_RUNS:
         raise InputError(
-            f"The recipe {path} has no section `{RUNS}` with 2 to {MAX_RUNS:,} runs; write {RUNS}: and below it lines "
-            "like `small: {fusion: early}`."
+            f"The recipe {path} has no section `{RUNS}` of 2 to {MAX_RUNS:,} runs, as `a: {{fusion: early}}`."
         )
     spelled = {}
     for name, own in runs.items():

@@ -217,10 +217,7 @@ def _idle_evaluations(args: SimpleNamespace) -> Iterator[str]:
         )
     none_is_best = not args.load_best_model_at_end or "no" in (args.eval_strategy, args.save_strategy)
     if args.early_stopping_patience and none_is_best:
-        yield (
-            "--early_stopping_patience needs evaluations and checkpoints: leave --load_best_model_at_end, "
-            "--eval_strategy and --save_strategy on."
-        )
+        yield "Got --early_stopping_patience, which needs evaluations, checkpoints and --load_best_model_at_end."
 
 
 def _launches(args: SimpleNamespace) -> Iterator[str]:

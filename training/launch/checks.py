@@ -94,9 +94,7 @@ def check_same_everywhere(values: Mapping[str, str]) -> None:
     found = gather_object([dict(values)])
     differing = [name for name in values if len({each[name] for each in found}) > 1]
     if differing:
-        raise InputError(
-            f"The machines see different data ({', '.join(differing)}); give all of them the same files and flags."
-        )
+        raise InputError(f"The machines see different data ({', '.join(differing)}); give all the same files.")
 
 
 def check_wrapping(model: nn.Module, *, zero_stage: int | None, world_size: int) -> None:

@@ -123,10 +123,7 @@ def list_trackers(names: Sequence[str]) -> list[str]:
         if name in ("none", "all"):
             raise InputError(f"Got --report_to {' '.join(found)}; {name} stands alone.")
         if (missing := _find_missing(name)) is not None:
-            raise InputError(
-                f"Got --report_to {name}, which can't be had here ({missing}); install its package, or take "
-                "--report_to tensorboard or none."
-            )
+            raise InputError(f"Got --report_to {name}, which can't be had here ({missing}); install its package.")
     return found
 
 
