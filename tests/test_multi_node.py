@@ -114,9 +114,12 @@ def test_nodes_without_shared_files_train_as_one_process_and_resume(network, sam
 
 @pytest.mark.slow
 @needs_compiler
-def test_zero3_on_two_nodes_saves_whole_weights_and_resumes(network, sample, losses, tmp_path):
-    run = tmp_path / "run"
-    commands = [[*by_accelerate(node, "multi_node_zero3"), *train_flags(sample, run, *STEPS)] for node in range(2)]
+def test_zero3_by_hostfile_on_two_nodes_saves_whole_weights_and_resumes(network, sample, losses, tmp_path, monkeypatch):
+    monkeypatch.setenv("DS_ENV_FILE", str(tmp_path / "environment"))  # accelerate writes it, by default to this folder
+    hosts, run = tmp_path / "hostfile", tmp_path / "run"
+    hosts.write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
+    flags = ["--deepspeed_multinode_launcher", "nossh", "--deepspeed_hostfile", str(hosts)]
+    commands = [[*by_accelerate(n, "multi_node_zero3", *flags), *train_flags(sample, run, *STEPS)] for n in range(2)]
     run_both(network, tmp_path, commands)
     assert logged_losses(run) == pytest.approx(losses, abs=1e-5)
     assert all(value.numel() for value in load_weights(run).values())
@@ -156,18 +159,3 @@ def test_a_node_cut_off_ends_both_with_one_clear_line_and_is_resumed(network, sa
     assert f"checkpoint-{newest}." in screens[0]
     assert max(logged_losses(run)) == newest + 5
     assert (run / "metrics.json").is_file()
-
-
-@pytest.mark.slow
-@needs_compiler
-def test_hostfile_and_the_nossh_launcher_start_both_nodes(network, sample, losses, tmp_path, monkeypatch):
-    monkeypatch.setenv("DS_ENV_FILE", str(tmp_path / "environment"))  # accelerate writes it, by default to this folder
-    hosts = tmp_path / "hostfile"
-    hosts.write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
-    flags = ["--deepspeed_multinode_launcher", "nossh", "--deepspeed_hostfile", str(hosts)]
-    commands = [
-        [*by_accelerate(node, "multi_node_zero3", *flags), *train_flags(sample, tmp_path / "run", *STEPS)]
-        for node in range(2)
-    ]
-    run_both(network, tmp_path, commands)
-    assert logged_losses(tmp_path / "run") == pytest.approx(losses, abs=1e-5)

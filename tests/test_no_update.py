@@ -53,7 +53,6 @@ def test_updates_that_change_nothing_are_told(run_train, caplog):
 @pytest.mark.parametrize(
     ("rows", "size", "world_size", "options", "is_refused"),
     [
-        (7, 8, 1, {}, False),
         (7, 8, 1, {"dataloader_drop_last": True}, True),
         (8, 8, 1, {"dataloader_drop_last": True, "gradient_accumulation_steps": 4}, False),
         (15, 8, 2, {"dataloader_drop_last": True}, True),

@@ -1,6 +1,5 @@
 """Recipes of --config, --sweep and --compare: what they can't mean is refused, before anything is trained."""
 
-import json
 import time
 from pathlib import Path
 
@@ -170,7 +169,6 @@ def test_folder_of_the_command_line_wins_in_both_spellings(write_comparison):
     ("second", "message"),
     [
         ({"split_file": "x.json"}, "--split_file, which splits the rows already"),
-        ({"dry_run": True}, "shows one training"),
         ({"resume_from_checkpoint": "x"}, "--resume_from_checkpoint x"),
         ({"folds": None}, "it has no folds"),
         ({"folds": 80}, "Got 80 folds"),
@@ -212,17 +210,13 @@ def test_other_folds_classes_in_another_order_and_copies_are_no_mistake(write_co
     (sample / "data" / "0_t1.txt").write_text("a day as bad")
     (sample / "data" / "0_t1.jpg").write_bytes((sample / "data" / "0.jpg").read_bytes())
     (sample / "more.txt").write_text((sample / "train.txt").read_text() + "0_t1,negative\n")
-    runs = {"a": {"train_file": "more.txt"}, "b": {"folds": 3, "seed": 7, "labels": LABELS[::-1]}, "c": None}
-    recipe = json.loads(json.dumps(runs))  # lists, as YAML has them
-    checked = check_comparison(read_comparison(["--compare", write_comparison(recipe, overwrite_cache=True)]))
-    assert {name: (args.folds, args.seed) for name, (_, _, args) in checked.items()} == {
-        "a": (2, 42),
-        "b": (3, 7),
-        "c": (2, 42),
-    }
+    runs = {"a": {"train_file": "more.txt"}, "b": {"folds": 3, "seed": 7, "labels": list(LABELS[::-1])}, "c": None}
+    checked = check_comparison(read_comparison(["--compare", write_comparison(runs, overwrite_cache=True)]))
+    found = {name: (args.folds, args.seed, args.output_dir) for name, (_, _, args) in checked.items()}
+    folds = {"a": (2, 42), "b": (3, 7), "c": (2, 42)}
+    assert found == {name: (*folds[name], str(tmp_path / "out" / name)) for name in "abc"}
     assert {args.resume_from_checkpoint for _, _, args in checked.values()} == {"latest"}
     assert {data.overwrite_cache for _, data, _ in checked.values()} == {False}
-    assert {args.output_dir for _, _, args in checked.values()} == {str(tmp_path / "out" / name) for name in "abc"}
 
 
 @pytest.mark.parametrize(
@@ -231,12 +225,10 @@ def test_other_folds_classes_in_another_order_and_copies_are_no_mistake(write_co
         ("folds: 3\n" + SWEEP, [], "Got folds, which a sweep takes in its section sweep: write `folds: 5` there"),
         ("seeds: 3\n" + SWEEP, [], r"write `seed: \[42, 43, 44\]` there"),
         (SWEEP, ["--folds", "3"], "Got folds, which a sweep takes in its section"),
-        ("sweep: {learning_rate: [1e-2, 1e-5]}\n", ["--head_learning_rate", "1e-3"], "only frozen towers would have"),
         ("sweep: {learning_rate: [1e-2, 1e-5]}\n", ["--head-learning-rate=1e-3"], "only frozen towers would have"),
         ("sweep: {weight-decay: [0.1], weight_decay: [0.2]}\n", [], "weight_decay stands twice .* in two spellings"),
         ("weight_decay: 0.1\nsweep: {weight-decay: [0.2]}\n", [], "weight_decay stands twice .* section sweep"),
         ("sweep: {folds: 1}\n", [], "at least 2"),
-        ("sweep: {folds: true}\n", [], "at least 2"),
         ("sweep: {seed: [0, 0.0]}\n", [], "each of them once"),
         ("sweep: {head_learning_rate: [0.001, 1e-3]}\n", [], "each of them once"),
     ],

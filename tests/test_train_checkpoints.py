@@ -86,11 +86,6 @@ def test_damaged_checkpoint_is_passed_over_and_the_resumed_run_equals_the_whole_
     assert rows == pytest.approx(told["num_train_rows"], rel=0.01)  # of the one epoch that it trained
 
 
-def test_resume_without_checkpoint_starts_anew_with_a_notice(go_on, tmp_path):
-    assert "No checkpoint in" in go_on(*LATEST, "--max_steps", "1", name="other")
-    assert (tmp_path / "other" / "metrics.json").is_file()
-
-
 @pytest.fixture
 def published(tmp_path):
     """A checkpoint of a short file and of one that counts as long: 100 blocks of 100 bytes, of which 64 are hashed."""
@@ -136,16 +131,13 @@ def test_checkpoint_without_digests_is_judged_by_lengths(published):
     assert not checkpoints.is_intact(published)
 
 
-@pytest.mark.parametrize("names_flags", [True, False])
-def test_finished_run_goes_on_for_more_epochs(go_on, tmp_path, names_flags):
-    """With the flags of its updates, given or not; checkpoints of earlier versions don't name them."""
+def test_finished_run_of_an_earlier_version_goes_on_for_more_epochs(go_on, tmp_path):
+    """Whose checkpoints don't name the flags of their updates."""
     for checkpoint in list_checkpoints(tmp_path / "run" / "checkpoints"):
         content = json.loads((checkpoint / checkpoints.MANIFEST).read_text())
-        if not names_flags:
-            del content["update_flags"]
+        del content["update_flags"]
         (checkpoint / checkpoints.MANIFEST).write_text(json.dumps(content))
-    more = ["--num_train_epochs", "4", *LATEST]
-    assert "Resuming from" in go_on(*more, *([] if names_flags else ["--weight_decay", "0.3"]))
+    assert "Resuming from" in go_on("--num_train_epochs", "4", *LATEST, "--weight_decay", "0.3")
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["training"]["epochs"] == 4
 
 
@@ -163,6 +155,7 @@ def test_resuming_a_finished_run_changes_nothing(run_train):
 
 
 def test_resuming_in_another_folder_finds_the_best_and_spares_what_is_there(whole, go_on, tmp_path):
+    assert "No checkpoint in" in go_on(*LATEST, "--max_steps", "1", name="empty")
     shutil.copytree(whole, tmp_path / "other")
     one, two, _ = list_checkpoints(tmp_path / "run" / "checkpoints")
     two.rename(two.with_name("mine"))
