@@ -1,4 +1,4 @@
-"""Partly frozen encoders of many families: what is frozen, and that the rest gives the same numbers on kept output."""
+"""Frozen encoders of many families: what is frozen, and that the rest gives the same numbers on kept output."""
 
 import pytest
 import torch
@@ -12,8 +12,11 @@ from test_modeling_families import (
     build_tower,
     text_batch,
 )
+from tiny import tiny_model
 
+from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
+from training.build.parameters import check_frozen_weights
 
 DEEP = {"num_hidden_layers": 3, "num_attention_heads": 2, "hidden_size": 32}
 PICTURES = [
@@ -68,3 +71,29 @@ def test_trained_blocks_on_kept_output_give_the_same_numbers_and_gradients(confi
 def test_encoder_in_stages_is_refused(family):
     with pytest.raises(InputError, match="one list of equal blocks"):
         cut_tower(PICTURE_CONFIGS[family])
+
+
+@pytest.mark.parametrize("freezing", [{"unfreeze_last": 1}, {"freeze": "both"}])
+def test_frozen_model_is_loaded_as_it_was_saved(tmp_path, freezing):
+    model = tiny_model("vilbert", "attn", **freezing)
+    model.save_pretrained(tmp_path)
+    loaded = SentimentClassifier.from_pretrained(tmp_path).train()
+    trainable = [{name for name, value in one.named_parameters() if value.requires_grad} for one in (model, loaded)]
+    assert trainable[0] == trainable[1]
+    blocks = loaded.image_tower.encoder.layers
+    assert not any(module.training for module in blocks[0].modules())
+    assert blocks[1].training == ("unfreeze_last" in freezing)
+    assert not loaded.text_tower.encoder.embeddings.dropout.training
+
+
+def test_checkpoint_of_other_frozen_weights_is_refused(tmp_path):
+    model = tiny_model("clip", "attn", freeze="both")
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    with torch.no_grad():
+        model.fusion.gate.weight += 1
+    check_frozen_weights(model, file)
+    with torch.no_grad():
+        model.text_tower.projection.weight += 1
+    with pytest.raises(InputError, match=r"text_tower\.projection\.weight is not that of"):
+        check_frozen_weights(model, file)

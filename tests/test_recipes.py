@@ -126,7 +126,7 @@ def test_second_recipe_is_refused(write, refusal, words):
         ("--compare", "runs: {a: {}, b: {output-dir: x}}", "has output_dir, which a run can't choose"),
         ("--compare", "runs: {" + MANY_RUNS + "}", "of 2 to 1,000 runs"),
         ("--config", "[1, 2]", "is no mapping"),
-        ("--config", "model: {fusion: early}\ndata: {}\ntraining: {seed: 1}\n", "is the record of a run"),
+        ("--config", "model: {fusion: early}\ndata: {}\ntraining: {seed: 1}\n", "is no flag of"),
         ("--config", "model: clip\nseed: 1\nseed: 2\n", "seed stands twice, in lines 2 and 3;"),
         ("--sweep", "sweep:\n  seed: [1]\nmodel: clip\nsweep:\n  fusion: [early]\n", "sweep stands twice, in lines 1"),
         ("--compare", "runs:\n  a: {seed: 1, fusion: early, seed: 2}\n", "seed stands twice, in lines 2 and 2;"),

@@ -110,7 +110,9 @@ def cache_features(
     begin, started = time.perf_counter(), time.time()
     stored = add_row_index(Dataset(dataset.data, info=dataset.info.copy()))
     wanted = np.zeros(len(stored), dtype=bool)
-    wanted[_stored_rows(dataset)[np.asarray(rows)]] = True
+    # By their places in `dataset.data`.
+    rows = np.asarray(rows)
+    wanted[rows if dataset._indices is None else dataset._indices.column(0).to_numpy()[rows]] = True
     machine = (args.device, args.mixed_precision, args.dataloader_num_workers)
     passes = {kind: FeaturePass(model, kind, columns, collator, *machine) for kind, columns in chosen.items()}
     found = _load_features(passes, stored, wanted, cache_dir=cache_dir, overwrite=overwrite, started=started)
@@ -164,11 +166,6 @@ def _list_unread(model: SentimentClassifier, chosen: dict[str, tuple[FeatureColu
     return [column for kind, column in SOURCE.items() if kind not in read]
 
 
-def _stored_rows(dataset: Dataset) -> np.ndarray:
-    """Row of `dataset.data` of each row."""
-    return np.arange(len(dataset)) if dataset._indices is None else dataset._indices.column(0).to_numpy()
-
-
 def _load_features(
     passes: dict[str, FeaturePass],
     stored: Dataset,
@@ -194,11 +191,11 @@ def _load_features(
         work, columns = passes[kind], passes[kind].columns
         content = _hash_rows(stored, kind, np.flatnonzero(wanted[rows.start : rows.stop]) + rows.start, rows)
         key = _key(settings[kind], columns, content)
-        if not overwrite and not cache_folder(cache_dir, NAME, key).exists() and [*map(_is_vector, columns)] == [True]:
+        if not overwrite and not cache_folder(cache_dir, NAME, key).exists() and len(columns) == 1:
             # A head that uses tokens may have left the vector beside them.
             tokens = FeatureColumn(f"{kind}_tokens", work.tower.token_width, sequence_dtype(work.precision))
             other = _key(settings[kind], (*columns, tokens), content)
-            if cache_folder(cache_dir, NAME, other).exists():
+            if columns[0].is_vector and cache_folder(cache_dir, NAME, other).exists():
                 key, work = other, replace(work, columns=(*columns, tokens))
         inputs = stored.select_columns(["label", *PRESENT.values(), ROW_INDEX, SOURCE[kind]])
         part = build_once(
@@ -208,7 +205,7 @@ def _load_features(
             partial(work.write, inputs, rows, wanted),
             # Another rank may have done it since this call began.
             overwrite=overwrite and not was_built_after(cache_folder(cache_dir, NAME, key), started),
-            checked=all(map(_is_vector, work.columns)),  # sequences may fill the disk
+            checked=all(column.is_vector for column in work.columns),  # sequences may fill the disk
         )
         found[kind, rows.start] = part.select_columns([column.name for column in columns])
     return {kind: concatenate_datasets([found[kind, start] for start in starts]) for kind in passes}
@@ -256,7 +253,3 @@ def _hash_rows(stored: Dataset, kind: str, wanted: np.ndarray, rows: range) -> s
 def _key(settings: dict[str, Any], columns: Sequence[FeatureColumn], content: str) -> str:
     parts = [settings, [asdict(column) for column in columns], content]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _is_vector(column: FeatureColumn) -> bool:
-    return column.is_vector

@@ -14,7 +14,6 @@ from accelerate.utils import parse_flag_from_env
 from transformers import IntervalStrategy, TrainingArguments
 
 from data_utils.system.device_copies import can_pin
-from data_utils.system.home import count_cores
 from data_utils.system.memory import keep_freed_memory
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
@@ -126,9 +125,6 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         settled["dataloader_pin_memory"] = False  # nothing to copy to
         keep_freed_memory()
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it found this out by itself
-        num_cores, num_threads = count_cores(), torch.get_num_threads()
-        if num_threads * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < num_cores:
-            logger.info("On the CPU with %d of %d cores a process: OMP_NUM_THREADS sets it.", num_threads, num_cores)
         # DeepSpeed ignores a launch marked as CPU, and plain data parallel wraps nothing unless it is marked so.
         if uses_deepspeed() or self.deepspeed:
             settled["ddp_backend"] = self.ddp_backend or "gloo"

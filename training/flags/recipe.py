@@ -70,8 +70,7 @@ def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
     """{flag: value} of a YAML file, which may hold this one of `SECTIONS`.
 
     Raises:
-        InputError: it can't be read, a key stands twice, it holds another section, it names another recipe, or it is
-            the config.yaml of a run.
+        InputError: it can't be read, a key stands twice, it holds another section, or names another recipe.
     """
     try:
         values = parse_yaml(read_bounded(path, MAX_RECIPE).decode("utf-8"))
@@ -81,11 +80,6 @@ def read_recipe(path: Path, section: str | None = None) -> dict[str, Any]:
         raise InputError(f"Can't read the recipe {path}: {error}.") from error
     if not isinstance(values, dict):
         raise InputError(f"The recipe {path} is no mapping; write one `flag: value` a line, without dashes before it.")
-    if all(isinstance(values.get(part), dict) for part in ("model", "data", "training")):
-        raise InputError(
-            f"The recipe {path} is the record of a run, with all that was settled on its machine; copy the lines that "
-            "you want, of its sections model, data and training, into a file of their own."
-        )
     values = spell_flags(path, values)
     for name in ("config", "compare"):
         if name in values:
