@@ -27,20 +27,16 @@ class ModelArguments:
     model: str = flag("clip", f"Architecture: {', '.join(ARCHITECTURES)}.")
     fusion: str = flag(None, f"Fusion head: {', '.join(FUSIONS)}. Default by architecture: {DEFAULT_FUSION}.")
     clip_name: str | None = flag(
-        None, f"For clip: folder or hub name of a CLIP, SigLIP, ... Default: {DEFAULT_CLIP_NAME}."
+        None, f"Folder or hub name of a CLIP, SigLIP, ... Default of clip: {DEFAULT_CLIP_NAME}."
     )
     text_name: str | None = flag(
-        None,
-        f"Folder or hub name of a text encoder. vilbert's default: {DEFAULT_TEXT_NAME}; with clip, --text_name and "
-        "--vision_name compose a dual encoder.",
+        None, f"Folder or hub name of a text encoder, for vilbert ({DEFAULT_TEXT_NAME}), or clip with --vision_name."
     )
     vision_name: str | None = flag(
         None, f"Folder or hub name of a picture encoder. vilbert's default: {DEFAULT_VISION_NAME}."
     )
     trust_remote_code: bool = flag(
-        False,
-        "Run the program code that a named folder or hub name brings along for its settings, its tokenizer or its "
-        "image processor. Read it first: it can do all that you can. Encoders must be of transformers.",
+        False, "Run program code of the named folders or hub names. Read it first: it can do all that you can."
     )
     from_scratch: bool = flag(
         False,
@@ -48,34 +44,28 @@ class ModelArguments:
         "default size, and a WordPiece tokenizer trained on the training split.",
     )
     text_config: dict[str, Any] = flag(
-        None, "JSON object of settings over the text encoder's, e.g. '{\"num_hidden_layers\": 2}'."
+        None, "JSON object of settings over the text encoder's: '{\"num_hidden_layers\": 2}'."
     )
     vision_config: dict[str, Any] = flag(None, "JSON object of settings over the picture encoder's.")
     projection_dim: int | None = flag(
-        None, "Width of the space shared by text and picture in clip. Default: the model's, or 512."
+        None, "Width of the space that clip's text and picture share. Default: the model's, or 512."
     )
     text_pooling: str = flag(
-        "default", "The vector of a text: default, the encoder's own (pooled output, else CLS), or mean, of all tokens."
+        "default", "The vector of a text: default, the encoder's own (pooled output, else CLS), or mean."
     )
     vision_feature_layer: list[int] = flag(
-        None,
-        "The vector of a picture from several layers, side by side: e.g. 6 9 12, counted from 0 (the embeddings), or "
-        "from the end with -1. Default: the encoder's own vector.",
+        None, "Layers whose vectors make that of a picture, from 0 (the embeddings) or from the end (-1)."
     )
     vocab_size: int = flag(21_500, "Upper limit of a tokenizer trained here.")
     lowercase: bool = flag(True, "A tokenizer trained here takes capitals as small letters; it keeps accents.")
     fusion_dropout: float = flag(0.1, "Dropout inside the fusion head.")
     freeze: str = flag("none", f"Towers that stay as they were loaded: {', '.join(FREEZE_CHOICES)}.")
     unfreeze_last: int | None = flag(
-        None,
-        "Train the last N blocks of the frozen towers all the same, and what comes after them; with --freeze none: of "
-        "both towers, the rest of which is frozen.",
+        None, "Train the last N blocks of the frozen towers; with --freeze none: of both, and freeze the rest."
     )
     # None where it isn't given: then on where no used tower trains at all.
     cache_features: bool = flag(
-        None,
-        "Run each frozen tower (with --unfreeze_last: its frozen blocks) once over the data, into the cache, and train "
-        "on its output. Default: on where no used tower trains at all.",
+        None, "Run what is frozen once, into the cache. Default: on where no used tower trains at all."
     )
 
     def __post_init__(self) -> None:

@@ -24,30 +24,23 @@ class TrainingFlags:
     max_steps: int = flag(-1, "Updates, in place of --num_train_epochs; -1 for those.")
     learning_rate: float = flag(1e-5, "Peak learning rate of the towers.")
     head_learning_rate: float | None = flag(
-        None,
-        "Peak learning rate of all that is new (fusion, classifier, missing-modality vectors). Default: 10 times "
-        "--learning_rate over pretrained towers, else the same.",
+        None, "Peak learning rate of all that is new. Default: 10 times --learning_rate, or the same from scratch."
     )
     weight_decay: float = flag(1e-4, "AdamW's weight decay (not on biases and norms).")
     warmup_steps: float = flag(0.1, "Warm-up: a share of all steps if under 1, else steps.")
     lr_scheduler_type: str = flag("cosine", "Shape of the learning rate after warm-up.")
-    class_weights: str = flag(
-        "none", f"Weights of the loss against rare classes: {', '.join(CLASS_WEIGHTS)} (of 1 / frequency)."
-    )
+    class_weights: str = flag("none", f"Weights of the loss by 1 / frequency of a class: {', '.join(CLASS_WEIGHTS)}.")
     logit_adjustment: float = flag(
-        0.0, "Against rare classes: the loss adds this times the log of each class's share to its logit. 0: off."
+        0.0, "The loss adds this times the log of each class's share to its logit, for rare classes. 0: off."
     )
     modality_dropout: float = flag(
-        0.1,
-        "Share of training rows whose text, and the share whose picture, is replaced by the learned missing-modality "
-        "vector (never both), so that one modality alone can be judged. 0: off.",
+        0.1, "Share of training rows that lose their text, and share that lose their picture. 0: off."
     )
     unimodal_loss_weight: float = flag(
-        0.0, "Adds this times the losses of the same rows by their text alone and by their picture alone. 0: off."
+        0.0, "Adds this times the losses of the rows by text alone and by picture alone. 0: off."
     )
     folds: int | None = flag(
-        None,
-        "Cross-validation: deal the rows into K folds by group and class; a model of the rest judges each.",
+        None, "Cross-validation: deal the rows into K folds by group and class; a model of the rest judges each."
     )
     seed: int = flag(42, "Of the split, the new weights, the order of rows, and dropout.")
     seeds: int = flag(1, "With --folds: train each of them this often, from --seed and the seeds after it.")
@@ -56,16 +49,14 @@ class TrainingFlags:
     fp16: bool = flag(None, "Compute in float16 (GPU); weights and optimizer float32.")
     # Transformers before 5.20 has these two under the names gradient_checkpointing and ..._kwargs alone.
     activation_checkpointing: bool | None = flag(
-        None, "Compute activations a second time, backwards: less memory, slower steps."
+        None, "Compute activations a second time, backwards: less memory, slower."
     )
     activation_checkpointing_kwargs: dict[str, Any] | str | None = flag(
         None, "JSON: every_n_layers, offload, and what torch's checkpoint() takes."
     )
     dry_run: bool = flag(False, "Make one update on every rank, print what this launch really does, and write nothing.")
     profile: bool = flag(False, "Write a trace of updates 4 to 6 and a table of where their time went to RUN/profile.")
-    ddp_find_unused_parameters: bool | None = flag(
-        None, "Default: on where an encoder has parameters that get no gradient (T5)."
-    )
+    ddp_find_unused_parameters: bool | None = flag(None, "Default: on where parameters get no gradient (T5).")
 
 
 @dataclass
@@ -91,11 +82,9 @@ class OutputFlags:
     save_strategy: str = flag("epoch", "When to save checkpoints: no, steps, epoch, best.")
     save_total_limit: int | None = flag(2, "Checkpoints kept (the best is always kept).")
     resume_from_checkpoint: str | None = flag(
-        None, "A checkpoint folder, or latest: the newest of the run folder if there is one."
+        None, "A checkpoint folder, or latest: the newest of the run folder, if any."
     )
-    restore_callback_states_from_checkpoint: bool = flag(
-        True, "A resumed run goes on counting towards --early_stopping_patience."
-    )
+    restore_callback_states_from_checkpoint: bool = flag(True, "A resumed run goes on counting its patience.")
     logging_steps: float = flag(10, "Log the loss every so many steps.")
     report_to: list[str] = flag(["tensorboard"], "Trackers, or none.")
     logging_nan_inf_filter: bool = flag(False, "Not used: a loss that isn't finite ends training.")
