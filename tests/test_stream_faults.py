@@ -12,8 +12,7 @@ from data_utils.shards.manifest import MANIFEST
 from data_utils.shards.shard_set import find_shards
 from data_utils.sources.quarantine import Entry
 from data_utils.sources.row_losses import LossRule
-from data_utils.stream.losses import check_first_rows
-from data_utils.stream.rows import RowPreparer
+from data_utils.stream.rows import RowPreparer, check_first_rows
 from evaluation.predict.loaded_run import load_run
 from modeling.errors import InputError
 from training.engine import stream_trainer

@@ -48,8 +48,8 @@ class ShardSet:
     @cached_property
     def starts(self) -> np.ndarray | None:
         """The number of the first row of each shard, and of all rows behind them: int64 (shards + 1)."""
-        rows = [shard.rows for shard in self.shards]
-        return None if None in rows else np.cumsum([0, *rows], dtype=np.int64)
+        rows = [shard.rows for shard in self.shards if shard.rows is not None]
+        return np.cumsum([0, *rows], dtype=np.int64) if len(rows) == len(self.shards) else None
 
     @property
     def num_rows(self) -> int | None:
@@ -59,9 +59,8 @@ class ShardSet:
     @property
     def label_counts(self) -> Counter[str] | None:
         """Rows by label; None where nobody counted them."""
-        if any(shard.labels is None for shard in self.shards):
-            return None
-        return sum((Counter(shard.labels) for shard in self.shards), Counter())
+        labels = [shard.labels for shard in self.shards if shard.labels is not None]
+        return sum(map(Counter, labels), Counter()) if len(labels) == len(self.shards) else None
 
     @property
     def fingerprint(self) -> str:

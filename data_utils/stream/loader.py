@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Any
 
@@ -21,13 +21,18 @@ ENTRIES, ERROR = "entries", "error"
 
 
 class ShardBatches(IterableDataset):
-    """Batches of rows of shards. A subclass says which rows each worker of a loader takes, and `num_batches` of all."""
+    """Batches of rows of shards; a subclass says which rows each worker of a loader takes."""
 
     def __init__(self, shards: ShardSet, *, prepare: RowPreparer, collator: PairCollator) -> None:
         super().__init__()
         self.shards = shards
         self.prepare = prepare
         self._collator = collator
+
+    @property
+    def num_batches(self) -> int | None:
+        """Of all workers together; None where nobody counted the rows."""
+        raise NotImplementedError
 
     def iterate(self, worker: int, num_workers: int) -> Iterator[dict[str, Any]]:
         """The batches of one worker, which a loader takes from all of them by turns."""
@@ -75,8 +80,8 @@ class PairStream(ShardBatches):
     @property
     def num_batches(self) -> int:
         """Batches per rank and epoch."""
-        num_rows = self.shards.num_rows
-        return self.settings.num_batches if num_rows is None else count_batches(num_rows, self.settings)
+        num_rows, settings = self.shards.num_rows, self.settings
+        return settings.num_batches or 0 if num_rows is None else count_batches(num_rows, settings)
 
     def start_epoch(self, epoch: int, *, skipped: int = 0) -> None:
         """Choose the epoch that the next iteration gives; its first `skipped` batches come empty, with nothing read."""
@@ -108,17 +113,20 @@ class PairStream(ShardBatches):
 
         Of what lies before a resumed place only the rows are read that waited in the buffer then.
         """
-        name = f"{self.settings.seed} {self._epoch} {self.settings.rank} {worker} {num_workers}"
-        passes, num_rows = self._plan(worker, num_workers)
-        order = ShuffleOrder(num_rows, buffer_size=self.settings.buffer_size, seed=name)
+        settings, num_rows = self.settings, None
+        if self.shards.starts is None:
+            lane, num_lanes = settings.rank * num_workers + worker, settings.world_size * num_workers
+            passes = endless_pieces(len(self.shards.shards), settings, lane=lane, num_lanes=num_lanes)
+        else:
+            pieces, num_rows = plan_pieces(
+                self.shards.starts, settings, epoch=self._epoch, worker=worker, num_workers=num_workers
+            )
+            passes = iter([pieces])
+        name = f"{settings.seed} {self._epoch} {settings.rank} {worker} {num_workers}"
+        order = ShuffleOrder(num_rows, buffer_size=settings.buffer_size, seed=name)
         for _ in range(skipped):
             order.draw()
-        waiting, first_new = frozenset(order.waiting), order.next
-
-        def is_wanted(position: int) -> bool:
-            return position >= first_new or position in waiting
-
-        source = self._read(passes, is_wanted, min(waiting, default=first_new))
+        source = self._read(passes, frozenset(order.waiting), order.next)
         held: dict[int, NumberedRow] = {}
         while (position := order.draw()) is not None:
             while position not in held:
@@ -126,22 +134,11 @@ class PairStream(ShardBatches):
                 held[found] = row
             yield held.pop(position)
 
-    def _plan(self, worker: int, num_workers: int) -> tuple[Iterator[list[Piece]], int | None]:
-        """The pieces of each pass, and the rows of all; None where they aren't counted and passes don't end."""
-        if self.shards.num_rows is None:
-            lane, num_lanes = self.settings.rank * num_workers + worker, self.settings.world_size * num_workers
-            return endless_pieces(len(self.shards.shards), self.settings, lane=lane, num_lanes=num_lanes), None
-        pieces, num_rows = plan_pieces(
-            self.shards, self.settings, epoch=self._epoch, worker=worker, num_workers=num_workers
-        )
-        return iter([pieces]), num_rows
-
     def _read(
-        self, passes: Iterator[list[Piece]], is_wanted: Callable[[int], bool], first: int
+        self, passes: Iterator[list[Piece]], waiting: Collection[int], first_new: int
     ) -> Iterator[tuple[int, NumberedRow]]:
-        """Position and content of the wanted rows, none of which lies before position `first`."""
-        starts = self.shards.starts
-        position = 0
+        """Position and content of the rows at the positions `waiting`, and of all from `first_new` on."""
+        starts, first, position = self.shards.starts, min(waiting, default=first_new), 0
         for turn, pieces in enumerate(passes):
             before = position
             for piece in pieces:
@@ -152,7 +149,7 @@ class PairStream(ShardBatches):
                 base = piece.shard << 32 if starts is None else int(starts[piece.shard])
                 for row, read in iterate_shard(shard, self.shards.kind, start=piece.start, stop=piece.stop):
                     if row % piece.stride == piece.turn:
-                        if is_wanted(position):
+                        if position >= first_new or position in waiting:
                             yield position, NumberedRow(base + row, shard.name, read(), turn)
                         position += 1
             if position == before:
@@ -164,9 +161,12 @@ class StreamLoader(DataLoader):
 
     def __init__(self, batches: ShardBatches, **options: Any) -> None:
         super().__init__(batches, batch_size=None, collate_fn=_keep, **options)
+        self._num_batches = batches.num_batches
 
     def __len__(self) -> int:
-        return self.dataset.num_batches
+        if self._num_batches is None:
+            raise TypeError("nobody counted the rows of these shards")
+        return self._num_batches
 
 
 def take_entries(batch: dict[str, Any]) -> list[Entry]:
@@ -180,6 +180,6 @@ def take_entries(batch: dict[str, Any]) -> list[Entry]:
     return batch.pop(ENTRIES)
 
 
-def _keep(batch: dict[str, Any]) -> dict[str, Any]:
+def _keep(batch: Any) -> Any:
     """For torch's conversion of what comes without batching, which would copy the tensors."""
     return batch

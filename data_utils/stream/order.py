@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_utils.shards.shard_set import ShardSet
 from modeling.errors import InputError
 
 
@@ -65,20 +64,23 @@ def count_batches(num_rows: int, settings: StreamSettings) -> int:
 
 
 def plan_pieces(
-    shards: ShardSet, settings: StreamSettings, *, epoch: int, worker: int, num_workers: int
+    starts: np.ndarray, settings: StreamSettings, *, epoch: int, worker: int, num_workers: int
 ) -> tuple[list[Piece], int]:
     """The share of a worker in an epoch of shards whose rows are counted: its pieces in order, and their rows.
 
-    The shards, in an order drawn from (seed, epoch), are laid end to end and cut into equal ranges, one per rank (their
-    sizes differ by one row at most), and each of them into ranges for its workers: so a worker reads shards of its own,
-    but for the first and the last, which it may share with its neighbours. The rank's batch i is made by worker
-    i % num_workers.
+    The shards, in an order of this epoch, are laid end to end and cut into equal ranges, one per rank and worker, so
+    that every row is in one range and a range has at most two shards to share with its neighbours. The rank's batch i
+    is made by worker i % num_workers.
+
+    Args:
+        starts: see `ShardSet.starts`.
     """
-    order = np.random.default_rng([settings.seed, epoch]).permutation(len(shards.shards))
-    ends = np.diff(shards.starts)[order].cumsum()
-    start, stop = (rank * shards.num_rows // settings.world_size for rank in (settings.rank, settings.rank + 1))
+    num_rows = int(starts[-1])
+    order = np.random.default_rng([settings.seed, epoch]).permutation(len(starts) - 1)
+    ends = np.diff(starts)[order].cumsum()
+    start, stop = (rank * num_rows // settings.world_size for rank in (settings.rank, settings.rank + 1))
     if settings.drop_last:
-        stop = start + count_batches(shards.num_rows, settings) * settings.batch_size
+        stop = start + count_batches(num_rows, settings) * settings.batch_size
     full, rest = divmod(stop - start, settings.batch_size)
     sizes = [
         settings.batch_size * len(range(number, full, num_workers)) + (rest if full % num_workers == number else 0)

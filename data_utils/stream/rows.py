@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -13,16 +15,22 @@ from transformers import PreTrainedTokenizerBase
 from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.prepare.pairs import choose_action
 from data_utils.prepare.tokens import tokenize_batch
+from data_utils.shards.read import iterate_shard
 from data_utils.shards.shard_file import ShardRow
+from data_utils.shards.shard_set import ShardSet
 from data_utils.sources.arguments import MAX_PIXELS
 from data_utils.sources.file_kinds import find_pointer
 from data_utils.sources.pictures import PictureError, PictureSettings, decode_picture
 from data_utils.sources.quarantine import Action, Entry, Reason
 from data_utils.sources.records import find_label
-from data_utils.sources.row_losses import Fault
+from data_utils.sources.row_losses import Fault, LossRule
 from data_utils.sources.text import clean_text
 
 _LOOKED_AT = 100  # letters of a text, which may be a pointer to it
+# Of which the first rows are judged: a sorted list may have been cut into shards, so that the first isn't like others.
+_SHARDS, _ROWS_PER_SHARD = 4, 32
+_TEXT_REASONS = (Reason.MISSING_TEXT, Reason.EMPTY_TEXT, Reason.UNREADABLE_TEXT)
+_PICTURE_REASONS = (Reason.MISSING_IMAGE, Reason.UNREADABLE_IMAGE)
 _PASS_STRIDE = 998_244_353
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?")
 _MOST_DIGITS = 10  # of a class number; Python refuses to make thousands of them a number
@@ -150,3 +158,30 @@ def read_label(label: str | float | None, labels: Sequence[str]) -> tuple[int, F
         return int(name), None
     numbers = "" if are_numbers else ", or their numbers from 0"
     return NO_LABEL_ID, Fault(Reason.UNKNOWN_LABEL, f"got {label!r}; allowed: {', '.join(labels)}{numbers}")
+
+
+def check_first_rows(shards: ShardSet, prepare: RowPreparer, rule: LossRule) -> None:
+    """Judge the first rows of some shards as a list is judged as a whole.
+
+    Raises:
+        InputError: a large loss, see `LossRule`.
+        ShardError: a shard can't be read.
+    """
+    read = (
+        (shard.name, read())
+        for shard in shards.shards[:: -(-len(shards.shards) // _SHARDS)]
+        for _, read in islice(iterate_shard(shard, shards.kind), _ROWS_PER_SHARD)
+    )
+    rows = [NumberedRow(number, name, row) for number, (name, row) in enumerate(read)]
+    _, entries = prepare(rows)
+    labels: Counter[str] = Counter()
+    for given in (row.row.label for row in rows if row.row.label is not None):
+        number, fault = read_label(given, prepare.labels)
+        labels[str(given) if fault else prepare.labels[number]] += 1
+    rule.check_rows(entries, len(rows), found=labels, labels=prepare.labels)
+    texts, pictures = (
+        {entry.row: Fault(entry.reason, entry.detail) for entry in entries if entry.reason in reasons}
+        for reasons in (_TEXT_REASONS, _PICTURE_REASONS)
+    )
+    guids, numbers = [row.row.guid for row in rows], [row.place + 1 for row in rows]
+    rule.check_files(guids, list(map(texts.get, numbers)), list(map(pictures.get, numbers)))

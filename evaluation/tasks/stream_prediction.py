@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
 from torch import Tensor
@@ -49,9 +50,9 @@ class OrderedBatches(ShardBatches):
 
     @property
     def num_batches(self) -> int | None:
-        """Of all workers together; None where nobody counted the rows."""
-        rows = [shard.rows for shard in self.shards.shards]
-        return None if None in rows else sum(-(-count // self._batch_size) for count in rows)
+        """See `ShardBatches`."""
+        starts = self.shards.starts
+        return None if starts is None else int((-(-np.diff(starts) // self._batch_size)).sum())
 
     def iterate(self, worker: int, num_workers: int) -> Iterator[dict[str, Any]]:
         """See `ShardBatches`."""

@@ -19,10 +19,9 @@ from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.row_losses import LossRule
 from data_utils.sources.text import clean_text
 from data_utils.stream.loader import PairStream
-from data_utils.stream.losses import check_first_rows
 from data_utils.stream.order import StreamSettings, count_batches
 from data_utils.stream.part_cache import load_part
-from data_utils.stream.rows import RowPreparer, read_label
+from data_utils.stream.rows import RowPreparer, check_first_rows, read_label
 from modeling.errors import InputError
 from run_files.run_folder import RunFolder
 from training.build.plan import ModelPlan
