@@ -63,25 +63,23 @@ def write_rows(folder: Path, values: list[int]) -> None:
     Dataset.from_dict({"x": values}).map(cache_file_name=str(folder / "part.arrow"), new_fingerprint="x")
 
 
-@pytest.mark.parametrize("count", [5, 1100])
-def test_second_load_decodes_nothing(make_pairs, load, numbered_rows, photo, count):
+def test_second_load_decodes_nothing(make_pairs, load, numbered_rows, photo):
     picture = photo(0)
-    folder = make_pairs([(*row, f"words {row[0]}", picture) for row in numbered_rows(count)])
+    folder = make_pairs([(*row, f"words {row[0]}", picture) for row in numbered_rows(1100)])
     first, work = load(folder)
-    assert work == (count, count)
+    assert work == (1100, 1100)
     second, work = load(folder)
     assert work == (0, 0)
     assert second[:] == first[:]
 
 
-def test_changed_picture_and_text_are_noticed(make_pairs, load, numbered_rows, photo):
+def test_files_that_change_appear_or_vanish_are_noticed(make_pairs, load, numbered_rows, photo):
     folder = make_pairs(numbered_rows(4))
     before, _ = load(folder)
     photo("new").save(folder / "data" / "101.jpg")
     after, work = load(folder)
     assert work == (4, 0)
-    assert after[1]["image"] != before[1]["image"]
-    assert after[0]["image"] == before[0]["image"]
+    assert [after[row]["image"] == before[row]["image"] for row in range(4)] == [True, False, True, True]
 
     text = folder / "data" / "102.txt"
     status = text.stat()
@@ -91,14 +89,10 @@ def test_changed_picture_and_text_are_noticed(make_pairs, load, numbered_rows, p
     assert work == (0, 4)
     assert after[2]["text"].startswith("other words")
 
-
-def test_file_that_appears_or_vanishes_is_noticed(make_pairs, load, photo):
-    folder = make_pairs([("1", "positive", "words", None), ("2", "neutral")])
-    assert not load(folder)[0][0]["image_present"]
-    photo(1).save(folder / "data" / "1.png")
-    assert load(folder)[0][0]["image_present"]
-    (folder / "data" / "1.png").unlink()
-    assert not load(folder)[0][0]["image_present"]
+    (folder / "data" / "101.jpg").unlink()
+    assert not load(folder)[0][1]["image_present"]
+    photo(1).save(folder / "data" / "101.png")
+    assert load(folder)[0][1]["image_present"]
 
 
 def test_an_option_rebuilds_only_what_it_shapes(make_pairs, load, numbered_rows):
@@ -109,23 +103,10 @@ def test_an_option_rebuilds_only_what_it_shapes(make_pairs, load, numbered_rows)
     assert load(folder, on_bad_pair="drop")[1] == (0, 0)
     assert load(folder, preprocessing_num_workers=2)[1] == (0, 0)
     assert load(folder, overwrite_cache=True)[1] == (3, 3)
-
-
-def test_changed_label_keeps_the_cache(make_pairs, load):
-    load(make_pairs([("1", "positive"), ("2", "neutral")]))
-    listed = make_pairs([])
-    (listed / "train.txt").write_text("1,negative\n2,neutral\n")
-    dataset, work = load(listed)
+    (folder / "train.txt").write_text("".join(f"{number},negative\n" for number in (100, 101, 102)))
+    dataset, work = load(folder)
     assert work == (0, 0)
-    assert dataset["label"][:] == [0, 1]
-
-
-def test_several_processes_give_the_same_rows(make_pairs, load, numbered_rows, tmp_path):
-    folder = make_pairs(numbered_rows(70))
-    alone, _ = load(folder)
-    shared, _ = load(folder, preprocessing_num_workers=2, cache_dir=str(tmp_path / "other"))
-    assert shared[:] == alone[:]
-    assert "TOKENIZERS_PARALLELISM" not in os.environ or os.environ["TOKENIZERS_PARALLELISM"] != "false"
+    assert dataset["label"][:] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "gone", "meta"])
@@ -186,7 +167,7 @@ def test_killed_build_leaves_nothing_that_is_used(tmp_path):
     assert not list(tmp_path.glob("*building*"))
 
 
-def test_failed_build_is_cleaned_up_and_tried_again(tmp_path):
+def test_what_failed_or_died_or_lies_in_the_place_of_a_cache_is_removed(tmp_path):
     def fail(folder: Path) -> None:
         write_rows(folder, [666])
         raise KeyError("broken")
@@ -194,10 +175,6 @@ def test_failed_build_is_cleaned_up_and_tried_again(tmp_path):
     with pytest.raises(KeyError):
         build_once(tmp_path, "rows", "k", fail)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    assert build_once(tmp_path, "rows", "k", lambda folder: write_rows(folder, [3]))["x"][:] == [3]
-
-
-def test_leftovers_of_dead_builds_and_a_file_in_the_place_of_a_cache_are_removed(tmp_path):
     (tmp_path / "rows-k").write_text("no folder")
     (tmp_path / "rows-another.building-1234").mkdir()
     (tmp_path / "rows-other.building-1234").write_text("no folder")

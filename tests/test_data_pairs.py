@@ -77,22 +77,18 @@ def test_columns_and_types(make_pairs, load, small_picture):
 
 
 @pytest.mark.parametrize("suffix", [".jpeg", ".png", ".webp", ".JPG", ".WEBP"])
-def test_other_picture_endings_are_found_after_jpg(make_pairs, load, photo, suffix):
-    folder = make_pairs([("1", "positive", "words", None), ("2", "negative")])
-    photo(1).save(folder / "data" / f"1{suffix}")
-    photo(5).save(folder / "data" / f"2{suffix}")
-    dataset = load(folder).dataset
-    assert dataset[0]["image_present"]
-    same = make_pairs([("2", "negative")], folder="same")
-    assert load(same).dataset[0]["image_key"] == dataset[1]["image_key"]
-
-
-def test_text_in_capitals_is_found_after_the_usual_one(make_pairs, load):
-    folder = make_pairs([("1", "positive", None), ("2", "negative", "the usual one"), ("3", "neutral", None)])
+def test_other_endings_are_found_after_the_usual_ones(make_pairs, load, photo, suffix):
+    folder = make_pairs(
+        [("1", "positive", None, None), ("2", "negative"), ("3", "neutral", None), ("4", "neutral"), ("5", "neutral")]
+    )
+    usual = load(folder).dataset[0]
     for guid, text in (("1", "in capitals"), ("2", "another"), ("3", " ")):
+        photo(guid).save(folder / "data" / f"{guid}{suffix}")
         (folder / "data" / f"{guid}.TXT").write_text(text)
     pairs = load(folder)
-    assert pairs.dataset["text"][:] == ["in capitals", "the usual one", ""]
+    assert pairs.dataset["text"][:3] == ["in capitals", "some words of pair 2", ""]
+    assert all(pairs.dataset["image_present"][:])
+    assert pairs.dataset[1]["image_key"] == usual["image_key"]
     assert [entry.detail for entry in pairs.quarantine] == ["3.TXT is blank"]
 
 
@@ -117,13 +113,10 @@ def test_drop_leaves_bad_pairs_out(faulty, load):
     assert Counter(pairs.quarantine.counts().elements()) == Counter((reason, "dropped") for _, reason in FAULTS)
 
 
-def test_error_names_the_first_and_counts_all(faulty, load):
+def test_error_names_the_first_and_counts_all(faulty, make_pairs, load):
     with pytest.raises(InputError, match=r"has 11 faults.*row 3 \('2'\): missing_text.*and 8 more.*mask"):
         load(faulty, on_bad_pair="error")
-
-
-def test_error_also_refuses_bad_rows(make_pairs, load):
-    folder = make_pairs([("1", "positive"), ("2", "great"), ("1", "positive")])
+    folder = make_pairs([("1", "positive"), ("2", "great"), ("1", "positive")], folder="rows")
     for allowed in (False, True):
         with pytest.raises(InputError, match=r"unknown_label.*duplicate_guid"):
             load(folder, on_bad_pair="error", allow_data_loss=allowed)
@@ -182,13 +175,10 @@ def test_encodings_are_counted(make_pairs, load):
     )
 
 
-def test_nothing_usable_says_where_files_were_looked_for(make_pairs, load):
+def test_nothing_usable_says_where_files_were_looked_for(make_pairs, load, tmp_path):
     folder = make_pairs([("1", "positive", None, None), ("2", "neutral", None, None)])
     with pytest.raises(InputError, match=r"2 missing_text, 2 missing_image.*--data_dir"):
         load(folder)
-
-
-def test_missing_data_folder(tmp_path, load):
     with pytest.raises(InputError, match=r"data folder .* does not exist"):
         load(tmp_path / "nowhere")
 

@@ -133,12 +133,12 @@ def test_texts_that_begin_like_pictures_or_documents_are_texts(make_pairs, load)
     assert pairs.dataset["text_present"][:] == [True] * 3
 
 
-@pytest.mark.parametrize(("ending", "remedy"), [(".Jpg", "rename it"), (".jfif", "rename it"), (".heic", "convert it")])
-def test_a_picture_of_an_ending_that_is_not_read_is_renamed_or_converted(make_pairs, load, photo, ending, remedy):
+@pytest.mark.parametrize("ending", [".Jpg", ".heic"])
+def test_a_picture_of_an_ending_that_is_not_read_is_converted_or_renamed(make_pairs, load, ending):
     folder = make_pairs([(str(number), "positive", f"text {number}", None) for number in range(3)])
     for number in range(3):
         (folder / "data" / f"{number}{ending}").write_bytes(b"x")
-    hint = f"there is 0{ending}, an ending that is not read: {remedy}"
+    hint = f"there is 0{ending}, an ending that is not read: convert it to JPEG or PNG, or rename it"
     assert f"no 0.jpg (or .jpeg, .png, .webp); {hint}" in refuse(load, folder)
 
 

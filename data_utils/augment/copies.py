@@ -15,7 +15,7 @@ from data_utils.augment.arguments import KINDS
 from data_utils.augment.manifest import hash_file
 from data_utils.augment.picture import change_picture
 from data_utils.augment.text import change_text
-from data_utils.prepare.loading import read_picture_file, read_text_file
+from data_utils.prepare.loading import read_file, read_text_file
 from data_utils.prepare.pair_files import TEXT_SUFFIX, FileState, PairFiles, PairFolder, possible_paths
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.pictures import PICTURE_SUFFIXES, PictureError
@@ -104,7 +104,7 @@ class CopyMaker:
                 yield guid, changed.encode("utf-8"), changes
 
     def _change_picture(self, pair: PairFiles, guids: Guids) -> Iterator[Change]:
-        source = read_picture_file(pair.picture) or b""
+        source = read_file(pair.picture) or b""
         try:
             for guid, draws in guids:
                 yield guid, *change_picture(source, draws, flip=self.flip)

@@ -35,6 +35,7 @@ _TEXT_FEATURES = Features(
         ("text", "text_key", "text_encoding", "chosen_encoding", "text_reason", "text_detail"), Value("string")
     )
 )
+_BATCH_SIZE = 32  # rows; decoded pictures that stay in the CPU's caches
 Row = dict[str, Any]
 
 
@@ -94,16 +95,12 @@ def load_text_row(guid: str, file: FileState, mode: str, chosen: str | None) -> 
 
 def read_text_file(file: FileState) -> bytes | None:
     """The bytes of a text's file; None if it can't be read, or surely is no text."""
-    source = _read_or_none(file, _MAX_TEXT_BYTES)
+    source = read_file(file, _MAX_TEXT_BYTES)
     return None if source is None or name_other_than_text(source) else source
 
 
-def read_picture_file(file: FileState) -> bytes | None:
-    """The bytes of a picture's file; None if it can't be read."""
-    return _read_or_none(file, _MAX_PICTURE_BYTES)
-
-
-def _read_or_none(file: FileState, limit: int) -> bytes | None:
+def read_file(file: FileState, limit: int = _MAX_PICTURE_BYTES) -> bytes | None:
+    """The bytes of a file; None if it can't be read, or is larger than `limit`."""
     try:
         return _read(file, limit)
     except _UnreadableError:
@@ -121,9 +118,16 @@ def load_pictures(files: Sequence[PairFiles], settings: PictureSettings, data: D
     key = {**settings.to_dict(), "max_pixels": data.max_image_pixels, "pillow": PIL.__version__.split(".")[0]}
 
     def build(folder: Path) -> None:
-        load = partial(load_picture_row, settings=settings, max_pixels=data.max_image_pixels)
-        # Processes are started and ended in the time of some dozen pictures.
-        _map_rows(rows, load, folder, _PICTURE_FEATURES, data, description="Decoding pictures", rows_per_worker=64)
+        map_to_folder(
+            rows,
+            partial(_load_columns, partial(load_picture_row, settings=settings, max_pixels=data.max_image_pixels)),
+            folder=folder,
+            features=_PICTURE_FEATURES,
+            description="Decoding pictures",
+            num_workers=data.num_workers(),
+            rows_per_worker=64,  # processes are started and ended in the time of some dozen pictures
+            batch_size=_BATCH_SIZE,
+        )
 
     return build_once(data.cache_path(), "pictures", _key(key, rows), build, overwrite=data.overwrite_cache)
 
@@ -139,8 +143,16 @@ def load_texts(files: Sequence[PairFiles], mode: str, data: DataArguments) -> Da
 
     def build(folder: Path) -> None:
         chosen = data.text_encoding or find_text_encoding(file for _, file in rows)
-        load = partial(load_text_row, mode=mode, chosen=chosen)
-        _map_rows(rows, load, folder, _TEXT_FEATURES, data, description="Reading texts", rows_per_worker=2048)
+        map_to_folder(
+            rows,
+            partial(_load_columns, partial(load_text_row, mode=mode, chosen=chosen)),
+            folder=folder,
+            features=_TEXT_FEATURES,
+            description="Reading texts",
+            num_workers=data.num_workers(),
+            rows_per_worker=2048,
+            batch_size=_BATCH_SIZE,
+        )
 
     return build_once(data.cache_path(), "texts", key, build, overwrite=data.overwrite_cache, checked=True)
 
@@ -153,28 +165,6 @@ def _key(settings: dict[str, Any], rows: Sequence[tuple[str, FileState]]) -> str
     return digest.hexdigest()
 
 
-def _map_rows(
-    rows: Sequence[tuple[str, FileState]],
-    load: Callable[..., Row],
-    folder: Path,
-    features: Features,
-    data: DataArguments,
-    *,
-    description: str,
-    rows_per_worker: int,
-) -> None:
-    map_to_folder(
-        rows,
-        partial(_load_columns, load=load),
-        folder=folder,
-        features=features,
-        description=description,
-        num_workers=data.num_workers(),
-        rows_per_worker=rows_per_worker,
-        batch_size=32,  # decoded pictures that stay in the CPU's caches
-    )
-
-
-def _load_columns(rows: Sequence[tuple[str, FileState]], load: Callable[..., Row]) -> Columns:
+def _load_columns(load: Callable[..., Row], rows: Sequence[tuple[str, FileState]]) -> Columns:
     found = [load(*row) for row in rows]
     return {name: [row[name] for row in found] for name in found[0]}

@@ -44,10 +44,7 @@ def map_to_folder(
     Args:
         rows: of any kind that can be sent to another process.
         function: some rows to as many of `features`; with several processes it must be importable, and use no torch.
-        folder: where the files go, a build folder of `build_once`.
-        features: columns of the result.
-        description: of the progress bar.
-        num_workers: most processes.
+        folder: a build folder of `build_once`.
         rows_per_worker: below this many rows for each, starting a process takes longer than its work.
         batch_size: rows that a process holds at once.
 
@@ -59,14 +56,9 @@ def map_to_folder(
     size = _ROWS_PER_FILE
     if workers > 1:
         size = min(size, max(rows_per_worker, -(-len(rows) // (_FILES_PER_WORKER * workers))))
+    schema = features.arrow_schema
     parts = [
-        _Part(
-            folder / f"part-{start:012}.arrow",
-            rows[start : start + size],
-            function,
-            features.arrow_schema,
-            batch_size,
-        )
+        _Part(folder / f"part-{start:012}.arrow", rows[start : start + size], function, schema, batch_size)
         for start in range(0, len(rows), size)
     ]
     done = run_tasks(_write_part, parts, workers=workers, doing=description.lower())

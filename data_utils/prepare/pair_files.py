@@ -8,6 +8,7 @@ import stat
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -20,18 +21,14 @@ from data_utils.sources.row_losses import Fault, Hint
 from modeling.errors import InputError
 
 TEXT_SUFFIX = ".txt"
-# Endings that a guid may have been given in the list, and that pictures of other formats have.
+# What is easily lost or added between list and folder: endings, signs that show nothing, quotes, a leading plus,
+# thousands' commas, dots at the end.
 _ENDING = re.compile(r"\.(?:txt|jpe?g|png|webp|gif|bmp|tiff?|heic|heif|avif)$")
-# Blanks and characters that show nothing at the ends or within, and how spreadsheets mark a number as text.
 _UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff\xad]|^[\\s'=\"]+|[\\s'\"]+$")
-# What few programs call a picture of the formats that are read, and these in small and capital letters mixed.
-_JPEG_ENDINGS = (*PICTURE_SUFFIXES, ".jpe", ".jfif", ".pjpeg")
-# Signs that are lost between list and folder (also a system's of names that end in dots), or stand for each other.
 _LOST = re.compile(r"(?<=\d),(?=\d{3})|[\ufe0e\ufe0f]|^\+|\.+$")
 _JOINTS = re.compile(r"[\s_-]+")
 _WHOLE_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
-# Spreadsheets and floats keep so many digits of a number.
-_KEPT_DIGITS = 15
+_KEPT_DIGITS = 15  # of a number, by spreadsheets and floats
 
 
 class FileState(NamedTuple):
@@ -106,15 +103,15 @@ class PairFolder:
         """Why a file that is absent may be there under another name, with that name; None where there is none."""
         if SHORTENED.fullmatch(guid):
             return Hint("a spreadsheet has shortened this number", is_other_name=True)
-        found = [name for name in self._near.get(_loose(guid), ()) if name.lower().endswith(TEXT_SUFFIX) == is_text]
+        near = self._near.get(_loose(guid), ())
+        found = [name for name in near if name.lower().endswith(TEXT_SUFFIX) == is_text]
         if not found:
             return None
-        if unicodedata.normalize("NFC", _stem(found[0])) != unicodedata.normalize("NFC", guid):
+        if _compose(os.path.splitext(found[0])[0]) != _compose(guid):
             return Hint(f"there is {found[0]}", is_other_name=True)
         if len(found) > 1:  # or it would have been taken as the twin
             return Hint(f"{len(found)} files have this name in other spellings of Unicode", is_other_name=True)
-        ending = os.path.splitext(found[0])[1].lower()
-        remedy = "rename it" if is_text or ending in _JPEG_ENDINGS else "convert it to JPEG or PNG"
+        remedy = "rename it" if is_text else "convert it to JPEG or PNG, or rename it if it is one"
         return Hint(f"there is {found[0]}, an ending that is not read: {remedy}")
 
     def _find_other(self, pair: PairFiles) -> Hint | None:
@@ -137,36 +134,19 @@ class PairFolder:
 
     def _find_twin(self, guid: str, *suffixes: str) -> FileState:
         """The one file whose name differs only in how Unicode writes it: macOS stores names in pieces (NFD)."""
-        for name in possible_paths(unicodedata.normalize("NFC", guid), *suffixes):
-            twins = self._twins.get(name, ())
-            if len(twins) == 1:
-                return _look_at(os.path.join(self.path, twins[0]))
-            if twins:
-                return _ABSENT
+        near = self._near.get(_loose(guid), ())
+        for path in possible_paths(_compose(guid), *suffixes):
+            if twins := [name for name in near if _compose(name) == path]:
+                return _look_at(os.path.join(self.path, twins[0])) if len(twins) == 1 else _ABSENT
         return _ABSENT
-
-    @cached_property
-    def _names(self) -> list[str]:
-        try:
-            return sorted(os.listdir(self.path))
-        except OSError:  # a folder may be searched and yet not listed
-            return []
-
-    @cached_property
-    def _twins(self) -> dict[str, list[str]]:
-        """Names of files by their composed form (NFC)."""
-        found = defaultdict(list)
-        for name in self._names:
-            if not name.isascii():
-                found[unicodedata.normalize("NFC", name)].append(name)
-        return found
 
     @cached_property
     def _near(self) -> dict[str, list[str]]:
         """Names of files by what is left of their stems when all that is easily lost is taken away."""
         found = defaultdict(list)
-        for name in self._names:
-            found[_loose(_stem(name))].append(name)
+        with suppress(OSError):  # a folder may be searched and yet not listed
+            for name in sorted(os.listdir(self.path)):
+                found[_loose(os.path.splitext(name)[0])].append(name)
         return found
 
 
@@ -193,8 +173,8 @@ def possible_paths(stem: str, *suffixes: str) -> Iterator[str]:
         yield stem + suffix.upper()
 
 
-def _stem(name: str) -> str:
-    return os.path.splitext(name)[0]
+def _compose(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _loose(guid: str) -> str:

@@ -48,14 +48,6 @@ def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _tokens_key(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
-    digest = hashlib.sha256(f"{SCHEMA_VERSION} {tokenizer_key(tokenizer)} {max_length}".encode())
-    for text in texts:
-        source = text.encode("utf-8", "surrogatepass")
-        digest.update(len(source).to_bytes(8, "big") + source)
-    return digest.hexdigest()
-
-
 def tokenize_batch(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Columns:
     """Tokenize texts; those longer than `max_length` tokens are cut by the tokenizer, which keeps its end token."""
     tokens = tokenizer(list(texts), verbose=False)["input_ids"]
@@ -89,7 +81,6 @@ def tokenize_pairs(
 
     Args:
         dataset: rows with a `text`.
-        tokenizer: of the text tower.
         max_length: most tokens per text, special tokens included.
         cache_dir: folder of all caches.
         overwrite: build the cache again.
@@ -105,6 +96,10 @@ def tokenize_pairs(
     texts = dataset.data.column("text").to_pylist()
     if not texts:
         return dataset.add_column("input_ids", [], feature=_FEATURES["input_ids"]), 0
+    key = hashlib.sha256(f"{SCHEMA_VERSION} {tokenizer_key(tokenizer)} {max_length}".encode())
+    for text in texts:
+        source = text.encode("utf-8", "surrogatepass")
+        key.update(len(source).to_bytes(8, "big") + source)
 
     def tokenize(texts: Sequence[str]) -> Columns:
         return tokenize_batch(texts, tokenizer, max_length)
@@ -114,17 +109,10 @@ def tokenize_pairs(
             texts, tokenize, folder=folder, features=_FEATURES, description="Tokenizing texts", batch_size=1000
         )
 
-    key = _tokens_key(texts, tokenizer, max_length)
-    tokens = build_once(Path(cache_dir), "tokens", key, build, overwrite=overwrite, checked=True)
+    tokens = build_once(Path(cache_dir), "tokens", key.hexdigest(), build, overwrite=overwrite, checked=True)
     joined = join_columns(dataset, tokens)
     cut = sum(joined.select_columns(["text_cut"]).with_format(None)[:]["text_cut"])
     return joined.remove_columns(["text_cut"]), cut
-
-
-def _keep_words(text: str, tokenizer: Tokenizer) -> str:
-    """The words of a text that a vocabulary is of use for: over one of 300,000 letters the trainer takes a minute."""
-    words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
-    return " ".join(word for word, _ in words if len(word) <= _LONGEST_WORD)
 
 
 def _train_vocabulary(texts: list[str], vocab_size: int, *, needs_words: bool, lowercase: bool) -> dict[str, int]:
@@ -132,12 +120,11 @@ def _train_vocabulary(texts: list[str], vocab_size: int, *, needs_words: bool, l
 
     The trainer numbers the letters inside of words in the order in which it meets them in a randomly seeded hash table,
     and breaks ties between merges by these numbers. Given as special tokens, the letters are numbered beforehand.
-
-    Raises:
-        InputError: there is no word to learn from, though it `needs_words`.
     """
     tokenizer = _assemble({token: number for number, token in enumerate(_SPECIALS)}, lowercase=lowercase)
-    kept = [_keep_words(text, tokenizer) for text in texts]
+    # The words that a vocabulary is of use for: over one of 300,000 letters the trainer takes a minute.
+    split = (tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)) for text in texts)
+    kept = [" ".join(word for word, _ in words if len(word) <= _LONGEST_WORD) for words in split]
     letters = sorted({letter for text in kept for letter in text if letter != " "})
     if needs_words and not letters:
         raise InputError(

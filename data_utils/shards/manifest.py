@@ -61,16 +61,13 @@ def read_manifest(files: AbstractFileSystem, folder: str) -> dict[str, Any] | No
     check_types(manifest, Manifest, name, remedy=_REMEDY)
     for part, entries in manifest["parts"].items():
         for number, entry in enumerate(entries):
-            _check_entry(entry, shard_name(part, number, len(entries), manifest["format"]), name)
+            file_name = shard_name(part, number, len(entries), manifest["format"])
+            if entry["file"] != file_name:  # or it would lead anywhere
+                raise InputError(f"{name} names {entry['file']!r} where {file_name} belongs; {_REMEDY}.")
+            rows, size, labelled = entry["rows"], entry["bytes"], sum(entry["labels"].values())
+            if rows > size or labelled > rows:  # a row takes up a byte at least
+                raise InputError(
+                    f"{name} says that {file_name} has {rows} rows, {labelled} labels and {size} bytes, which can't "
+                    f"be; {_REMEDY}."
+                )
     return manifest
-
-
-def _check_entry(entry: ShardEntry, file: str, name: str) -> None:
-    """Refuse an entry of another file than the writer calls so, or whose figures contradict each other."""
-    rows, size, labelled = entry["rows"], entry["bytes"], sum(entry["labels"].values())
-    if entry["file"] != file:
-        raise InputError(f"{name} names {entry['file']!r} where {file} belongs; {_REMEDY}.")
-    if rows > size or labelled > rows:  # a row takes up a byte at least
-        raise InputError(
-            f"{name} says that {file} has {rows} rows, {labelled} labels and {size} bytes, which can't be; {_REMEDY}."
-        )

@@ -27,14 +27,10 @@ class ShardError(RankError):
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of rows.
+    """One file of rows; its bytes, rows and rows by label are None where nobody counted them.
 
     Attributes:
         files: the file system that it lies in, with all that reaches it: hosts, accounts, archives around it.
-        path: in `files`.
-        size: bytes; None where nobody knows.
-        rows: None where only a pass through the file would tell.
-        labels: rows by label; None where nobody counted them.
         text_encoding: of texts that are bytes, and whose own isn't certain; None: each by itself.
     """
 
@@ -47,7 +43,7 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """Of the file."""
         return PurePosixPath(self.path).name
 
     @property

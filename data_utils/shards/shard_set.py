@@ -42,7 +42,7 @@ class ShardSet:
 
     @property
     def text_encoding(self) -> str | None:
-        """As given to `with_text_encoding`."""
+        """See `with_text_encoding`."""
         return self.shards[0].text_encoding
 
     @cached_property
@@ -82,7 +82,19 @@ def find_shards(location: str, part: str) -> ShardSet | None:
         InputError: the location can't be read, or its files are of both formats.
     """
     try:
-        return _find_shards(*_locate(location), location, part)
+        files, path = _locate(location)
+        # A folder's own name may hold marks of a glob, or end as a file's.
+        is_folder = files.isdir(path) or not (_GLOB_MARKS & set(path) or path.endswith(_ENDINGS))
+        manifest = read_manifest(files, path) if is_folder else None
+        if manifest is not None:
+            return _open_own(files, path, manifest, part)
+        found = _list_files(files, path)
+        names = {name: PurePosixPath(name).name for name in found}
+        # A glob or a file says itself what is to be predicted, whatever it is called.
+        is_all = part == "test" and not files.isdir(path)
+        if not is_all and (part == "validation" or any(name.startswith(PARTS) for name in names.values())):
+            found = {name: size for name, size in found.items() if names[name].startswith(part)}
+        return _open_foreign(files, found, location) if found else None
     except InputError:
         raise
     except ShardError as error:
@@ -102,15 +114,7 @@ def _locate(location: str) -> tuple[AbstractFileSystem, str]:
     return url_to_fs(location if "://" in location else str(local))
 
 
-def _find_shards(files: AbstractFileSystem, path: str, location: str, part: str) -> ShardSet | None:
-    # A folder's own name may hold marks of a glob, or end as a file's.
-    names_files = bool(_GLOB_MARKS & set(path) or path.endswith(_ENDINGS)) and not files.isdir(path)
-    manifest = None if names_files else read_manifest(files, path)
-    if manifest is None:
-        found = _list_files(files, path)
-        # A glob or a file says itself what is to be predicted, whatever it is called.
-        chosen = found if part == "test" and not files.isdir(path) else _choose_part(found, part)
-        return _open_foreign(files, chosen, location) if chosen else None
+def _open_own(files: AbstractFileSystem, path: str, manifest: dict[str, Any], part: str) -> ShardSet | None:
     if not manifest["complete"]:
         raise InputError(
             f"{path}/{MANIFEST} says that the shards aren't finished; run the same `python -m data_utils.shard` again."
@@ -142,28 +146,17 @@ def _list_files(files: AbstractFileSystem, path: str) -> dict[str, int | None]:
         raise InputError(
             f"{files.unstrip_protocol(packed)} is compressed; unpack it to a .tar (gunzip, unzstd, xz -d)."
         )
-    return {
-        name: _file_size(files, name, info)
-        for name, info in sorted(found.items())
+    sizes = {}
+    for name, info in sorted(found.items()):
         # Names with a dot before are litter, as what macOS lays beside each file on a foreign disk.
-        if name.endswith(_ENDINGS) and info["type"] != "directory" and not PurePosixPath(name).name.startswith(".")
-    }
-
-
-def _file_size(files: AbstractFileSystem, name: str, info: Mapping[str, Any]) -> int | None:
-    """Bytes of a file; of a link, of what it points to, which a folder's listing does not say."""
-    info = info if info["type"] == "file" else files.info(name)
-    if info["type"] != "file":
-        raise InputError(f"{files.unstrip_protocol(name)} is no file that may be read; take it out, or put it right.")
-    return info["size"]
-
-
-def _choose_part(found: Mapping[str, int | None], part: str) -> dict[str, int | None]:
-    """Of the files those of the part; all where no file's name says one, but for validation."""
-    names = {name: PurePosixPath(name).name for name in found}
-    if part != "validation" and not any(name.startswith(PARTS) for name in names.values()):
-        return dict(found)
-    return {name: size for name, size in found.items() if names[name].startswith(part)}
+        if name.endswith(_ENDINGS) and info["type"] != "directory" and not PurePosixPath(name).name.startswith("."):
+            status = info if info["type"] == "file" else files.info(name)  # of a link, of what it points to
+            if status["type"] != "file":
+                raise InputError(
+                    f"{files.unstrip_protocol(name)} is no file that may be read; take it out, or put it right."
+                )
+            sizes[name] = status["size"]
+    return sizes
 
 
 def _open_foreign(files: AbstractFileSystem, found: Mapping[str, int | None], location: str) -> ShardSet:

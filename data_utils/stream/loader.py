@@ -89,19 +89,14 @@ class PairStream(ShardBatches):
 
     def iterate(self, worker: int, num_workers: int) -> Iterator[dict[str, Any]]:
         """See `ShardBatches`."""
-        own = range(worker, self.num_batches, num_workers)
-        begin, size = len(range(worker, self._skipped, num_workers)), self.settings.batch_size
-        yield from ({} for _ in own[:begin])
-        rows = self._draw(worker, num_workers, skipped=begin * size)
-        for _ in own[begin:]:
-            yield self.collate(list(islice(rows, size)))
+        count, skipped = (len(range(worker, stop, num_workers)) for stop in (self.num_batches, self._skipped))
+        yield from ({} for _ in range(skipped))
+        size = self.settings.batch_size
+        rows = self._draw(worker, num_workers, skipped=skipped * size)
+        yield from (self.collate(list(islice(rows, size))) for _ in range(count - skipped))
 
     def collate(self, numbered: list[NumberedRow]) -> dict[str, Any]:
-        """See `ShardBatches`.
-
-        Raises:
-            ShardError: a row has a fault, and --on_bad_pair is error.
-        """
+        """See `ShardBatches`; `ShardError` where a row has a fault, and --on_bad_pair is error."""
         batch = super().collate(numbered)
         if batch[ENTRIES] and self.prepare.on_bad_pair == "error":
             first = batch[ENTRIES][0]
@@ -170,11 +165,7 @@ class StreamLoader(DataLoader):
 
 
 def take_entries(batch: dict[str, Any]) -> list[Entry]:
-    """Take out of a batch what was wrong with its rows.
-
-    Raises:
-        ShardError: it is no batch but the error that ended the stream.
-    """
+    """Take out of a batch what was wrong with its rows; `ShardError` where it is the error that ended the stream."""
     if ERROR in batch:
         raise ShardError(batch[ERROR])
     return batch.pop(ENTRIES)

@@ -45,16 +45,11 @@ class Piece(NamedTuple):
 
 
 def count_batches(num_rows: int, settings: StreamSettings) -> int:
-    """Batches per rank and epoch, the same on all ranks.
-
-    Raises:
-        InputError: there are too few rows to give each rank one (with `drop_last`, one batch).
-    """
+    """Batches per rank and epoch, the same on all; `InputError` where that is none on a rank."""
     share = num_rows // settings.world_size
-    if settings.drop_last:
-        batches = share // settings.batch_size
-    else:
-        batches = -(-num_rows // (settings.world_size * settings.batch_size)) if share else 0
+    batches = share // settings.batch_size
+    if not settings.drop_last and share:
+        batches = -(-num_rows // (settings.world_size * settings.batch_size))
     if batches == 0:
         raise InputError(
             f"{num_rows} rows are too few for {settings.world_size} processes with --per_device_train_batch_size "
@@ -140,10 +135,10 @@ class ShuffleOrder:
             return None
         slot = self._random.randrange(len(self.waiting))
         position = self.waiting[slot]
-        if self.num_rows is None or self.next < self.num_rows:
-            self.waiting[slot] = self.next
-            self.next += 1
-        else:
+        if self.next == self.num_rows:
             self.waiting[slot] = self.waiting[-1]
             self.waiting.pop()
+        else:
+            self.waiting[slot] = self.next
+            self.next += 1
         return position

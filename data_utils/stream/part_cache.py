@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import astuple
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,9 +53,9 @@ def load_part(
     """
 
     def build(folder: Path) -> None:
-        rows, entries = islice(_iterate_rows(shards), limit), []
+        rows, entries = itertools.islice(_iterate_rows(shards), limit), []
         with pa.ipc.new_stream(str(folder / "part.arrow"), FEATURES.arrow_schema) as writer:
-            while taken := list(islice(rows, _ROWS_AT_A_TIME)):
+            while taken := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
                 prepared, found = prepare(taken)
                 entries += found
                 kept = [row for row in prepared if row["label"] != NO_LABEL_ID]
@@ -64,14 +64,12 @@ def load_part(
         (folder / _QUARANTINE).write_text(json.dumps([astuple(entry) for entry in entries]), encoding="utf-8")
 
     try:
-        key = _key(shards, prepare, limit)
-        dataset = build_once(cache_dir, "shards", key, build, overwrite=overwrite)
+        dataset = build_once(cache_dir, "shards", _key(shards, prepare, limit), build, overwrite=overwrite)
     except ShardError as error:
         raise InputError(str(error)) from error
     quarantine = Quarantine()
     path = Path(dataset.cache_files[0]["filename"]).with_name(_QUARANTINE)
-    for entry in json.loads(path.read_text(encoding="utf-8")):
-        row, guid, reason, action, detail = entry
+    for row, guid, reason, action, detail in json.loads(path.read_text(encoding="utf-8")):
         quarantine.add(row, guid, reason=reason, action=action, detail=detail)
     if not len(dataset):
         raise InputError(f"No row of {shards.shards[0].url} and its like is usable: {quarantine.summary()}.")
@@ -79,11 +77,10 @@ def load_part(
 
 
 def _iterate_rows(shards: ShardSet) -> Iterator[NumberedRow]:
-    number = 0
+    numbers = itertools.count()
     for shard in shards.shards:
         for _, read in iterate_shard(shard, shards.kind, stop=shard.rows):
-            yield NumberedRow(number, shard.name, read())
-            number += 1
+            yield NumberedRow(next(numbers), shard.name, read())
 
 
 def _key(shards: ShardSet, prepare: RowPreparer, limit: int | None) -> str:

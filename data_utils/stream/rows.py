@@ -29,8 +29,6 @@ from data_utils.sources.text import clean_text
 _LOOKED_AT = 100  # letters of a text, which may be a pointer to it
 # Of which the first rows are judged: a sorted list may have been cut into shards, so that the first isn't like others.
 _SHARDS, _ROWS_PER_SHARD = 4, 32
-_TEXT_REASONS = (Reason.MISSING_TEXT, Reason.EMPTY_TEXT, Reason.UNREADABLE_TEXT)
-_PICTURE_REASONS = (Reason.MISSING_IMAGE, Reason.UNREADABLE_IMAGE)
 _PASS_STRIDE = 998_244_353
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?")
 _MOST_DIGITS = 10  # of a class number; Python refuses to make thousands of them a number
@@ -38,13 +36,10 @@ _MOST_DIGITS = 10  # of a class number; Python refuses to make thousands of them
 
 @dataclass(frozen=True)
 class NumberedRow:
-    """A row of a shard.
+    """A row of a shard, with its number in the whole part, the shard's name, and how often the part was gone through.
 
-    Attributes:
-        place: its number in the whole part, by which the quarantine knows it.
-        shard: the shard's name, for messages.
-        row: what the shard holds.
-        turn: passes over an endless stream before this one.
+    By the number the quarantine knows it; as row_index it has another one in each pass: to what draws by that, an
+    endless stream is one epoch.
     """
 
     place: int
@@ -53,27 +48,18 @@ class NumberedRow:
     turn: int = 0
 
     def absent(self) -> dict[str, Any]:
-        """What `RowPreparer` makes of a row that counts nothing, without tokens.
-
-        As row_index it has another number in each pass: to what draws by that, an endless stream is one epoch.
-        """
+        """What `RowPreparer` makes of a row that counts nothing, without tokens."""
         nothing = {"text": "", "text_present": False, "image": None, "image_present": False, "label": NO_LABEL_ID}
         return {"guid": self.row.guid, "row_index": self.place + self.turn * _PASS_STRIDE, **nothing}
 
 
 @dataclass(frozen=True)
 class RowPreparer:
-    """Does in a worker, for a batch, what `load_pairs` and `tokenize_pairs` do for a whole list.
+    """Does in a worker, for a batch, what `load_pairs` and `tokenize_pairs` do for a whole list; settings as there.
 
     A row that training cannot use (`--on_bad_pair drop`, both modalities faulty, no label) keeps its place in the batch
     with both modalities absent and without a label: it has no part in the loss, and every batch has the planned size.
-
-    Attributes:
-        tokenizer, max_length: of the text tower.
-        picture: size and resizing of the picture tower.
-        labels: names of the C classes.
-        text_cleaning, on_bad_pair, max_image_pixels: as the flags say.
-        for_prediction: rows need no label, and none is left out.
+    A prediction (`for_prediction`) needs no label, and leaves no row out.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -101,21 +87,18 @@ class RowPreparer:
 
     def _prepare(self, numbered: NumberedRow, entries: list[Entry]) -> dict[str, Any]:
         row = numbered.row
-
-        def note(fault: Fault, action: str) -> None:
-            detail = f"{numbered.shard}: {fault.detail}"
-            entries.append(Entry(numbered.place + 1, row.guid, fault.reason, action, detail))
-
         label, label_fault = read_label(row.label, self.labels)
-        if label_fault and not (self.for_prediction and label_fault.reason == Reason.NO_LABEL):
-            note(label_fault, Action.UNLABELLED if self.for_prediction else Action.DROPPED)
         text, text_fault = self._read_text(row.text)
         image, image_fault = self._read_image(row.image)
-        both, found = bool(text_fault and image_fault), [fault for fault in (text_fault, image_fault) if fault]
-        action = choose_action(both=both, on_bad_pair=self.on_bad_pair, for_prediction=self.for_prediction)
-        for fault in found:
-            note(fault, action)
-        if not self.for_prediction and (label_fault or (found and action == Action.DROPPED)):
+        faults = [fault for fault in (text_fault, image_fault) if fault]
+        action = choose_action(both=len(faults) == 2, on_bad_pair=self.on_bad_pair, for_prediction=self.for_prediction)
+        found = [(fault, action) for fault in faults]
+        if label_fault and not (self.for_prediction and label_fault.reason == Reason.NO_LABEL):
+            found.insert(0, (label_fault, Action.UNLABELLED if self.for_prediction else Action.DROPPED))
+        for fault, done in found:
+            detail = f"{numbered.shard}: {fault.detail}"
+            entries.append(Entry(numbered.place + 1, row.guid, fault.reason, done, detail))
+        if not self.for_prediction and Action.DROPPED in (done for _, done in found):
             return numbered.absent()
         present = {"text_present": text_fault is None, "image_present": image_fault is None}
         return numbered.absent() | present | {"text": text, "image": image, "label": label}
@@ -125,12 +108,10 @@ class RowPreparer:
             return "", Fault(Reason.MISSING_TEXT, "the row has no text")
         if pointer := find_pointer(raw[:_LOOKED_AT].encode("utf-8", "surrogatepass")):
             return "", Fault(Reason.UNREADABLE_TEXT, pointer)
-        text = clean_text(raw, self.text_cleaning)
-        if text:
+        if text := clean_text(raw, self.text_cleaning):
             return text, None
-        is_blank = not clean_text(raw, "none")
-        why = "the text is blank" if is_blank else "the text holds nothing but URLs and @names"
-        return "", Fault(Reason.EMPTY_TEXT, why)
+        blank = "holds nothing but URLs and @names" if clean_text(raw, "none") else "is blank"
+        return "", Fault(Reason.EMPTY_TEXT, f"the text {blank}")
 
     def _read_image(self, source: bytes | None) -> tuple[bytes | None, Fault | None]:
         if source is None:
@@ -161,7 +142,7 @@ def read_label(label: str | float | None, labels: Sequence[str]) -> tuple[int, F
 
 
 def check_first_rows(shards: ShardSet, prepare: RowPreparer, rule: LossRule) -> None:
-    """Judge the first rows of some shards as a list is judged as a whole.
+    """Judge the first rows of some shards as a list is judged as a whole: nobody reads all of them beforehand.
 
     Raises:
         InputError: a large loss, see `LossRule`.
@@ -179,9 +160,9 @@ def check_first_rows(shards: ShardSet, prepare: RowPreparer, rule: LossRule) -> 
         number, fault = read_label(given, prepare.labels)
         labels[str(given) if fault else prepare.labels[number]] += 1
     rule.check_rows(entries, len(rows), found=labels, labels=prepare.labels)
-    texts, pictures = (
-        {entry.row: Fault(entry.reason, entry.detail) for entry in entries if entry.reason in reasons}
-        for reasons in (_TEXT_REASONS, _PICTURE_REASONS)
-    )
-    guids, numbers = [row.row.guid for row in rows], [row.place + 1 for row in rows]
-    rule.check_files(guids, list(map(texts.get, numbers)), list(map(pictures.get, numbers)))
+    faults: dict[str, dict[int, Fault]] = {"text": {}, "image": {}}
+    for entry in entries:  # a reason names its side last, as missing_text
+        if (side := entry.reason.rpartition("_")[2]) in faults:
+            faults[side][entry.row] = Fault(entry.reason, entry.detail)
+    texts, pictures = ([faults[side].get(row.place + 1) for row in rows] for side in faults)
+    rule.check_files([row.row.guid for row in rows], texts, pictures)
