@@ -15,7 +15,7 @@ from data_utils.sources.encodings import decode_text
 from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import read_records
 from data_utils.sources.text import text_key
-from data_utils.splits.splits import group_ids
+from data_utils.splits.groups import group_ids
 
 
 @pytest.fixture

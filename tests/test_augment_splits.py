@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from data_utils.prepare.pairs import load_pairs
-from data_utils.splits.copies import choose_copies, find_copies, root_guid
-from data_utils.splits.draw import make_split
-from data_utils.splits.folds import hold_out, make_folds
-from data_utils.splits.split_file import save_split
+from data_utils.splits.draw import hold_out, make_folds, make_split, with_copies
+from data_utils.splits.groups import find_copies, root_guid
+from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import check_no_leak, split_indices, split_pairs
 from modeling.errors import InputError
 
@@ -88,9 +87,13 @@ def test_inner_validation_of_a_fold_has_no_copies_either(originals, augmented):
 
 def test_copy_that_is_like_a_held_out_row_is_not_trained_on():
     guids, groups = ["1", "2", "1_t1", "2_t1", "3"], [0, 1, 0, 0, 2]
-    assert choose_copies(guids, groups, train=["2", "3"], held_out=["1"]) == []
-    assert choose_copies(guids, groups, train=["1", "2"], held_out=["3"]) == ["1_t1", "2_t1"]
-    assert choose_copies(guids, groups, train=["3"], held_out=[]) == []  # of a row that is in no part
+    for train, val, added in (
+        (("2", "3"), ("1",), []),
+        (("1", "2"), ("3",), ["1_t1", "2_t1"]),
+        (("3",), (), []),  # of a row that is in no part
+    ):
+        split = with_copies(Split(train, val, seed=None, val_ratio=None), guids, groups)
+        assert split.train == tuple(sorted([*train, *added]))
 
 
 def test_copies_that_are_left_out_are_told_apart_from_unused_rows(caplog):

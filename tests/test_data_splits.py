@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from data_utils.splits.copies import root_guid
 from data_utils.splits.draw import make_split
+from data_utils.splits.groups import group_ids, root_guid
 from data_utils.splits.split_file import load_split, save_split
-from data_utils.splits.splits import check_no_leak, group_ids, split_indices, split_pairs
+from data_utils.splits.splits import check_no_leak, split_indices, split_pairs
 from modeling.errors import InputError
 
 

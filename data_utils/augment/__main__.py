@@ -4,7 +4,7 @@
     python -m data_utils.augment --data_dir data/project5 --undo
 
 The rows are those that models judged without having seen them (`train.py --folds 5`), and a copy goes where its parent
-goes (`data_utils.splits.splits.group_ids`): so no copy of a validation row is ever trained on.
+goes (`data_utils.splits.groups.group_ids`): so no copy of a validation row is ever trained on.
 """
 
 from __future__ import annotations

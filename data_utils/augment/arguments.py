@@ -10,7 +10,7 @@ from data_utils.sources.records import is_valid_guid
 from modeling.errors import InputError, check_choice
 
 MANIFEST = "augmentation.json"
-# Kind of copy -> the letter in its guid, by which `data_utils.splits.copies.root_guid` finds the parent.
+# Kind of copy -> the letter in its guid, by which `data_utils.splits.groups.root_guid` finds the parent.
 KINDS = {"text": "t", "image": "i"}
 
 

@@ -46,6 +46,11 @@ class Split:
     test: tuple[str, ...] = ()
 
     @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The guids by the part's name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @property
     def guids(self) -> tuple[str, ...]:
         """All that are in a part."""
         return self.train + self.val + self.test
@@ -54,43 +59,14 @@ class Split:
     def sha256(self) -> str:
         """Hash of the content; stored in the file, so that a changed file is noticed."""
         content = [sorted(self.train), sorted(self.val), self.seed, self.val_ratio]
-        if self.test:
-            content.append(sorted(self.test))
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content + [sorted(self.test)] * bool(self.test)).encode()).hexdigest()
 
 
 def save_split(split: Split, path: Path) -> None:
-    """Write a split as JSON, with its hash.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    content = {
-        "seed": split.seed,
-        "val_ratio": split.val_ratio,
-        "sha256": split.sha256,
-        "train": split.train,
-        "val": split.val,
-        **({"test": split.test} if split.test else {}),
-    }
+    """Write a split as JSON, with its hash; `InputError` where the file cannot be written."""
+    parts = {part: guids for part, guids in split.parts.items() if guids or part != "test"}
+    content = {"seed": split.seed, "val_ratio": split.val_ratio, "sha256": split.sha256, **parts}
     write_text(Path(path), json.dumps(content, indent=1) + "\n")
-
-
-def _parse_split(path: Path, content: SplitFile) -> Split:
-    parts = {part: content.get(part, []) for part in PART_TITLES}
-    split = Split(
-        **{part: tuple(guids) for part, guids in parts.items()},
-        seed=content.get("seed"),
-        val_ratio=content.get("val_ratio"),
-    )
-    repeated = sorted(guid for guid, count in Counter(split.guids).items() if count > 1)
-    if repeated:
-        crossing = [guid for guid in repeated if sum(guid in part for part in parts.values()) > 1]
-        where = f"{len(crossing)} guids in two parts" if crossing else f"{len(repeated)} guids more than once"
-        raise InputError(f"the split file {path} has {where}, for example '{(crossing or repeated)[0]}'; mend it.")
-    if content.get("sha256", split.sha256) != split.sha256:
-        logger.warning("the split file %s was changed after it was written: it is another split than its run's", path)
-    return split
 
 
 def load_split(path: Path, *, known_guids: Collection[str] | None = None) -> Split:
@@ -101,18 +77,26 @@ def load_split(path: Path, *, known_guids: Collection[str] | None = None) -> Spl
         known_guids: every guid of the list (`Pairs.known_guids`), also of rows that were left out.
 
     Raises:
-        InputError: not readable, not JSON, a part missing, a guid in both parts, or a guid that is not in the list.
+        InputError: not readable, not JSON, a part missing, a guid in two parts, or a guid that is not in the list.
     """
     try:
-        content = read_json(Path(path), SplitFile, remedy="give a split.json of an earlier run (--split_file)")
+        remedy = "give a split.json of an earlier run (--split_file)"
+        content: SplitFile = read_json(Path(path), SplitFile, remedy=remedy)
     except FileNotFoundError as error:
         raise InputError(f"the split file {path} cannot be read ({error.strerror}); check --split_file.") from error
-    split = _parse_split(Path(path), content)
-    if known_guids is not None:
-        unknown = [guid for guid in split.guids if guid not in known_guids]
-        if unknown:
-            raise InputError(
-                f"{len(unknown)} guids of the split file {path} are not in the list, for example '{unknown[0]}'; "
-                "it belongs to other data: check --split_file, --data_dir and --train_file."
-            )
+    train, val, test = (tuple(guids) for guids in (content["train"], content["val"], content.get("test", [])))
+    split = Split(train, val, content.get("seed"), content.get("val_ratio"), test)
+    repeated = sorted(guid for guid, count in Counter(split.guids).items() if count > 1)
+    if repeated:
+        crossing = [guid for guid in repeated if sum(guid in part for part in split.parts.values()) > 1]
+        where = f"{len(crossing)} guids in two parts" if crossing else f"{len(repeated)} guids more than once"
+        raise InputError(f"the split file {path} has {where}, for example '{(crossing or repeated)[0]}'; mend it.")
+    if content.get("sha256", split.sha256) != split.sha256:
+        logger.warning("the split file %s was changed after it was written: it is another split than its run's", path)
+    unknown = [] if known_guids is None else [guid for guid in split.guids if guid not in known_guids]
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} guids of the split file {path} are not in the list, for example '{unknown[0]}'; "
+            "it belongs to other data: check --split_file, --data_dir and --train_file."
+        )
     return split

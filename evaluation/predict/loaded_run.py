@@ -22,7 +22,7 @@ from data_utils.shards.shard_set import find_shards
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
 from data_utils.sources.quarantine import Action
-from data_utils.splits.copies import find_members
+from data_utils.splits.groups import find_members
 from data_utils.splits.split_file import Split, load_split
 from data_utils.stream.part_cache import load_part
 from data_utils.stream.rows import RowPreparer

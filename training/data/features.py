@@ -26,7 +26,7 @@ from data_utils.prepare.collator import FeatureColumn, PairCollator
 from data_utils.prepare.columns import PRESENT, ROW_INDEX, SOURCE
 from data_utils.prepare.pairs import add_row_index, join_columns
 from data_utils.sources.arguments import DataArguments
-from data_utils.splits.copies import find_copies
+from data_utils.splits.groups import find_copies
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from training.data.data import TrainingData

@@ -15,9 +15,8 @@ from data_utils.console.tables import format_interval, format_table
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.pairs import add_row_index
 from data_utils.sources.arguments import DataArguments
-from data_utils.splits.copies import find_members
+from data_utils.splits.groups import find_members, group_ids
 from data_utils.splits.split_file import Split, save_split
-from data_utils.splits.splits import group_ids
 from evaluation.scores.scoring import score_predictions
 from modeling.errors import InputError
 from run_files.output import write_json

@@ -11,10 +11,9 @@ from accelerate.state import AcceleratorState
 
 from data_utils.prepare.pairs import Pairs, load_pairs
 from data_utils.sources.arguments import DataArguments
-from data_utils.splits.folds import hold_out, make_folds
-from data_utils.splits.group_sizes import check_fold_sizes
+from data_utils.splits.draw import hold_out, make_folds
+from data_utils.splits.groups import check_fold_sizes, group_ids
 from data_utils.splits.split_file import Split, save_split
-from data_utils.splits.splits import group_ids
 from data_utils.system.files import write_text
 from evaluation.scores.out_of_fold import calibrate_folds, format_out_of_fold, write_out_of_fold
 from modeling.configuration import SentimentConfig

@@ -15,8 +15,8 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_utils.splits.copies import find_members
-from data_utils.splits.folds import make_folds
+from data_utils.splits.draw import make_folds
+from data_utils.splits.groups import find_members
 from modeling.errors import InputError
 from training.launch.console import quiet
 
@@ -37,7 +37,7 @@ class ProbeRows:
     Attributes:
         guids: N names, each once.
         labels: (N,) class ids.
-        groups: (N,) group numbers (`data_utils.splits.splits.group_ids`).
+        groups: (N,) group numbers (`data_utils.splits.groups.group_ids`).
         num_classes: C.
         vectors: (N, D) by "text" and "image"; not a number where the row has none.
     """

@@ -13,10 +13,10 @@ from transformers import set_seed
 
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.pairs import add_row_index
-from data_utils.splits.folds import make_folds
-from data_utils.splits.group_sizes import check_fold_sizes
+from data_utils.splits.draw import make_folds
+from data_utils.splits.groups import check_fold_sizes, group_ids
 from data_utils.splits.split_file import Split
-from data_utils.splits.splits import group_ids, split_indices
+from data_utils.splits.splits import split_indices
 from modeling.choices import FUSIONS
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
