@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from data_utils.sources.letters import ANY, share_of_other, shares_of
+from data_utils.sources.letters import ANY, score_in
 from modeling.errors import InputError
 
 _MARKS = (  # of UTF-32 first, as one of UTF-16 begins like it
@@ -54,51 +54,35 @@ class _Candidate(NamedTuple):
 
 _WESTERN = ("english", "french", "german", "spanish", "portuguese", "italian", "nordic", "icelandic")
 _EASTERN = ("polish", "czech", "hungarian", "romanian", "croatian", "german")
-_ASIAN = ("chinese", "traditional", "japanese", "korean")
-_CYRILLIC = ("russian", "ukrainian")
-_CANDIDATES = (  # of equal ones the first
-    _Candidate("gb18030", 0, ("chinese",), ("japanese", "russian")),
-    _Candidate("cp1252", 0, _WESTERN),
-    _Candidate("cp932", -2, ("japanese",)),
-    _Candidate("euc_jp", -2, ("japanese",)),
-    _Candidate("big5hkscs", -2, ("traditional",)),
-    _Candidate("cp949", -2, ("korean",)),
-    _Candidate("cp1251", 0, _CYRILLIC),
-    _Candidate("koi8_r", 0, ("russian",)),
-    _Candidate("koi8_u", 0, ("ukrainian",)),
-    _Candidate("cp1250", -3, _EASTERN),
-    _Candidate("iso8859_2", -3.5, _EASTERN),
-    _Candidate("cp1253", -2, ("greek",)),
-    _Candidate("iso8859_7", -2.5, ("greek",)),
-    _Candidate("cp1254", -3, ("turkish",)),
-    _Candidate("cp1255", -2, ("hebrew",)),
-    _Candidate("cp1256", -3, ("arabic", "persian", "french")),
-    _Candidate("iso8859_6", -3.5, ("arabic",)),
-    _Candidate("cp1257", -5, ("lithuanian", "latvian", "estonian")),
-    _Candidate("cp1258", -5, ("vietnamese",)),
-    _Candidate("cp874", -3, ("thai",)),
-    _Candidate("utf-8", -5, (ANY,)),  # damaged
-    _Candidate("iso8859_15", -3, _WESTERN),
-    _Candidate("iso8859_5", -2, _CYRILLIC),
-    _Candidate("cp866", -2, _CYRILLIC),
-    _Candidate("mac_cyrillic", -5, _CYRILLIC),
-    _Candidate("mac_roman", -5, _WESTERN),
-    _Candidate("cp850", -5, _WESTERN),
-    _Candidate("cp852", -5, _EASTERN),
-    _Candidate("cp437", -6, _WESTERN),
-    _Candidate("cp863", -6, ("french",)),
-    _Candidate("cp860", -6, ("portuguese",)),
-    _Candidate("cp737", -5, ("greek",)),
-    _Candidate("cp857", -5, ("turkish",)),
-    _Candidate("cp862", -5, ("hebrew",)),
-    _Candidate("cp775", -6, ("lithuanian", "latvian", "estonian")),
-    _Candidate("mac_latin2", -6, _EASTERN),
-    _Candidate("mac_greek", -5, ("greek",)),
-    _Candidate("mac_turkish", -6, ("turkish",)),
-    _Candidate("johab", -4, ("korean",)),
-    _Candidate("utf-16-le", 0, _ASIAN),
-    _Candidate("utf-16-be", 0, _ASIAN),
-)
+_CYRILLIC, _BALTIC = ("russian", "ukrainian"), ("lithuanian", "latvian", "estonian")
+_PRIORS: dict[tuple[str, ...], dict[str, float]] = {  # of equal ones the first
+    ("chinese",): {"gb18030": 0},
+    _WESTERN: {"cp1252": 0, "iso8859_15": -3, "mac_roman": -5, "cp850": -5, "cp437": -6},
+    ("japanese",): {"cp932": -2, "euc_jp": -2},
+    ("traditional",): {"big5hkscs": -2},
+    ("korean",): {"cp949": -2, "johab": -4},
+    _CYRILLIC: {"cp1251": 0, "iso8859_5": -2, "cp866": -2, "mac_cyrillic": -5},
+    ("russian",): {"koi8_r": 0},
+    ("ukrainian",): {"koi8_u": 0},
+    _EASTERN: {"cp1250": -3, "iso8859_2": -3.5, "cp852": -5, "mac_latin2": -6},
+    ("greek",): {"cp1253": -2, "iso8859_7": -2.5, "cp737": -5, "mac_greek": -5},
+    ("turkish",): {"cp1254": -3, "cp857": -5, "mac_turkish": -6},
+    ("hebrew",): {"cp1255": -2, "cp862": -5},
+    ("arabic", "persian", "french"): {"cp1256": -3},
+    ("arabic",): {"iso8859_6": -3.5},
+    _BALTIC: {"cp1257": -5, "cp775": -6},
+    ("vietnamese",): {"cp1258": -5},
+    ("thai",): {"cp874": -3},
+    ("french",): {"cp863": -6},
+    ("portuguese",): {"cp860": -6},
+    (ANY,): {"utf-8": -5},  # damaged
+    ("chinese", "traditional", "japanese", "korean"): {"utf-16-le": 0, "utf-16-be": 0},
+}
+_CANDIDATES = [
+    _Candidate(codec, prior, languages, ("japanese", "russian") if codec == "gb18030" else ())
+    for languages, priors in _PRIORS.items()
+    for codec, prior in priors.items()
+]
 
 
 def check_encoding(name: object) -> None:
@@ -115,15 +99,12 @@ def check_encoding(name: object) -> None:
 
 
 def decode_text(source: bytes, encoding: str | None = None) -> tuple[str, str]:
-    """Decode the bytes of a text file.
+    """The text of a file's bytes, without a byte-order mark, and its encoding, by a name that encodes without a mark.
 
     Args:
         source: the file's bytes.
         encoding: of a text that is neither UTF-8 nor has the mark or the NULs of UTF-16 or UTF-32; None: the one in
             which this text alone makes the most sense.
-
-    Returns:
-        The text, without a byte-order mark, and the encoding that fitted, by a name that encodes without a mark.
     """
     if encoding is not None and codecs.lookup(encoding).name.startswith(_SEVEN_BITS):
         certain = _try(source, encoding) or _decode_certain(source)
@@ -131,21 +112,15 @@ def decode_text(source: bytes, encoding: str | None = None) -> tuple[str, str]:
         certain = _decode_certain(source)
     if certain is not None:
         return certain
-    chosen = encoding or find_encoding([source])
+    chosen = encoding or find_encoding([source]) or _LAST[0]
     damaged = _mend(source) if codecs.lookup(chosen).name == "utf-8" else None
     return damaged or next(filter(None, (_try(source, codec) for codec in (chosen, *_LAST))))
 
 
 def find_encoding(sources: Iterable[bytes]) -> str | None:
-    """The one encoding in which texts that are not UTF-8 make the most sense together.
+    """The one encoding in which the texts of a data set make the most sense together; None where each one's is certain.
 
     Each candidate's score is the logarithm of the likelihood of its characters, each text in the language that fits it.
-
-    Args:
-        sources: texts of one data set; those whose encoding is certain don't count.
-
-    Returns:
-        A name of Python's; None where every text is certain.
     """
     pieces: list[bytes] = []
     number, stride = 0, 1
@@ -197,12 +172,9 @@ def _decode_wide(source: bytes, narrow: tuple[str, str] | None) -> tuple[str, st
     best, piece = narrow, source[:_MOST_BYTES]
     highest = -math.inf if narrow is None else _UNREAL * len(_HALF.findall(piece)) + _ASCII * len(piece)
     for codec in _WIDE:
-        found = _try(source, codec)
-        if found is None:
-            continue
         controls = _HALF.findall(piece.decode(codec, "replace").strip("\0").encode("utf-8", "surrogatepass"))
         score = _score_text(_Candidate(codec, 0, (ANY,)), piece) + _UNREAL * len(controls)
-        if score > highest:
+        if score > highest and (found := _try(source, codec)):
             best, highest = found, score
     return best
 
@@ -235,12 +207,7 @@ def _score(candidate: _Candidate, sources: Sequence[bytes]) -> float:
 def _score_text(candidate: _Candidate, source: bytes) -> float:
     text = source.decode(candidate.codec, "replace")
     wide = [character for character in text if character > "\x7f"]
-    scores = [_score_in(language, wide) for language in candidate.languages]
-    scores += [_score_in(language, wide) + _UNUSUAL for language in candidate.others]
+    scores = [score_in(language, wide) for language in candidate.languages]
+    scores += [score_in(language, wide) + _UNUSUAL for language in candidate.others]
     mixed = _ALPHABETS_MIXED * len(_MIXED_ALPHABETS.findall(text)) + _SIGNS_MIXED * len(_MIXED_SIGNS.findall(text))
     return max(scores) + mixed + _ASCII * (len(text) - len(wide))
-
-
-def _score_in(language: str, characters: Sequence[str]) -> float:
-    shares = shares_of(language)
-    return sum(shares[each] if each in shares else share_of_other(each) for each in characters)

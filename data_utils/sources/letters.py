@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from functools import cache, lru_cache
 
 # Letters beyond ASCII, the most frequent first.
@@ -46,14 +47,15 @@ _CHINESE = (
     "反受目太量再感建务做接必场件计管期市直德资命山金指克许统区保至队形社便空决治展马科司五基眼书非则听白却界达光放强即像难"
     "且权思王象完设式色路记南品住告类求据程北边死张该交规万取拉格望觉术领共确传师观清今切院让识候带导争运爱吃喜欢吗吧呢哈啊图片照张号"
 )
-_TRADITIONAL = (
-    "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於著下自之年過發後作裡用道行所然家種事成"
-    "方多經麼去法學如都同現當沒動面起看定天分還進好小部其些主樣理心她本前開但因只從想實日軍者意無力它與長把機十民第公此已工"
-    "使情明性知全三又關點正業外將兩高間由問很最重並物手應戰向頭文體政美相見被利什二等產或新己制身果加西斯月話合回特代內信表"
-    "化老給世位次度門任常先海通教兒原東聲提立及比員解水名真論處走義各入幾口認條平系氣題活爾更別打女變四神總何電數安少報才結"
-    "反受目太量再感建務做接必場件計管期市直德資命山金指克許統區保至隊形社便空決治展馬科司五基眼書非則聽白卻界達光放強即像難"
-    "且權思王象完設式色路記南品住告類求據程北邊死張該交規萬取拉格望覺術領共確傳師觀清今切院讓識候帶導爭運愛吃喜歡嗎吧呢哈啊圖片照張號"
+_SIMPLIFIED = (
+    "这个们来为国说时会对于着过发后里种经么学现当没动还进样开从实军无与长机关点业将两间问并应战头体见产话内给门儿东声员论处义几认条气题"
+    "尔别变总电数报结务场计资许统区队决马书则听却达强难权设记类据边张该规万觉术领确传师观让识带导争运爱欢吗图号"
 )
+_UNSIMPLIFIED = (
+    "這個們來為國說時會對於著過發後裡種經麼學現當沒動還進樣開從實軍無與長機關點業將兩間問並應戰頭體見產話內給門兒東聲員論處義幾認條氣題"
+    "爾別變總電數報結務場計資許統區隊決馬書則聽卻達強難權設記類據邊張該規萬覺術領確傳師觀讓識帶導爭運愛歡嗎圖號"
+)
+_TRADITIONAL = _CHINESE.translate(str.maketrans(_SIMPLIFIED, _UNSIMPLIFIED))
 _KANJI = (
     "日一国人年大十二本中長出三時行見月後前生五間上東四今金九入学高円子外八六下来気小七山話女北午百書先名川千水半男西電校語"
     "土木聞食車何南万毎白天母火右読友左休父雨会同事自社発者地業方新場員立開手力問代明動京目通言理体田主題意不作用度強公持野"
@@ -86,12 +88,12 @@ _RARE_SIGN = -15.0
 
 
 @cache
-def shares_of(language: str) -> dict[str, float]:
-    """Natural logarithms of the shares of characters beyond ASCII; of others `share_of_other`."""
+def _shares_of(language: str) -> dict[str, float]:
+    """Natural logarithms of the shares of characters beyond ASCII; of others `_share_of_other`."""
     if language == ANY:
         found: dict[str, float] = {}
         for each in (*_LATIN, *_ALPHABETS, *_COMMON):
-            found |= {letter: max(share, found.get(letter, share)) for letter, share in shares_of(each).items()}
+            found |= {letter: max(share, found.get(letter, share)) for letter, share in _shares_of(each).items()}
         return found
     if language in _LATIN:
         return _EUROPEAN | _ranked(_LATIN[language], 0.02, 6)
@@ -106,8 +108,14 @@ def shares_of(language: str) -> dict[str, float]:
     return shares
 
 
+def score_in(language: str, characters: Sequence[str]) -> float:
+    """Natural logarithm of how likely characters beyond ASCII are in a text of a language."""
+    shares = _shares_of(language)
+    return sum(shares[each] if each in shares else _share_of_other(each) for each in characters)
+
+
 @lru_cache(maxsize=100_000)
-def share_of_other(character: str) -> float:
+def _share_of_other(character: str) -> float:
     """The same of a character that the language doesn't use."""
     kind = unicodedata.category(character)
     return _RARE_SIGN if kind == "Lo" or character == "\ufffd" else _OTHER_BY_KIND[kind[0]]
