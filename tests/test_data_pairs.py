@@ -110,7 +110,9 @@ def test_mask_keeps_a_pair_with_one_modality(faulty, load):
 def test_drop_leaves_bad_pairs_out(faulty, load):
     pairs = load(faulty, on_bad_pair="drop")
     assert pairs.dataset["guid"][:] == ["1", "12", "13"]
-    assert Counter(pairs.quarantine.counts().elements()) == Counter((reason, "dropped") for _, reason in FAULTS)
+    assert Counter((entry.reason, entry.action) for entry in pairs.quarantine) == Counter(
+        (reason, "dropped") for _, reason in FAULTS
+    )
 
 
 def test_error_names_the_first_and_counts_all(faulty, make_pairs, load):

@@ -140,7 +140,7 @@ def test_bad_bytes_are_a_picture_error_without_warnings(source, reason):
 
 
 def test_settings_round_trip_and_checks():
-    assert PictureSettings.from_dict(SHORTEST.to_dict()) == SHORTEST
+    assert PictureSettings(**SHORTEST.to_dict()) == SHORTEST
     with pytest.raises(InputError, match="shortest, squash"):
         PictureSettings(32, 32, "pad", 2)
     with pytest.raises(InputError, match="at least 64"):

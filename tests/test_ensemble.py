@@ -65,7 +65,7 @@ def make_run(
         texts = [" ".join(rng.choice(WORDS, rng.integers(4, 9))) for _ in range(NUM_PAIRS)]
         rows = [(f"p{number}", LABELS[number % 3], text) for number, text in enumerate(texts)]
         data = make_arguments(make_pairs(rows))
-        picture = PictureSettings.from_dict(build(0).config.picture)
+        picture = PictureSettings(**build(0).config.picture)
         pairs = load_pairs(data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=picture)
         guids = pairs.dataset["guid"][:]
         split = make_split(guids, pairs.dataset["label"][:], list(range(NUM_PAIRS)), val_ratio=0.0, seed=0)

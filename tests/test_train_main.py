@@ -44,7 +44,7 @@ def test_run_folder_is_complete_and_loads_offline(run_train, photo, tmp_path, ar
     # The saved processor prepares a picture as training did.
     picture = photo("p", (90, 57))
     picture.save(tmp_path / "picture.png")
-    settings = PictureSettings.from_dict(model.config.picture)
+    settings = PictureSettings(**model.config.picture)
     assert settings.resize_mode == mode
     ours = model.normalize(torch.from_numpy(decode_picture((tmp_path / "picture.png").read_bytes(), settings))[None])
     theirs = AutoImageProcessor.from_pretrained(run / "model", backend="pil")(picture, return_tensors="pt")

@@ -15,9 +15,8 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from data_utils.sources.pictures import PICTURE_SUFFIXES
-from data_utils.sources.quarantine import Reason
+from data_utils.sources.quarantine import Fault, Hint, Reason
 from data_utils.sources.records import SHORTENED, Record
-from data_utils.sources.row_losses import Fault, Hint
 from modeling.errors import InputError
 
 TEXT_SUFFIX = ".txt"

@@ -20,9 +20,9 @@ from data_utils.prepare.loading import load_pictures, load_texts
 from data_utils.prepare.pair_files import PairFolder, pair_folder
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
-from data_utils.sources.quarantine import Action, Entry, Quarantine
+from data_utils.sources.quarantine import Action, Entry, Fault, Quarantine
 from data_utils.sources.records import Record, read_records
-from data_utils.sources.row_losses import Fault, LossRule
+from data_utils.sources.row_losses import LossRule
 from modeling.errors import InputError
 
 _HASHED = ["guid", "label", "text", "text_present", "image_present", "image_key"]
@@ -206,7 +206,7 @@ def _note_files(folder: PairFolder, records: Sequence[Record], texts: Dataset, q
     """Tell of files that were passed over, and of texts that aren't UTF-8."""
     if folder.passed_over:
         bad, good = folder.passed_over[0]
-        quarantine.note(
+        quarantine.notes.append(
             f"{len(folder.passed_over)} files were passed over for others of their guid, like {bad} for {good}"
         )
     for row, encoding in enumerate(_column(texts, "text_encoding")):

@@ -32,10 +32,11 @@ MAX_PIXELS = 100_000_000
 SHARD_SUFFIXES = {"parquet": ".parquet", "webdataset": ".tar"}
 DEFAULT_LABELS = ("negative", "neutral", "positive")
 
-
-def _check_positive(name: str, value: object) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise InputError(f"--{name} is {value!r}; it takes a whole number of at least 1, or is left out.")
+# Flags that take a whole number of at least 1.
+COUNTS = (
+    *("image_size", "max_image_pixels", "max_length", "max_train_samples", "max_eval_samples"),
+    *("preprocessing_num_workers", "shuffle_buffer_size"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class DataArguments:
 
     data_dir: str = flag(
         None,
-        "Folder that holds the list file and data/{guid}.txt with data/{guid}.jpg; with --streaming a "
-        f"folder, glob or URL of shards. Default: {' or '.join(DEFAULT_DIRS)}, where the data lie there.",
+        "Folder of the list file and data/{guid}.txt with data/{guid}.jpg; with --streaming a folder, glob or URL of "
+        f"shards. Default: {' or '.join(DEFAULT_DIRS)}, where the data lie there.",
     )
     streaming: bool = flag(
         False,
@@ -68,24 +69,21 @@ class DataArguments:
         "report", "report: URLs and @names removed; tweet: URL becomes http, @name becomes @user; none: text as is."
     )
     text_encoding: str | None = flag(
-        None,
-        "Encoding of texts that are not UTF-8, like cp1252 or gb18030. Default: the one in which all of "
-        "them together make the most sense.",
+        None, "Encoding of texts that are not UTF-8, like cp1252. Default: the one that suits all of them best."
     )
     on_bad_pair: str = flag(
         "mask",
-        "What to do with a pair whose text or picture is missing or unreadable: mask keeps it with the "
-        "other one, drop leaves it out, error stops.",
+        "A pair whose text or picture can't be used: mask takes the other alone, drop leaves it out, error stops.",
     )
     allow_data_loss: bool = flag(
         False,
-        "Train although over a tenth of the rows is lost for one reason, or over half of them lack a text "
-        "or a picture that the fusion head reads.",
+        "Train although over a tenth of the rows is lost for one reason, or over half of them lack a text or a picture "
+        "that the fusion head reads.",
     )
     image_resize_mode: str | None = flag(
         None,
-        "shortest: shortest side resized, then centre crop; squash: straight to the square. "
-        "Default: clip squash, baseline and vilbert shortest.",
+        "shortest: shortest side resized, then centre crop; squash: straight to the square. Default: clip squash, "
+        "baseline and vilbert shortest.",
     )
     image_size: int | None = flag(None, "Side of the square picture in pixels. Default: the picture tower's own.")
     max_image_pixels: int = flag(
@@ -120,16 +118,10 @@ class DataArguments:
             check_encoding(self.text_encoding)
         if self.image_resize_mode is not None:
             check_choice("--image_resize_mode", self.image_resize_mode, RESIZE_MODES)
-        for name in (
-            "image_size",
-            "max_image_pixels",
-            "max_length",
-            "max_train_samples",
-            "max_eval_samples",
-            "preprocessing_num_workers",
-            "shuffle_buffer_size",
-        ):
-            _check_positive(name, getattr(self, name))
+        for name in COUNTS:
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise InputError(f"--{name} is {value!r}; it takes a whole number of at least 1, or is left out.")
 
     def _find_dir(self) -> str:
         """The first of `DEFAULT_DIRS` that holds a list, or shards for a stream."""
@@ -139,9 +131,9 @@ class DataArguments:
                 return folder
         raise InputError(
             f"--data_dir is missing, and neither {' nor '.join(DEFAULT_DIRS)} in {Path.cwd()} holds "
-            f"{'shards (train-*)' if self.streaming else self.train_file}: put the list there and the pairs as "
-            "data/{guid}.txt and data/{guid}.jpg beside it, or name their folder, like --data_dir data/project5; or "
-            "try a sample: python -m data_utils.sample --output_dir data/sample, then --data_dir data/sample."
+            f"{'shards (train-*)' if self.streaming else self.train_file}: put it there, with data/{{guid}}.txt and "
+            "data/{guid}.jpg beside it, or name another folder; or draw a sample: python -m data_utils.sample "
+            "--output_dir data/sample, then --data_dir data/sample."
         )
 
     def refuse_unused(self) -> None:
@@ -168,14 +160,12 @@ class DataArguments:
             )
         labels = [unicodedata.normalize("NFC", label) for label in labels]
         object.__setattr__(self, "labels", labels)
-        if len(labels) < 2 or len(set(labels)) != len(labels):
-            raise InputError(f"--labels is {' '.join(labels)!r}; it takes at least two labels, each of them once.")
-        for label in labels:
-            if label.strip() != label or label.casefold() in ("", "null") or "," in label:
-                raise InputError(
-                    f"--labels holds {label!r}; a label must not be empty, 'null' (which means unlabelled), hold a "
-                    "comma, or begin or end with a space."
-                )
+        is_odd = any(label.strip() != label or label.casefold() in ("", "null") or "," in label for label in labels)
+        if is_odd or len(labels) < 2 or len(set(labels)) != len(labels):
+            raise InputError(
+                f"--labels is {labels!r}; it takes at least two labels, each of them once, none of them empty, 'null' "
+                "(which means unlabelled), with a comma, or with a space at an end."
+            )
 
     def resolved_dir(self) -> str:
         """`data_dir` as it can be found from any working folder; a URL stays as it is."""
@@ -196,6 +186,4 @@ class DataArguments:
 
     def num_workers(self) -> int:
         """Number of processes for preparing data: as asked for, else every core this process may use."""
-        if self.preprocessing_num_workers:
-            return self.preprocessing_num_workers
-        return count_cores()
+        return self.preprocessing_num_workers or count_cores()

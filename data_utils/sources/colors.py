@@ -16,7 +16,8 @@ _SCALED_BY = {"L;2": 85, "L;4": 17}
 
 def scale_key(image: Image.Image) -> None:
     """Before a picture is loaded: Pillow scales grey values of 2 and 4 bits, but not the one that is transparent."""
-    key, form = image.info.get("transparency"), image.tile[0].args if image.tile else None
+    tiles = getattr(image, "tile", None)  # of a picture that came from a file
+    key, form = image.info.get("transparency"), tiles[0].args if tiles else None
     if isinstance(key, int) and form in _SCALED_BY:
         image.info["transparency"] = key * _SCALED_BY[form]
 
@@ -29,7 +30,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _scale_numbers(image).convert("RGB")
     if image.mode == "LAB":
-        return ImageCms.applyTransform(image, _lab_to_srgb())
+        return ImageCms.applyTransform(image, _lab_to_srgb()) or image
     if image.has_transparency_data:
         return _compose(image)
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -21,82 +20,60 @@ _SEPARATORS = {
     ":": "colons",
     " ": "spaces",
 }
-_MVSA_HEADER = re.compile(r"id\ttext,image", re.IGNORECASE)
+_MVSA_HEADER = "id\ttext,image"
 # Below so many rows equal cells may be chance.
 _FEWEST_ROWS = 4
 # Rows of a list, from all its parts, that are looked at; and characters of one that are shown.
 _LOOKED_AT, _SHOWN = 2000, 40
+Cells = Sequence[str]
 
 
 def refuse_other_formats(
-    path: Path, numbered: Sequence[tuple[int, Sequence[str]]], *, header: Sequence[str], labels: Collection[str]
+    path: Path, numbered: Sequence[tuple[int, Cells]], *, header: Cells, labels: Collection[str]
 ) -> None:
-    """Refuse a list most of whose rows are of another form than guid,tag, which would be read as other guids.
+    """`InputError` for a list most of whose rows are of another form than guid,tag: they would be read as other guids.
 
     `numbered` are line number and cells of each row; `header` are the cells of the first line, which may be a row.
-
-    Raises:
-        InputError: says which form it is, and what to do.
     """
     tags = {"", "null", *(label.casefold() for label in labels)}
     rows = [cells for _, cells in numbered[:: max(1, len(numbered) // _LOOKED_AT)]]
-    fault = _find_nuls(rows) or _find_separator(rows, header, tags) or _find_swap(rows, tags)
+    fault = _find_separator(rows, header, tags) or _find_swap(rows, tags)
     if fault is not None:
         line, cells = numbered[0]
-        raise InputError(
-            f"The list {path} {fault}. Its first row, line {line}, was read as the guid "
-            f"{printable(repr(cells[0]), _SHOWN)}."
-        )
+        shown = printable(repr(cells[0]), _SHOWN)
+        raise InputError(f"The list {path} {fault}. Its first row, line {line}, was read as the guid {shown}.")
 
 
-def _is_most(count: int, rows: Sequence[Sequence[str]]) -> bool:
-    return 2 * count > len(rows)
-
-
-def _find_nuls(rows: Sequence[Sequence[str]]) -> str | None:
-    if not _is_most(sum("\0" in cells[0] for cells in rows), rows):
-        return None
-    return (
-        f"holds a NUL in most rows, as UTF-16 without a mark does; save it as UTF-8: {EXPECTED}, with a comma between"
-    )
-
-
-def _find_separator(rows: Sequence[Sequence[str]], header: Sequence[str], tags: Collection[str]) -> str | None:
+def _find_separator(rows: Sequence[Cells], header: Cells, tags: Collection[str]) -> str | None:
     """What parts the cells of most rows: a tab wherever it stands, another sign where a label follows it."""
+
+    def is_parted(cells: Cells, sign: str) -> bool:
+        guid, _, tag = (part.strip() for part in cells[0].rpartition(sign))
+        # A word that is no label may be one that wasn't asked for; of a guid with blanks in it nobody can tell.
+        return len(cells) == 1 and guid != "" and (tag.casefold() in tags or (sign not in " :" and tag != ""))
+
     for sign, name in _SEPARATORS.items():
-        count = sum(
-            sign in cells[0] and (sign == "\t" or (len(cells) == 1 and _ends_in_tag(cells[0], sign, tags)))
-            for cells in rows
-        )
-        if not _is_most(count, rows):
-            continue
-        if _MVSA_HEADER.match(",".join(header)):
-            return (
-                "is MVSA's labelResultAll.txt, which has a label of the text and one of the picture in each row; make "
-                f"one label of the two, and write {EXPECTED}, with a comma between"
-            )
-        return f"parts its cells by {name}; write {EXPECTED}, with a comma between"
+        if 2 * sum(sign in cells[0] and (sign == "\t" or is_parted(cells, sign)) for cells in rows) > len(rows):
+            if ",".join(header).lower().startswith(_MVSA_HEADER):
+                return (
+                    "is MVSA's labelResultAll.txt, which has a label of the text and one of the picture in each row; "
+                    f"make one label of the two, and write {EXPECTED}, with a comma between"
+                )
+            return f"parts its cells by {name}; write {EXPECTED}, with a comma between"
     return None
 
 
-def _ends_in_tag(cell: str, sign: str, tags: Collection[str]) -> bool:
-    guid, _, tag = cell.rpartition(sign)
-    # A word that is no label may be one that wasn't asked for; of a guid with blanks in it nobody can tell.
-    is_word = sign not in " :" and tag.strip() and guid.strip()
-    return bool(guid.strip()) and (tag.strip().casefold() in tags or bool(is_word))
-
-
-def _find_swap(rows: Sequence[Sequence[str]], tags: Collection[str]) -> str | None:
+def _find_swap(rows: Sequence[Cells], tags: Collection[str]) -> str | None:
     """Most rows have a label before the comma and none behind it, or behind it what differs in every row."""
     pairs = [cells for cells in rows if len(cells) == 2 and cells[1].casefold() not in tags]
-    if not _is_most(len(pairs), rows) or len(pairs) < _FEWEST_ROWS:
+    if 2 * len(pairs) <= len(rows) or len(pairs) < _FEWEST_ROWS:
         return None
     known = sum(first.casefold() in tags for first, _ in pairs)
-    firsts, seconds = len({first for first, _ in pairs}), len({second for _, second in pairs})
-    if not _is_most(known, rows) and not (seconds == len(pairs) and 2 * firsts <= len(pairs)):
+    firsts, seconds = (len(set(column)) for column in zip(*pairs, strict=True))
+    if 2 * known <= len(rows) and (seconds < len(pairs) or 2 * firsts > len(pairs)):
         return None
-    first, second = pairs[-1]  # no header
+    first, second = (printable(repr(cell), _SHOWN) for cell in pairs[-1])  # no header
     return (
-        f"has its columns in another order than guid,tag: labels like {printable(repr(first), _SHOWN)} come first, and "
-        f"guids like {printable(repr(second), _SHOWN)} behind the comma; swap them"
+        f"has its columns in another order than guid,tag: labels like {first} come first, and guids like {second} "
+        "behind the comma; swap them"
     )

@@ -10,30 +10,22 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from data_utils.sources.arguments import MAX_PIXELS
+from data_utils.sources.arguments import MAX_PIXELS, RESIZE_MODES
 from data_utils.sources.colors import scale_key, to_rgb
 from data_utils.sources.file_kinds import name_kind, name_text
-from modeling.errors import InputError
+from modeling.errors import InputError, check_choice
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 # The name is not trusted: a file is read as what it is. Only formats of plain pixels; others start helper programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _EXIF_ORIENTATION = 0x0112
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
+_TRANSPOSE = {number: Image.Transpose[name] for number, name in enumerate(_TURNS, start=2)}
 # Only the middle square survives the crop, so of a longer strip only the middle part is resized (memory stays small).
 _LONGEST_STRIP = 32
-# A JPEG is decoded at 1/2, 1/4 or 1/8 if that leaves at least this many times the needed pixels on each side: the
-# resizing then averages what the decoder has averaged already. On 80 tweets' pictures the result differs by 0.3 of 255
-# levels on average, by 3 at most in 99.9 % of the values; with twice the pixels by 0.5, and in one picture by 1.8.
-# A photograph of 12 megapixels takes a fifth to a third of the time.
+# A JPEG is decoded at 1/2, 1/4 or 1/8 if that leaves at least this many times the needed pixels on each side. On 80
+# tweets' pictures the result differs by 0.3 of 255 levels on average, by 3 at most in 99.9 % of the values; a photo of
+# 12 megapixels takes a fifth to a third of the time.
 _SPARE = 3
 _SCALES = (8, 4, 2)
 # Stored pixels of a JPEG that count as one: a progressive one holds them all in memory, any takes time for each.
@@ -65,8 +57,7 @@ class PictureSettings:
     resample: int
 
     def __post_init__(self) -> None:
-        if self.resize_mode not in ("shortest", "squash"):
-            raise InputError(f"the picture resize mode is {self.resize_mode!r}; allowed: shortest, squash.")
+        check_choice("the picture resize mode", self.resize_mode, RESIZE_MODES)
         if self.image_size < 1:
             raise InputError(f"the picture size is {self.image_size}; it takes at least 1 pixel.")
         if self.resize_mode == "shortest" and self.shortest_edge < self.image_size:
@@ -79,17 +70,9 @@ class PictureSettings:
         """Plain values for a config file."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PictureSettings:
-        """Inverse of `to_dict`."""
-        return cls(**values)
-
 
 def _turning(image: Image.Image) -> Image.Transpose | None:
-    """What the EXIF orientation asks for.
-
-    Pillow's `exif_transpose` would write the EXIF block back, which fails on odd tags of sound pictures.
-    """
+    """What the EXIF orientation asks for; `exif_transpose` fails on odd tags of sound pictures, which it rewrites."""
     try:
         return _TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # a broken EXIF block raises anything; viewers show such a picture as it is stored
@@ -97,10 +80,7 @@ def _turning(image: Image.Image) -> Image.Transpose | None:
 
 
 def _shrink_while_decoding(image: Image.Image, settings: PictureSettings | None, max_pixels: int) -> None:
-    """Ask the JPEG decoder for a smaller picture where the result looks the same, or where it has too many pixels.
-
-    Nothing happens to other formats.
-    """
+    """Ask the JPEG decoder, no other, for a smaller picture where that looks the same, or there are too many pixels."""
     width, height = image.size
     scale = 1 if settings is None else _find_scale(width, height, settings)
     while scale < _SCALES[0] and width * height > scale**2 * max_pixels:
@@ -156,10 +136,15 @@ def _resize(image: Image.Image, settings: PictureSettings) -> Image.Image:
 
 
 def open_picture(source: bytes, settings: PictureSettings | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open the bytes of a picture file: first frame, upright, RGB; resized to the square if there are settings.
+    """The picture in a file's bytes: first frame, upright, RGB on white ground; resized once if there are settings.
+
+    Args:
+        source: the file's bytes (JPEG, PNG, WebP, GIF, BMP or TIFF, whatever the file is called).
+        settings: size, resize mode and resampling of the picture tower.
+        max_pixels: most pixels that are decoded.
 
     Raises:
-        PictureError: as `decode_picture`.
+        PictureError: the bytes are no whole picture, or one of too many pixels.
     """
     try:
         with warnings.catch_warnings():
@@ -181,19 +166,7 @@ def open_picture(source: bytes, settings: PictureSettings | None = None, max_pix
 
 
 def decode_picture(source: bytes, settings: PictureSettings, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode the bytes of a picture file: first frame, upright, RGB on white ground, resized once.
-
-    Args:
-        source: the file's bytes (JPEG, PNG, WebP, GIF, BMP or TIFF, whatever the file is called).
-        settings: size, resize mode and resampling of the picture tower.
-        max_pixels: most pixels that are decoded.
-
-    Returns:
-        uint8 array of shape (3, image_size, image_size), channels first.
-
-    Raises:
-        PictureError: the bytes are no whole picture, or one of too many pixels.
-    """
+    """`open_picture` as a uint8 array of shape (3, image_size, image_size), channels first."""
     square = open_picture(source, settings, max_pixels)
     # Band by band takes less than half as long as transposing interleaved pixels.
     bands = bytearray().join([square.tobytes("raw", band) for band in "RGB"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from data_utils.system.files import write_csv
 
@@ -45,6 +46,24 @@ class Action(StrEnum):
     REPEATED = "repeated"
 
 
+class Hint(NamedTuple):
+    """What may explain a fault; `is_other_name`: the list writes the guid in another way than the file."""
+
+    text: str
+    is_other_name: bool = False
+
+
+class Fault(NamedTuple):
+    """What is wrong with a text or a picture."""
+
+    reason: str
+    detail: str
+    hint: Hint | None = None
+
+    def __str__(self) -> str:
+        return self.detail if self.hint is None else f"{self.detail}; {self.hint.text}"
+
+
 @dataclass(frozen=True)
 class Entry:
     """One line of the quarantine; `row` is the line number in the list file, from 1."""
@@ -56,6 +75,7 @@ class Entry:
     detail: str = ""
 
 
+@dataclass
 class Quarantine:
     """Collects entries (one per fault of a row) and notes (plain counts that are no fault).
 
@@ -65,23 +85,21 @@ class Quarantine:
         decoded: guid, encoding and beginning of each text that isn't UTF-8.
     """
 
-    def __init__(self) -> None:
-        self._entries: list[Entry] = []
-        self.notes: list[str] = []
-        self.labels: Counter[str] = Counter()
-        self.decoded: list[tuple[str, str, str]] = []
+    notes: list[str] = field(default_factory=list)
+    labels: Counter[str] = field(default_factory=Counter)
+    decoded: list[tuple[str, str, str]] = field(default_factory=list)
+    _entries: list[Entry] = field(default_factory=list)
 
     def add(self, row: int, guid: str, *, reason: str, action: str, detail: str = "") -> None:
         """Record one fault of one row."""
         self._entries.append(Entry(row, guid, reason, action, detail))
 
-    def note(self, text: str) -> None:
-        """Record a count that is no fault, for the screen."""
-        self.notes.append(text)
-
     def add_decoded(self, guid: str, encoding: str, text: str) -> None:
-        """Record that a text is not UTF-8."""
-        self.decoded.append((guid, encoding, _shorten(text)))
+        """Record that a text is not UTF-8, with its beginning or the piece around its first character beyond ASCII."""
+        odd = next((place for place, character in enumerate(text) if character > "\x7f"), 0)
+        start = odd - _LEAD if odd >= _SHOWN else 0
+        end = "..." if len(text) > start + _SHOWN else ""
+        self.decoded.append((guid, encoding, f"{'...' if start else ''}{text[start : start + _SHOWN]}{end}"))
 
     @property
     def entries(self) -> list[Entry]:
@@ -94,19 +112,15 @@ class Quarantine:
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
 
-    def counts(self) -> Counter[tuple[str, str]]:
-        """Number of entries by (reason, action)."""
-        return Counter((entry.reason, entry.action) for entry in self._entries)
-
     def summary(self) -> str:
         """Counts and notes for the screen, one per line; empty when there is nothing to say."""
-        lines = [f"{reason}: {count} {action}" for (reason, action), count in sorted(self.counts().items())]
-        examples = {encoding: (guid, text) for guid, encoding, text in reversed(self.decoded)}
-        for encoding, count in Counter(encoding for _, encoding, _ in self.decoded).most_common():
-            guid, text = examples[encoding]
-            lines.append(
-                f"{count} texts are not UTF-8 and were decoded as {encoding} ({ENCODINGS_FILE}), like {guid}: {text}"
-            )
+        counts = Counter((entry.reason, entry.action) for entry in self._entries)
+        lines = [f"{reason}: {count} {action}" for (reason, action), count in sorted(counts.items())]
+        examples = {encoding: f"{guid}: {text}" for guid, encoding, text in reversed(self.decoded)}
+        lines += [
+            f"{count} texts are not UTF-8 and were decoded as {encoding} ({ENCODINGS_FILE}), like {examples[encoding]}"
+            for encoding, count in Counter(encoding for _, encoding, _ in self.decoded).most_common()
+        ]
         return "\n".join([*lines, *self.notes])
 
     def tell(self, path: Path) -> None:
@@ -117,23 +131,11 @@ class Quarantine:
     def save(self, path: Path, *, keep_empty: bool = True) -> None:
         """Write `path`, a header and one line per entry, and beside it `encodings.csv`, if texts aren't UTF-8.
 
-        Args:
-            path: ends in `QUARANTINE_FILE`.
-            keep_empty: write it even if it has no entry.
-
-        Raises:
-            InputError: a file cannot be written.
+        `path` ends in `QUARANTINE_FILE`; without `keep_empty` it is written only if it has an entry. `InputError` where
+        a file can't be written.
         """
         if self._entries or keep_empty:
             write_csv(path, [COLUMNS, *map(astuple, self.entries)])
         if self.decoded:
             beside = path.with_name(path.name.removesuffix(QUARANTINE_FILE) + ENCODINGS_FILE)
             write_csv(beside, [DECODED_COLUMNS, *self.decoded])
-
-
-def _shorten(text: str) -> str:
-    """The beginning of a text; of one whose first character beyond ASCII comes later, the piece around that."""
-    odd = next((place for place, character in enumerate(text) if character > "\x7f"), 0)
-    start = odd - _LEAD if odd >= _SHOWN else 0
-    more = len(text) > start + _SHOWN
-    return f"{'...' if start else ''}{text[start : start + _SHOWN]}{'...' if more else ''}"

@@ -7,10 +7,9 @@ import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from data_utils.console.screen import printable
-from data_utils.sources.quarantine import Action, Entry, Reason
+from data_utils.sources.quarantine import Action, Entry, Fault, Reason
 from modeling.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -24,30 +23,15 @@ _REMEDIES = {
     Reason.INVALID_GUID: "Write guids as the files are called, without folder and ending.",
     Reason.DUPLICATE_GUID: "Write each guid once.",
 }
-_OTHER_HEADS = {"text": "image_only", "image": "text_only"}
-
-
-class Hint(NamedTuple):
-    """What may explain a fault; `is_other_name`: the list writes the guid in another way than the file."""
-
-    text: str
-    is_other_name: bool = False
-
-
-class Fault(NamedTuple):
-    """What is wrong with a text or a picture."""
-
-    reason: str
-    detail: str
-    hint: Hint | None = None
-
-    def __str__(self) -> str:
-        return self.detail if self.hint is None else f"{self.detail}; {self.hint.text}"
+_OTHER_NAMES = (
+    " Write the guids as the files are called: spreadsheets drop leading zeros and round long numbers, unless the "
+    "column is kept as text."
+)
 
 
 @dataclass(frozen=True)
 class LossRule:
-    """Judges losses of one kind of data.
+    """Judges losses of one kind of data: over a tenth of the rows lost for one reason is too much.
 
     Attributes:
         source: what the rows come from, for messages.
@@ -65,9 +49,6 @@ class LossRule:
         """Rows that a list, or a part of shards, loses before a file is looked at; `found` counts them by their label.
 
         Faults of texts and pictures, and repeated rows of a prediction, don't count.
-
-        Raises:
-            InputError: over a tenth of the rows is lost for one reason.
         """
         counts = Counter(entry.reason for entry in entries if entry.action != Action.REPEATED)
         self.check_labels(counts[Reason.UNKNOWN_LABEL], num_rows, found=found, labels=labels)
@@ -90,25 +71,23 @@ class LossRule:
     def check_files(
         self, guids: Sequence[str], texts: Sequence[Fault | None], pictures: Sequence[Fault | None]
     ) -> None:
-        """Texts and pictures that aren't there, by what is wrong with those of each row.
-
-        Raises:
-            InputError: over a tenth of the rows has neither, or over half lack one that the head reads.
-        """
-        both = [row for row in range(len(guids)) if texts[row] and pictures[row]]
+        """Rows without text and picture, and over half without one that the head reads, by what is wrong with each."""
+        without = {
+            side: {row: fault for row, fault in enumerate(faults) if fault}
+            for side, faults in (("text", texts), ("image", pictures))
+        }
+        both = [row for row in without["text"] if row in without["image"]]
         if _is_large(len(both), len(guids)):
-            self._tell(
-                f"{len(both)} of {len(guids)} rows have neither a text nor a picture that can be used "
-                f"{_describe(guids, both, texts, pictures)} Check --data_dir and the guids."
-            )
+            faults = [(guids[row], without[side][row]) for row in both for side in without]
+            what, remedy = "neither a text nor a picture", "Check --data_dir and the guids."
+            self._tell(f"{len(both)} of {len(guids)} rows have {what} {_describe(faults)} {remedy}")
             return
-        for modality, word, found in (("text", "text", texts), ("image", "picture", pictures)):
-            rows = [row for row in range(len(guids)) if found[row]]
-            if modality in self.needs and len(rows) > MAX_ABSENT * len(guids):
-                self._tell(
-                    f"{len(rows)} of {len(guids)} rows have no {word} that can be used "
-                    f"{_describe(guids, rows, found)} Mend that, or take --fusion {_OTHER_HEADS[modality]}."
-                )
+        for side, word, other in (("text", "text", "image_only"), ("image", "picture", "text_only")):
+            rows = without[side]
+            if side in self.needs and len(rows) > MAX_ABSENT * len(guids):
+                described = _describe([(guids[row], fault) for row, fault in rows.items()])
+                remedy = f"Mend that, or take --fusion {other}."
+                self._tell(f"{len(rows)} of {len(guids)} rows have no {word} {described} {remedy}")
 
     def _tell(self, message: str) -> None:
         if self.stops:
@@ -131,24 +110,17 @@ def describe_labels(found: Counter[str], labels: Sequence[str], *, with_flag: bo
     if not with_flag:
         return text
     places = {label.casefold(): place for place, label in enumerate(labels)}
-    ordered = sorted(found, key=lambda label: (places.get(label.casefold(), len(places)), label))
-    flag = shlex.join(ordered)
+    flag = shlex.join(sorted(found, key=lambda label: (places.get(label.casefold(), len(places)), label)))
     if len(found) == 1 or len(flag) > _LONGEST_FLAG or any("," in label or label.startswith("--") for label in found):
         return f"{text} If these are classes, name them with --labels."
     return f"{text} To ask for all of them: `--labels {flag}`."
 
 
-def _describe(guids: Sequence[str], rows: Sequence[int], *found: Sequence[Fault | None]) -> str:
-    """Counts of the rows' faults by reason, and one of them, rather one that a file of another name may explain."""
-    told = [(guids[row], each[row]) for row in rows for each in found]
-    counts = Counter(fault.reason for _, fault in told)
+def _describe(faults: Sequence[tuple[str, Fault]]) -> str:
+    """Counts of guids' faults by reason, and one of them, rather one that a file of another name may explain."""
+    counts = Counter(fault.reason for _, fault in faults)
     most = counts.most_common(1)[0][0]
-    guid, fault = next((each for each in told if each[1].hint), next(each for each in told if each[1].reason == most))
-    remedy = ""
-    if fault.hint and fault.hint.is_other_name:
-        remedy = (
-            " Write the guids as the files are called: spreadsheets drop leading zeros and round long numbers, unless "
-            "the column is kept as text."
-        )
+    guid, fault = max(faults, key=lambda each: (each[1].hint is not None, each[1].reason == most))
     why = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-    return f"({why}); {printable(repr(guid), _SHOWN)}: {printable(str(fault), _SHOWN_DETAIL)}.{remedy}"
+    shown = f"{printable(repr(guid), _SHOWN)}: {printable(str(fault), _SHOWN_DETAIL)}"
+    return f"that can be used ({why}); {shown}.{_OTHER_NAMES if fault.hint and fault.hint.is_other_name else ''}"

@@ -25,14 +25,9 @@ def _squeeze(text: str) -> str:
 def clean_text(text: str, mode: str) -> str:
     """Clean one text; the last two results are kept: a text's key asks for the cleaning that it mostly gets itself.
 
-    Args:
-        text: the decoded text.
-        mode: "report": URLs and @names removed, lines joined, spaces squeezed (the design report's cleaning);
-            "tweet": URL becomes `http`, @name becomes `@user`, hashtags stay, lines joined, spaces squeezed (the
-            normalisation of TweetEval, Barbieri et al. 2020); "none": only blanks and NULs at the ends stripped.
-
-    Raises:
-        ValueError: the mode is none of these.
+    Modes: "report": URLs and @names removed, lines joined, spaces squeezed (the design report's cleaning); "tweet": URL
+    becomes `http`, @name becomes `@user`, hashtags stay, lines joined, spaces squeezed (the normalisation of TweetEval,
+    Barbieri et al. 2020); "none": only blanks and NULs at the ends stripped. Others are a ValueError.
     """
     if mode == "report":
         text = _squeeze(_NAME.sub(" ", _URL.sub(" ", text)))
@@ -44,10 +39,9 @@ def clean_text(text: str, mode: str) -> str:
 
 
 def text_key(text: str) -> str | None:
-    """Key that is the same for texts which say the same, whatever `--text_cleaning` is.
+    """Hash by which texts that say the same are found, whatever `--text_cleaning` is; None for a blank text.
 
-    It is the hash of the `report` cleaning without regard to case. Texts of nothing but URLs and @names are equal (all
-    are empty after cleaning); a blank text has no key, like a missing one.
+    It is of the `report` cleaning without regard to case, so texts of nothing but URLs and @names are equal.
     """
     if not clean_text(text, "none"):
         return None
