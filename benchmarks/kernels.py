@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.report import Result
 from benchmarks.runner import find_device, take_turns, time_of
 from benchmarks.setting import Setting
-from data_utils.system.memory import keep_freed_memory
+from data_utils.system.processes import keep_freed_memory
 from modeling.kernels import PatchConv2d, attend
 
 # Batch, heads, tokens, width of a head: CLIP's texts and pictures at batch 8, DINOv2's pictures.

@@ -18,13 +18,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from data_utils.console.command_line import FlagParser
+from data_utils.console.command_line import FlagParser, flag
 from data_utils.console.screen import outlive_readers, show
-from data_utils.system.files import list_own, refuse_folder_links, write_bytes, write_text
+from data_utils.system.files import list_own, refuse_folder_links, write_bytes, write_csv, write_text
 from data_utils.system.refusals import report_error, tell_refusals
 from modeling.errors import InputError
-
-Color = tuple[int, int, int]
 
 # (text mood, picture mood) of every twenty pairs.
 MOODS_OF_TWENTY = (
@@ -85,17 +83,14 @@ PALETTES = {
 class SampleSettings:
     """What shapes a sample; the same settings give the same bytes (with the same version of Pillow)."""
 
-    num_pairs: int = 600
-    num_test: int = 60
-    seed: int = 0
+    num_pairs: int = flag(600, "Labelled pairs (train.txt).")
+    num_test: int = flag(60, "Unlabelled pairs (test_without_label.txt).")
+    seed: int = flag(0, "The same seed gives the same files.")
 
     def __post_init__(self) -> None:
-        if self.num_pairs < 20:
-            raise InputError(
-                f"--num_pairs is {self.num_pairs}; it must be 20 or more, so that each way of labelling is there."
-            )
-        if self.num_test < 1:
-            raise InputError(f"--num_test is {self.num_test}; it must be 1 or more.")
+        for name, least in (("num_pairs", 20), ("num_test", 1)):  # so that each way of labelling is there
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} is {getattr(self, name)}; it must be {least} or more.")
 
 
 def merge_moods(text_mood: str, picture_mood: str) -> str:
@@ -122,7 +117,7 @@ def write_tweet(mood: str, rng: random.Random) -> str:
 def draw_picture(mood: str, rng: random.Random) -> Image.Image:
     """A face or a scene (about 160 x 120 pixels, RGB) that shows the mood; size, place and colours vary."""
     width, height = rng.randint(144, 176), rng.randint(108, 132)
-    upper, lower = (_pick_color(bounds, rng) for bounds in PALETTES[mood])
+    upper, lower = (tuple(rng.randint(*each) for each in zip(*bounds, strict=True)) for bounds in PALETTES[mood])
     picture = Image.new("RGB", (width, height), upper)
     canvas = ImageDraw.Draw(picture)
     horizon = int(height * rng.uniform(0.55, 0.75))
@@ -130,10 +125,6 @@ def draw_picture(mood: str, rng: random.Random) -> Image.Image:
     draw = rng.choice((_draw_face, _DRAW_SCENE[mood]))
     draw(canvas, picture.size, mood, rng)
     return picture
-
-
-def _pick_color(bounds: tuple[Color, Color], rng: random.Random) -> Color:
-    return tuple(rng.randint(low, high) for low, high in zip(*bounds, strict=True))
 
 
 def _draw_face(canvas: ImageDraw.ImageDraw, size: tuple[int, int], mood: str, rng: random.Random) -> None:
@@ -201,10 +192,7 @@ _DRAW_SCENE: dict[str, Callable[[ImageDraw.ImageDraw, tuple[int, int], str, rand
 def write_sample(output_dir: Path, *, settings: SampleSettings) -> None:
     """Write train.txt, test_without_label.txt and data/{guid}.txt|.jpg into `output_dir`.
 
-    sample.json holds the settings; by it a folder is known as this program's own and may be written again.
-
-    Raises:
-        InputError: `output_dir` holds something else than a sample with the same settings.
+    `InputError` where that holds something else than a sample of the same settings, which sample.json tells.
     """
     _claim_folder(output_dir, settings=settings)
     rng = random.Random(settings.seed)
@@ -217,51 +205,32 @@ def write_sample(output_dir: Path, *, settings: SampleSettings) -> None:
         picture = io.BytesIO()  # into a file Pillow writes half a picture without a word where the disk is full
         draw_picture(picture_mood, rng).save(picture, format="JPEG", quality=88)
         write_bytes(stem.with_suffix(".jpg"), picture.getvalue())
-    labels = [merge_moods(*pair) for pair in moods[: settings.num_pairs]]
+    labels = [merge_moods(*pair) for pair in moods[: settings.num_pairs]] + ["null"] * settings.num_test
+    rows = list(zip(guids, labels, strict=True))
     # The lists come last: where they stand, every file that they name is there.
-    _write_list(output_dir / "train.txt", guids=guids[: settings.num_pairs], labels=labels)
-    test_guids = guids[settings.num_pairs :]
-    _write_list(output_dir / "test_without_label.txt", guids=test_guids, labels=["null"] * len(test_guids))
+    for name, part in (
+        ("train.txt", rows[: settings.num_pairs]),
+        ("test_without_label.txt", rows[settings.num_pairs :]),
+    ):
+        write_csv(output_dir / name, [("guid", "tag"), *part])
 
 
 def _claim_folder(output_dir: Path, *, settings: SampleSettings) -> None:
     marker = output_dir / "sample.json"
-    if output_dir.exists() and not output_dir.is_dir():
-        raise InputError(f"{output_dir} is a file; give another --output_dir.")
-    if output_dir.is_dir() and list_own(output_dir):
-        if not marker.is_file():
-            raise InputError(f"{output_dir} holds files that are no sample data; give another --output_dir.")
-        if marker.read_text(encoding="utf-8") != _describe(settings):
-            raise InputError(
-                f"{output_dir} holds a sample made with other settings (see {marker}); "
-                "give another --output_dir, or delete that folder first."
-            )
+    content = json.dumps({"made_by": "data_utils.sample", **asdict(settings)}, indent=2) + "\n"
+    is_empty = not output_dir.exists() or (output_dir.is_dir() and not list_own(output_dir))
+    if not is_empty and (not marker.is_file() or marker.read_text(encoding="utf-8") != content):
+        raise InputError(f"{output_dir} holds no sample of these settings; give another --output_dir, or delete it.")
     refuse_folder_links(output_dir)
     (output_dir / "data").mkdir(parents=True, exist_ok=True)
-    write_text(marker, _describe(settings))
-
-
-def _describe(settings: SampleSettings) -> str:
-    return json.dumps({"made_by": "data_utils.sample", **asdict(settings)}, indent=2) + "\n"
-
-
-def _write_list(path: Path, *, guids: Sequence[str], labels: Sequence[str]) -> None:
-    rows = [f"{guid},{label}\n" for guid, label in zip(guids, labels, strict=True)]
-    write_text(path, "".join(["guid,tag\n", *rows]))
+    write_text(marker, content)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code (2 after a mistake of the user)."""
     outlive_readers()
-    parser = FlagParser(description="Draw a small sample data set of tweets with pictures.")
+    parser = FlagParser(SampleSettings, description="Draw a small sample data set of tweets with pictures.")
     parser.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="folder to write: data/sample")
-    for name, text in (
-        ("num_pairs", "labelled pairs (train.txt)"),
-        ("num_test", "unlabelled pairs (test_without_label.txt)"),
-        ("seed", "the same seed gives the same files"),
-    ):
-        default = getattr(SampleSettings, name)
-        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{text} (default: {default})")
     try:
         options = parser.parse(argv)
         output_dir = options.pop("output_dir")

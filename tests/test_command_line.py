@@ -241,7 +241,9 @@ def test_words_become_values_of_their_kind(words, values):
         ("--number 1 --switch maybe", "allowed are yes, true"),
         ("--number 1 --table [1]", "give a JSON object"),
         ("--number 1 --table {", "which is no JSON"),
-        ("--number 1 2", "Got '1 2' for --number, which takes one value"),
+        ("--number 1 --table " + "[" * 50_000, "which is no JSON"),
+        ("--number 1 --table " + "9" * 200_000, "at most 100,000"),
+        ("--number 1 2", "Got '2' behind a flag that takes one value"),
         ("--number 1 word", "word"),
     ],
 )

@@ -107,7 +107,7 @@ def test_convolutions_that_overlap_stay_as_they_are():
 
 COUNT_PAGE_FAULTS = """
 import resource, torch
-from data_utils.system.memory import keep_freed_memory
+from data_utils.system.processes import keep_freed_memory
 keep_freed_memory()
 for _ in range(30):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -5,39 +5,34 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import itertools
 import json
 import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING
 from types import NoneType, UnionType
-from typing import Any, NoReturn, TextIO, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from data_utils.console.flag_hints import ANSWERS, SYNONYMS
 from modeling.errors import InputError
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
 _FLAG = re.compile("--|-[A-Za-z]")  # -1 is a number
 _SWITCH_WORDS = dict.fromkeys(("yes", "true", "on", "t", "y", "1"), True)
 _SWITCH_WORDS |= dict.fromkeys(("no", "false", "off", "f", "n", "0"), False)
-_PLACEHOLDERS = {int: "N", float: "X"}
+_PLACEHOLDERS: dict[type, str] = {int: "N", float: "X"}
+_LONGEST_MAP = 100_000  # characters of JSON in a flag
 
 
-@dataclass(frozen=True)
-class Flag:
-    """One flag.
+class Flag(NamedTuple):
+    """One flag."""
 
-    Attributes:
-        name: without dashes in front.
-        kind: the type of its value; `list[...]` takes several.
-        default: MISSING where it has to be given.
-        help: what it does.
-    """
-
-    name: str
-    kind: Any
-    default: Any
+    name: str  # without dashes in front
+    kind: Any  # the type of its value; `list[...]` takes several
+    default: Any  # MISSING where it has to be given
     help: str
 
 
@@ -50,8 +45,7 @@ def flag(default: Any, help: str) -> Any:
 
 def list_flags(group: type) -> list[Flag]:
     """The flags of a dataclass: its own fields, in their order."""
-    kinds = get_type_hints(group)
-    flags = []
+    kinds, flags = get_type_hints(group), []
     for field in dataclasses.fields(group):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         flags.append(Flag(field.name, kinds[field.name], default, field.metadata["help"]))
@@ -61,11 +55,8 @@ def list_flags(group: type) -> list[Flag]:
 class FlagParser(argparse.ArgumentParser):
     """Raises an `InputError` where argparse would exit by itself, and names the flag that was meant.
 
-    A flag's name may be written with dashes for underscores. A flag that isn't given is not in the result.
-
-    Args:
-        groups: dataclasses, each with the title of its flags in --help as `group`, where it isn't "flags".
-        options: of `argparse.ArgumentParser`.
+    `groups` are dataclasses, each with the title of its flags in --help as `group`, where it isn't "flags". Dashes in a
+    flag stand for underscores.
     """
 
     def __init__(self, *groups: type, **options: Any) -> None:
@@ -84,8 +75,7 @@ class FlagParser(argparse.ArgumentParser):
             if is_hidden:
                 self.hidden.append((action, text))
             if _base(flag.kind) is bool:
-                off = {"action": "store_false", "dest": flag.name, "help": argparse.SUPPRESS}
-                group.add_argument(f"--no_{flag.name}", **off)
+                group.add_argument(f"--no_{flag.name}", action="store_false", dest=flag.name, help=argparse.SUPPRESS)
         if is_hidden:
             self.add_argument("--help_all", action=_HelpAll, nargs=0, help=f"show the flags of {title} too")
 
@@ -94,11 +84,7 @@ class FlagParser(argparse.ArgumentParser):
         raise InputError(f"{message[:1].upper()}{message[1:].rstrip('.')}. See --help for all flags.")
 
     def parse(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
-        """{flag: value} of what is given on a command line, by default that of the process.
-
-        Raises:
-            InputError: an unknown flag (with the one that may be meant), or a value that isn't allowed.
-        """
+        """{flag: value} of what is given on a command line, by default the process's; `InputError` for the rest."""
         words = [_spell(word) for word in (sys.argv[1:] if argv is None else argv)]
         self.check_names(word.split("=")[0] for word in words if _FLAG.match(word) and word != "--")
         for word in words:
@@ -106,7 +92,9 @@ class FlagParser(argparse.ArgumentParser):
                 raise InputError(f"Got {word!r}, which holds a NUL; take it out.")
         known, extra = self.parse_known_args(words)
         if extra:
-            raise InputError(self._explain_overfull(words) or self._explain_unknown(extra[0]))
+            raise InputError(
+                f"Got {' '.join(extra)!r} behind a flag that takes one value; leave it out. See --help for all flags."
+            )
         return vars(known)
 
     def check_names(self, names: Iterable[str], source: str = "") -> None:
@@ -115,19 +103,10 @@ class FlagParser(argparse.ArgumentParser):
             if name not in self._option_string_actions:
                 raise InputError(self._explain_unknown(name, source))
 
-    def print_help(self, file: TextIO | None = None) -> None:
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         """Once for the processes that a launcher started on this machine."""
         if os.environ.get("LOCAL_RANK", "0") == "0":
             super().print_help(file)
-
-    def _explain_overfull(self, words: Sequence[str]) -> str | None:
-        """What is wrong with the first flag of one value that is followed by more; None where there is no such flag."""
-        known = self._option_string_actions
-        for number, flag in enumerate(words):
-            values = list(itertools.takewhile(lambda word: not _FLAG.match(word), words[number + 1 :]))
-            if flag in known and known[flag].nargs in (None, "?") and len(values) > 1:
-                return f"Got {' '.join(values)!r} for {flag}, which takes one value; leave the others out."
-        return None
 
     def _explain_unknown(self, word: str, source: str = "") -> str:
         name = word.lstrip("-")
@@ -166,15 +145,11 @@ def _describe(flag: Flag) -> str:
 def _read(flag: Flag) -> dict[str, Any]:
     """How argparse reads the flag's value."""
     kind = _base(flag.kind)
+    alone: dict[str, Any] = {"nargs": "?", "const": True}  # as the word that turns it on
     if kind is bool:
-        return {"type": _parse_switch, "nargs": "?", "const": True, "metavar": "yes|no"}
+        return alone | {"type": _parse_switch, "metavar": "yes|no"}
     if kind == str | bool:
-        return {
-            "type": lambda word: _SWITCH_WORDS.get(word.lower(), word),
-            "nargs": "?",
-            "const": True,
-            "metavar": "VALUE",
-        }
+        return alone | {"type": lambda word: _SWITCH_WORDS.get(word.lower(), word), "metavar": "VALUE"}
     several = {"nargs": "+"} if get_origin(kind) is list else {}
     item = get_args(kind)[0] if several else kind
     is_map = (get_origin(item) or item) is dict
@@ -198,6 +173,8 @@ def _parse_switch(word: str) -> bool:
 
 
 def _parse_map(word: str) -> dict[str, Any]:
+    if len(word) > _LONGEST_MAP:
+        raise argparse.ArgumentTypeError(f"got {len(word):,} characters; at most {_LONGEST_MAP:,} are read as JSON")
     try:
         value = json.loads(word)
     except (ValueError, RecursionError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -28,10 +29,8 @@ def progress(
 
     Args:
         items: what to go through; None: `update` is told what was done.
-        description: of the work.
-        unit: what is counted, as "rows".
-        total: how many there are; by default the length of `items`, if it has one.
-        done: how many were done before.
+        description, unit: of the work, and what is counted, as "rows".
+        total, done: how many there are, by default the length of `items`, and how many were done before.
         is_shown: False shows nothing: one rank speaks for all.
         stays: whether a bar stays at its end, and a line tells of work that was done too soon for lines.
     """
@@ -48,7 +47,10 @@ class PlainProgress(Iterable[T]):
         self, items: Iterable[T] | None, *, description: str, unit: str, total: int | None, done: int, stays: bool
     ) -> None:
         self.items, self.description, self.unit, self.stays = items, description, unit, stays
-        self.total = _length(items) if total is None else total
+        self.total = total
+        if total is None:
+            with suppress(TypeError):  # of loaders of streams, whose rows nobody counted
+                self.total = len(items)  # type: ignore[arg-type]  # it may have no length
         self.n = self._before = done
         self._figures: dict[str, Any] = {}
         self._begin = self._last = time.monotonic()
@@ -103,11 +105,3 @@ class PlainProgress(Iterable[T]):
                 parts.append(f"{tqdm.format_interval(seconds)} in all")
         print(f"{self.description}: {', '.join(parts)}", file=sys.stderr, flush=True)
         self._last, self._told = now, self.n
-
-
-def _length(items: object) -> int | None:
-    """None where nobody counted them: loaders of streams have a length all the same, which fails."""
-    try:
-        return len(items)  # type: ignore[arg-type]
-    except TypeError:
-        return None

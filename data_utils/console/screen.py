@@ -8,9 +8,12 @@ import os
 import re
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 MAX_CHARACTERS = 2000  # of a line
 MAX_LINES = 400  # of a notice
@@ -63,11 +66,11 @@ def start_logging() -> None:
 class _LastingFile(io.FileIO):
     """A file whose text is dropped while nobody takes it: a pipe without a reader, a hung-up terminal, a full disk."""
 
-    def write(self, content: bytes) -> int | None:
+    def write(self, content: ReadableBuffer) -> int:
         """As a file's; what can't be written counts as written."""
         with suppress(OSError):
             return super().write(content)
-        return len(content)
+        return memoryview(content).nbytes
 
 
 def outlive_readers() -> None:

@@ -40,14 +40,10 @@ def find_pointer(source: bytes) -> str | None:
 
 def name_kind(source: bytes) -> str | None:
     """What a file that is no picture, or no list, most likely is, and what to do; None where nobody can tell."""
-    pointer = find_pointer(source)
-    if pointer is not None:
-        return pointer
+    if kind := find_pointer(source) or _name_beginning(source):
+        return kind
     if source[4:8] == b"ftyp":
         return _BRANDS.get(source[8:12], "a film (MP4 or QuickTime)")
-    for beginning, kind in _BEGINNINGS:
-        if source.startswith(beginning):
-            return kind
     if source and not source.strip(b"\0"):
         return "nothing but zeros, as a copy that was cut off leaves; copy it again"
     head = source[:_LOOKED_AT].removeprefix(codecs.BOM_UTF8)
@@ -61,9 +57,7 @@ def name_other_than_text(source: bytes) -> str | None:
     pointer = find_pointer(source)
     if pointer is not None or b"\0" not in source[:_LOOKED_AT]:
         return pointer
-    if _PICTURE.match(source):
-        return "a picture in the place of a text"
-    return next((kind for beginning, kind in _BEGINNINGS if source.startswith(beginning)), None)
+    return "a picture in the place of a text" if _PICTURE.match(source) else _name_beginning(source)
 
 
 def name_text(source: bytes) -> str | None:
@@ -72,6 +66,10 @@ def name_text(source: bytes) -> str | None:
     if words is None:
         return None
     return f"not a picture in a known format, but a text that begins with {words[0].decode().strip()[:_SHOWN]!r}"
+
+
+def _name_beginning(source: bytes) -> str | None:
+    return next((kind for beginning, kind in _BEGINNINGS if source.startswith(beginning)), None)
 
 
 def _name_markup(head: bytes) -> str | None:

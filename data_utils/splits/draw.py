@@ -26,14 +26,9 @@ def make_split(guids: Sequence[str], labels: Numbers, groups: Numbers, *, val_ra
     The same rows give the same split in any order. Copies (`find_copies`) have no say in it, see `with_copies`.
 
     Args:
-        guids: N guids, each once.
-        labels: N class numbers.
-        groups: N group numbers (`group_ids`).
-        val_ratio: share of validation in [0, 1); 0 leaves it empty.
+        guids, labels, groups: of N rows the guids, each once, class numbers, and group numbers (`group_ids`).
+        val_ratio: share of validation in [0, 1); 0 leaves it empty, else `InputError` where a part would be.
         seed: of the draw.
-
-    Raises:
-        InputError: a part would be empty.
     """
     members: dict[int, list[tuple[str, int]]] = defaultdict(list)
     rows = zip(guids, labels, groups, find_copies(guids), strict=True)
@@ -89,15 +84,10 @@ def _choose_validation(groups: Sequence[Counter[int]], val_ratio: float, seed: i
 
 
 def with_copies(split: Split, guids: Sequence[str], groups: Numbers) -> Split:
-    """Add the copies to a split of the rows they were made from.
+    """Add the copies among all N rows, with their `group_ids`, to a split of the rows they were made from.
 
     A copy is trained on if some row of its group is and none is held out. Copies of held-out rows are in no part:
     figures must be of real pairs, and training on the copies would give those away.
-
-    Args:
-        split: parts without copies.
-        guids: of all N rows.
-        groups: their group numbers (`group_ids`).
     """
     numbers = np.asarray(groups)
     trained, held_out = (
@@ -116,14 +106,11 @@ def make_folds(
 
     Args:
         guids, labels, groups: as for `make_split`.
-        num_folds: K.
+        num_folds: K; `InputError` where so many can't be made of these rows.
         seed: of the draw.
 
     Returns:
         K splits: each has the rows of one fold for validation, and all others for training, with their copies.
-
-    Raises:
-        InputError: so many folds can't be made of these rows.
     """
     order = np.argsort(np.array(guids, dtype=object))
     order = order[~find_copies(guids)[order]]

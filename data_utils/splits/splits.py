@@ -26,9 +26,6 @@ def split_pairs(pairs: Pairs, data: DataArguments, *, seed: int) -> tuple[Split,
 
     Returns:
         The split, and row numbers for training, for validation and for the test.
-
-    Raises:
-        InputError: see `load_split`, `check_no_leak`, `check_largest_group`, `make_split` and `split_indices`.
     """
     columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
     guids, groups = columns["guid"], group_ids(pairs.dataset)
@@ -45,14 +42,9 @@ def split_pairs(pairs: Pairs, data: DataArguments, *, seed: int) -> tuple[Split,
 
 
 def split_indices(split: Split, guids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row numbers of training, validation and test, ascending: int64 arrays; says what is left out, and why.
+    """Row numbers of training, validation and test (int64 arrays) by the rows' guids; tells what is left out.
 
-    Args:
-        split: the parts.
-        guids: guids of the N kept rows.
-
-    Raises:
-        InputError: a part that names guids has no row left.
+    `InputError` where a part that names guids has no row left.
     """
     rows = {part: np.flatnonzero(find_members(members, guids)) for part, members in split.parts.items()}
     for part, members in split.parts.items():
@@ -74,16 +66,10 @@ def split_indices(split: Split, guids: Sequence[str]) -> tuple[np.ndarray, np.nd
 
 
 def check_no_leak(split: Split, guids: Sequence[str], groups: Numbers, *, allow: bool = False) -> None:
-    """Refuse a split in which a group stands in two parts, or a copy in another part than training.
+    """`InputError` for a split in which a group stands in two parts, or a copy in another part than training.
 
-    Args:
-        split: the parts.
-        guids: guids of the N rows.
-        groups: their group numbers.
-        allow: warn instead (`--allow_leaky_split`).
-
-    Raises:
-        InputError: names one guid or pair of guids, how many there are of their kind, and the flag.
+    It names one guid or pair of guids, how many there are of their kind, and the flag (`--allow_leaky_split`) by which
+    it becomes a warning. `guids` and `groups` are those of the N rows.
     """
     part_of = {guid: part for part, members in split.parts.items() for guid in members}
     firsts: dict[int, dict[str, str]] = defaultdict(dict)  # group -> part -> its first guid

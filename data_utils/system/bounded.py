@@ -18,12 +18,7 @@ MAX_NODES = 1_000_000  # of a YAML file with its aliases written out
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The whole content of a regular file (also behind a link) of at most `limit` bytes.
-
-    Raises:
-        InputError: it is no regular file (a pipe, a device), or larger.
-        OSError: it can't be opened or read, as a folder.
-    """
+    """The whole content of a regular file (also behind a link); `InputError` for a pipe, a device, or more bytes."""
     # Without O_NONBLOCK the opening of a pipe waits for a writer.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
@@ -59,7 +54,7 @@ class _Loader(yaml.SafeLoader):
     """Refuses what YAML's safe loader takes: keys that stand twice, cycles, and aliases that stand for millions."""
 
     # While nodes are composed, as merges (<<) aren't resolved yet: a merged key may stand beside one that replaces it.
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
@@ -69,9 +64,9 @@ class _Loader(yaml.SafeLoader):
             lines[name] = line
         return node
 
-    def compose_document(self) -> yaml.Node:
+    def compose_document(self) -> yaml.Node | None:
         root = super().compose_document()
-        if _count_nodes(root, {}) > MAX_NODES:
+        if root is not None and _count_nodes(root, {}) > MAX_NODES:
             raise ValueError(f"its aliases stand for more than {MAX_NODES:,} values")
         return root
 

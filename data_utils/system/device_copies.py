@@ -16,7 +16,8 @@ def can_pin() -> bool:
     """
     if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
         return False
-    return torch.accelerator.is_available() and torch.accelerator.current_accelerator().type != "mps"
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device is not None and device.type != "mps"
 
 
 def fetch(values: Tensor) -> Callable[[], Tensor]:

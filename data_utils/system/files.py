@@ -27,24 +27,20 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: readers never meet half of it. Parent folders are made.
 
-    A link at `path` is replaced, and what it points to stays as it is.
-
-    Raises:
-        InputError: it can't be written.
+    A link at `path` is replaced, and what it points to stays as it is. `InputError` where it can't be written.
     """
     write_together({path: content})
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
     """`write_bytes` of files that belong together: all or none, see `put_in_place`."""
-    temporaries: dict[Path, Path] = {}
+    temporaries = {path.absolute(): temporary_path(path.absolute()) for path in contents}
     path = Path()
     try:
         for path, content in contents.items():
-            target = path.absolute()
-            temporaries[target] = temporary_path(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporaries[target].open("xb") as file:
+            temporary = temporaries[path.absolute()]
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
                 file.write(content)
         put_in_place(temporaries)
     except OSError as error:
@@ -60,10 +56,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 
 def put_in_place(temporaries: Mapping[Path, Path]) -> None:
-    """Rename files, given by their targets, that belong together.
-
-    A kill in between leaves the others without the first, never the first beside others of an earlier time.
-    """
+    """Rename files, given by their targets, so that a kill in between never leaves the first beside older others."""
     first, *others = temporaries
     if others:
         first.unlink(missing_ok=True)
@@ -90,10 +83,7 @@ def list_own(folder: Path) -> list[Path]:
 
 
 def refuse_folder_links(folder: Path) -> None:
-    """`InputError` for a link in the place of a folder below: what is written or deleted through it lies elsewhere.
-
-    Links to files do no harm: they are read, and replaced where something is written.
-    """
+    """`InputError` for a link in the place of a folder below, through which things outside are written or deleted."""
     for parent, folders, files in os.walk(folder):
         for path in (Path(parent, name) for name in (*folders, *files)):
             if path.is_symlink() and not path.is_file():

@@ -1,4 +1,4 @@
-"""Work that several processes share, and how many of them the system lets a program start."""
+"""Work that several processes share, how many of them the system lets a program start, and the memory they keep."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import gc
 import logging
 import multiprocessing
+import platform
 import signal
 import sys
 import threading
@@ -15,7 +16,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import TypeVar
 
-from data_utils.system.memory import keep_freed_memory
 from modeling.errors import InputError
 
 T = TypeVar("T")
@@ -25,13 +25,14 @@ logger = logging.getLogger(__name__)
 # what the others give, with threads of its own, and two to spare.
 PER_WORKER, PER_POOL = 2, 8
 _PARENT_DEATH_SIGNAL = 1  # of prctl(2)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_LARGEST = 2**31 - 1
 
 
 def limit_workers(wanted: int) -> int:
     """At most `wanted` processes, as many as a pool may have here; says so where they are fewer.
 
-    A pool that is refused a process or a thread on the way may wait for ever, so it is found out before: a limit on
-    processes (ulimit -u, a container's pids) counts threads too.
+    It is found out before, as a pool that is refused a process or a thread (ulimit -u counts both) may wait for ever.
     """
     if wanted <= 1:
         return wanted
@@ -108,3 +109,17 @@ def _count_threads(wanted: int) -> int:
     for thread in started:
         thread.join()
     return len(started)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what large tensors and pictures free, for the next ones of their size (glibc only).
+
+    By default it gives each of them back to the operating system. A training step asks again for all its gradients and
+    activations: clearing these pages anew took a tenth to half of a step (`python -m benchmarks kernels`). A process
+    that decodes pictures asks again for each of them.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        taken = [library.mallopt(option, _LARGEST) for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)]
+        if not all(taken):
+            logger.info("This C library gives the memory of large tensors back: a step takes longer than need be.")

@@ -45,20 +45,16 @@ ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_ON_DISK = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, DEVICE_MEMORY)
 # Libraries that write by themselves tell the number or the words, or, as torch's archives, neither.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
-_WORDS = {
-    re.compile(rf"{os.strerror(number)}|{other}" if other else os.strerror(number)): number
-    for number, other in (
-        (errno.ENOSPC, r"PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+"),
-        (errno.EDQUOT, ""),
-        (errno.EFBIG, ""),
-        (errno.EROFS, ""),
-        (errno.EIO, ""),
-        (errno.EMFILE, ""),
-        (errno.EAGAIN, r"can't start new thread"),
-        (errno.ENOBUFS, r"out of shared memory|unable to (open|mmap|allocate) shared memory"),
-        (errno.ENOMEM, r"DefaultCPUAllocator: can't allocate memory"),
-    )
-} | {re.compile(r"(CUDA|HIP|XPU) (error: )?out of memory|CU\w+_STATUS_ALLOC_FAILED"): DEVICE_MEMORY}
+_PHRASES = {
+    errno.ENOSPC: r"PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+",
+    errno.EAGAIN: r"can't start new thread",
+    errno.ENOBUFS: r"out of shared memory|unable to (open|mmap|allocate) shared memory",
+    errno.ENOMEM: r"DefaultCPUAllocator: can't allocate memory",
+    DEVICE_MEMORY: r"(CUDA|HIP|XPU) (error: )?out of memory|CU\w+_STATUS_ALLOC_FAILED",
+}
+_TOLD = (*ROOM, errno.EROFS, errno.EIO, errno.EMFILE, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
+_WORDS = [(re.compile(os.strerror(number)), number) for number in _TOLD]
+_WORDS += [(re.compile(phrase), number) for number, phrase in _PHRASES.items()]
 
 
 class RankError(Exception):
@@ -72,20 +68,15 @@ class MachineError(RankError):
 def find_refusal(error: BaseException) -> tuple[int, str | None] | None:
     """The number in `REMEDIES` of what the machine refused, and the path if it was told; None for another error."""
     chain = [error]
-    while (cause := _cause_of(chain[-1])) is not None and cause not in chain:
+    # Another kind's error that came while one was handled is a fault of its own.
+    while cause := chain[-1].__cause__ or (chain[-1].__context__ if _is_of_library(chain[-1]) else None):
+        if cause in chain:
+            break
         chain.append(cause)
     for each in chain:
         if isinstance(each, OSError) and each.errno in REMEDIES:
             return each.errno, each.filename if isinstance(each.filename, str) else None
-    for each in chain:
-        if (number := _read_number(each)) is not None:
-            return number, None
-    return None
-
-
-def _cause_of(error: BaseException) -> BaseException | None:
-    """What an error was made of; another kind's that came while one was handled is a fault of its own."""
-    return error.__cause__ or (error.__context__ if _is_of_library(error) else None)
+    return next(((number, None) for each in chain if (number := _read_number(each)) is not None), None)
 
 
 def _is_of_library(error: BaseException) -> bool:
@@ -101,7 +92,7 @@ def _read_number(error: BaseException) -> int | None:
     text = str(error)
     if (found := _NUMBER.search(text)) and int(found[1]) in REMEDIES:
         return int(found[1])
-    return next((number for words, number in _WORDS.items() if words.search(text)), None)
+    return next((number for words, number in _WORDS if words.search(text)), None)
 
 
 def describe_refusal(
@@ -109,11 +100,7 @@ def describe_refusal(
 ) -> str | None:
     """The sentence about what the machine refused; None for an error of another kind.
 
-    Args:
-        error: as it was raised.
-        path: what was to be written, where the error doesn't tell.
-        need: bytes of it, as far as they are known.
-        again: how to go on afterwards.
+    `path` is what was to be written, where the error doesn't tell; `need` its bytes; `again` how to go on afterwards.
     """
     found = find_refusal(error)
     if found is None:
@@ -140,11 +127,7 @@ def describe_room(path: Path, need: int | None = None) -> str:
 
 @contextmanager
 def tell_refusals(path: Path, *, need: int | None = None, again: str = AGAIN) -> Iterator[None]:
-    """In here what the machine refuses becomes one sentence that names `path`, see `describe_refusal`.
-
-    Raises:
-        MachineError: the sentence.
-    """
+    """In here what the machine refuses becomes a `MachineError` that names `path`, see `describe_refusal`."""
     try:
         yield
     except (InputError, RankError):
@@ -179,10 +162,9 @@ def refuse_unreadable(folder: Path) -> None:
 
 
 def report_error(error: Exception) -> int:
-    """Print one sentence about a mistake of the user's or a refusal of the machine; returns the exit code.
+    """Print one sentence about a mistake of the user's or a refusal of the machine, and return the exit code.
 
-    Raises:
-        Exception: `error` itself, if it is of another kind.
+    An error of another kind is raised.
     """
     try:
         with refuse_long_names():
@@ -193,5 +175,5 @@ def report_error(error: Exception) -> int:
     except Exception:
         if (sentence := describe_refusal(error)) is None:
             raise
-    show_error(sentence)
-    return 1
+        show_error(sentence)
+        return 1

@@ -14,7 +14,13 @@ from modeling.errors import InputError
 
 MAX_SHOWN = 80  # characters of a wrong value
 COPY_AGAIN = "copy it again from where it was written"
-_PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "nothing"}
+_PLAIN: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    type(None): "nothing",
+}
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,7 @@ class _FaultError(Exception):
 def read_json(path: Path, kind: Any = Any, *, remedy: str = COPY_AGAIN) -> Any:
     """What a JSON file holds, of the types that `kind` says; see `check_types`.
 
-    Raises:
-        InputError: it can't be read, is no JSON, or holds other types; it names the file, the place and the remedy.
-        FileNotFoundError: there is no such file.
+    `InputError`, with the remedy, where it can't be read or is no JSON; a missing file is a FileNotFoundError.
     """
     return _read(path, parse_json, "JSON", kind, remedy)
 
@@ -62,7 +66,7 @@ def _read(path: Path, parse: Any, language: str, kind: Any, remedy: str) -> Any:
 
 
 def check_types(value: Any, kind: Any, name: str, *, remedy: str = COPY_AGAIN) -> None:
-    """Compare a value out of JSON or YAML with a type.
+    """`InputError` for a value out of JSON or YAML of another type, out of bounds, or with a number that isn't finite.
 
     Args:
         value: of plain types.
@@ -70,9 +74,6 @@ def check_types(value: Any, kind: Any, name: str, *, remedy: str = COPY_AGAIN) -
             TypedDict, which may have further keys; a dataclass, whose fields are the keys, and no others.
         name: whose value it is, for the message.
         remedy: what to do about a fault.
-
-    Raises:
-        InputError: something is of another type or out of bounds; numbers that aren't finite never are within.
     """
     try:
         _check(value, kind, ())
@@ -86,25 +87,23 @@ def _check(value: Any, kind: Any, place: tuple[str, ...]) -> None:
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
         return
-    if origin is Annotated:
+    if origin is NotRequired:
+        _check(value, args[0], place)
+    elif origin is Annotated:
         _check(value, args[0], place)
         size = len(value) if isinstance(value, str | Sequence | Mapping) else value
         _require(value is None or args[1].low <= size <= args[1].high, value, kind, place)
     elif origin in (Union, types.UnionType):
         _check_union(value, kind, place)
-    elif origin is NotRequired:
-        _check(value, args[0], place)
     elif origin is Literal:
         _require(any(type(value) is type(each) and value == each for each in args), value, kind, place)
     elif is_typeddict(kind) or is_dataclass(kind):
         _check_fields(value, kind, place)
     elif _is_map(kind):
         _require(isinstance(value, dict), value, kind, place)
-        key_kind, item_kind = args or (Any, Any)
         for key, item in value.items():
-            inside = (*place, str(key)[:MAX_SHOWN])
-            _check(key, key_kind, inside)
-            _check(item, item_kind, inside)
+            for part, part_kind in zip((key, item), args, strict=False):
+                _check(part, part_kind, (*place, str(key)[:MAX_SHOWN]))
     elif _is_list(kind):
         _require(isinstance(value, list | tuple), value, kind, place)
         item_kind = (args or (Any,))[0]
@@ -161,7 +160,7 @@ def _check_fields(value: Any, kind: Any, place: tuple[str, ...]) -> None:
 
 def _require(fits: bool, value: Any, kind: Any, place: tuple[str, ...]) -> None:
     if not fits:
-        shown = {dict: "a map", list: "a list"}.get(type(value))
+        shown = "a map" if isinstance(value, dict) else "a list" if isinstance(value, list) else None
         shown = shown or repr(value[:MAX_SHOWN] if isinstance(value, str) else value)[: MAX_SHOWN + 2]
         raise _FaultError(f"{shown}, where {_describe(kind)} belongs", place)
 

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
-from data_utils.system.memory import keep_freed_memory
+from data_utils.system.processes import keep_freed_memory
 from evaluation.arguments import EvaluationArguments
 from evaluation.predict.ensemble import load_ensemble
 from evaluation.predict.held_out import read_held_out

@@ -14,7 +14,7 @@ from accelerate.utils import parse_flag_from_env
 from transformers import IntervalStrategy, TrainingArguments
 
 from data_utils.system.device_copies import can_pin
-from data_utils.system.memory import keep_freed_memory
+from data_utils.system.processes import keep_freed_memory
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from training.flags.machine import check_typed, read_object
