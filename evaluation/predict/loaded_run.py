@@ -59,7 +59,7 @@ class LoadedRun(SavedModel):
             # A prediction answers every row of the list, also where training was told to stop at a bad pair.
             # What was trained on is judged as it is now; large losses are told.
             data=replace(self.data, allow_data_loss=True, **({"on_bad_pair": "mask"} if for_prediction else {})),
-            picture=PictureSettings.from_dict(self.config.picture),
+            picture=PictureSettings(**self.config.picture),
             text_cleaning=self.config.text_cleaning,
             for_prediction=for_prediction,
             needs=FUSIONS[self.config.fusion],
@@ -125,7 +125,7 @@ class LoadedRun(SavedModel):
         return RowPreparer(
             tokenizer=self.tokenizer,
             max_length=self.config.max_length,
-            picture=PictureSettings.from_dict(self.config.picture),
+            picture=PictureSettings(**self.config.picture),
             labels=self.label_names,
             text_cleaning=self.config.text_cleaning,
             on_bad_pair="mask" if for_prediction else self.data.on_bad_pair,

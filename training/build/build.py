@@ -122,7 +122,7 @@ def save_processors(folder: Path, tokenizer: PreTrainedTokenizerBase, config: Se
     Our own model takes the uint8 pixels instead and normalises them itself.
     """
     tokenizer.save_pretrained(folder)
-    picture = PictureSettings.from_dict(config.picture or {})
+    picture = PictureSettings(**(config.picture or {}))
     square = {"height": picture.image_size, "width": picture.image_size}
     squash = picture.resize_mode == "squash"
     CLIPImageProcessorPil(
