@@ -9,13 +9,6 @@ from data_utils.sources.arguments import DataArguments
 from modeling.errors import InputError
 
 
-def test_defaults_are_those_of_the_report():
-    data = DataArguments(data_dir="x")
-    assert data.labels == ["negative", "neutral", "positive"]
-    assert (data.val_ratio, data.text_cleaning, data.on_bad_pair) == (0.1, "report", "mask")
-    assert data.num_workers() >= 1
-
-
 @pytest.mark.parametrize(
     ("options", "named"),
     [

@@ -26,8 +26,7 @@ def test_labels_that_were_not_asked_for_are_counted_and_the_flag_is_shown(make_p
     assert "50 of 70 rows" in message
     assert all(f"'{mood}' (10)" in message for mood in MOODS)
     assert "`--labels neutral positive anger fear joy sad trust`. To train" in message
-    pairs = load(folder, labels=["neutral", "positive", "anger", "fear", "joy", "sad", "trust"])
-    assert len(pairs.dataset) == 70
+    assert len(load(folder, labels=list(MOODS)).dataset) == 70
 
 
 def test_the_flag_shows_the_spelling_of_the_list_in_the_asked_order_and_quoted(make_pairs, load):

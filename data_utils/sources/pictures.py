@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from data_utils.sources.arguments import MAX_PIXELS, RESIZE_MODES
-from data_utils.sources.colors import scale_key, to_rgb
 from data_utils.sources.file_kinds import name_kind, name_text
 from modeling.errors import InputError, check_choice
 
@@ -30,6 +30,11 @@ _SPARE = 3
 _SCALES = (8, 4, 2)
 # Stored pixels of a JPEG that count as one: a progressive one holds them all in memory, any takes time for each.
 _PACKED, _PACKED_PROGRESSIVE = 16, 4
+# What a web page shows behind a picture without colours of its own, so what logos and drawings are made for.
+GROUND = 255
+# What is white in a picture of numbers: the first of these that its largest number doesn't exceed.
+_WHITE = {"I": (255, 65_535, 2**31 - 1), "F": (1, 255, 65_535)}
+_SCALED_BY = {"L;2": 85, "L;4": 17}
 # Pillow's own bound knows nothing of JPEGs that are decoded smaller; `_check_size` stands in its place.
 Image.MAX_IMAGE_PIXELS = None
 # What lies beside the pixels, like a profile or an editor's history, costs no picture up to what all may take together.
@@ -135,6 +140,59 @@ def _resize(image: Image.Image, settings: PictureSettings) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
+def _scale_key(image: Image.Image) -> None:
+    """Before a picture is loaded: Pillow scales grey values of 2 and 4 bits, but not the one that is transparent."""
+    tiles = getattr(image, "tile", None)  # of a picture that came from a file
+    key, form = image.info.get("transparency"), tiles[0].args if tiles else None
+    if isinstance(key, int) and form in _SCALED_BY:
+        image.info["transparency"] = key * _SCALED_BY[form]
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """The colours that are seen where the picture lies on white; colours hidden under full transparency are not.
+
+    Grey values of more than 8 bits, and floats, are scaled to 8 bits, since Pillow would clip them.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scale_numbers(image).convert("RGB")
+    if image.mode == "LAB":
+        return ImageCms.applyTransform(image, _lab_to_srgb()) or image
+    if image.has_transparency_data:
+        return _compose(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _compose(image: Image.Image) -> Image.Image:
+    key = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:  # of 16 bits, where Pillow keeps 8
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    layer = image.convert("RGBA")
+    ground = Image.new("RGB", image.size, (GROUND,) * 3)
+    ground.paste(layer, mask=layer.getchannel("A"))
+    return ground
+
+
+def _scale_numbers(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.float64)
+    values = np.where(np.isfinite(values), values, 0)
+    largest = values.max()
+    white = 65_535 if image.mode.startswith("I;16") else _find_white(image.mode, largest)
+    grey = (values.clip(0) * (255 / white)).round().astype(np.uint8)
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey[values == key] = GROUND
+    return Image.fromarray(grey)
+
+
+def _find_white(mode: str, largest: float) -> float:
+    return next((white for white in _WHITE.get(mode, _WHITE["I"]) if largest <= white), largest)
+
+
+@cache
+def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
+    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+
+
 def open_picture(source: bytes, settings: PictureSettings | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in a file's bytes: first frame, upright, RGB on white ground; resized once if there are settings.
 
@@ -153,10 +211,10 @@ def open_picture(source: bytes, settings: PictureSettings | None = None, max_pix
                 stored = image.size
                 _shrink_while_decoding(image, settings, max_pixels)
                 _check_size(image, stored, max_pixels)
-                scale_key(image)
+                _scale_key(image)
                 image.load()
                 turning = _turning(image)
-                picture = to_rgb(image)
+                picture = _to_rgb(image)
             picture = picture if turning is None else picture.transpose(turning)
             return picture if settings is None else _resize(picture, settings)
     except PictureError:
