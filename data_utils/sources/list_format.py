@@ -9,17 +9,7 @@ from data_utils.console.screen import printable
 from modeling.errors import InputError
 
 EXPECTED = "lines of guid,tag"
-_SEPARATORS = {
-    "\t": "tabs",
-    ";": "semicolons",
-    "|": "vertical bars",
-    "\uff0c": "full-width commas",
-    "\uff1b": "full-width semicolons",
-    "\u3001": "ideographic commas",
-    "\u060c": "Arabic commas",
-    ":": "colons",
-    " ": "spaces",
-}
+_SEPARATORS = "\t;|\uff0c\uff1b\u3001\u060c: "  # with the commas and semicolons of Chinese and Arabic
 _MVSA_HEADER = "id\ttext,image"
 # Below so many rows equal cells may be chance.
 _FEWEST_ROWS = 4
@@ -52,14 +42,14 @@ def _find_separator(rows: Sequence[Cells], header: Cells, tags: Collection[str])
         # A word that is no label may be one that wasn't asked for; of a guid with blanks in it nobody can tell.
         return len(cells) == 1 and guid != "" and (tag.casefold() in tags or (sign not in " :" and tag != ""))
 
-    for sign, name in _SEPARATORS.items():
+    for sign in _SEPARATORS:
         if 2 * sum(sign in cells[0] and (sign == "\t" or is_parted(cells, sign)) for cells in rows) > len(rows):
             if ",".join(header).lower().startswith(_MVSA_HEADER):
                 return (
                     "is MVSA's labelResultAll.txt, which has a label of the text and one of the picture in each row; "
                     f"make one label of the two, and write {EXPECTED}, with a comma between"
                 )
-            return f"parts its cells by {name}; write {EXPECTED}, with a comma between"
+            return f"parts its cells by {sign!r}; write {EXPECTED}, with a comma between"
     return None
 
 
