@@ -8,8 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from launching import too_large_batch
 
+import train
 from data_utils.system.device_copies import can_pin
+from data_utils.system.refusals import describe_refusal
 from evaluation.tasks.session import choose_precision
 from training.experiments import training
 from training.flags.arguments import SentimentTrainingArguments
@@ -79,3 +82,23 @@ def test_updates_that_the_scaler_left_out_are_counted(make, is_new, expected):
     assert count_skipped(trainer) == expected
     args.fp16 = False
     assert count_skipped(trainer) == 0
+
+
+def test_a_batch_too_large_for_the_machine_is_one_sentence(make_pairs, tmp_path, refusal):
+    sentence = refusal(train.main, too_large_batch(make_pairs, tmp_path / "run"), code=1)
+    assert sentence.startswith("error: The system refuses what is needed (")
+    assert "--gradient_accumulation_steps" in sentence
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_full_gpu_is_told_as_such(error):
+    sentence = describe_refusal(error)
+    assert "The GPU's memory is full" in sentence
+    assert "--per_device_train_batch_size" in sentence

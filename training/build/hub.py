@@ -98,7 +98,9 @@ def _must_be_local(name: str) -> bool:
     except HFValidationError:  # no name that the hub could have
         is_cached = False
     if not is_cached:
-        raise InputError(f"{name!r} is neither a folder nor in the hub's cache, and no hub answers. {REMEDIES}")
+        raise InputError(
+            f"{name!r} is neither a folder nor in the hub's cache, and the hub can't be reached. {REMEDIES}"
+        )
     return True
 
 

@@ -47,14 +47,12 @@ DEFAULT_TOWERS: dict[tuple[str, str], tuple[type[PreTrainedModel], type[PreTrain
 
 @dataclass(frozen=True)
 class TowerPlan:
-    """One tower before its weights.
+    """One tower before its weights; how it is read out, see `Tower`.
 
     Attributes:
-        encoder_class, config: of transformers.
         projection_dim: width of the pretrained projection, None without one.
         source: of the weights, None for random ones.
         part: the attribute of a dual model that holds this tower ("text_model"), None for a model of its own.
-        pooling, feature_layers: how it is read out, see `Tower`.
         token_width: width of the tokens where the configuration tells none or another.
     """
 

@@ -28,10 +28,7 @@ PICTURE_REMEDY = "choose an encoder like ViT, DINOv2, Swin, ResNet, ConvNeXt, or
 def try_pictures(tower: Tower, plan: TowerPlan, image_size: int) -> None:
     """`InputError` for a picture tower that can't read pictures, or gives no vector and tokens of its widths.
 
-    Args:
-        tower: without memory for its weights (device meta).
-        plan: of the same tower, for those that need numbers to run.
-        image_size: side in pixels.
+    The tower has no memory for its weights (device meta); its plan is for those that need numbers to run.
     """
     pixels = torch.zeros(2, 3, image_size, image_size)
     try:
@@ -42,16 +39,12 @@ def try_pictures(tower: Tower, plan: TowerPlan, image_size: int) -> None:
 
 
 def try_texts(plan: TowerPlan, tokenizer: PreTrainedTokenizerBase | None, *, limit: int, wanted: int) -> int:
-    """Run a text tower on texts of two lengths, then see how many tokens it can count.
+    """Run a text tower on texts of two lengths; returns how many tokens it can count, as far as it was tried.
 
     Args:
-        plan: of the tower.
         tokenizer: None where it is trained later.
         limit: tokens that tower and tokenizer claim to take.
         wanted: tokens that will do, where they are under the limit.
-
-    Returns:
-        The limit, or the smaller one that the tower was found to have.
 
     Raises:
         InputError: it can't read them, or gives no vector and tokens of its widths.

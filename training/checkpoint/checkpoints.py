@@ -36,13 +36,9 @@ NUM_BLOCKS, BLOCK_BYTES = 64, 2**18
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint holds.
+    """What a checkpoint holds: files with their bytes and `hash_content`, and what they were written by.
 
-    Attributes:
-        optimizer: how the optimizer's state is laid out, "none" where it wasn't saved.
-        files: bytes of each file on this file system, by its path in the folder.
-        digests: `hash_content` of each file; empty in an old checkpoint.
-        update_flags: what shaped the updates, by flag; empty in an old checkpoint.
+    The optimizer is "none" where its state wasn't saved; old checkpoints name neither digests nor flags.
     """
 
     world_size: Annotated[int, Within(1, 2**20)]

@@ -40,11 +40,7 @@ ENCODING_TEXTS = 1000
 class StreamedData:
     """What `TrainingData` is for a list: batches of this rank, the validation rows, and what they came from.
 
-    Attributes:
-        test: None: of a stream nothing is held out beside.
-        quarantine: what was wrong with validation rows; training rows are entered as they are met.
-        text_encoding: of texts that are bytes, and whose own isn't certain.
-        hashes: see `fingerprints`.
+    The quarantine has what was wrong with validation rows; training rows are entered as they are met.
     """
 
     train: PairStream
