@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
@@ -20,6 +21,7 @@ from data_utils.prepare.pairs import add_row_index
 from evaluation.predict.inference import Batch, classify, inference_context, plan_batches, run_inference
 from evaluation.predict.joint_models import JointModels
 from evaluation.tasks.ablation import ABLATION, AskInputs, blank_batch
+from modeling.batch import Inputs
 from modeling.classifier import SentimentClassifier
 from training.data.features import cache_features
 
@@ -93,5 +95,5 @@ def _forward_all(
 
 
 def _run_towers(model: SentimentClassifier, batch: Batch) -> None:
-    model.encode("text", batch)
-    model.encode("image", batch)
+    for kind in ("text", "image"):
+        model.encode(kind, cast(Inputs, batch))

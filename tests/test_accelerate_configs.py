@@ -1,7 +1,5 @@
 """Every file in accelerate_configs/ launches, with the world size and the wrapping that it promises."""
 
-import shutil
-
 import pytest
 import torch
 import yaml
@@ -59,10 +57,8 @@ def test_fp8_is_refused_where_it_cannot_be_had(tmp_path):
     ],
 )
 def test_contradiction_of_file_and_flags_names_both_once(config, flags, expected, tmp_path, make_pairs, numbered_rows):
-    command = launcher(config, 2)
+    command = launcher(config, 1 if config == "own" else 2)
     if config == "own":
-        if shutil.which("g++") is None:
-            pytest.skip("DeepSpeed compiles an extension at its first start: no g++")
         file = tmp_path / "own.yaml"
         settings = read(ROOT / "accelerate_configs" / "zero2.yaml")
         settings["deepspeed_config"] |= {"gradient_clipping": 0.5, "gradient_accumulation_steps": 3}

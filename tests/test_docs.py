@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 import shlex
+import subprocess
 from importlib.util import find_spec
 
 import pytest
 from conftest import ROOT
+from families import save_family, small_config
+from launching import warm
+from tiny import save_clip
 
+from data_utils.sample import main as draw_sample
 from evaluation.arguments import parse_arguments, parse_comparison
 from training.flags.parsing import check_command_line
 
@@ -21,15 +27,24 @@ MAKE_TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), fl
 
 
 def read_commands(page):
-    """The commands of a page's bash blocks: continued lines joined, comments and loops left out."""
+    """The commands of a page's bash blocks, and comments on each or above all: long lines joined, loops left out."""
     for block in re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        heading = block.partition("\n")[0] if block.startswith("#") else ""
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(re.sub(r"^for .*?; do |; done$", "", line), comments=True)
             if words and "=" not in words[0]:
-                yield " ".join(words), words
+                yield words, heading + line.partition("#")[2]
 
 
-COMMANDS = {f"{page.name}: {text}": words for page in PAGES for text, words in read_commands(page)}
+FOUND = [(page.name, *found) for page in PAGES for found in read_commands(page)]
+COMMANDS = {f"{name}: {' '.join(words)}": words for name, words, _ in FOUND}
+# Those that not every machine can run say why behind a #; what make and pytest do is run by CI.
+MARKS = re.compile(r"\b(GPUs?|cluster|network|hours)\b")
+RUN_HERE = {
+    " ".join(words): (name == "scale.md", words)  # streamed, into the same run folder: after the others
+    for name, words, comment in FOUND
+    if not MARKS.search(comment) and words[0] != "make" and words[2:3] != ["pytest"]
+}
 
 
 def check_make(words):
@@ -113,3 +128,35 @@ def can_be_found(name):
     except (ImportError, AttributeError):
         return False
     return True
+
+
+@pytest.mark.slow
+def test_commands_run_as_they_stand_unless_they_are_marked(tmp_path):
+    """On a sample, with tiny models in folders of the hub's names; the trainings first."""
+    for name in ("train.py", "evaluate.py", "accelerate_configs", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    draw_sample(["--output_dir", str(tmp_path / "data" / "project5"), "--num_pairs", "60", "--num_test", "10"])
+    save_clip(tmp_path / "openai" / "clip-vit-base-patch32")
+    for family, name, settings in (
+        ("bert", "sentence-transformers/all-MiniLM-L6-v2", {"max_position_embeddings": 64}),
+        ("dinov2", "facebook/dinov2-small", {"num_hidden_layers": 12}),
+    ):
+        config = small_config(family)
+        config.update(settings)
+        save_family(config, tmp_path / name)
+    compared = [
+        shlex.split("python train.py --model clip --fusion early --data_dir data/project5"),
+        shlex.split(
+            "python train.py --config configs/best.yaml --data_dir data/project5 --output_dir runs/vilbert-early"
+        ),
+    ]
+    commands = [
+        words for _, words in sorted(RUN_HERE.values(), key=lambda found: (found[0], "evaluate.py" in found[1]))
+    ]
+    assert len(commands) > 15
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    for words in [*compared, *commands]:
+        options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+        done = subprocess.run(warm(words), **options, check=False)
+        too_weak = "--abstain" in words and "No threshold of confidence" in done.stderr  # tiny models reach no 85 %
+        assert done.returncode == 0 or too_weak, f"{' '.join(words)}: {done.stderr[-2000:]}"
