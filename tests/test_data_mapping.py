@@ -1,62 +1,49 @@
 """map_to_folder: rows in order from any number of processes, and no process that outlives the program."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from datasets import Dataset, Features, Value, concatenate_datasets
 from launching import all_end
 
 from data_utils.prepare import mapping
-from data_utils.prepare.mapping import Columns, map_to_folder
+from data_utils.prepare.mapping import map_to_folder
 from modeling.errors import InputError
 
 SQUARES, WORDS = Features({"square": Value("int64")}), Features({"word": Value("binary")})
 
 
-def square(rows: Sequence[int], offset: int) -> Columns:
+def square(rows, offset):
     return {"square": [x**2 + offset for x in rows]}
 
 
-def spell(rows: Sequence[int]) -> Columns:
+def spell(rows):
     return {"word": [None if x % 3 == 1 else bytes([x % 256]) * (x % 7) for x in rows]}
 
 
-def name_process(rows: Sequence[int]) -> Columns:
+def name_process(rows):
     return {"square": [os.getpid()] * len(rows)}
 
 
-def die(rows: Sequence[int]) -> None:
+def die(rows):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def fail(rows: Sequence[int]) -> None:
+def fail(rows):
     raise OSError(28, "No space left on device")
 
 
-def sleep(rows: Sequence[int], started: str) -> None:
+def sleep(rows, started):
     Path(started, str(os.getpid())).touch()
     time.sleep(60)
 
 
-def run(
-    folder: Path,
-    function: Callable[..., Any],
-    count: int,
-    workers: int,
-    *,
-    features: Features = SQUARES,
-    rows_per_worker: int = 32,
-    **options: Any,
-) -> Dataset:
+def run(folder, function, count, workers, *, features=SQUARES, rows_per_worker=32, **options):
     folder.mkdir(exist_ok=True)
     map_to_folder(
         range(count),
@@ -72,9 +59,7 @@ def run(
 
 
 @pytest.mark.parametrize(("count", "workers"), [(1, 2), (300, 1), (300, 3)])
-def test_rows_come_in_order_and_nothing_stays_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], count: int, workers: int
-) -> None:
+def test_rows_come_in_order_and_nothing_stays_behind(tmp_path, monkeypatch, capfd, count, workers):
     monkeypatch.setattr(mapping, "_ROWS_PER_FILE", 70)
     dataset = run(tmp_path, square, count, workers, offset=1)
     assert dataset.features == SQUARES
@@ -87,13 +72,13 @@ def test_rows_come_in_order_and_nothing_stays_behind(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_bytes_come_as_they_were_given(tmp_path: Path, workers: int) -> None:
+def test_bytes_come_as_they_were_given(tmp_path, workers):
     dataset = run(tmp_path, spell, 100, workers, features=WORDS)
     assert dataset["word"][:] == spell(range(100))["word"]
     dataset.data.table.validate(full=True)
 
 
-def test_processes_are_started_where_rows_are_many(tmp_path: Path) -> None:
+def test_processes_are_started_where_rows_are_many(tmp_path):
     few, many = (
         set(run(tmp_path / str(rows), name_process, 300, 2, rows_per_worker=rows)["square"]) for rows in (200, 100)
     )
@@ -101,19 +86,19 @@ def test_processes_are_started_where_rows_are_many(tmp_path: Path) -> None:
     assert os.getpid() not in many
 
 
-def test_killed_process_is_an_input_error(tmp_path: Path) -> None:
+def test_killed_process_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"killed while squaring.*--preprocessing_num_workers \(now 2\)"):
         run(tmp_path, die, 100, 2)
 
 
-def test_error_of_a_process_is_raised_when_none_writes_any_more(tmp_path: Path) -> None:
+def test_error_of_a_process_is_raised_when_none_writes_any_more(tmp_path):
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path, fail, 100, 2)
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_processes_end_with_the_program(tmp_path: Path, number: int) -> None:
+def test_processes_end_with_the_program(tmp_path, number):
     started = tmp_path / "started"
     started.mkdir()
     program = os.fork()

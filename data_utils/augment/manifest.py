@@ -50,11 +50,7 @@ def hash_file(path: Path) -> str:
 
 
 def read_manifest(data_dir: Path) -> ManifestFile | None:
-    """The manifest of a data folder, None if it has none.
-
-    Raises:
-        InputError: it was not written by this version of the program.
-    """
+    """The manifest of a data folder, None if it has none; `InputError` if this program didn't write it."""
     path = data_dir / MANIFEST
     if not os.path.lexists(path):
         return None

@@ -112,13 +112,9 @@ def prepare_records(
     with it; then both modalities may be absent.
 
     Args:
-        records: of any source.
-        folder: where their files lie.
-        quarantine: what is known of them, to which the faults of their files are added.
+        records: of any source, with their files in `folder`.
+        quarantine: takes the faults of their files.
         rule: judges large losses.
-
-    Raises:
-        InputError: see `load_pairs`.
     """
     files = [folder.find(record) for record in records]
     pictures, texts = load_pictures(files, picture, data), load_texts(files, text_cleaning, data)
