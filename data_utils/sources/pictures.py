@@ -47,19 +47,12 @@ class PictureError(Exception):
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """How pictures become arrays; all values come from the picture tower's own processor.
+    """How pictures become arrays; all values come from the picture tower's own processor."""
 
-    Attributes:
-        image_size: side of the square result in pixels.
-        shortest_edge: "shortest" only: pixels the shortest side is resized to before the centre crop of `image_size`.
-        resize_mode: "shortest" or "squash" (straight to the square).
-        resample: Pillow's resampling code (2 bilinear, 3 bicubic, ...).
-    """
-
-    image_size: int
-    shortest_edge: int
-    resize_mode: str
-    resample: int
+    image_size: int  # side of the square result in pixels
+    shortest_edge: int  # "shortest" only: pixels the shortest side is resized to before the centre crop
+    resize_mode: str  # "shortest" or "squash" (straight to the square)
+    resample: int  # Pillow's resampling code (2 bilinear, 3 bicubic, ...)
 
     def __post_init__(self) -> None:
         check_choice("the picture resize mode", self.resize_mode, RESIZE_MODES)
@@ -176,16 +169,13 @@ def _scale_numbers(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     values = np.where(np.isfinite(values), values, 0)
     largest = values.max()
-    white = 65_535 if image.mode.startswith("I;16") else _find_white(image.mode, largest)
+    whites = (65_535,) if image.mode.startswith("I;16") else _WHITE.get(image.mode, _WHITE["I"])
+    white = next((white for white in whites if largest <= white), largest)
     grey = (values.clip(0) * (255 / white)).round().astype(np.uint8)
     key = image.info.get("transparency")
     if isinstance(key, int):
         grey[values == key] = GROUND
     return Image.fromarray(grey)
-
-
-def _find_white(mode: str, largest: float) -> float:
-    return next((white for white in _WHITE.get(mode, _WHITE["I"]) if largest <= white), largest)
 
 
 @cache

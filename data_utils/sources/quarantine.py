@@ -129,10 +129,9 @@ class Quarantine:
             logger.info("%s\nEach is a row of %s.", summary, path)
 
     def save(self, path: Path, *, keep_empty: bool = True) -> None:
-        """Write `path`, a header and one line per entry, and beside it `encodings.csv`, if texts aren't UTF-8.
+        """Write `path`, which ends in `QUARANTINE_FILE`, and beside it `encodings.csv`, if texts aren't UTF-8.
 
-        `path` ends in `QUARANTINE_FILE`; without `keep_empty` it is written only if it has an entry. `InputError` where
-        a file can't be written.
+        Without `keep_empty` the former is written only if it has an entry. `InputError` where a file can't be written.
         """
         if self._entries or keep_empty:
             write_csv(path, [COLUMNS, *map(astuple, self.entries)])

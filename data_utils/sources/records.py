@@ -50,19 +50,12 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """One usable row.
+    """One usable row."""
 
-    Attributes:
-        row: its number, from 1; of a list file the line's.
-        guid: always a string.
-        label: one of the allowed labels; None when unlabelled.
-        valid: False when the guid could name a file outside of the data folder: no file may be opened for it.
-    """
-
-    row: int
+    row: int  # its number, from 1; of a list file the line's
     guid: str
-    label: str | None
-    valid: bool = True
+    label: str | None  # one of the allowed labels; None when unlabelled
+    valid: bool = True  # or the guid could name a file outside of the data folder: none may be opened for it
 
 
 def read_records(

@@ -36,12 +36,11 @@ def limit_workers(wanted: int) -> int:
     """
     if wanted <= 1:
         return wanted
-    possible = wanted if _has_semaphores() else 1
-    if possible > 1:
-        possible = min(wanted, (_count_threads(PER_WORKER * wanted + PER_POOL) - PER_POOL) // PER_WORKER)
+    threads = _count_threads(PER_WORKER * wanted + PER_POOL) if _has_semaphores() else 0
+    possible = max(1, min(wanted, (threads - PER_POOL) // PER_WORKER))
     if possible < wanted:
-        logger.warning("The system allows for %d processes in place of %d.", max(possible, 1), wanted)
-    return max(possible, 1)
+        logger.warning("The system allows for %d processes in place of %d.", possible, wanted)
+    return possible
 
 
 def run_tasks(function: Callable[[T], R], tasks: Sequence[T], *, workers: int, doing: str) -> Iterator[R]:

@@ -97,20 +97,19 @@ def _check(value: Any, kind: Any, place: tuple[str, ...]) -> None:
         _check_union(value, kind, place)
     elif origin is Literal:
         _require(any(type(value) is type(each) and value == each for each in args), value, kind, place)
-    elif is_typeddict(kind) or is_dataclass(kind):
+    elif _has_fields(kind):
         _check_fields(value, kind, place)
-    elif _is_map(kind):
+    elif _is(kind, dict, Mapping):
         _require(isinstance(value, dict), value, kind, place)
         for key, item in value.items():
             for part, part_kind in zip((key, item), args, strict=False):
                 _check(part, part_kind, (*place, str(key)[:MAX_SHOWN]))
-    elif _is_list(kind):
+    elif _is(kind, list, tuple, Sequence):
         _require(isinstance(value, list | tuple), value, kind, place)
         item_kind = (args or (Any,))[0]
-        if item_kind in _PLAIN and all(_is_plain(item, item_kind) for item in value):  # a million names take a moment
-            return
-        for number, item in enumerate(value):
-            _check(item, item_kind, (*place, str(number)))
+        if item_kind not in _PLAIN or not all(_is_plain(item, item_kind) for item in value):  # or a million take long
+            for number, item in enumerate(value):
+                _check(item, item_kind, (*place, str(number)))
     else:
         _require(_is_plain(value, type(None) if kind is None else kind), value, kind, place)
 
@@ -127,15 +126,15 @@ def _is_plain(value: Any, kind: Any) -> bool:
 
 def _check_union(value: Any, kind: Any, place: tuple[str, ...]) -> None:
     """Fits any; of what fits none, the fault is told of the one that has its outer form."""
-    maps = [each for each in get_args(kind) if is_typeddict(each) or is_dataclass(each)]
+    maps = [each for each in get_args(kind) if _has_fields(each)] if isinstance(value, dict) else []
     faults = []
-    for each in maps if isinstance(value, dict) and maps else get_args(kind):
+    for each in maps or get_args(kind):
         try:
             return _check(value, each, place)
         except _FaultError as error:
             faults.append(error)
     deepest = max(faults, key=lambda fault: len(fault.place))
-    _require(deepest.place != place or bool(isinstance(value, dict) and maps), value, kind, place)
+    _require(deepest.place != place or bool(maps), value, kind, place)
     raise deepest
 
 
@@ -174,14 +173,14 @@ def _describe(kind: Any) -> str:
         return " or ".join(_describe(each) for each in args)
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}" if len(args) > 1 else str(args[0])
-    if is_typeddict(kind) or is_dataclass(kind) or _is_map(kind):
+    if _has_fields(kind) or _is(kind, dict, Mapping):
         return "a map"
-    return "a list" if _is_list(kind) else _PLAIN.get(kind, "another value")
+    return "a list" if _is(kind, list, tuple, Sequence) else _PLAIN.get(kind, "another value")
 
 
-def _is_map(kind: Any) -> bool:
-    return (get_origin(kind) or kind) in (dict, Mapping)
+def _has_fields(kind: Any) -> bool:
+    return is_typeddict(kind) or is_dataclass(kind)
 
 
-def _is_list(kind: Any) -> bool:
-    return (get_origin(kind) or kind) in (list, tuple, Sequence)
+def _is(kind: Any, *families: Any) -> bool:
+    return (get_origin(kind) or kind) in families
