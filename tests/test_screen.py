@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +77,19 @@ def test_notices_of_all_packages_are_harmless(caplog: pytest.LogCaptureFixture) 
         logger.removeHandler(caplog.handler)
     assert caplog.text.count(f"the label {SHOWN} is unknown") >= 3
     assert is_harmless(caplog.text)
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_pipe_that_is_full_or_whose_reader_has_gone_takes_every_line(is_read: bool) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    if not is_read:
+        os.close(reader)
+    with io.BufferedWriter(screen._LastingFile(writer, "wb")) as stream:
+        for _ in range(300):
+            stream.write(b"a line of text\n" * 100)
+    if is_read:
+        os.close(reader)
 
 
 def test_commands_of_the_data_show_harmless_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,9 +68,10 @@ class _LastingFile(io.FileIO):
 
     def write(self, content: ReadableBuffer) -> int:
         """As a file's; what can't be written counts as written."""
+        written: int | None = None
         with suppress(OSError):
-            return super().write(content)
-        return memoryview(content).nbytes
+            written = super().write(content)  # None of a pipe that is full and may not be waited for
+        return memoryview(content).nbytes if written is None else written
 
 
 def outlive_readers() -> None:
