@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +18,30 @@ MAX_MEMBERS = 100_000
 OUT_OF_FOLD_FILE = "predictions_oof.csv"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(RunFolder):
     """One training of a cross-validated run: an ordinary run folder, whose test part is one fold."""
 
-    seed: int
-    fold: int
-    path: Path
+    def __init__(self, path: Path, seed: int, fold: int) -> None:
+        super().__init__(path)
+        self.seed, self.fold = seed, fold
 
     @property
     def is_finished(self) -> bool:
         """Whether its figures are there, which are written last."""
-        return RunFolder(self.path).metrics_file.is_file()
+        return self.metrics_file.is_file()
 
-    def load_metrics(self) -> dict[str, Any]:
+    def load_metrics(self, kind: Any = MemberMetricsFile, *, remedy: str | None = None) -> dict[str, Any]:
         """Its metrics.json; `InputError` where that is damaged."""
-        remedy = f"delete {self.path}, and train it again by --resume_from_checkpoint latest"
-        return RunFolder(self.path).load_metrics(MemberMetricsFile, remedy=remedy)
+        again = f"delete {self.path}, and train it again by --resume_from_checkpoint latest"
+        return super().load_metrics(kind, remedy=remedy or again)
 
     def read_held_out(self) -> PredictionTable:
         """What it says of its fold."""
-        return read_predictions_csv(RunFolder(self.path).predictions_files["test"])
+        return read_predictions_csv(self.predictions_files["test"])
 
 
 class FoldsFolder(RunFolder):
-    """A run folder with splits/ and members/ in place of a split and a model.
-
-    Args:
-        path: of the folder.
-        seeds: of the trainings of each fold.
-        num_folds: K.
-    """
+    """A run folder with splits/ and members/ in place of a split and a model, of K folds and some seeds."""
 
     def __init__(self, path: str | Path, seeds: Sequence[int], num_folds: int) -> None:
         super().__init__(path)
@@ -71,7 +63,7 @@ class FoldsFolder(RunFolder):
     def members(self, seed: int | None = None) -> list[Member]:
         """All trainings, or those of one seed, fold by fold within each seed."""
         return [
-            Member(each, fold, self.path / "members" / f"seed-{each}-fold-{fold}")
+            Member(self.path / "members" / f"seed-{each}-fold-{fold}", each, fold)
             for each in (self.seeds if seed is None else (seed,))
             for fold in range(self.num_folds)
         ]

@@ -27,11 +27,7 @@ TOWERS = {"text": "text_tower", "image": "vision_tower"}
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a model folder with pipes or devices, whose reading would not end, or texts that no memory holds.
-
-    Raises:
-        InputError: a file is no plain one, may not be read, or is larger than any tokenizer's, and holds no weights.
-    """
+    """`InputError` for a model folder with pipes or devices, whose reading would not end, or texts of no end."""
     refuse_unreadable(folder)
     for path in sorted(folder.iterdir()):
         status = path.stat() if path.exists() else None
@@ -42,12 +38,7 @@ def check_files(folder: Path) -> None:
 
 
 def check_model_file(path: Path) -> None:
-    """Whether a config.json describes a model of ours.
-
-    Raises:
-        InputError: it can't be read, a value is of another type or out of bounds, classes aren't numbered from 0, or a
-            tower that the head uses is missing; it says which.
-    """
+    """`InputError` unless a config.json describes a model of ours, with all that its head uses."""
     content = read_json(path, ModelFile)
     check_sizes(content, str(path))
     fault = _find_fault(content)
@@ -92,10 +83,10 @@ def check_image_processor(source: str, *, local_files_only: bool, trust_remote_c
 
 
 def _check_class(key: str, name: Any, kind: type) -> None:
-    """`ValueError` for a class of transformers that is no `kind`.
+    """`ValueError` for a class of transformers that is no `kind`; names of others do no harm.
 
     Libraries call `from_pretrained` of whatever class is named, an AutoProcessor, say, which then asks on the terminal
-    whether to run foreign code. A name that transformers hasn't does no harm, nor does one whose library is missing.
+    whether to run foreign code.
     """
     # The spellings that libraries try in turn.
     names = {str(name), stem := re.sub("(Fast)+$", "", str(name)), stem.replace("FeatureExtractor", "ImageProcessor")}

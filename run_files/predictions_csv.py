@@ -44,17 +44,19 @@ class PredictionTable:
     @classmethod
     def join(cls, parts: Sequence[PredictionTable]) -> PredictionTable:
         """The rows of all parts, which have the same classes, sorted by guid."""
-        guids = [guid for part in parts for guid in part.guids]
-        labels, probabilities = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "probabilities")
-        )
-        joined = cls(tuple(guids), labels, probabilities, parts[0].label_names)
+        guids = tuple(guid for part in parts for guid in part.guids)
+        labels = np.concatenate([part.labels for part in parts])
+        joined = cls(guids, labels, np.concatenate([part.probabilities for part in parts]), parts[0].label_names)
         return joined.select(sorted(range(len(guids)), key=guids.__getitem__))
 
     @property
     def answers(self) -> NDArray[np.int64]:
         """(N,) class ids: the first most probable class, as in `classification_metrics`."""
         return self.probabilities.argmax(axis=1)
+
+    def label_of_guids(self) -> dict[str, str]:
+        """The label's name of each row, all of which are labelled."""
+        return {guid: self.label_names[label] for guid, label in zip(self.guids, self.labels.tolist(), strict=True)}
 
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> PredictionTable:
         """The rows of these numbers, in their order."""
@@ -81,27 +83,19 @@ def write_predictions_csv(
     path: Path, guids: Sequence[str], labels: ArrayLike, probabilities: ArrayLike, label_names: Sequence[str]
 ) -> None:
     """Write what the attributes of `PredictionTable` hold."""
-    header = [*FIRST_COLUMNS, *(f"{PROBABILITY_PREFIX}{name}" for name in label_names)]
-    rows = (
-        [
-            *(guid, label_names[label] if label >= 0 else UNLABELLED, label_names[row.argmax()]),
-            *(f"{value:.8f}" for value in row),
-        ]
-        for guid, label, row in zip(guids, np.asarray(labels), np.asarray(probabilities), strict=True)
-    )
-    write_csv(path, [header, *rows])
+    rows = [[*FIRST_COLUMNS, *(f"{PROBABILITY_PREFIX}{name}" for name in label_names)]]
+    for guid, label, values in zip(guids, np.asarray(labels), np.asarray(probabilities), strict=True):
+        known = [guid, label_names[label] if label >= 0 else UNLABELLED, label_names[values.argmax()]]
+        rows.append([*known, *(f"{value:.8f}" for value in values)])
+    write_csv(path, rows)
 
 
 def write_bad_cases(
     path: Path, guids: Sequence[str], labels: ArrayLike, probabilities: ArrayLike, label_names: Sequence[str]
 ) -> None:
     """Write guid, label and prediction of the labelled rows that were misjudged; see `write_predictions_csv`."""
-    predictions = np.asarray(probabilities).argmax(axis=1)
-    rows = (
-        [guid, label_names[label], label_names[prediction]]
-        for guid, label, prediction in zip(guids, np.asarray(labels), predictions, strict=True)
-        if label >= 0 and label != prediction
-    )
+    judged = zip(guids, np.asarray(labels), np.asarray(probabilities).argmax(axis=1), strict=True)
+    rows = [[guid, label_names[label], label_names[answer]] for guid, label, answer in judged if 0 <= label != answer]
     write_csv(path, [FIRST_COLUMNS, *rows])
 
 
@@ -115,14 +109,12 @@ def read_predictions_csv(path: Path) -> PredictionTable:
     try:
         text = read_bounded(path, MAX_BYTES).decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = next(reader, [])
-        rows = [(reader.line_num, row) for row in reader if row]
-        label_names = _read_classes(header)
-        if not rows:
-            raise ValueError("it has no row below its header")
+        label_names = _read_classes(next(reader, []))
         class_ids = {name: number for number, name in enumerate(label_names)}
-        parsed = [_read_row(line, row, class_ids) for line, row in rows]
-        guids = tuple(row[0] for _, row in rows)
+        parsed = [_read_row(reader.line_num, row, class_ids) for row in reader if row]
+        if not parsed:
+            raise ValueError("it has no row below its header")
+        guids, labels, probabilities = zip(*parsed, strict=True)
         guid, times = Counter(guids).most_common(1)[0]
         if times > 1:
             raise ValueError(f"the guid {guid!r} stands in it {times} times")
@@ -135,28 +127,26 @@ def read_predictions_csv(path: Path) -> PredictionTable:
             f"The predictions {str(path)!r} cannot be used: {error}. Copy the file again from its run, or write it "
             "again with train.py."
         ) from error
-    labels, probabilities = zip(*parsed, strict=True)
     return PredictionTable(guids, np.array(labels, dtype=np.int64), np.array(probabilities), label_names)
 
 
 def _read_classes(header: Sequence[str]) -> tuple[str, ...]:
     """The classes' names; `ValueError` for another header."""
     columns = header[len(FIRST_COLUMNS) :]
-    names = tuple(column.removeprefix(PROBABILITY_PREFIX) for column in columns)
     ours = tuple(header[: len(FIRST_COLUMNS)]) == FIRST_COLUMNS
-    if not ours or len(set(names)) < 2 or not all(column.startswith(PROBABILITY_PREFIX) for column in columns):
+    if not ours or len(set(columns)) < 2 or not all(column.startswith(PROBABILITY_PREFIX) for column in columns):
         expected = ",".join((*FIRST_COLUMNS, *[f"{PROBABILITY_PREFIX}CLASS"] * 2))
         raise ValueError(f"its first line is {','.join(header)!r} in place of {expected}...")
-    if len(set(names)) < len(names):
+    if len(set(columns)) < len(columns):
         raise ValueError(f"a class stands twice in its first line, {','.join(header)!r}")
-    return names
+    return tuple(column.removeprefix(PROBABILITY_PREFIX) for column in columns)
 
 
-def _read_row(line: int, row: Sequence[str], class_ids: Mapping[str, int]) -> tuple[int, list[float]]:
-    """The id of the label and the probabilities; `ValueError` for what is no whole row."""
+def _read_row(line: int, row: Sequence[str], class_ids: Mapping[str, int]) -> tuple[str, int, list[float]]:
+    """The guid, the id of the label and the probabilities; `ValueError` for what is no whole row."""
     if len(row) != len(FIRST_COLUMNS) + len(class_ids):
         raise ValueError(f"line {line} has {len(row)} cells and the header {len(FIRST_COLUMNS) + len(class_ids)}")
-    _, label, prediction, *cells = row
+    guid, label, prediction, *cells = row
     for name, cell in (("label", label), ("prediction", prediction)):
         if cell not in class_ids and (name, cell) != ("label", UNLABELLED):
             raise ValueError(f"line {line} has the {name} {cell!r}, which is none of {', '.join(class_ids)}")
@@ -169,4 +159,4 @@ def _read_row(line: int, row: Sequence[str], class_ids: Mapping[str, int]) -> tu
     # Classes that are equal in all the decimals written may have differed in the model.
     if values[class_ids[prediction]] < max(values):
         raise ValueError(f"line {line} has the prediction {prediction!r}, which is not its most probable class")
-    return NO_LABEL_ID if label == UNLABELLED else class_ids[label], values
+    return guid, NO_LABEL_ID if label == UNLABELLED else class_ids[label], values

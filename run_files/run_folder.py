@@ -10,15 +10,23 @@ from typing import Any
 import numpy as np
 import yaml
 
-from data_utils.system.files import write_text
+from data_utils.system.files import list_own, write_text
 from data_utils.system.schema import COPY_AGAIN, read_json, read_yaml
 from modeling.errors import InputError
 from run_files.schema import ConfigFile, MetricsFile
 
 _CONTENTS = "A run folder has config.yaml and model/ in it, as train.py leaves them"
 ARGUMENT_SECTIONS = ("model", "data", "training", "environment")
+# The lock of a job, where an earlier run is gathered before it gets a name, and the begin of that name.
+LOCK, MOVING, ASIDE = ".lock", ".moving", "old-"
+# What a run folder may hold before it has a config.yaml: of a job that was killed early.
+_ENTRIES = (
+    *(LOCK, MOVING, "checkpoints", "logs", "model", ".model.partial", "split.json", "splits", "members"),
+    *("quarantine.csv", "encodings.csv"),
+)
+_TEMPORARY = (ASIDE, ".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.", ".encodings.csv.")
 # Folders of other work, by a section of their config.yaml, and what can be done with them.
-WITHOUT_MODEL = {
+_WITHOUT_MODEL = {
     "sweep": "the folder of a sweep, whose trials leave no model. Train one with the flags in its trials/NNNN.json and "
     "pass that run; evaluate.py compare takes the files in its predictions/.",
     "baselines": "the folder of baselines, which leave no model: their figures are in its metrics.json, and "
@@ -27,10 +35,7 @@ WITHOUT_MODEL = {
 
 
 class RunFolder:
-    """Paths inside a run folder; `train.py` fills it, `evaluate.py` needs nothing else but the data.
-
-    Making the object touches no file; `RunFolder.open` is for a folder that has to be a finished run.
-    """
+    """Paths inside a run folder, which `train.py` fills; making the object touches no file."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -52,7 +57,7 @@ class RunFolder:
         run = cls(path)
         run.check_config()
         if not (run.model_dir / "config.json").is_file():
-            for section, remedy in WITHOUT_MODEL.items():
+            for section, remedy in _WITHOUT_MODEL.items():
                 if section in run.load_arguments():
                     raise InputError(f"Got {str(path)!r}, {remedy}")
             raise InputError(
@@ -63,11 +68,9 @@ class RunFolder:
 
     def check_config(self) -> None:
         """`InputError` unless the folder is there, with a config.yaml in it."""
-        path = str(self.path)
-        if not self.path.is_dir():
-            raise InputError(f"Got the run {path!r}, which is not a folder. {_CONTENTS}: pass its --output_dir.")
         if not self.config_file.is_file():
-            raise InputError(f"Got the folder {path!r}, which has no config.yaml. {_CONTENTS}: pass its --output_dir.")
+            fault = "which has no config.yaml" if self.path.is_dir() else "which is not a folder"
+            raise InputError(f"Got the run {str(self.path)!r}, {fault}. {_CONTENTS}: pass its --output_dir.")
 
     def is_run(self) -> bool:
         """Whether it has a config.yaml that train.py wrote."""
@@ -76,13 +79,11 @@ class RunFolder:
         except InputError:
             return False
 
-    def ablation_file(self, split: str = "val") -> Path:
-        """The figures of evaluate.py --ablation, by default on the validation rows."""
-        return self.path / ("ablation.json" if split == "val" else f"ablation_{split}.json")
-
-    def evaluation_file(self, split: str) -> Path:
-        """The figures of evaluate.py --split `split`."""
-        return self.path / f"evaluation_{split}.json"
+    def foreign_entries(self) -> list[str]:
+        """Names of what lies in the folder and is no run's; none where there is a config.yaml."""
+        names = [entry.name for entry in list_own(self.path)]
+        foreign = [name for name in names if name not in _ENTRIES and not name.startswith(_TEMPORARY)]
+        return foreign if foreign and not self.is_run() else []
 
     def fold_split_file(self, fold: int) -> Path:
         """The split of a fold where there are folds."""
@@ -97,11 +98,7 @@ class RunFolder:
         return read_yaml(self.config_file, ConfigFile)
 
     def load_metrics(self, kind: Any = MetricsFile, *, remedy: str = COPY_AGAIN) -> dict[str, Any]:
-        """Read metrics.json, of the types that `kind` says; `InputError` where it is damaged.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
+        """metrics.json, of the types that `kind` says; `InputError` where damaged, FileNotFoundError without one."""
         return read_json(self.metrics_file, kind, remedy=remedy)
 
 

@@ -12,10 +12,11 @@ from data_utils.system.schema import Within
 Name = Annotated[str, Within(0, 10_000)]
 Count = Annotated[int, Within(0, 2**62)]
 Seed = Annotated[int, Within(-(2**63), 2**64)]
+Width = Annotated[int, Within(1, 65_536)]
+Side = Annotated[int, Within(1, 4096)]
+Layers = Annotated[list[Annotated[int, Within(-1000, 1000)]], Within(1, 1000)]
 # A sweep writes a list where its trials differ.
 Swept = float | list[float | None] | None
-Side = Annotated[int, Within(1, 4096)]
-Scale = Annotated[list[Annotated[float, Within(1e-6, 1e6)]], Within(1, 3)]
 
 
 class TrainingSection(TypedDict, total=False):
@@ -62,10 +63,10 @@ class TowerSettings(TypedDict):
 
     class_name: Name
     config: dict[str, Any]
-    projection_dim: Annotated[int, Within(1, 65_536)] | None
+    projection_dim: Width | None
     pooling: NotRequired[Literal["default", "mean"]]
-    feature_layers: NotRequired[Annotated[list[Annotated[int, Within(-1000, 1000)]], Within(1, 1000)] | None]
-    token_width: NotRequired[Annotated[int, Within(1, 65_536)]]
+    feature_layers: NotRequired[Layers | None]
+    token_width: NotRequired[Width]
 
 
 class Picture(TypedDict):
@@ -85,7 +86,7 @@ class ModelFile(TypedDict, total=False):
     vision_tower: TowerSettings | None
     picture: Picture
     image_mean: Annotated[list[Annotated[float, Within(-1e6, 1e6)]], Within(1, 3)]
-    image_std: Scale
+    image_std: Annotated[list[Annotated[float, Within(1e-6, 1e6)]], Within(1, 3)]
     id2label: Annotated[dict[str, Name], Within(2, 10_000)]
     max_length: Annotated[int, Within(2, 32_768)]
     text_cleaning: Literal["report", "tweet", "none"]
@@ -100,24 +101,10 @@ class TrainingFigures(TypedDict, total=False):
     resumed_at_step: Count | None
 
 
-class MemberFigures(TypedDict):
-    """training in metrics.json of a training within a cross-validation."""
-
-    seconds: float
-    resumed_at_step: Count | None
-
-
 class BestFigures(TypedDict, total=False):
     """best in metrics.json."""
 
     metric: Name | None
-
-
-class PartFigures(TypedDict):
-    """test in metrics.json of a training within a cross-validation."""
-
-    accuracy: float
-    macro_f1: float
 
 
 class MetricsFile(TypedDict, total=False):
@@ -128,12 +115,26 @@ class MetricsFile(TypedDict, total=False):
     best: BestFigures | None
 
 
+class MemberTraining(TypedDict):
+    """training in metrics.json of a training within a cross-validation."""
+
+    seconds: float
+    resumed_at_step: Count | None
+
+
+class HeldOutFigures(TypedDict):
+    """test in the same."""
+
+    accuracy: float
+    macro_f1: float
+
+
 class MemberMetricsFile(TypedDict):
     """metrics.json of a training within a cross-validation."""
 
     parameters: dict[str, Count]
-    training: MemberFigures
-    test: PartFigures
+    training: MemberTraining
+    test: HeldOutFigures
 
 
 class StateFile(TypedDict):

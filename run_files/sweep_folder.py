@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,17 +17,9 @@ from run_files.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A finished trial.
+    """A finished trial: its number in the recipe, what was swept in it, the flags by which train.py trains the same.
 
-    Attributes:
-        number: in the recipe, from 0.
-        values: swept flags, and the fold, as written.
-        flags: with which train.py trains the same.
-        seconds: of the trial.
-        best_epoch: from 1.
-        metrics, last_metrics: after the best and after the last epoch.
-        parameters: counts by part (`training.build.parameters`).
-        error: why it has no figures, else None.
+    metrics and last_metrics are after the best epoch (counted from 1) and the last; error says why there are none.
     """
 
     number: int
@@ -64,10 +57,16 @@ class SweepFolder(RunFolder):
 
     def drop_damaged(self) -> list[int]:
         """Delete the records of trials whose files were damaged or deleted: they count as unfinished. Their numbers."""
-        damaged = [path for path in self._list_records() if not self._is_whole(path)]
-        for path in damaged:
+        damaged = []
+        for path in self._list_records():
+            with suppress(InputError):
+                record = _read_record(path)
+                if record.error is None:
+                    self.read_predictions(record)
+                continue
             path.unlink()
-        return [int(path.stem) for path in damaged]
+            damaged.append(int(path.stem))
+        return damaged
 
     def write_trial(self, record: TrialRecord, predictions: TrialPredictions | None) -> None:
         """Write a trial's predictions, if it has any, and then its record, which makes it a finished one."""
@@ -83,16 +82,6 @@ class SweepFolder(RunFolder):
     def out_of_fold_file(self, trials: Sequence[TrialRecord]) -> Path:
         """Where the answers lie that the trials of all folds gave together."""
         return self.path / "predictions" / f"out_of_fold_{trials[0].number:04d}-{trials[-1].number:04d}.csv"
-
-    def _is_whole(self, path: Path) -> bool:
-        """Whether a record and the predictions that go with it can be read."""
-        try:
-            record = _read_record(path)
-            if record.error is None:
-                self.read_predictions(record)
-        except InputError:
-            return False
-        return True
 
     def _list_records(self) -> list[Path]:
         return sorted((self.path / "trials").glob("[0-9]*.json"))

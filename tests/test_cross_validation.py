@@ -146,7 +146,7 @@ def test_labelled_rows_that_were_trained_on_are_named(root, tmp_path, caplog):
         json.loads((member.path / "split.json").read_text()) for member in FoldsFolder.find(root / "run").members()
     ]
     trained = set().union(*(split["train"] for split in splits))
-    assert f"{len(trained)} of the labelled rows have the guids of rows that the run was trained on" in caplog.text
+    assert f"{len(trained)} rows have the guids of rows that the run was trained on" in caplog.text
 
 
 def test_member_is_judged_by_its_own_temperature(root, tmp_path, capsys):

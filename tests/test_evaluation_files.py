@@ -10,30 +10,17 @@ import numpy as np
 import pytest
 from evaluating import read_rows
 
-from data_utils.console.tables import format_interval
 from evaluation.arguments import parse_arguments
-from evaluation.scores.scoring import format_ablation, format_metrics, score_predictions
-from evaluation.tasks.ablation import summarise_ablation
+from evaluation.tasks.ablation import format_ablation, summarise_ablation
 from modeling.errors import InputError
 from run_files.output import write_json
-from run_files.predictions_csv import write_bad_cases, write_predictions_csv
+from run_files.predictions_csv import write_bad_cases
 from run_files.run_folder import RunFolder
 
 NAMES = ["negative", "positive"]
 GUIDS = ["a", "b,c", "007"]
 LABELS = [0, 1, -100]
 PROBABILITIES = np.array([[0.75, 0.25], [0.6, 0.4], [0.1, 0.9]])
-
-
-def test_predictions_csv_holds_every_row(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "predictions.csv"
-    write_predictions_csv(path, GUIDS, LABELS, PROBABILITIES, NAMES)
-    assert read_rows(path) == [
-        ["guid", "label", "prediction", "prob_negative", "prob_positive"],
-        ["a", "negative", "negative", "0.75000000", "0.25000000"],
-        ["b,c", "positive", "negative", "0.60000000", "0.40000000"],
-        ["007", "null", "positive", "0.10000000", "0.90000000"],
-    ]
 
 
 def test_bad_cases_hold_misjudged_labelled_rows_only(tmp_path: Path) -> None:
@@ -56,15 +43,6 @@ def test_failed_writing_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
             write_json(path, {"accuracy": 0.6})
     assert json.loads(path.read_text()) == {"accuracy": 0.5}
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_metrics_text_shows_figures_with_intervals() -> None:
-    metrics = score_predictions(PROBABILITIES, [0, 1, 1], NAMES)
-    text = format_metrics(metrics, title="validation")
-    assert "validation: 3 rows" in text
-    assert format_interval(2 / 3, metrics["accuracy_interval"]) in text
-    assert "always positive: accuracy 0.667" in text
-    assert ["positive", "1", "1"] in [line.split() for line in text.splitlines()]
 
 
 def test_ablation_text_says_which_inputs_are_no_better_than_a_constant() -> None:
@@ -128,7 +106,10 @@ def test_folder_that_never_has_a_model_is_not_to_be_resumed(tmp_path: Path, sect
         (["run", "--predict", "a", "--output", "."], "'.', which names no file"),
         (["run", "--predict", "a", "--output", ""], "'', which names no file"),
         (["run", "--predict", "a", "--output", "new/"], "'new/', which names no file"),
-        (["run", "--ablation_input", "blank"], "for --ablation and --contributions; add one"),
+        (["run", "--ablation_input", "blank"], "--ablation_input without --ablation or --contributions"),
+        (["--ablation", "run", "--robustness"], "--ablation and --robustness; leave one out"),
+        (["run", "--abstain", "0.9", "--ablation"], "--abstain, which goes with plain scoring"),
+        (["run", "--streaming"], "without --predict SHARDS"),
         (["run", "--per_device_eval_batch_size", "0"], "1 or more"),
         (["run", "--mixed_precision", "fp8"], "invalid choice"),
     ],

@@ -16,7 +16,8 @@ from evaluation.predict import inference
 from evaluation.predict.inference import check_rows_counted_once, classify, run_inference
 from evaluation.predict.joint_models import JointModels
 from evaluation.predict.loaded_run import LoadedRun, load_run
-from evaluation.tasks.ablation import ABLATION, AskInputs, blank_batch
+from evaluation.scores.contributions import INPUTS
+from evaluation.tasks.ablation import AskInputs, blank_batch
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from run_files.run_folder import RunFolder
@@ -86,7 +87,7 @@ def test_output_that_is_not_finite_is_refused(tiny_run: RunFolder) -> None:
 
 @pytest.mark.parametrize("ablation_input", ["mask", "blank"])
 @pytest.mark.parametrize("fusion", ["early", "co_attn", "text_only", "image_only"])
-def test_ablation_equals_three_forwards_with_one_pass_of_each_tower(
+def test_inputs_equal_four_forwards_with_one_pass_of_each_tower(
     tiny_run: RunFolder, fusion: str, ablation_input: str
 ) -> None:
     loaded, _, accelerator = prepare(tiny_run)
@@ -97,7 +98,7 @@ def test_ablation_equals_three_forwards_with_one_pass_of_each_tower(
         if getattr(model, name) is not None:
             counter = lambda *_, name=name: calls.__setitem__(name, calls[name] + 1)  # noqa: E731
             getattr(model, name).register_forward_hook(counter)
-    step = AskInputs(ABLATION, blank_batch(collator, loaded.tokenizer, ablation_input))
+    step = AskInputs(INPUTS, blank_batch(collator, loaded.tokenizer, ablation_input))
     options = {"batch_size": 10, "accelerator": accelerator, "step": step}
     found = {name: each[:, 0] for name, each in run_inference(JointModels([model]), rows, collator, **options).items()}
     num_batches = 6
@@ -105,18 +106,22 @@ def test_ablation_equals_three_forwards_with_one_pass_of_each_tower(
     assert calls["image_tower"] == (0 if fusion == "text_only" else num_batches + 1)
 
     batch = collator([rows[index] for index in range(NUM_VAL)])
+    no_text = blank_text(batch, ablation_input, loaded)
     expected = {
         "full": classify(model, batch),
         "text_only": classify(model, blank_image(batch, ablation_input)),
-        "image_only": classify(model, blank_text(batch, ablation_input, loaded)),
+        "image_only": classify(model, no_text),
+        "none": classify(model, blank_image(no_text, ablation_input)),
     }
     for name, outputs in expected.items():
         torch.testing.assert_close(found[name], outputs["probabilities"].detach(), atol=1e-5, rtol=0)
     if fusion == "early":
         assert (found["full"] - found["text_only"]).abs().max() > 1e-3
-    if fusion == "text_only":
-        assert torch.equal(found["full"], found["text_only"])
-        assert (found["image_only"] - found["image_only"][0]).abs().max() < 1e-6
+    if fusion in ("text_only", "image_only"):  # which owe the other modality exactly nothing
+        (other,) = {"text_only", "image_only"} - {fusion}
+        assert torch.equal(found["full"], found[fusion])
+        assert torch.equal(found["none"], found[other])
+        assert (found[other] - found[other][0]).abs().max() < 1e-6
 
 
 def blank_image(batch: dict[str, torch.Tensor], ablation_input: str) -> dict[str, torch.Tensor]:

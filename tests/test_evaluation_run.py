@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def test_main_scores_the_parts_of_the_split(
 ) -> None:
     for split, num_rows in (("val", NUM_VAL), ("train", NUM_PAIRS - NUM_VAL), ("all", NUM_PAIRS)):
         evaluate_main(tiny_run.path, "--split", split)
-        saved = json.loads(tiny_run.evaluation_file(split).read_text())
+        saved = json.loads((tiny_run.path / f"evaluation_{split}.json").read_text())
         assert saved["num_rows"] == num_rows
         assert f"{num_rows} rows" in capsys.readouterr().out
 
@@ -38,7 +39,10 @@ def test_main_writes_and_prints_the_ablation(
     assert saved["ablation_input"] == "mask"
     assert all("macro_f1_interval" in metrics for metrics in saved["inputs"].values())
     evaluate_main(tiny_run.path)
-    assert saved["inputs"]["full"]["accuracy"] == json.loads(tiny_run.evaluation_file("val").read_text())["accuracy"]
+    assert (
+        saved["inputs"]["full"]["accuracy"]
+        == json.loads((tiny_run.path / "evaluation_val.json").read_text())["accuracy"]
+    )
     assert "image_only" in capsys.readouterr().out
 
 
@@ -82,9 +86,7 @@ def test_changed_data_are_noticed(
     evaluate_main(run.path)
     assert "another hash" not in caplog.text
     other = tmp_path / "moved"
-    (other / "data").mkdir(parents=True)
-    for path in tiny_pairs.rglob("*.*"):
-        (other / path.relative_to(tiny_pairs)).write_bytes(path.read_bytes())
+    shutil.copytree(tiny_pairs, other)
     evaluate_main(run.path, "--data_dir", other)
     assert "another hash" not in caplog.text
     (other / "data" / "p1.txt").write_text("changed")
@@ -95,14 +97,12 @@ def test_changed_data_are_noticed(
 def test_models_of_one_run_speak_of_its_data_once(
     tiny_pairs: Path, tmp_path: Path, fresh_state: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "data").mkdir()
-    for path in tiny_pairs.rglob("*.*"):
-        (tmp_path / path.relative_to(tiny_pairs)).write_bytes(path.read_bytes())
+    shutil.copytree(tiny_pairs, tmp_path, dirs_exist_ok=True)
     save_run(tmp_path / "run", tiny_pairs)
     run = load_run(tmp_path / "run", data_dir=str(tmp_path))
     for ending in ("txt", "jpg"):
         (tmp_path / "data" / f"p2.{ending}").unlink()
-    parts = Ensemble(run.folder, (run, run, run), is_cross_validated=True).load_rows("val")
+    parts = Ensemble(run.folder, (run, run, run)).load_rows("val")
     assert [len(rows) for _, rows in parts] == [NUM_VAL - 1] * 3
     assert caplog.text.count("another hash") == 1
     assert caplog.text.count("1 rows of the run's split can't be used now") == 1

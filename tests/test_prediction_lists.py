@@ -115,7 +115,7 @@ def test_rows_without_a_label_are_known_again_in_the_runs_own_folder(
     predict(f"{trained},null\n{judged},null\n", data_dir=tmp_path)
     assert "trained on" not in caplog.text
     predict(f"{trained},null\n{judged},null\n")
-    assert "1 of the rows without a label are rows that the run was trained on" in caplog.text
+    assert "1 rows have the guids of rows that the run was trained on" in caplog.text
 
 
 def test_confidence_that_decides_is_written(

@@ -64,8 +64,8 @@ def test_earlier_prediction_may_be_replaced(tmp_path: Path, header: str) -> None
     (tmp_path / "p.txt").write_text(header + TAGS)
     (tmp_path / "p.probabilities.csv").write_text(PROBABILITIES)
     (tmp_path / "p.quarantine.csv").write_text("row,guid,reason,action,detail\n1,1,missing_text,masked,\n")
-    (tmp_path / "p.metrics.json").write_text('{"confusion_matrix": []}')
-    (tmp_path / "p.contributions.json").write_text('{"overall": {}}')
+    write_json(tmp_path / "p.metrics.json", {"num_rows": 2})
+    write_json(tmp_path / "p.contributions.json", {"overall": {}})
     OutputFiles(tmp_path / "p.txt").prepare([])
     with pytest.raises(InputError, match=r"would overwrite .*p\.txt"):
         OutputFiles(tmp_path / "p.txt").prepare([tmp_path / "p.txt"])

@@ -20,7 +20,6 @@ from evaluation.predict.inference import classify, run_inference
 from evaluation.predict.joint_models import JointModels
 from evaluation.predict.loaded_run import LoadedRun, load_run
 from evaluation.robustness.corruptions import make_generator, mistype
-from evaluation.robustness.report import draw_robustness, format_robustness, write_robustness
 from evaluation.robustness.robustness import (
     CLEAN,
     CONDITIONS,
@@ -28,8 +27,11 @@ from evaluation.robustness.robustness import (
     AskCorrupted,
     Condition,
     conditions_of,
+    draw_robustness,
+    format_robustness,
     lose_modalities,
     summarise_robustness,
+    write_robustness,
 )
 from evaluation.scores.scoring import score_predictions
 from evaluation.tasks.ablation import ABLATION, AskInputs, blank_batch
@@ -215,19 +217,9 @@ def test_summary_holds_the_scores_of_every_condition_and_says_what_is_odd(summar
     assert unchanged.startswith("No answer changes under typos:")
 
 
-def test_rows_without_a_label_are_left_out_of_the_summary() -> None:
-    probabilities, labels = make_probabilities()
-    part = summarise_robustness({key: value[:40] for key, value in probabilities.items()}, labels[:40], LABELS)
-    labels[40:] = -100
-    assert summarise_robustness(probabilities, labels, LABELS) == part
-    assert part["num_rows"] == 40
-
-
 def test_files_and_table_show_the_same_figures(summary: dict[str, Any], tmp_path: Path) -> None:
-    assert write_robustness(tmp_path, "val", summary) == tmp_path / "robustness.json"
-    write_robustness(tmp_path, "train", summary)
-    files = {f"robustness{part}.{kind}" for part in ("", "_train") for kind in ("csv", "md", "png")}
-    assert {path.name for path in tmp_path.iterdir()} == files
+    write_robustness(tmp_path / "robustness.json", "val", summary)
+    assert {path.name for path in tmp_path.iterdir()} == {f"robustness.{kind}" for kind in ("csv", "md", "png")}
     rows = read_csv(tmp_path / "robustness.csv")
     assert [row["condition"] for row in rows] == list(summary["conditions"])
     table = format_robustness(summary, title="validation")

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from data_utils.console.flag_hints import ANSWERS, SYNONYMS
 from modeling.errors import InputError
@@ -56,11 +56,12 @@ class FlagParser(argparse.ArgumentParser):
     """Raises an `InputError` where argparse would exit by itself, and names the flag that was meant.
 
     `groups` are dataclasses, each with the title of its flags in --help as `group`, where it isn't "flags". Dashes in a
-    flag stand for underscores.
+    flag stand for underscores. With bare_switches a switch takes no yes or no, which a word behind it would be read as.
     """
 
-    def __init__(self, *groups: type, **options: Any) -> None:
+    def __init__(self, *groups: type, bare_switches: bool = False, **options: Any) -> None:
         super().__init__(argument_default=argparse.SUPPRESS, allow_abbrev=False, **options)
+        self._bare_switches = bare_switches
         self.hidden: list[tuple[argparse.Action, str]] = []  # what only --help_all tells, and what it tells of it
         for group in groups:
             self.add_flags(getattr(group, "group", "flags"), list_flags(group))
@@ -71,10 +72,12 @@ class FlagParser(argparse.ArgumentParser):
         for flag in flags:
             text = _describe(flag).replace("%", "%%")
             shown = argparse.SUPPRESS if is_hidden else text
-            action = group.add_argument(f"--{flag.name}", help=shown, required=flag.default is MISSING, **_read(flag))
+            is_bare = self._bare_switches and _base(flag.kind) is bool
+            options: dict[str, Any] = {"action": "store_true"} if is_bare else _read(flag)
+            action = group.add_argument(f"--{flag.name}", help=shown, required=flag.default is MISSING, **options)
             if is_hidden:
                 self.hidden.append((action, text))
-            if _base(flag.kind) is bool:
+            if _base(flag.kind) is bool and not is_bare:
                 group.add_argument(f"--no_{flag.name}", action="store_false", dest=flag.name, help=argparse.SUPPRESS)
         if is_hidden:
             self.add_argument("--help_all", action=_HelpAll, nargs=0, help=f"show the flags of {title} too")
@@ -150,6 +153,8 @@ def _read(flag: Flag) -> dict[str, Any]:
         return alone | {"type": _parse_switch, "metavar": "yes|no"}
     if kind == str | bool:
         return alone | {"type": lambda word: _SWITCH_WORDS.get(word.lower(), word), "metavar": "VALUE"}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
     several = {"nargs": "+"} if get_origin(kind) is list else {}
     item = get_args(kind)[0] if several else kind
     is_map = (get_origin(item) or item) is dict

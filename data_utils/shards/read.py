@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 from data_utils.shards import parquet, tar
 from data_utils.shards.shard_file import Row, Shard, ShardError, wrap_read_errors
-from data_utils.shards.shard_set import ShardSet
+from data_utils.shards.shard_set import ShardSet, find_shards
 from data_utils.sources.encodings import decode_text, find_encoding
 from modeling.errors import InputError
 
@@ -36,6 +36,15 @@ def iterate_shard(shard: Shard, kind: str, *, start: int = 0, stop: int | None =
         count = number + 1
     if stop is not None and count < stop:
         raise ShardError(f"{shard.url} ends after {count} rows, of which {shard.rows} were announced; copy it again.")
+
+
+def open_shards(place: str, part: str, *, labelled: bool, remedy: str) -> ShardSet:
+    """The shards of a part, which have the columns that are needed; `InputError` where there are none."""
+    shards = find_shards(place, part)
+    if shards is None:
+        raise InputError(f"There are no {part}-*.parquet or {part}-*.tar in {place}; {remedy}.")
+    check_columns(shards, labelled=labelled)
+    return shards
 
 
 def check_columns(shards: ShardSet, *, labelled: bool) -> None:

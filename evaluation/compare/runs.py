@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -23,39 +23,20 @@ from run_files.run_folder import RunFolder
 MEAN_TOLERANCE = 1e-5
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Of a run; None stands for what its folder doesn't say.
-
-    Attributes:
-        fingerprint: hash of the data and of their preparation.
-        fold_of: {guid: fold that held it out}.
-        seed: by which the folds were drawn.
-    """
+class Origin(NamedTuple):
+    """Hash of a run's data and their preparation, the fold that held out each guid, seed of the folds; if known."""
 
     fingerprint: str | None = None
     fold_of: Mapping[str, int] | None = None
     seed: int | None = None
 
-    def number_folds(self, guids: Sequence[str]) -> tuple[int | None, ...]:
-        """The fold of each row, numbered as they come, so that their order is no matter; None for a row of none."""
-        numbers: dict[int | None, int | None] = {None: None}
-        return tuple(numbers.setdefault((self.fold_of or {}).get(guid), len(numbers)) for guid in guids)
-
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run and its predictions.
+    """A run of folds, of one validation part (split), or a bare file, and its predictions of the labelled rows.
 
-    Attributes:
-        name: unique among the compared.
-        path: as given.
-        kind: folds (train.py --folds), split (one validation part) or file (a bare file of predictions).
-        table: of the labelled rows; for a folds run the mean probabilities over its seeds.
-        seeds: a table per seed of a folds run, of the same rows in the same order; else empty.
-        cost: total and trainable parameters and the seconds of training, as far as metrics.json says.
-        chosen_by: metric by which the best epoch was chosen on the very rows of `table`, or None.
-        origin: the data and the folds; of a bare file what the folder that it lies in says.
+    `table` has the mean probabilities over the seeds of a folds run, `seeds` those of each, of the same rows. The
+    origin of a bare file is what the folder that it lies in says; `metrics` are those of metrics.json.
     """
 
     name: str
@@ -64,13 +45,25 @@ class ComparedRun:
     table: PredictionTable
     origin: Origin
     seeds: Mapping[str, PredictionTable] = field(default_factory=dict)
-    cost: Mapping[str, float | None] = field(default_factory=lambda: _read_cost({}))
-    chosen_by: str | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_seeds(self) -> int:
         """How many trainings it is of; 1 for a run without folds."""
         return len(self.seeds) or 1
+
+    @property
+    def chosen_by(self) -> str | None:
+        """The metric by which the best epoch was chosen on the very rows of `table`."""
+        return (self.metrics.get("best") or {}).get("metric") if self.kind == "split" else None
+
+    @property
+    def cost(self) -> dict[str, float | None]:
+        """Total and trainable parameters and the seconds of training, as far as metrics.json says."""
+        parameters, training = (self.metrics.get(name) or {} for name in ("parameters", "training"))
+        # After a resumption the seconds are the last launch's alone.
+        seconds = None if training.get("resumed_at_step") is not None else training.get("seconds")
+        return {"total": parameters.get("total"), "trainable": parameters.get("trainable"), "seconds": seconds}
 
     @cached_property
     def scores(self) -> SeedScores:
@@ -95,12 +88,8 @@ class ComparedRun:
 
 def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
     """`read_run` of two or more runs; `InputError` for one alone or the same twice."""
-    if len(paths) < 2:
-        raise InputError(f"Got {len(paths)} run to compare; pass two or more.")
-    real = [os.path.realpath(path) for path in paths]
-    for number, path in enumerate(paths):
-        if real[number] in real[:number]:
-            raise InputError(f"Got the run {path!r} twice; pass each run once.")
+    if len(paths) < 2 or len(set(map(os.path.realpath, paths))) < len(paths):
+        raise InputError(f"Got {', '.join(paths)} to compare; pass two or more runs, none of them twice.")
     return [read_run(path, name) for path, name in zip(paths, name_runs(paths), strict=True)]
 
 
@@ -116,20 +105,17 @@ def name_runs(paths: Sequence[str]) -> list[str]:
 
 
 def read_run(path: str, name: str) -> ComparedRun:
-    """Read the labelled predictions and the cost of a folds run, an ordinary run or a bare file of predictions.
-
-    Raises:
-        InputError: there are no predictions or no labels, or a file is damaged.
-    """
+    """Read a folds run, an ordinary run or a bare file of predictions."""
     source = Path(path)
     if source.is_file():
         return ComparedRun(name, path, "file", _read_labelled(source), _read_origin(source.parent))
     run, seed_files = RunFolder(source), find_seed_files(source) if source.is_dir() else {}
+    metrics = run.load_metrics() if run.metrics_file.exists() else {}
     if (source / OUT_OF_FOLD_FILE).is_file():
         table = _read_labelled(source / OUT_OF_FOLD_FILE)
         seeds = {seed: _read_labelled(file) for seed, file in seed_files.items()}
         _check_seeds(source, table, seeds)
-        return ComparedRun(name, path, "folds", table, _read_origin(source), seeds, _read_cost(_read_metrics(run)))
+        return ComparedRun(name, path, "folds", table, _read_origin(source), seeds, metrics)
     if seed_files:
         raise InputError(f"The run {path!r} has no {OUT_OF_FOLD_FILE}: it is not finished. Run its command again.")
     if not run.predictions_file.is_file():
@@ -138,73 +124,73 @@ def read_run(path: str, name: str) -> ComparedRun:
             f"{run.predictions_file.name} (train.py with validation rows). Pass the --output_dir of a finished run, or "
             "a file of predictions."
         )
-    table, metrics = _read_labelled(run.predictions_file), _read_metrics(run)
-    chosen_by = (metrics.get("best") or {}).get("metric")
-    return ComparedRun(name, path, "split", table, _read_origin(source), cost=_read_cost(metrics), chosen_by=chosen_by)
+    return ComparedRun(name, path, "split", _read_labelled(run.predictions_file), _read_origin(source), metrics=metrics)
 
 
 def align_runs(runs: Sequence[ComparedRun], *, common_rows: bool = False) -> list[ComparedRun]:
-    """The runs on the same rows, sorted by guid, with the classes in the first run's order.
+    """The runs on the same rows, sorted by guid, with the classes in the first run's order; see `check_same_rows`."""
+    tables, names = {run.name: run.table for run in runs}, runs[0].table.label_names
+    classes = {name: table.label_names for name, table in tables.items()}
+    judged = {name: table.label_of_guids() for name, table in tables.items()}
+    guids = check_same_rows(classes, judged, common_rows=common_rows)
+    return [run.on_rows(guids, names) for run in runs]
+
+
+def check_same_rows(
+    classes: Mapping[str, Sequence[str]], judged: Mapping[str, Mapping[str, str]], *, common_rows: bool = False
+) -> list[str]:
+    """The guids of the rows that all runs judge, sorted.
+
+    Args:
+        classes: the names of each run's classes, by its name.
+        judged: the labels of its rows, by their guids.
+        common_rows: whether some may judge rows that others don't.
 
     Raises:
-        InputError: the runs have other classes, rows (but for `common_rows`, which drops those) or labels.
+        InputError: the runs have other classes, rows or labels.
     """
-    names = runs[0].table.label_names
-    for run in runs[1:]:
-        if set(run.table.label_names) != set(names):
+    first, *others = classes
+    for other in others:
+        if set(classes[other]) != set(classes[first]):
             raise InputError(
-                f"The runs have other classes: {runs[0].name} has {', '.join(names)} and {run.name} has "
-                f"{', '.join(run.table.label_names)}. Compare runs with the same --labels."
+                f"The runs have other classes: {first} has {', '.join(classes[first])} and {other} has "
+                f"{', '.join(classes[other])}. Compare runs with the same --labels."
             )
-    common = set.intersection(*(set(run.table.guids) for run in runs))
-    if not common or not (common_rows or all(len(run.table.guids) == len(common) for run in runs)):
-        counts = ", ".join(f"{run.name} {len(run.table.guids):,}" for run in runs)
+    common = sorted(set.intersection(*map(set, judged.values())))
+    if not common or not (common_rows or all(len(rows) == len(common) for rows in judged.values())):
+        counts = ", ".join(f"{name} {len(rows):,}" for name, rows in judged.items())
         way_out = f", or add --common_rows to compare the {len(common):,} rows" if common else ""
         raise InputError(
             f"The runs do not judge the same rows: {counts}, of which {len(common):,} are common to all. Train them on "
-            f"the same split (the same --split_file, or the same --folds, data and --seed){way_out}."
+            f"the same rows (the same data, --on_bad_pair and --split_file, or --folds and --seed){way_out}."
         )
-    aligned = [run.on_rows(sorted(common), names) for run in runs]
-    for run in aligned[1:]:
-        _check_labels(aligned[0], run)
-    return aligned
-
-
-def _check_labels(first: ComparedRun, other: ComparedRun) -> None:
-    differ = np.flatnonzero(first.table.labels != other.table.labels)
-    if len(differ):
-        row = int(differ[0])
-        ours, theirs = (run.table.label_names[run.table.labels[row]] for run in (first, other))
-        raise InputError(
-            f"{len(differ):,} of {len(first.table.guids):,} rows have one label in {first.name} and another one in "
-            f"{other.name}, first the guid {first.table.guids[row]!r}: {ours!r} and {theirs!r}. Train the runs on the "
-            "same list."
-        )
+    for other in others:
+        differ = [guid for guid in common if judged[first][guid] != judged[other][guid]]
+        if differ:
+            ours, theirs = judged[first][differ[0]], judged[other][differ[0]]
+            raise InputError(
+                f"{len(differ):,} of {len(common):,} rows have one label in {first} and another one in {other}, first "
+                f"the guid {differ[0]!r}: {ours!r} and {theirs!r}. Train the runs on the same list."
+            )
+    return common
 
 
 def _check_seeds(folder: Path, table: PredictionTable, seeds: Mapping[str, PredictionTable]) -> None:
     """The scores are of the seeds and the tests of their mean: a file of another training must not be among them."""
-    fault = None
-    for seed, other in seeds.items():
-        if other.guids != table.guids or (other.labels != table.labels).any() or other.label_names != table.label_names:
-            fault = f"the rows of seed {seed} are not those of {OUT_OF_FOLD_FILE}"
-    if seeds and not fault:
+    rows = (table.guids, table.label_names, table.labels.tolist())
+    is_one = all((each.guids, each.label_names, each.labels.tolist()) == rows for each in seeds.values())
+    if is_one and seeds:
         mean = np.mean([each.probabilities for each in seeds.values()], axis=0)
-        if np.abs(mean - table.probabilities).max() > MEAN_TOLERANCE:
-            fault = f"{OUT_OF_FOLD_FILE} is not the mean of its seeds {', '.join(seeds)}"
-    if fault:
+        is_one = bool(np.abs(mean - table.probabilities).max() <= MEAN_TOLERANCE)
+    if not is_one:
         raise InputError(
-            f"The files of {str(folder)!r} are not of one training: {fault}. Run its command again, or remove what is "
-            "left of another one."
+            f"The files of {str(folder)!r} are not of one training: {OUT_OF_FOLD_FILE} has other rows than, or is not "
+            f"the mean of, its seeds {', '.join(seeds)}. Run its command again, or remove what is left of another one."
         )
 
 
 def _read_origin(folder: Path) -> Origin:
-    """Of a folder of train.py or of baselines; of another one nothing is known.
-
-    Raises:
-        InputError: a split of the folder is damaged.
-    """
+    """Of a folder of train.py or of baselines; of another one nothing is known."""
     run = RunFolder(folder)
     if not run.is_run():
         return Origin()
@@ -223,14 +209,3 @@ def _read_labelled(path: Path) -> PredictionTable:
             f"None of the {len(table.guids)} rows of {str(path)!r} has a label; there is nothing to compare."
         )
     return labelled
-
-
-def _read_metrics(run: RunFolder) -> dict[str, Any]:
-    return run.load_metrics() if run.metrics_file.exists() else {}
-
-
-def _read_cost(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    parameters, training = metrics.get("parameters") or {}, metrics.get("training") or {}
-    # After a resumption they are the last launch's alone.
-    seconds = None if training.get("resumed_at_step") is not None else training.get("seconds")
-    return {"total": parameters.get("total"), "trainable": parameters.get("trainable"), "seconds": seconds}

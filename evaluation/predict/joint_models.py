@@ -6,12 +6,13 @@ The models of a cross-validated run differ in their heads alone where their towe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from evaluation.predict.inference import Batch
-from modeling.batch import Features
+from modeling.batch import Features, Inputs
 from modeling.classifier import SentimentClassifier
 
 MAX_BYTES = 2**31  # of the weights of models that are asked together
@@ -29,13 +30,17 @@ class JointModels(nn.ModuleList):
         super().__init__(models)
         self.eval()  # they are never trained here, and an inference leaves a model in the mode that it had
 
+    def __iter__(self) -> Iterator[SentimentClassifier]:
+        return cast(Iterator[SentimentClassifier], super().__iter__())
+
     def encode(self, kind: str, batch: Batch) -> FeaturesOfEach:
         """Each model's features of the "text" or "image" of B rows, with one pass of each tower."""
-        owners = {model.towers()[kind]: model for model in self if kind in model.towers()}
-        passes = {tower: owner.run_tower(kind, batch) for tower, owner in owners.items()}
+        towers = [model.towers().get(kind) for model in self]
+        owners = {tower: model for tower, model in zip(towers, self, strict=True) if tower is not None}
+        passes = {tower: owner.run_tower(kind, cast(Inputs, batch)) for tower, owner in owners.items()}
         return [
-            model.align(kind, *passes[model.towers()[kind]], batch) if kind in model.towers() else None
-            for model in self
+            None if tower is None else model.align(kind, *passes[tower], cast(Inputs, batch))
+            for tower, model in zip(towers, self, strict=True)
         ]
 
     def drop(self, kind: str, features: FeaturesOfEach, present: Tensor) -> FeaturesOfEach:
@@ -58,26 +63,29 @@ def join_models(models: Iterable[SentimentClassifier], max_bytes: int = MAX_BYTE
         models: of the same inputs; each is taken when it is needed.
         max_bytes: of the weights of all that are given together, where these are several.
     """
-    joint = JointModels()
+    joint: list[SentimentClassifier] = []
     for model in models:
-        is_shared = len(joint) > 0 and _share_towers(model, joint[0])
-        num_bytes = sum(each.nbytes for each in JointModels([*joint, model]).parameters())
-        if len(joint) and not (is_shared and num_bytes <= max_bytes):
-            yield joint
-            joint = JointModels()
+        is_shared = bool(joint) and _share_towers(model, joint[0])
+        if joint and not (is_shared and sum(each.nbytes for each in _weights([*joint, model])) <= max_bytes):
+            yield JointModels(joint)
+            joint = []
         joint.append(model)
         if not any(tower.is_frozen for tower in model.towers().values()):  # before the next one takes memory
-            yield joint
-            joint = JointModels()
-    if len(joint):
-        yield joint
+            yield JointModels(joint)
+            joint = []
+    if joint:
+        yield JointModels(joint)
+
+
+def _weights(models: Iterable[SentimentClassifier]) -> Iterator[Tensor]:
+    return nn.ModuleList(models).parameters()
 
 
 def _share_towers(model: SentimentClassifier, first: SentimentClassifier) -> bool:
     """Give a model the other's frozen towers in place of equal ones of its own; False where there is none."""
     scales = [[each.config.image_mean, each.config.image_std] for each in (model, first)]
     settings = {"text_tower": ("text_tower", True), "image_tower": ("vision_tower", scales[0] == scales[1])}
-    shared = []
+    shared = False
     for name, (setting, has_same_inputs) in settings.items():
         own, other = getattr(model, name), getattr(first, name)
         if own is None or other is None or not (own.is_frozen and other.is_frozen and has_same_inputs):
@@ -87,5 +95,5 @@ def _share_towers(model: SentimentClassifier, first: SentimentClassifier) -> boo
             torch.equal(value, weights[key].to(value.device)) for key, value in own.state_dict().items()
         ):
             setattr(model, name, other)
-            shared.append(name)
-    return bool(shared)
+            shared = True
+    return shared

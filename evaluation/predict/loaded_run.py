@@ -7,59 +7,103 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
+from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.columns import MODEL_COLUMNS
-from data_utils.prepare.pair_files import pair_folder
 from data_utils.prepare.pairs import Pairs, add_row_index, load_pairs
-from data_utils.prepare.tokens import tokenize_pairs
+from data_utils.prepare.tokens import tokenize_batch, tokenize_pairs, tokenizer_key
 from data_utils.shards.shard_set import find_shards
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
 from data_utils.sources.quarantine import Action
 from data_utils.splits.groups import find_members
-from data_utils.splits.split_file import Split, load_split
+from data_utils.splits.split_file import load_split
 from data_utils.stream.part_cache import load_part
 from data_utils.stream.rows import RowPreparer
+from data_utils.system.device_copies import can_pin
 from data_utils.system.schema import check_types
-from evaluation.predict.saved_model import SavedModel, load_saved_model
 from modeling.choices import FUSIONS
+from modeling.classifier import SentimentClassifier
+from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
+from run_files.model_folder import check_files, check_model_file, load_tokenizer, wrap_load_errors
 from run_files.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
+DAMAGED = "It is incomplete or damaged; copy it again, or train again."
 
 
 @dataclass(frozen=True)
-class LoadedRun(SavedModel):
-    """A saved model and the data of its run.
+class LoadedRun:
+    """A run without its weights, which `load_model` reads.
 
-    Attributes:
-        data: the data arguments of training, with what the command line of evaluation puts in their place.
-        training, environment: the sections of config.yaml.
+    `data` are the arguments of training with what the command line of evaluation puts in their place; training and
+    environment are sections of config.yaml.
     """
 
+    folder: RunFolder
+    config: SentimentConfig
+    tokenizer: PreTrainedTokenizerBase
+    picture: PictureSettings
     data: DataArguments
-    training: dict[str, Any]
-    environment: dict[str, Any]
+    training: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+    @property
+    def label_names(self) -> list[str]:
+        """The C classes' names in the order of their ids."""
+        return [self.config.id2label[index] for index in range(self.config.num_labels)]
+
+    @property
+    def collator(self) -> PairCollator:
+        """Rows -> batch of this model's inputs."""
+        return PairCollator(self.tokenizer.pad_token_id, self.picture.image_size, pin=can_pin())
+
+    @property
+    def input_key(self) -> str:
+        """Equal for runs whose models get the same numbers for the same pair."""
+        return f"{tokenizer_key(self.tokenizer)} {self.config.max_length} {self.config.text_cleaning} {self.picture}"
+
+    @property
+    def data_key(self) -> str:
+        """Equal for runs whose rows are prepared alike, with the same remarks."""
+        return f"{self.input_key} {self.config.fusion} {self.data}"
+
+    def load_model(self) -> SentimentClassifier:
+        """The weights, in float32 on the CPU, of a model that was tried on the longest text and a picture."""
+        length, side = self.config.max_length, self.picture.image_size
+        with wrap_load_errors(self.folder.model_dir, DAMAGED):
+            model = SentimentClassifier.from_pretrained(str(self.folder.model_dir), local_files_only=True)
+            with torch.inference_mode():
+                model(
+                    input_ids=torch.full((1, length), self.tokenizer("a")["input_ids"][0]),
+                    attention_mask=torch.ones(1, length, dtype=torch.long),
+                    pixel_values=torch.zeros(1, 3, side, side, dtype=torch.uint8),
+                    text_present=torch.ones(1, dtype=torch.bool),
+                    image_present=torch.ones(1, dtype=torch.bool),
+                )
+        return model
 
     def load_rows(self, list_file: Path, *, pair_dir: Path, for_prediction: bool = False) -> Pairs:
         """The pairs of a list (see `load_pairs`) as in training: cleaned, decoded and tokenised for the model.
 
         The cleaned text is beside its tokens, for whoever changes it and tokenises it again.
         """
+        # A prediction answers every row of the list, also where training was told to stop at a bad pair.
+        # What was trained on is judged as it is now; large losses are told.
+        on_bad_pair = "mask" if for_prediction else self.data.on_bad_pair
         pairs = load_pairs(
             list_file,
             pair_dir=pair_dir,
-            # A prediction answers every row of the list, also where training was told to stop at a bad pair.
-            # What was trained on is judged as it is now; large losses are told.
-            data=replace(self.data, allow_data_loss=True, **({"on_bad_pair": "mask"} if for_prediction else {})),
-            picture=PictureSettings(**self.config.picture),
+            data=replace(self.data, allow_data_loss=True, on_bad_pair=on_bad_pair),
+            picture=self.picture,
             text_cleaning=self.config.text_cleaning,
             for_prediction=for_prediction,
             needs=FUSIONS[self.config.fusion],
@@ -69,15 +113,14 @@ class LoadedRun(SavedModel):
         )
         return replace(pairs, dataset=dataset.select_columns([*MODEL_COLUMNS, "text"]))
 
+    def load_own_pairs(self) -> Pairs:
+        """`load_rows` of the list that it was made of, wherever the data lie now."""
+        return self.load_rows(self.data.list_path(), pair_dir=Path(self.data.data_dir))
+
     def training_guids(self) -> tuple[str, ...]:
         """Of the rows that it was trained on; none where they came from a stream, or the run was copied without."""
-        if self.data.streaming or not self.folder.split_file.is_file():
-            return ()
-        return load_split(self.folder.split_file).train
-
-    def training_dir(self) -> str:
-        """The data folder of the training, wherever the data lie now."""
-        return self.folder.load_arguments()["data"]["data_dir"]
+        has_split = self.folder.split_file.is_file() and not self.data.streaming
+        return load_split(self.folder.split_file).train if has_split else ()
 
     def list_files(self) -> list[Path]:
         """The lists that it was made of: its rows and, if a file named it, their split."""
@@ -85,27 +128,19 @@ class LoadedRun(SavedModel):
         own = replace(self.data, data_dir=self.training_dir())
         return [self.data.list_path(), own.list_path(), *([] if split_file is None else [Path(split_file)])]
 
-    def is_trained_in(self, pair_dir: Path) -> bool:
-        """Whether these are the folder's very files that it was trained on, so that equal guids are equal rows."""
-        own = Path(self.training_dir())
-        return own.is_dir() and pair_folder(own) == pair_folder(pair_dir)
+    def training_dir(self) -> str:
+        """The data folder of the training, wherever the data lie now."""
+        return self.folder.load_arguments()["data"]["data_dir"]
 
-    def load_split_rows(self, split: str, *, quiet: bool = False) -> Dataset:
-        """The rows of a part of the run's split (val, train, test, or all) with row_index, in the list's order.
+    def load_split_rows(self, split: str) -> Dataset:
+        """The rows of a part of the run's split (val, train, test, or all) with row_index, in the list's order."""
+        return self.load_streamed_rows(split) if self.data.streaming else self.select_rows(self.load_own_pairs(), split)
 
-        Args:
-            split: the part.
-            quiet: say nothing of data that have changed since the training.
-
-        Raises:
-            InputError: the part has no rows, or the data aren't those of the split.
-        """
-        if self.data.streaming:
-            return self._load_streamed_rows(split)
-        pairs = self.load_rows(self.data.list_path(), pair_dir=Path(self.data.data_dir))
+    def select_rows(self, pairs: Pairs, split: str, *, quiet: bool = False) -> Dataset:
+        """`load_split_rows` of pairs that are loaded; `quiet` says nothing of data that have changed since training."""
         parts = load_split(self.folder.split_file, known_guids=pairs.known_guids)
         if not quiet:
-            self._warn_of_changes(pairs, parts)
+            self._warn_of_changes(pairs, parts.guids)
         members = parts.guids if split == "all" else getattr(parts, split)
         if not members:
             raise InputError(
@@ -120,36 +155,8 @@ class LoadedRun(SavedModel):
             )
         return add_row_index(pairs.dataset.select(rows))
 
-    def row_preparer(self, *, for_prediction: bool = False) -> RowPreparer:
-        """Rows of shards -> rows for the model, as in training."""
-        return RowPreparer(
-            tokenizer=self.tokenizer,
-            max_length=self.config.max_length,
-            picture=PictureSettings(**self.config.picture),
-            labels=self.label_names,
-            text_cleaning=self.config.text_cleaning,
-            on_bad_pair="mask" if for_prediction else self.data.on_bad_pair,
-            max_image_pixels=self.data.max_image_pixels,
-            for_prediction=for_prediction,
-        )
-
-    def _warn_of_changes(self, pairs: Pairs, split: Split) -> None:
-        if pairs.fingerprint != self.environment.get("data_fingerprint"):
-            logger.warning(
-                "The data in %s are not quite those of the training (another hash); the figures are of the data as "
-                "they are now.",
-                self.data.data_dir,
-            )
-        guids = pairs.dataset["guid"][:]
-        gone = set(split.guids).difference(guids)
-        if gone:
-            logger.warning(
-                "%d rows of the run's split can't be used now and are left out: %s.",
-                len(gone),
-                _describe_faults(pairs, gone),
-            )
-
-    def _load_streamed_rows(self, split: str) -> Dataset:
+    def load_streamed_rows(self, split: str) -> Dataset:
+        """`load_split_rows` of a run that was trained on a stream, of which validation shards alone can be scored."""
         shards = find_shards(self.data.data_dir, "validation") if split == "val" else None
         if shards is None:
             raise InputError(
@@ -160,56 +167,77 @@ class LoadedRun(SavedModel):
         shards = shards.with_text_encoding(self.data.text_encoding)
         return load_part(shards, self.row_preparer(), cache_dir=cache_dir, limit=limit)[0]
 
+    def row_preparer(self, *, for_prediction: bool = False) -> RowPreparer:
+        """Rows of shards -> rows for the model, as in training."""
+        return RowPreparer(
+            tokenizer=self.tokenizer,
+            max_length=self.config.max_length,
+            picture=self.picture,
+            labels=self.label_names,
+            text_cleaning=self.config.text_cleaning,
+            on_bad_pair="mask" if for_prediction else self.data.on_bad_pair,
+            max_image_pixels=self.data.max_image_pixels,
+            for_prediction=for_prediction,
+        )
+
+    def _warn_of_changes(self, pairs: Pairs, guids: Collection[str]) -> None:
+        if pairs.fingerprint != self.environment.get("data_fingerprint"):
+            logger.warning(
+                "The data in %s are not quite those of the training (another hash); the figures are of the data as "
+                "they are now.",
+                self.data.data_dir,
+            )
+        gone = set(guids).difference(pairs.dataset["guid"][:])
+        if gone:
+            faults = _describe_faults(pairs, gone)
+            logger.warning("%d rows of the run's split can't be used now and are left out: %s.", len(gone), faults)
+
 
 def load_run(
     path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None, trust_remote_code: bool = False
 ) -> LoadedRun:
-    """Read a run folder without its weights.
-
-    Args:
-        path: of the folder.
-        data_dir, cache_dir: in the place of the run's own.
-        trust_remote_code: whether code that its tokenizer brings along is run.
-
-    Raises:
-        InputError: it is no finished run, or one of another version of this program.
-    """
+    """Read a run folder without its weights; data_dir and cache_dir stand in the place of its own."""
     folder = RunFolder.open(path)
     sections = folder.load_arguments()
     check_types(sections["data"], DataArguments, f"The data section of {folder.config_file}")
-    changes = {"data_dir": data_dir, "cache_dir": cache_dir or _own_cache(folder, sections["data"])}
-    section = sections["data"] | {name: value for name, value in changes.items() if name != "data_dir" or value}
-    data = DataArguments(**section | {"overwrite_cache": False})
+    cache_dir = cache_dir or _own_cache(folder, sections["data"].get("cache_dir"))
+    place = {"data_dir": data_dir} if data_dir else {}
+    data = DataArguments(**sections["data"] | place | {"cache_dir": cache_dir, "overwrite_cache": False})
     workers = min(data.num_workers(), os.cpu_count() or 1)  # a number from another machine, or from anywhere
-    model = load_saved_model(folder, trust_remote_code=trust_remote_code)
+    check_files(folder.model_dir)
+    check_model_file(folder.model_dir / "config.json")
+    with wrap_load_errors(folder.model_dir, DAMAGED):
+        config = SentimentConfig.from_pretrained(folder.model_dir, local_files_only=True)
+        tokenizer = load_tokenizer(folder.model_dir, local_files_only=True, trust_remote_code=trust_remote_code)
+        _check_tokenizer(tokenizer, config)
     return LoadedRun(
-        **vars(model),
+        folder=folder,
+        config=config,
+        tokenizer=tokenizer,
+        picture=PictureSettings(**config.picture or {}),
         data=replace(data, preprocessing_num_workers=workers),
         training=sections["training"],
         environment=sections["environment"],
     )
 
 
-def _own_cache(folder: RunFolder, section: Mapping[str, Any]) -> str | None:
-    """The run's folder for prepared data if it is in the run, or where it is by default, which is what None stands for.
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: SentimentConfig) -> None:
+    """Any exception where the tokenizer can't be used, or isn't the text tower's."""
+    tokenize_batch(["a", "a b " * min(config.max_length, 1000)], tokenizer, config.max_length)
+    if tokenizer.pad_token_id is None:
+        raise ValueError("its tokenizer has no padding token")
+    largest = max([*tokenizer.get_vocab().values(), tokenizer.pad_token_id])
+    if config.text_tower is not None and largest >= config.text_tower["config"].get("vocab_size", largest + 1):
+        raise ValueError(f"its tokenizer has a token {largest}, which its text tower does not know")
+
+
+def _own_cache(folder: RunFolder, named: str | None) -> str | None:
+    """The run's folder for prepared data if it is in the run; else None, which stands for where it is by default.
 
     A run doesn't say where else something is written and deleted: it may come from anywhere.
     """
-    named = section.get("cache_dir")
-    if named is None:
-        return None
-    own, default = os.path.realpath(Path(named).expanduser()), DataArguments(data_dir=".").cache_path()
-    if Path(own).is_relative_to(os.path.realpath(folder.path)):
-        return own
-    if own != os.path.realpath(default):
-        _tell_cache(default, own)
-    return None
-
-
-@cache
-def _tell_cache(default: Path, own: str) -> None:
-    """Once for all models of a run."""
-    logger.info("The data are prepared in %s; to use the training's folder again, add --cache_dir %s.", default, own)
+    own = os.path.realpath(Path(named or "").expanduser())
+    return own if named and Path(own).is_relative_to(os.path.realpath(folder.path)) else None
 
 
 def _describe_faults(pairs: Pairs, guids: Collection[str]) -> str:

@@ -17,11 +17,13 @@ Pixels = NDArray[np.uint8]
 
 # Letters of scripts that put no spaces between words: kana and Chinese characters.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
-_UNIT = re.compile(rf"[{_UNSPACED}]{{2}}|[^\s{_UNSPACED}]+")
-_UNSPACED_PAIR = re.compile(rf"[{_UNSPACED}]{{2}}")
-_KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-# Each row of keys is set half a key to the right of the one above: a key touches two of that row and two of the next.
-_TOUCHING = ((0, -1), (0, 1), (-1, 0), (-1, 1), (1, -1), (1, 0))
+_UNIT = re.compile(rf"([{_UNSPACED}]{{2}})|[^\s{_UNSPACED}]+")
+# A key, and those that it touches: each row of keys is set half a key to the right of the one above.
+_KEYS = (
+    "qwa wqeas ewrsd retdf tryfg ytugh uyihj iuojk oipkl pol asqwz sadwezx dsferxc fdgrtcv gfhtyvb hgjyubn jhkuinm "
+    "kjliom lkop zxas xzcsd cxvdf vcbfg bvngh nbmhj mnjk"
+)
+_NEIGHBOURS = {keys[0]: keys[1:] for keys in _KEYS.split()}
 
 
 def make_generator(seed: int, guid: str, name: str) -> np.random.Generator:
@@ -32,8 +34,7 @@ def make_generator(seed: int, guid: str, name: str) -> np.random.Generator:
 
 def blur_picture(pixels: Pixels, percent: float) -> Pixels:
     """Gaussian blur with a radius (one standard deviation) of `percent` % of the side; pixels (3, S, S) uint8."""
-    radius = percent / 100 * pixels.shape[-1]
-    return _from_image(_to_image(pixels).filter(ImageFilter.GaussianBlur(radius)))
+    return _from_image(_to_image(pixels).filter(ImageFilter.GaussianBlur(percent / 100 * pixels.shape[-1])))
 
 
 def add_noise(pixels: Pixels, std: float, generator: np.random.Generator) -> Pixels:
@@ -53,36 +54,29 @@ def compress_picture(pixels: Pixels, quality: float) -> Pixels:
 def mistype(text: str, percent: float, generator: np.random.Generator) -> str:
     """Change one letter in about `percent` % of the words: two swapped, one left out, doubled, or the next key hit.
 
-    Where a script has no spaces, two characters at a time stand for a word and change places. Spaces stay, so the
-    number of words does. Words with fewer than two letters stay, and so does everything with an @ in it: names were
-    made @user by the cleaning. With generators that begin alike, the words changed at one share are changed in the same
-    way at every larger one.
-
-    Args:
-        text: cleaned.
-        percent: chance of each word.
-        generator: gives four numbers per word, whatever becomes of them.
+    Where a script has no spaces, two characters at a time stand for a word and change places. Spaces stay, and so do
+    words with fewer than two letters and everything with an @ in it: names were made @user by the cleaning. With
+    generators that begin alike, the words changed at one share are changed in the same way at every larger one.
     """
 
     def change(unit: re.Match[str]) -> str:
         chance, *choices = generator.random(4)
-        return _mistype_word(unit[0], *choices) if 100 * chance < percent else unit[0]
+        if 100 * chance >= percent:
+            return unit[0]
+        return unit[0][::-1] if unit[1] else _mistype_word(unit[0], *choices)
 
     return _UNIT.sub(change, text)
 
 
 def _mistype_word(word: str, kind: float, place: float, key: float) -> str:
     """The word with one error; kind, place and key in [0, 1) choose which, where, and the key that was hit."""
-    if _UNSPACED_PAIR.fullmatch(word):
-        return word[::-1]
     letters = [index for index, letter in enumerate(word) if letter.isalpha()]
     if "@" in word or len(letters) < 2:
         return word
     pairs = [index for index in letters[:-1] if word[index + 1].isalpha() and word[index] != word[index + 1]]
     keys = [index for index in letters if word[index].lower() in _NEIGHBOURS]
-    places = (
-        {"drop": letters, "double": letters} | ({"swap": pairs} if pairs else {}) | ({"slip": keys} if keys else {})
-    )
+    all_places = {"drop": letters, "double": letters, "swap": pairs, "slip": keys}
+    places = {error: indices for error, indices in all_places.items() if indices}
     error = _pick(list(places), kind)
     index = _pick(places[error], place)
     before, letter, after = word[:index], word[index], word[index + 1 :]
@@ -98,17 +92,6 @@ def _mistype_word(word: str, kind: float, place: float, key: float) -> str:
 
 def _pick(choices: Sequence[T], number: float) -> T:
     return choices[int(number * len(choices))]
-
-
-def _find_neighbours() -> dict[str, list[str]]:
-    places = {(row, column): key for row, keys in enumerate(_KEYBOARD) for column, key in enumerate(keys)}
-    return {
-        key: [places[row + down, column + right] for down, right in _TOUCHING if (row + down, column + right) in places]
-        for (row, column), key in places.items()
-    }
-
-
-_NEIGHBOURS = _find_neighbours()
 
 
 def _to_image(pixels: Pixels) -> Image.Image:

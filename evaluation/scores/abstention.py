@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from data_utils.console.tables import format_interval
-from evaluation.scores.calibration import (
-    Floats,
-    apply_temperature,
-    check_rows,
-    fit_temperature,
-    list_folds,
-)
+from evaluation.scores.calibration import apply_temperature, fit_temperature, list_folds
+from evaluation.scores.metrics import Floats, bin_rows, take_labelled
 from modeling.errors import InputError
 
 MIN_ANSWERED = 20  # the accuracy of fewer rows is mostly chance
@@ -29,14 +25,9 @@ Bools = NDArray[np.bool_]
 
 
 def abstain_threshold(probabilities: ArrayLike, labels: ArrayLike, wanted_accuracy: float) -> dict[str, Any]:
-    """The smallest confidence from which on the answered rows have the wanted accuracy.
+    """The smallest confidence from which on the answered rows have the wanted accuracy, in (0, 1].
 
     Chosen and measured on the same rows, the accuracy is flattered; `abstain_out_of_fold` says what to expect.
-
-    Args:
-        probabilities: (N, C) of rows that the model was not trained on.
-        labels: (N,) class ids; rows labelled -100 are left out.
-        wanted_accuracy: in (0, 1].
 
     Returns:
         Ready for JSON: threshold (0 answers every row), num_rows, num_answered, coverage, accuracy among the answered,
@@ -47,14 +38,9 @@ def abstain_threshold(probabilities: ArrayLike, labels: ArrayLike, wanted_accura
     """
     if not 0 < wanted_accuracy <= 1:
         raise InputError(f"Got a wanted accuracy of {wanted_accuracy}; it must be above 0 and at most 1.")
-    confidence, correct = _judge(*check_rows(probabilities, labels))
-    if len(correct) < MIN_ANSWERED:
-        raise InputError(
-            f"Got {len(correct)} labelled rows to choose a threshold on; at least {MIN_ANSWERED} are needed."
-        )
+    values, known, _ = take_labelled(probabilities, labels)
+    confidence, correct, _ = bin_rows(values, known)
     threshold = _choose_threshold(confidence, correct, wanted_accuracy)
-    if threshold is None:
-        raise InputError(_describe_best(confidence, correct, wanted_accuracy))
     return {"threshold": threshold, **_count(correct[confidence >= threshold], num_rows=len(correct))}
 
 
@@ -64,89 +50,28 @@ def abstain_out_of_fold(
     """The threshold of all rows, and what such a threshold does to rows that it was not chosen on.
 
     Confidence is that after temperature scaling, fitted on the rows that the threshold is chosen on: all of them for
-    `chosen`, the other folds for `cross_fitted`.
-
-    Args:
-        probabilities, labels, folds: as in `evaluation.scores.calibration.fit_out_of_fold`.
-        wanted_accuracy: in (0, 1].
+    `chosen`, the other folds for `cross_fitted`; the arguments are those of `fit_out_of_fold`.
 
     Returns:
         Ready for JSON: wanted_accuracy; temperature (of all rows); chosen (of `abstain_threshold`, flattered);
         cross_fitted {num_rows, num_answered, coverage, accuracy, interval, fold_thresholds}; remarks. A fold whose
         others don't reach the wanted accuracy has the threshold None and answers nothing; accuracy and interval are
         None if no row is answered.
-
-    Raises:
-        InputError: as `abstain_threshold`; fewer than two folds have labels.
     """
-    probabilities, labels, folds = check_rows(probabilities, labels, folds)
-    fold_numbers, temperature = list_folds(folds), fit_temperature(probabilities, labels)
-    chosen = abstain_threshold(apply_temperature(probabilities, temperature), labels, wanted_accuracy)
-    answers, thresholds = [], {}
+    values, known, (numbers,) = take_labelled(probabilities, labels, folds)
+    fold_numbers, temperature = list_folds(numbers), fit_temperature(values, known)
+    chosen = abstain_threshold(apply_temperature(values, temperature), known, wanted_accuracy)
+    answers: list[Bools] = []
+    thresholds: dict[str, float | None] = dict.fromkeys(map(str, fold_numbers))
     for fold in fold_numbers:
-        own = folds == fold
-        scaled = apply_temperature(probabilities, fit_temperature(probabilities[~own], labels[~own]))
-        confidence, correct = _judge(scaled, labels)
-        threshold = _choose_threshold(confidence[~own], correct[~own], wanted_accuracy)
+        own = numbers == fold
+        scaled = apply_temperature(values, fit_temperature(values[~own], known[~own]))
+        confidence, correct, _ = bin_rows(scaled, known)
+        with suppress(InputError):
+            thresholds[str(fold)] = _choose_threshold(confidence[~own], correct[~own], wanted_accuracy)
+        threshold = thresholds[str(fold)]
         answers.append(correct[own][confidence[own] >= (math.inf if threshold is None else threshold)])
-        thresholds[str(fold)] = threshold
-    cross_fitted = _count(np.concatenate(answers), num_rows=len(labels))
-    return {
-        "wanted_accuracy": wanted_accuracy,
-        "temperature": temperature,
-        "chosen": chosen,
-        "cross_fitted": cross_fitted | {"fold_thresholds": thresholds},
-        "remarks": _remarks(cross_fitted, thresholds, wanted_accuracy),
-    }
-
-
-def _judge(probabilities: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Bools]:
-    """Confidence, which is a row's largest probability, and whether it is the label's: (N,) each."""
-    return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-
-
-def _choose_threshold(confidence: Floats, correct: Bools, wanted_accuracy: float) -> float | None:
-    """The smallest threshold that answers enough rows well enough; 0 if that is all of them, None if there is none."""
-    thresholds, _, accuracy = _stable_thresholds(confidence, correct)
-    reached = np.flatnonzero(accuracy >= wanted_accuracy)
-    if not len(reached):
-        return None
-    return float(thresholds[reached[0]]) if reached[0] else 0.0
-
-
-def _stable_thresholds(confidence: Floats, correct: Bools) -> tuple[Floats, NDArray[np.int64], Floats]:
-    """Each value of confidence from which on enough rows are answered, rising; the number and accuracy of those."""
-    thresholds, kinds = np.unique(confidence, return_inverse=True)  # equal confidence: answered together or not at all
-    answered = np.bincount(kinds)[::-1].cumsum()[::-1]
-    right = np.bincount(kinds, weights=correct)[::-1].cumsum()[::-1]
-    enough = answered >= MIN_ANSWERED
-    return thresholds[enough], answered[enough], right[enough] / answered[enough]
-
-
-def _describe_best(confidence: Floats, correct: Bools, wanted_accuracy: float) -> str:
-    _, answered, accuracy = _stable_thresholds(confidence, correct)
-    best = accuracy.argmax()  # the first of the best, which answers the most
-    share = answered[best] / len(correct)
-    return (
-        f"No threshold of confidence gives an accuracy of {wanted_accuracy} on at least {MIN_ANSWERED} rows: the best "
-        f"is {accuracy[best]:.4f}, with {answered[best]} of {len(correct)} rows ({share:.1%}) answered. Ask for "
-        f"{math.floor(accuracy[best] * 1000) / 1000} or less."
-    )
-
-
-def _count(correct: Bools, *, num_rows: int) -> dict[str, Any]:
-    """Of the answered rows' being right: how many, and how often, with Wilson's interval."""
-    num_answered, num_right = len(correct), int(correct.sum())
-    figures = {"num_rows": num_rows, "num_answered": num_answered, "coverage": num_answered / num_rows}
-    if not num_answered:
-        return figures | {"accuracy": None, "interval": None}
-    interval = binomtest(num_right, num_answered).proportion_ci(0.95, method="wilson")
-    return figures | {"accuracy": num_right / num_answered, "interval": [float(interval.low), float(interval.high)]}
-
-
-def _remarks(
-    cross_fitted: Mapping[str, Any], thresholds: Mapping[str, float | None], wanted_accuracy: float
-) -> list[str]:
+    cross_fitted = _count(np.concatenate(answers), num_rows=len(known))
     remarks, num_silent = [], list(thresholds.values()).count(None)
     if num_silent:
         remarks.append(
@@ -158,7 +83,13 @@ def _remarks(
         remarks.append(
             f"On rows that the threshold was not chosen on the accuracy is {found}, under the wanted {wanted_accuracy}."
         )
-    return remarks
+    return {
+        "wanted_accuracy": wanted_accuracy,
+        "temperature": temperature,
+        "chosen": chosen,
+        "cross_fitted": cross_fitted | {"fold_thresholds": thresholds},
+        "remarks": remarks,
+    }
 
 
 def format_abstention(found: Mapping[str, Any]) -> str:
@@ -175,3 +106,33 @@ def format_abstention(found: Mapping[str, Any]) -> str:
             f"{format_interval(expected['accuracy'], expected['interval'])}"
         )
     return "\n".join([*lines, *found["remarks"]])
+
+
+def _choose_threshold(confidence: Floats, correct: Bools, wanted_accuracy: float) -> float:
+    """The smallest threshold that answers enough rows well enough; 0 if that is all of them."""
+    if len(correct) < MIN_ANSWERED:
+        raise InputError(f"Got {len(correct)} labelled rows to choose a threshold on; {MIN_ANSWERED} are needed.")
+    thresholds, kinds = np.unique(confidence, return_inverse=True)  # equal confidence: answered together or not at all
+    answered = np.bincount(kinds)[::-1].cumsum()[::-1]
+    right = np.bincount(kinds, weights=correct)[::-1].cumsum()[::-1]
+    enough = answered >= MIN_ANSWERED
+    thresholds, answered, accuracy = thresholds[enough], answered[enough], right[enough] / answered[enough]
+    reached = np.flatnonzero(accuracy >= wanted_accuracy)
+    if len(reached):
+        return float(thresholds[reached[0]]) if reached[0] else 0.0
+    best = accuracy.argmax()  # the first of the best, which answers the most
+    raise InputError(
+        f"No threshold of confidence gives an accuracy of {wanted_accuracy} on at least {MIN_ANSWERED} rows: the best "
+        f"is {accuracy[best]:.4f}, with {answered[best]} of {len(correct)} rows ({answered[best] / len(correct):.1%}) "
+        f"answered. Ask for {math.floor(accuracy[best] * 1000) / 1000} or less."
+    )
+
+
+def _count(correct: Bools, *, num_rows: int) -> dict[str, Any]:
+    """Of the answered rows' being right: how many, and how often, with Wilson's interval."""
+    num_answered, num_right = len(correct), int(correct.sum())
+    figures = {"num_rows": num_rows, "num_answered": num_answered, "coverage": num_answered / num_rows}
+    if not num_answered:
+        return figures | {"accuracy": None, "interval": None}
+    interval = binomtest(num_right, num_answered).proportion_ci(0.95, method="wilson")
+    return figures | {"accuracy": num_right / num_answered, "interval": [float(interval.low), float(interval.high)]}

@@ -1,11 +1,7 @@
 """Whether a probability means what it says: temperature scaling and reliability diagrams.
 
-All choices are made on rows that were judged by a model that had not seen them (validation or out-of-fold rows).
-Figures called cross-fitted never use a row's own label: what is applied to a fold was chosen on the other folds. In
-cross-validation the models that judged those other folds had this fold for training; one number per fold hardly carries
-that over.
-
-Legend: N rows, C classes, M bins of confidence.
+All choices are made on rows that were judged by a model that had not seen them. Figures called cross-fitted never use a
+row's own label: what is applied to a fold was chosen on the other folds. Legend: N rows, C classes, M bins.
 """
 
 from __future__ import annotations
@@ -14,12 +10,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from data_utils.prepare.columns import NO_LABEL_ID
-from evaluation.scores.metrics import NUM_CALIBRATION_BINS, bin_rows, expected_calibration_error
+from evaluation.scores.metrics import NUM_BINS, Floats, Integers, bin_rows, expected_calibration_error, take_labelled
 from modeling.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,33 +24,20 @@ TEMPERATURE_BOUNDS = (0.05, 20.0)
 MIN_PROBABILITY = 1e-8  # the last place of the files of predictions: below it nothing is known
 MIN_GAIN = 1e-6  # nats per row
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-
 
 def fit_temperature(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """The T that minimises the log loss of softmax(logits / T) (Guo et al. 2017, section 4.2).
 
     Log probabilities serve as logits, since they differ from them by a constant per row. The loss is convex in 1 / T,
-    so that a bounded search over log T finds the one minimum. Where there is none the loss falls towards a bound, which
-    is then the answer: the lower one for rows that are all judged right, whatever their labels, the upper one for
-    rows judged worse than by chance. Where T changes nothing (uniform or sure and right probabilities) it is 1.
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,) class ids; rows labelled -100 are left out.
-
-    Returns:
-        T in `TEMPERATURE_BOUNDS`; above 1 for a model that is too sure.
-
-    Raises:
-        InputError: no row has a label.
-        ValueError: shapes or values that can't be probabilities and labels.
+    so that a bounded search over log T finds the one minimum. Where there is none the answer is a bound: the lower one
+    for rows that are all judged right, the upper one for rows judged worse than by chance. Where T changes nothing
+    (uniform or sure and right probabilities) it is 1.
+    T is above 1 for a model that is too sure.
     """
-    probabilities, labels = check_rows(probabilities, labels)
+    values, known, _ = take_labelled(probabilities, labels)
 
     def loss(temperature: float) -> float:
-        return float(_row_losses(probabilities, labels, temperature).mean())
+        return float(_row_losses(values, known, temperature).mean())
 
     low, high = TEMPERATURE_BOUNDS
     bounds = (math.log(low), math.log(high))
@@ -78,10 +60,9 @@ def fit_out_of_fold(
     """The temperature of all rows, and what such a temperature does to rows that it was not fitted on.
 
     Args:
-        probabilities: (N, C).
-        labels: (N,) class ids; rows labelled -100 are left out.
-        folds: (N,) the number of each row's fold; rows that belong together (twins) must share one.
-        rows: (N,) which row each judgement is of, where several models judge a row; None: each is of its own.
+        probabilities, labels: as of `take_labelled`.
+        folds: (N,) the number of each row's fold; twins must share one.
+        rows: (N,) which row each judgement is of, where several models judge a row.
 
     Returns:
         Ready for JSON: temperature (fitted on all rows), fold_temperatures (each fitted on the other folds), num_rows
@@ -92,46 +73,52 @@ def fit_out_of_fold(
     Raises:
         InputError: fewer than two folds have labels.
     """
-    rows = np.arange(np.size(labels)) if rows is None else rows
-    before, labels, folds, rows = check_rows(probabilities, labels, folds, rows)
+    rows = np.arange(np.size(np.asarray(labels))) if rows is None else rows
+    before, known, (numbers, row_ids) = take_labelled(probabilities, labels, folds, rows)
     after, temperatures = np.empty_like(before), {}
-    for fold in list_folds(folds):
-        own = folds == fold
-        temperatures[str(fold)] = fit_temperature(before[~own], labels[~own])
+    for fold in list_folds(numbers):
+        own = numbers == fold
+        temperatures[str(fold)] = fit_temperature(before[~own], known[~own])
         after[own] = apply_temperature(before[own], temperatures[str(fold)])
-    _, numbers = np.unique(rows, return_inverse=True)  # what several models say of one row is not independent
-    losses = _row_losses(after, labels) - _row_losses(before, labels)
-    changes = np.bincount(numbers, weights=losses) / np.bincount(numbers)
+    _, places = np.unique(row_ids, return_inverse=True)  # what several models say of one row is not independent
+    losses = _row_losses(after, known) - _row_losses(before, known)
+    changes = np.bincount(places, weights=losses) / np.bincount(places)
     margin = 1.959964 * float(changes.std(ddof=1)) / math.sqrt(len(changes))
-    change, temperature = float(changes.mean()), fit_temperature(before, labels)
+    change, temperature = float(changes.mean()), fit_temperature(before, known)
+    remarks = []
+    if temperature in TEMPERATURE_BOUNDS:
+        remarks.append(
+            f"The temperature ({temperature:g}) is at the end of what is searched: the rows are all judged "
+            "right, or by a model that is far too unsure, or worse than by chance."
+        )
+    if change + margin >= 0:
+        remarks.append("The temperature does not clearly lower the log loss of rows that it was not fitted on.")
     return {
         "temperature": temperature,
         "fold_temperatures": temperatures,
         "num_rows": len(changes),
-        "before": _describe(before, labels),
-        "after": _describe(after, labels),
+        "before": _describe(before, known),
+        "after": _describe(after, known),
         "nll_change": change,
         "nll_change_interval": [change - margin, change + margin],
-        "remarks": _remarks(temperature, change + margin),
+        "remarks": remarks,
     }
 
 
-def reliability_bins(
-    probabilities: Floats, labels: Integers, *, num_bins: int = NUM_CALIBRATION_BINS
-) -> dict[str, list[Any]]:
-    """The M bins of `expected_calibration_error`, one by one, ready for JSON.
+def list_folds(folds: Integers) -> list[int]:
+    """The numbers of the folds, rising; `InputError` unless there are two."""
+    numbers = np.unique(folds).tolist()
+    if len(numbers) < 2:
+        raise InputError(f"Got {len(numbers)} folds with labelled rows; to judge one by the others takes 2 or more.")
+    return numbers
 
-    Returns:
-        counts, confidence and accuracy, M each; the last two are means over a bin's rows, None for an empty bin.
-    """
-    confidence, correct, bins = bin_rows(probabilities, labels, num_bins)
-    counts = np.bincount(bins, minlength=num_bins).tolist()
 
-    def means(values: NDArray[Any]) -> list[float | None]:
-        sums = np.bincount(bins, weights=values, minlength=num_bins).tolist()
-        return [total / count if count else None for total, count in zip(sums, counts, strict=True)]
-
-    return {"counts": counts, "confidence": means(confidence), "accuracy": means(correct)}
+def reliability_bins(probabilities: Floats, labels: Integers) -> dict[str, list[Any]]:
+    """Counts, confidence and accuracy of the M bins of `bin_rows`; the last two are means, None for an empty bin."""
+    confidence, correct, bins = bin_rows(probabilities, labels)
+    counts, *sums = (np.bincount(bins, values, NUM_BINS).tolist() for values in (None, confidence, correct))
+    means = [[total / count if count else None for total, count in zip(each, counts, strict=True)] for each in sums]
+    return {"counts": counts, "confidence": means[0], "accuracy": means[1]}
 
 
 def draw_reliability(before: dict[str, Any], after: dict[str, Any]) -> Figure:
@@ -159,45 +146,6 @@ def draw_reliability(before: dict[str, Any], after: dict[str, Any]) -> Figure:
     return figure
 
 
-def check_rows(probabilities: ArrayLike, labels: ArrayLike, *others: ArrayLike) -> tuple[NDArray[Any], ...]:
-    """Probabilities (N, C), labels (N,) and further columns (N,) as arrays, of the rows that have a label.
-
-    Raises:
-        InputError: no row has one.
-        ValueError: other shapes, or what can't be probabilities and labels, such as NaN.
-    """
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    labels, *others = (np.asarray(column, dtype=np.int64) for column in (labels, *others))
-    if probabilities.ndim != 2 or any(column.shape != probabilities.shape[:1] for column in (labels, *others)):
-        shapes = ", ".join(str(column.shape) for column in (labels, *others))
-        raise ValueError(
-            f"Got probabilities of shape {probabilities.shape} and columns of the shapes {shapes}; expected (N, C) and "
-            "(N,)."
-        )
-    if not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
-        raise ValueError("Got probabilities that are not finite or not between 0 and 1.")
-    labelled = labels != NO_LABEL_ID
-    if not labelled.any():
-        raise InputError(f"None of the {len(labels)} rows has a label, so there is nothing to calibrate on.")
-    probabilities, labels, *others = (column[labelled] for column in (probabilities, labels, *others))
-    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
-        raise ValueError(
-            f"Got labels from {labels.min()} to {labels.max()}; allowed are 0 to {probabilities.shape[1] - 1} and "
-            f"{NO_LABEL_ID} for none."
-        )
-    return probabilities, labels, *others
-
-
-def list_folds(folds: Integers) -> list[int]:
-    """The numbers of the folds (N,), rising; `InputError` unless there are two."""
-    numbers = np.unique(folds).tolist()
-    if len(numbers) < 2:
-        raise InputError(
-            f"Got {len(numbers)} folds with labelled rows; at least 2 are needed to judge one by the others."
-        )
-    return numbers
-
-
 def _logarithm(probabilities: Floats) -> Floats:
     return np.log(np.maximum(probabilities, MIN_PROBABILITY))
 
@@ -213,15 +161,3 @@ def _describe(probabilities: Floats, labels: Integers) -> dict[str, Any]:
         "ece": expected_calibration_error(probabilities, labels),
         "reliability": reliability_bins(probabilities, labels),
     }
-
-
-def _remarks(temperature: float, highest_change: float) -> list[str]:
-    remarks = []
-    if temperature in TEMPERATURE_BOUNDS:
-        remarks.append(
-            f"The temperature ({temperature:g}) is at the end of what is searched: the rows are all judged "
-            "right, or by a model that is far too unsure, or worse than by chance."
-        )
-    if highest_change >= 0:
-        remarks.append("The temperature does not clearly lower the log loss of rows that it was not fitted on.")
-    return remarks

@@ -18,7 +18,6 @@ INPUTS = ("full", "text_only", "image_only", "none")
 # A modality is ignored where adding it moves the probability of the answer by less than this in every row.
 MIN_EFFECT = 0.01
 MODALITIES = {"text": "text", "image": "picture"}  # in names, in sentences
-
 COLUMNS = ("shapley_text", "shapley_image", "synergy")
 CHANGES = ("changed_without_text", "changed_without_image")
 
@@ -30,27 +29,17 @@ def compute_contributions(probabilities: Mapping[str, ArrayLike]) -> Columns:
 
     For two players (Shapley 1953): shapley_text is the mean of v(text) - v(none) and v(both) - v(image), shapley_image
     likewise, and together they are v(both) - v(none). synergy is v(both) - v(text) - v(image) + v(none), the
-    interaction index of Grabisch and Roubens (1999): under 0 where both say the same, and at the ends of the scale of
-    probabilities, where the second can add little to the first. shapley_text - shapley_image is v(text) - v(image):
-    which of the two weighs more doesn't depend on v(none), which with the input "mask" is of a pair of vectors that
-    were never trained together (modality dropout leaves each row one modality).
+    interaction index of Grabisch and Roubens (1999): under 0 where both say the same. Which of the two weighs more
+    doesn't depend on v(none), of vectors that were never trained together (modality dropout leaves each row one).
 
     Args:
-        probabilities: (N, C) for each of the four `INPUTS`.
+        probabilities: (N, C) for each of the four `INPUTS`, N >= 1.
 
     Returns:
-        prediction (N,) class ids; shapley_text, shapley_image and synergy (N,); changed_without_text and
-        changed_without_image (N,) bool, whether the predicted class is another without that modality.
-
-    Raises:
-        ValueError: the shapes differ, there is no row, or a probability is not finite.
+        (N,) each: prediction (class ids), the three values, and changed_without_text and changed_without_image, whether
+        the predicted class is another without that modality.
     """
     values = {name: np.asarray(probabilities[name], dtype=np.float64) for name in INPUTS}
-    shapes = {name: value.shape for name, value in values.items()}
-    if len(set(shapes.values())) > 1 or values["full"].ndim != 2 or not len(values["full"]):
-        raise ValueError(f"Got probabilities of shapes {shapes}; expected (N, C) of each, with at least one row.")
-    if not all(np.isfinite(value).all() for value in values.values()):
-        raise ValueError("Got probabilities that are not finite.")
     answers = {name: value.argmax(axis=1) for name, value in values.items()}
     rows = np.arange(len(answers["full"]))
     both, text, image, none = (values[name][rows, answers["full"]] for name in INPUTS)
@@ -67,28 +56,18 @@ def compute_contributions(probabilities: Mapping[str, ArrayLike]) -> Columns:
 def summarise_contributions(columns: Columns, label_names: Sequence[str]) -> dict[str, Any]:
     """Means over all rows and over those of each predicted class, and what stands out.
 
-    A modality is said to be ignored if adding it, to nothing or to the other one, moves the probability of the
-    predicted class by less than 0.01 in every row; failing that, if taking it away changes no answer, that is said.
-
-    Args:
-        columns: of `compute_contributions`.
-        label_names: the C classes' names.
-
     Returns:
         Ready for JSON: overall and per_class {name: the same figures}, and remarks. The figures: rows; shapley_text,
         shapley_image and synergy (means); abs_shapley_text and abs_shapley_image (means of absolute values);
         image_share, abs_shapley_image as a share of both, None where both are 0; changed_without_text and
         changed_without_image (shares of rows). A class that is never predicted has only rows, 0.
     """
-    predicted = {name: columns["prediction"] == number for number, name in enumerate(label_names)}
-    return {
-        "overall": _means(columns),
-        "per_class": {
-            name: _means({column: values[rows] for column, values in columns.items()})
-            for name, rows in predicted.items()
-        },
-        "remarks": [remark for modality in MODALITIES for remark in _remarks(columns, modality)],
+    per_class = {
+        label: _means({name: values[columns["prediction"] == number] for name, values in columns.items()})
+        for number, label in enumerate(label_names)
     }
+    remarks = [remark for modality in MODALITIES if (remark := _remark(columns, modality))]
+    return {"overall": _means(columns), "per_class": per_class, "remarks": remarks}
 
 
 def format_contributions(summary: dict[str, Any], *, title: str) -> str:
@@ -126,18 +105,18 @@ def _means(columns: Columns) -> dict[str, Any]:
     }
 
 
-def _remarks(columns: Columns, modality: str) -> list[str]:
+def _remark(columns: Columns, modality: str) -> str | None:
     # Adding a modality to nothing and to the other one moves v by its Shapley value less and plus half the synergy.
     effects = np.abs(columns[f"shapley_{modality}"]) + np.abs(columns["synergy"]) / 2
     word, largest, num_rows = MODALITIES[modality], float(effects.max()), len(effects)
     if largest < MIN_EFFECT:
-        return [
+        return (
             f"The model ignores the {word}: adding it moves the probability of the answer by at most {largest:.4f} in "
             f"any of {num_rows} rows."
-        ]
-    if not columns[f"changed_without_{modality}"].any():
-        return [
-            f"Taking the {word} away changes none of the {num_rows} answers, though it moves a probability by up to "
-            f"{largest:.3f}."
-        ]
-    return []
+        )
+    if columns[f"changed_without_{modality}"].any():
+        return None
+    return (
+        f"Taking the {word} away changes none of the {num_rows} answers, though it moves a probability by up to "
+        f"{largest:.3f}."
+    )

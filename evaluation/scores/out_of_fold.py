@@ -24,26 +24,21 @@ def calibrate_folds(folder: FoldsFolder) -> dict[int, float]:
     """
     tables = [_join_folds(folder, seed, {}) for seed in folder.seeds]
     fold_of = folder.fold_of_guids()
-    folds = [fold_of[guid] for table in tables for guid in table.guids]
-    probabilities, labels = (
-        np.concatenate([getattr(table, name) for table in tables]) for name in ("probabilities", "labels")
+    found = fit_out_of_fold(
+        np.concatenate([table.probabilities for table in tables]),
+        np.concatenate([table.labels for table in tables]),
+        [fold_of[guid] for table in tables for guid in table.guids],
+        rows=np.tile(np.arange(len(tables[0].guids)), len(tables)),
     )
-    found = fit_out_of_fold(probabilities, labels, folds, rows=np.tile(np.arange(len(tables[0].guids)), len(tables)))
     write_json(folder.path / "calibration.json", found)
     write_figure(folder.path / "reliability.png", draw_reliability(found["before"], found["after"]))
     return {int(fold): temperature for fold, temperature in found["fold_temperatures"].items()}
 
 
 def write_out_of_fold(folder: FoldsFolder, temperatures: Mapping[int, float]) -> dict[str, Any]:
-    """Join the members' held-out predictions, write them, and score them.
+    """Join the members' held-out predictions, scaled by the temperatures of their folds, write and score them.
 
-    Args:
-        folder: of the finished trainings.
-        temperatures: by which the models of each fold are scaled (`calibrate_folds`).
-
-    Returns:
-        mean and std over seeds of the scores, intervals of the mean accuracy and macro F1, the scores of each seed,
-        and under averaged those of the mean probabilities.
+    Returned are mean and std over seeds, intervals, the scores of each seed, and those of the mean probabilities.
     """
     tables = [_join_folds(folder, seed, temperatures) for seed in folder.seeds]
     for seed, table in zip(folder.seeds, tables, strict=True):
@@ -51,17 +46,12 @@ def write_out_of_fold(folder: FoldsFolder, temperatures: Mapping[int, float]) ->
     averaged = replace(tables[0], probabilities=np.mean([table.probabilities for table in tables], axis=0))
     averaged.write(folder.predictions_oof_file)
     scores = score_seeds(tables)
-    return {
-        "num_rows": len(averaged.guids),
-        "mean": scores.mean,
-        "std": scores.std,
-        "intervals": dict(scores.intervals),
-        "seeds": {
-            str(seed): {name: scores.values[name][number] for name in SCORES}
-            for number, seed in enumerate(folder.seeds)
-        },
-        "averaged": score_predictions(averaged.probabilities, averaged.labels, averaged.label_names),
+    seeds = {
+        str(seed): {name: scores.values[name][number] for name in SCORES} for number, seed in enumerate(folder.seeds)
     }
+    found = {"num_rows": len(averaged.guids), "mean": scores.mean, "std": scores.std, "intervals": scores.intervals}
+    figures = score_predictions(averaged.probabilities, averaged.labels, averaged.label_names)
+    return {**found, "seeds": seeds, "averaged": figures}
 
 
 def format_out_of_fold(scores: Mapping[str, Any]) -> str:
@@ -78,9 +68,10 @@ def format_out_of_fold(scores: Mapping[str, Any]) -> str:
 
 def _join_folds(folder: FoldsFolder, seed: int, temperatures: Mapping[int, float]) -> PredictionTable:
     """The held-out rows of one seed's folds."""
-    parts = []
-    for member in folder.members(seed):
-        table = member.read_held_out()
-        scaled = apply_temperature(table.probabilities, temperatures.get(member.fold, 1.0))
-        parts.append(replace(table, probabilities=scaled))
-    return PredictionTable.join(parts)
+    tables = {member.fold: member.read_held_out() for member in folder.members(seed)}
+    return PredictionTable.join(
+        [
+            replace(table, probabilities=apply_temperature(table.probabilities, temperatures.get(fold, 1.0)))
+            for fold, table in tables.items()
+        ]
+    )

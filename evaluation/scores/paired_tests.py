@@ -1,22 +1,21 @@
 """Whether two models of the same rows differ. Legend: N rows, C classes, R resamples, K kinds of rows.
 
-The tests are paired: what matters is the rows that one model has right and the other one wrong, and not the intervals
-of each by itself, which hold the difficulty of the rows that both share.
+The tests are paired: what matters is the rows that one model has right and the other one wrong.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import binomtest
 
-from evaluation.scores.statistics import macro_f1_of_counts
+from evaluation.scores.metrics import Floats, Integers, macro_f1_of_counts
 
 ALPHA = 0.05
 POWER = 0.8
@@ -28,13 +27,9 @@ RESAMPLES_AT_A_TIME = 500
 
 @dataclass(frozen=True)
 class Difference:
-    """Of a metric of the first model and the second one, on the same rows.
+    """A metric of the first model minus that of the second one, with its 95 % interval and two-sided p-value.
 
-    Attributes:
-        value: the first's metric minus the second's.
-        low, high: 95 % interval of the value.
-        p_value: two-sided, of the hypothesis that there is no difference.
-        num_rows_needed: N at which a test at 5 % finds a difference of this size with 80 % power; None where it is 0.
+    A test at 5 % finds a difference of this size with 80 % power in num_rows_needed rows; None where it is 0.
     """
 
     value: float
@@ -45,22 +40,20 @@ class Difference:
 
     def reversed(self) -> Difference:
         """The second's metric minus the first's."""
-        return replace(self, value=-self.value, low=-self.high, high=-self.low)
+        return Difference(-self.value, -self.high, -self.low, self.p_value, self.num_rows_needed)
 
 
 def compare_accuracy(first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> Difference:
-    """The exact test of McNemar (1947) with the score interval of Tango (1998).
+    """The exact test of McNemar (1947) with the score interval of Tango (1998), of N >= 1 class ids each.
 
     The p-value is that of a fair coin thrown once for each row that one model alone has right. The interval inverts
     the asymptotic form of the same test, so both nearly always agree; it has a width even where no row tells the
-    models apart. The answers of both and the labels are N >= 1 class ids each.
+    models apart.
     """
     only_first, only_second = count_discordant(first, second, labels)
-    num_rows = len(np.asarray(labels))
+    num_rows, discordant = len(np.asarray(labels)), only_first + only_second
     value = (only_first - only_second) / num_rows
-    discordant = only_first + only_second
-    low = _tango_limit(only_first, only_second, num_rows)
-    high = -_tango_limit(only_second, only_first, num_rows)
+    low, high = _tango_limit(only_first, only_second, num_rows), -_tango_limit(only_second, only_first, num_rows)
     p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
     needed = rows_for_mcnemar(discordant / num_rows, value) if value else None
     return Difference(value, low, high, p_value, needed)
@@ -73,30 +66,18 @@ def count_discordant(first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> 
 
 
 def compare_macro_f1(
-    first: ArrayLike,
-    second: ArrayLike,
-    labels: ArrayLike,
-    num_classes: int,
-    *,
-    num_resamples: int = 10_000,
-    seed: int = 0,
+    first: ArrayLike, second: ArrayLike, labels: ArrayLike, num_classes: int, num_resamples: int = 10_000, seed: int = 0
 ) -> Difference:
     """Paired percentile bootstrap over rows (Efron and Tibshirani 1993, chapter 13; Berg-Kirkpatrick et al. 2012).
 
-    Both models' answers to a row are drawn together, as counts of kinds of rows (`statistics.bootstrap_intervals`).
+    Both models' answers to a row are drawn together, as counts of kinds of rows (`metrics.bootstrap_intervals`).
     The p-value is twice the smaller share of resamples on either side of 0, with one added to count and number
     (Davison and Hinkley 1997, section 4.2), so that it is never 0. Few rows make the bootstrap bold: the p-value is at
     least 2 / 2^M, the smallest that an exact test can give which swaps the answers to the M rows that differ in them.
-
-    Args:
-        first, second, labels: (N,) class ids, N >= 1.
-        num_classes: C; every class enters the macro F1, as in `classification_metrics`.
-        num_resamples: R.
-        seed: of the resampling alone; no global random state is read or changed.
     """
     (known, *answers), counts = np.unique(np.vstack([labels, first, second]), axis=1, return_counts=True)  # (K,) each
 
-    def difference_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    def difference_of(counts: Integers) -> Floats:
         """Counts (R, K) -> (R,), rounded, so that equal scores summed up in another order differ by 0."""
         ours, theirs = (macro_f1_of_counts(counts, known, each, num_classes) for each in answers)
         return (ours - theirs).round(12)
@@ -111,7 +92,9 @@ def compare_macro_f1(
     num_differing = int(counts[answers[0] != answers[1]].sum())
     p_value = max(2 * (smaller + 1) / (num_resamples + 1), 2.0 * 0.5**num_differing)
     low, high = np.quantile(differences, (ALPHA / 2, 1 - ALPHA / 2)).tolist()
-    needed = rows_for_normal(value, float(differences.std(ddof=1)), num_rows) if value else None
+    # Of an estimate that is nearly normal; its standard error shrinks as the root of the rows.
+    scale = (LEVEL_Z + POWER_Z) * float(differences.std(ddof=1))
+    needed = num_rows * (scale / value) ** 2 if value else None
     return Difference(value, low, high, min(1.0, p_value), needed)
 
 
@@ -126,18 +109,10 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
 def rows_for_mcnemar(discordant: float, difference: float) -> float:
     """Rows for McNemar's test to find a difference of accuracies, not 0 (Connor 1987, Biometrics 43, 207-211).
 
-    `discordant` is the share of the rows that one model alone has right, at least as large as the difference.
+    `discordant` is the share of the rows that one model alone has right.
     """
     root = LEVEL_Z * math.sqrt(discordant) + POWER_Z * math.sqrt(discordant - difference**2)
     return (root / difference) ** 2
-
-
-def rows_for_normal(difference: float, standard_error: float, num_rows: int) -> float:
-    """Rows for a two-sided test to find a difference, not 0, whose estimate is nearly normal.
-
-    The standard error, which is that of `num_rows` rows, shrinks as the root of the rows.
-    """
-    return num_rows * ((LEVEL_Z + POWER_Z) * standard_error / difference) ** 2
 
 
 def _tango_limit(only_first: int, only_second: int, num_rows: int) -> float:

@@ -11,44 +11,49 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data_utils.console.tables import format_interval, format_table
-from data_utils.prepare.columns import NO_LABEL_ID
-from evaluation.scores.metrics import INTERVAL_SCORES, SCORES, SentimentMetrics, classification_metrics
-from evaluation.scores.statistics import bootstrap_intervals
-from modeling.errors import InputError
+from evaluation.scores.metrics import (
+    INTERVAL_SCORES,
+    SCORES,
+    Integers,
+    bootstrap_intervals,
+    classification_metrics,
+    take_labelled,
+)
 from run_files.predictions_csv import PredictionTable
+
+Figures = dict[str, Any]  # as `score_predictions` returns them
 
 
 @dataclass(frozen=True)
 class SeedScores:
-    """How S trainings judge the same rows.
-
-    Attributes:
-        values: by the name of the score (`SCORES`), S each.
-        intervals: 95 % intervals of the means of `INTERVAL_SCORES` over the seeds.
-    """
+    """How S trainings judge the same rows: S values of each of `SCORES`, 95 % intervals of the means of some."""
 
     values: Mapping[str, tuple[float, ...]]
     intervals: Mapping[str, tuple[float, float]]
 
-    def spread(self, name: str) -> tuple[float, float | None]:
-        """The mean of a score over the seeds, and its standard deviation (n - 1), which one seed has not."""
-        values = self.values[name]
-        return fmean(values), stdev(values) if len(values) > 1 else None
-
     @property
     def mean(self) -> dict[str, float]:
-        """Of each score."""
-        return {name: self.spread(name)[0] for name in self.values}
+        """Of each score, over the seeds."""
+        return {name: fmean(values) for name, values in self.values.items()}
 
     @property
     def std(self) -> dict[str, float | None]:
-        """Of each score."""
-        return {name: self.spread(name)[1] for name in self.values}
+        """Standard deviation (n - 1) of each score over the seeds; one seed has none."""
+        return {name: stdev(values) if len(values) > 1 else None for name, values in self.values.items()}
+
+    def spreads(self, prefix: str = "") -> dict[str, float | None]:
+        """Mean and deviation of each score, by the column of a table."""
+        kinds: dict[str, Mapping[str, float | None]] = {"mean": self.mean, "std": self.std}
+        return {f"{prefix}{name}_{kind}": kinds[kind][name] for name in self.values for kind in kinds}
+
+    def ends(self) -> dict[str, float]:
+        """Of the intervals, by the column of a table."""
+        ends = {"low": 0, "high": 1}
+        return {f"{name}_{end}": pair[place] for name, pair in self.intervals.items() for end, place in ends.items()}
 
     def format(self, name: str) -> str:
         """0.731 ± 0.004 [0.683, 0.778]"""
-        mean, std = self.spread(name)
-        return format_interval(mean, self.intervals.get(name), std=std)
+        return format_interval(self.mean[name], self.intervals.get(name), std=self.std[name])
 
 
 def score_seeds(tables: Sequence[PredictionTable]) -> SeedScores:
@@ -59,45 +64,42 @@ def score_seeds(tables: Sequence[PredictionTable]) -> SeedScores:
     return SeedScores({name: tuple(each[name] for each in scores) for name in SCORES}, intervals)
 
 
-def score_predictions(probabilities: ArrayLike, labels: ArrayLike, label_names: Sequence[str]) -> dict[str, Any]:
-    """`classification_metrics` of the labelled rows, with 95 % intervals beside accuracy and macro F1.
+def score_predictions(probabilities: ArrayLike, labels: ArrayLike, label_names: Sequence[str]) -> Figures:
+    """`classification_metrics`, accuracy_interval and macro_f1_interval ([low, high], 95 %), and majority_baseline.
 
-    Args:
-        probabilities: (N, C) class probabilities.
-        labels: (N,) class ids; rows labelled -100 are left out.
-        label_names: the C classes' names.
-
-    Returns:
-        The metrics, accuracy_interval and macro_f1_interval ([low, high]), and majority_baseline {label, accuracy}:
-        the score of always answering the class that is most frequent among these very rows.
-
-    Raises:
-        InputError: no row has a label.
+    The last is {label, accuracy} of always answering the class that is most frequent among these very rows.
     """
-    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
-    labelled = labels != NO_LABEL_ID
-    if not labelled.any():
-        raise InputError(f"None of the {len(labels)} rows has a label, so there is nothing to score.")
-    probabilities, labels = probabilities[labelled], labels[labelled]
-    metrics = SentimentMetrics(label_names).compute(predictions=probabilities, references=labels)
-    intervals = bootstrap_intervals(probabilities.argmax(axis=1), labels, len(label_names))
+    values, known, _ = take_labelled(probabilities, labels)
+    intervals = bootstrap_intervals(values.argmax(axis=1), known, len(label_names))
     return (
-        metrics
+        classification_metrics(values, known, label_names)
         | {f"{name}_interval": list(intervals[name]) for name in INTERVAL_SCORES}
-        | {"majority_baseline": find_majority(labels, label_names)}
+        | {"majority_baseline": find_majority(known, label_names)}
     )
 
 
-def find_majority(labels: ArrayLike, label_names: Sequence[str]) -> dict[str, Any]:
+def find_majority(labels: Integers, label_names: Sequence[str]) -> dict[str, Any]:
     """The most frequent of the labels (N,), and the accuracy of always answering it."""
     counts = np.bincount(labels, minlength=len(label_names))
     return {"label": label_names[int(counts.argmax())], "accuracy": float(counts.max() / counts.sum())}
 
 
-def format_metrics(metrics: dict[str, Any], *, title: str) -> str:
+def format_score(figures: Mapping[str, Any], name: str) -> str:
+    """A score, with its interval if it has one."""
+    return format_interval(figures[name], figures.get(f"{name}_interval"))
+
+
+def tabulate_inputs(head: str, inputs: Mapping[str, Figures], scores: Sequence[str]) -> list[list[str]]:
+    """Scores, accuracy first, of several inputs of the same rows as rows of text; the majority class comes last."""
+    rows = [[head, *(SCORES[score] for score in scores)]]
+    rows += [[name, *(format_score(figures, score) for score in scores)] for name, figures in inputs.items()]
+    baseline = next(iter(inputs.values()))["majority_baseline"]
+    return [*rows, [f"always {baseline['label']}", f"{baseline['accuracy']:.3f}", *[""] * (len(scores) - 1)]]
+
+
+def format_metrics(metrics: Figures, *, title: str) -> str:
     """The summary, the table of classes and the confusion matrix of `score_predictions` as plain text."""
     baseline = metrics["majority_baseline"]
-    accuracy, macro_f1 = (format_interval(metrics[name], metrics[f"{name}_interval"]) for name in INTERVAL_SCORES)
     classes = [["class", "precision", "recall", "F1", "rows"]]
     for name, scores in metrics["per_class"].items():
         figures = [f"{scores[key]:.3f}" for key in ("precision", "recall", "f1")]
@@ -107,20 +109,7 @@ def format_metrics(metrics: dict[str, Any], *, title: str) -> str:
         matrix.append([name, *map(str, counts)])
     return (
         f"{title}: {metrics['num_rows']} rows, 95 % intervals in brackets (bootstrap over rows)\n"
-        f"accuracy {accuracy}  macro-F1 {macro_f1}  weighted-F1 {metrics['weighted_f1']:.3f}  "
-        f"ECE {metrics['ece']:.3f}\nalways {baseline['label']}: accuracy {baseline['accuracy']:.3f}\n\n"
+        f"{'  '.join(f'{head} {format_score(metrics, name)}' for name, head in SCORES.items())}\n"
+        f"always {baseline['label']}: accuracy {baseline['accuracy']:.3f}\n\n"
         f"{format_table(classes)}\n\n{format_table(matrix)}"
     )
-
-
-def format_ablation(result: dict[str, Any], *, title: str) -> str:
-    """The table of `evaluation.tasks.ablation.summarise_ablation` and its remarks as plain text."""
-    rows = [["input", "accuracy", "macro-F1", "weighted-F1"]]
-    for name, metrics in result["inputs"].items():
-        bounded = [format_interval(metrics[score], metrics[f"{score}_interval"]) for score in INTERVAL_SCORES]
-        rows.append([name, *bounded, f"{metrics['weighted_f1']:.3f}"])
-    baseline = result["majority_baseline"]
-    rows.append([f"always {baseline['label']}", f"{baseline['accuracy']:.3f}", "", ""])
-    heading = f"ablation on {title}: {result['num_rows']} rows, missing modality: {result['ablation_input']}"
-    lines = [f"{heading}, 95 % intervals in brackets", "", format_table(rows), "", *result["remarks"]]
-    return "\n".join(lines).rstrip()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelerate.utils import send_to_device
 from numpy.typing import ArrayLike
 from transformers import PreTrainedTokenizerBase
 
+from data_utils.console.tables import format_table
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.columns import NO_LABEL_ID
 from evaluation.predict.inference import Batch, Outputs
 from evaluation.predict.joint_models import FeaturesOfEach, JointModels
 from evaluation.scores.contributions import INPUTS
-from evaluation.scores.scoring import score_predictions
+from evaluation.scores.scoring import score_predictions, tabulate_inputs
 
 ABLATION = INPUTS[:3]  # the fourth, neither modality, is for the contributions alone
 
@@ -23,12 +24,7 @@ class AskInputs:
     """A step: class probabilities (B, M, C) of some of the four `INPUTS`, with one pass of each tower per row.
 
     A batch is encoded once and fused once per input; what stands for a missing modality is the same in every row, so it
-    is encoded once in all. A head of one modality never sees the other: leaving that one out changes nothing, leaving
-    its own out gives the same answer for every row.
-
-    Args:
-        names: the inputs.
-        blank: of `blank_batch`, what stands for a missing modality; needed for all but the full input.
+    is encoded once in all: `blank`, of `blank_batch`, which all but the full input need.
     """
 
     def __init__(self, names: Sequence[str] = ("full",), blank: Batch | None = None) -> None:
@@ -53,27 +49,16 @@ class AskInputs:
 
 
 def blank_batch(collator: PairCollator, tokenizer: PreTrainedTokenizerBase, ablation_input: str = "mask") -> Batch:
-    """One row of what stands for a missing modality.
-
-    Args:
-        collator, tokenizer: of the models.
-        ablation_input: mask (the learned missing-modality vectors) or blank (an empty text and a black picture).
-    """
+    """One row of what stands for a missing modality: the learned vectors (mask), or an empty text and black picture."""
     row = {"input_ids": tokenizer("")["input_ids"], "image": None, "label": NO_LABEL_ID, "row_index": 0}
     is_seen = ablation_input == "blank"
     return collator([row | {"text_present": is_seen, "image_present": is_seen}])
 
 
 def summarise_ablation(
-    probabilities: dict[str, ArrayLike], labels: ArrayLike, label_names: Sequence[str], *, ablation_input: str
+    probabilities: Mapping[str, ArrayLike], labels: ArrayLike, label_names: Sequence[str], *, ablation_input: str
 ) -> dict[str, Any]:
-    """The figures of ablation.json: metrics with intervals per input, the majority baseline, and remarks.
-
-    Args:
-        probabilities: {input: (N, C)}.
-        labels: (N,) class ids; -100 is left out.
-        label_names: the C classes' names.
-        ablation_input: as of `blank_batch`.
+    """The figures of ablation.json, from (N, C) by the input's name.
 
     Returns:
         ablation_input, num_rows, majority_baseline {label, accuracy}, inputs {full, text_only, image_only: the metrics
@@ -94,3 +79,10 @@ def summarise_ablation(
         "inputs": inputs,
         "remarks": remarks,
     }
+
+
+def format_ablation(summary: dict[str, Any], *, title: str) -> str:
+    """The table of `summarise_ablation` and its remarks as plain text."""
+    heading = f"ablation on {title}: {summary['num_rows']} rows, missing modality: {summary['ablation_input']}"
+    table = format_table(tabulate_inputs("input", summary["inputs"], ("accuracy", "macro_f1", "weighted_f1")))
+    return "\n".join([f"{heading}, 95 % intervals in brackets", "", table, "", *summary["remarks"]]).rstrip()

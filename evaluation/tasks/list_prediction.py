@@ -6,7 +6,7 @@ import csv
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,15 @@ from data_utils.prepare.pair_files import PairFolder, pair_folder
 from data_utils.prepare.pairs import add_row_index
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.quarantine import Quarantine
-from data_utils.sources.records import Record, read_records
+from data_utils.sources.records import read_records
 from data_utils.system.files import encode_csv, write_together
 from evaluation.arguments import EvaluationArguments
 from evaluation.predict.ensemble import Ensemble, Part, predict_rows
 from evaluation.predict.loaded_run import LoadedRun
+from evaluation.scores import contributions
 from evaluation.scores.abstention import format_abstention
 from evaluation.scores.calibration import apply_temperature
-from evaluation.scores.contributions import (
-    COLUMNS,
-    compute_contributions,
-    format_contributions,
-    summarise_contributions,
-)
+from evaluation.scores.metrics import Floats
 from evaluation.scores.scoring import format_metrics, score_predictions
 from evaluation.tasks.output_files import OutputFiles
 from evaluation.tasks.split_evaluation import choose_step
@@ -46,15 +42,7 @@ _SHOWN = 60  # characters
 
 @dataclass(frozen=True)
 class AskedList:
-    """A list that was read and prepared.
-
-    Attributes:
-        source: the list, guid,tag per line.
-        pair_dir: the folder of its pairs.
-        files: where the answers go.
-        parts: each model with the rows.
-        quarantine: what was wrong with them.
-    """
+    """A list that was read and prepared: the folder of its pairs, where the answers go, each model with the rows."""
 
     source: Path
     pair_dir: Path
@@ -62,22 +50,22 @@ class AskedList:
     parts: list[Part]
     quarantine: Quarantine
 
+    @property
+    def guids(self) -> list[str]:
+        """Of the rows."""
+        return self.parts[0][1]["guid"][:]
 
-def prepare_list(ensemble: Ensemble, arguments: EvaluationArguments) -> AskedList:
-    """Read the list and prepare its rows for every model.
 
-    Raises:
-        InputError: there is no such list, it names no pair, or the output can't be written.
-    """
-    source, files = Path(arguments.predict), OutputFiles(Path(arguments.output))
+def prepare_list(ensemble: Ensemble, source: Path, files: OutputFiles, *, data_dir: str | None) -> AskedList:
+    """Read the list and prepare its rows for every model; `InputError` where that, or the output, can't be."""
     if not source.is_file():
         raise InputError(
             f"Got --predict {source}, which is not a file; name a list of guid,tag lines, or add --streaming for "
             "shards."
         )
     files.prepare([source, *ensemble.first.list_files()])
-    pair_dir = find_pair_dir(source, ensemble.first, data_dir=arguments.data_dir)
-    found = [run.load_rows(source, pair_dir=pair_dir, for_prediction=True) for run in ensemble.runs]
+    pair_dir = find_pair_dir(source, ensemble.first, data_dir=data_dir)
+    found = ensemble.load_once(lambda run: run.load_rows(source, pair_dir=pair_dir, for_prediction=True))
     parts = [(run, add_row_index(pairs.dataset)) for run, pairs in zip(ensemble.runs, found, strict=True)]
     return AskedList(source, pair_dir, files, parts, found[0].quarantine)
 
@@ -89,18 +77,14 @@ def predict_list(
     accelerator: Accelerator,
     abstention: dict[str, Any] | None,
 ) -> None:
-    """Write a line per row, and beside it probabilities and what else is asked for; a stale file there is removed.
-
-    Several models answer with the mean of their probabilities.
-    """
-    step = choose_step(ensemble.first, arguments)
-    batch_size = arguments.per_device_eval_batch_size
+    """Write a line per row, and beside it probabilities (the models' mean) and what else is asked for."""
+    step, batch_size = choose_step(ensemble.first, arguments), arguments.per_device_eval_batch_size
     outputs = predict_rows(asked.parts, step, batch_size=batch_size, accelerator=accelerator)
     if not accelerator.is_main_process:
         return
     probabilities, names, files = outputs["full"], ensemble.first.label_names, asked.files
-    contributions = compute_contributions(outputs) if arguments.contributions else {}
-    columns = {name: contributions[name] for name in COLUMNS if name in contributions}
+    found = contributions.compute_contributions(outputs) if arguments.contributions else {}
+    columns = {name: found[name] for name in contributions.COLUMNS if name in found}
     if abstention is not None:
         columns["confidence"] = apply_temperature(probabilities, abstention["temperature"]).max(axis=1)
         columns["answered"] = columns["confidence"] >= abstention["chosen"]["threshold"]
@@ -111,10 +95,10 @@ def predict_list(
         metrics = score_predictions(probabilities, labels, names)
         write_json(files.metrics, metrics)
         show(format_metrics(metrics, title=f"labelled rows of {asked.source}"), "")
-    if contributions:
-        summary = summarise_contributions(contributions, names)
+    if found:
+        summary = contributions.summarise_contributions(found, names)
         write_json(files.contributions, summary)
-        show(format_contributions(summary, title=asked.source.name), "")
+        show(contributions.format_contributions(summary, title=asked.source.name), "")
     if abstention is not None:
         share = f"answered here: {np.mean(columns['answered']):.1%}, see the columns confidence and answered"
         show(format_abstention(abstention), share, "")
@@ -131,7 +115,7 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
     records = read_records(source, labels=run.data.labels, quarantine=Quarantine(), for_prediction=True)
     folders = {path: PairFolder(pair_folder(path)) for path in candidates if os.path.isdir(path)}
     for path, folder in folders.items():
-        if _has_files(folder, records):
+        if any("file" in (files.text.kind, files.picture.kind) for files in map(folder.find, records)):
             return path
     guid = records[0].guid
     names = (folder.find_near(guid, is_text=is_text) for folder in folders.values() for is_text in (True, False))
@@ -145,19 +129,11 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
     )
 
 
-def _has_files(folder: PairFolder, records: Sequence[Record]) -> bool:
-    """Whether the folder has a text or a picture of any record; of a name too long for a file nobody can say."""
-    return any("file" in (files.text.kind, files.picture.kind) for files in map(folder.find, records))
-
-
 def _write_answers(
-    asked: AskedList,
-    probabilities: NDArray[np.float64],
-    label_names: Sequence[str],
-    columns: Mapping[str, NDArray[Any]],
+    asked: AskedList, probabilities: Floats, label_names: list[str], columns: Mapping[str, NDArray[Any]]
 ) -> None:
     """Answers, probabilities (N, C) and further columns (N,) beside them, and what was wrong with rows."""
-    files, guids = asked.files, asked.parts[0][1]["guid"][:]
+    files, guids = asked.files, asked.guids
     rows = [[guid, label_names[index]] for guid, index in zip(guids, probabilities.argmax(axis=1), strict=True)]
     header = ["guid", "prediction", *(f"prob_{name}" for name in label_names), *columns]
     values = zip(rows, zip(*probabilities.T, *columns.values(), strict=True), strict=True)
@@ -191,16 +167,13 @@ def _warn_of_known_rows(ensemble: Ensemble, asked: AskedList, is_labelled: NDArr
     Without labels there are no figures to be flattered, and equal names mean something in the run's own folder alone.
     """
     trained = {guid for run in ensemble.runs for guid in run.training_guids()}
-    is_known = np.array([guid in trained for guid in asked.parts[0][1]["guid"][:]])
-    if (is_known & ~is_labelled).any() and ensemble.first.is_trained_in(asked.pair_dir):
+    own = Path(ensemble.first.training_dir())
+    is_own = own.is_dir() and pair_folder(own) == pair_folder(asked.pair_dir)
+    num_known = int((np.array([guid in trained for guid in asked.guids]) & (is_labelled | is_own)).sum())
+    if num_known:
         logger.warning(
-            "%d of the rows without a label are rows that the run was trained on (the same guids and files): its "
-            "answers for them are surer, and more often right, than for new rows.",
-            (is_known & ~is_labelled).sum(),
-        )
-    if (is_known & is_labelled).any():
-        logger.warning(
-            "%d of the labelled rows have the guids of rows that the run was trained on: if they are these rows, the "
-            "figures are too good. evaluate.py RUN judges the run's own rows.",
-            (is_known & is_labelled).sum(),
+            "%d rows have the guids of rows that the run was trained on: if they are these rows, their answers are "
+            "surer and more often right than for new rows, and any figures too good. evaluate.py RUN judges the run's "
+            "own rows.",
+            num_known,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -12,10 +13,10 @@ from transformers.utils import logging as transformers_logging
 from data_utils.system.processes import keep_freed_memory
 from evaluation.arguments import EvaluationArguments
 from evaluation.predict.ensemble import load_ensemble
-from evaluation.predict.held_out import read_held_out
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.scores.abstention import abstain_out_of_fold
 from evaluation.tasks.list_prediction import predict_list, prepare_list
+from evaluation.tasks.output_files import OutputFiles
 from evaluation.tasks.split_evaluation import evaluate_split
 from evaluation.tasks.stream_prediction import predict_stream
 from modeling.errors import InputError
@@ -28,9 +29,6 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
 
     The data are prepared before there is a process group: the ranks wait for each other at the cache's lock, which has
     no time limit, and not at a barrier, which has one.
-
-    Raises:
-        InputError: the run, the data or a setting can't be used.
     """
     transformers_logging.disable_progress_bar()  # each rank would show its own
     ensemble = load_ensemble(
@@ -39,25 +37,23 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
         cache_dir=arguments.cache_dir,
         trust_remote_code=arguments.trust_remote_code,
     )
-    first, abstention = ensemble.first, None
-    if arguments.streaming:
-        if ensemble.is_cross_validated:
-            raise InputError(
-                f"Got --streaming and the cross-validated run {arguments.run}, whose models would each read the "
-                "stream; predict with one of the runs in its members/, or a list without --streaming."
-            )
-        predict_stream(first, arguments, join_ranks(choose_precision(first, arguments)))
-        return
+    precision, abstention = choose_precision(ensemble.first, arguments), None
     if arguments.abstain is not None:
-        abstention = abstain_out_of_fold(*read_held_out(ensemble), arguments.abstain)
-    if arguments.predict is not None:
-        asked = prepare_list(ensemble, arguments)
-        predict_list(ensemble, asked, arguments, join_ranks(choose_precision(first, arguments)), abstention)
-    else:
+        abstention = abstain_out_of_fold(*ensemble.read_held_out(), arguments.abstain)
+    if arguments.predict is None or arguments.output is None:
         split = ensemble.choose_split(arguments.split)
         parts = ensemble.load_rows(split)
-        accelerator = join_ranks(choose_precision(first, arguments))
-        evaluate_split(ensemble, parts, split, arguments, accelerator, abstention)
+        return evaluate_split(ensemble, parts, split, arguments, join_ranks(precision), abstention)
+    files = OutputFiles(Path(arguments.output))
+    if not arguments.streaming:
+        asked = prepare_list(ensemble, Path(arguments.predict), files, data_dir=arguments.data_dir)
+        return predict_list(ensemble, asked, arguments, join_ranks(precision), abstention)
+    if ensemble.is_cross_validated:
+        raise InputError(
+            f"Got --streaming and the cross-validated run {arguments.run}, whose models would each read the stream; "
+            "predict with one of the runs in its members/, or a list without --streaming."
+        )
+    predict_stream(ensemble.first, arguments.predict, files, arguments, join_ranks(precision))
 
 
 def choose_precision(run: LoadedRun, arguments: EvaluationArguments) -> str:
@@ -76,12 +72,7 @@ def choose_precision(run: LoadedRun, arguments: EvaluationArguments) -> str:
 
 
 def join_ranks(mixed_precision: str) -> Accelerator:
-    """An accelerator of the ranks that were launched.
-
-    Raises:
-        InputError: the device can't do the mixed precision.
-        RuntimeError: the ranks didn't find each other; each would have written its own results.
-    """
+    """An accelerator of the ranks that were launched; `InputError` where the device can't do the mixed precision."""
     # Nothing is sharded here: each rank holds the whole model, whatever the launcher is configured for.
     # And nothing accumulates: DeepSpeed's "auto" is no number to an accelerator without DeepSpeed.
     for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"):
@@ -100,6 +91,6 @@ def join_ranks(mixed_precision: str) -> Accelerator:
             "choose another --mixed_precision, or no."
         )
     asked_for = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != asked_for:
+    if accelerator.num_processes != asked_for:  # each would write its own results
         raise RuntimeError(f"{asked_for} processes were launched, but this one is of {accelerator.num_processes}.")
     return accelerator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, replace
 from itertools import groupby
@@ -21,21 +21,21 @@ from data_utils.console.progress import progress
 from data_utils.console.screen import show
 from data_utils.prepare.collator import PairCollator
 from data_utils.shards.manifest import MANIFEST
-from data_utils.shards.read import check_columns, iterate_shard
-from data_utils.shards.shard_set import ShardSet, find_shards
+from data_utils.shards.read import iterate_shard, open_shards
+from data_utils.shards.shard_set import ShardSet
 from data_utils.sources.quarantine import COLUMNS, Entry
 from data_utils.stream.loader import ShardBatches, StreamLoader, take_entries
 from data_utils.stream.rows import NumberedRow, RowPreparer
 from data_utils.system.files import format_csv, put_in_place, temporary_path
 from data_utils.system.refusals import RankError, describe_refusal
 from evaluation.arguments import EvaluationArguments
-from evaluation.predict.inference import classify, inference_context
+from evaluation.predict.inference import NOT_FINITE, classify, inference_context
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.tasks.output_files import OutputFiles
-from modeling.errors import InputError
 
 logger = logging.getLogger(__name__)
 GUIDS, ROWS = "guids", "rows"
+Counts = Counter[Any]  # of ROWS, and of faults by (reason, action)
 
 
 class OrderedBatches(ShardBatches):
@@ -67,16 +67,11 @@ class OrderedBatches(ShardBatches):
 
 
 class _PartFiles:
-    """What each rank answers, in files beside those of the output, which are put together at last.
-
-    Args:
-        files: the output.
-        names: of the C classes.
-    """
+    """What each rank answers, in files beside those of the output, which are put together at last."""
 
     def __init__(self, files: OutputFiles, names: Sequence[str]) -> None:
         self._files, self._names = files, names
-        self._headers = {
+        self._headers: dict[Path, Sequence[str]] = {
             files.output: ("guid", "tag"),
             files.probabilities: ("guid", "prediction", *(f"prob_{name}" for name in names)),
             files.quarantine: COLUMNS,
@@ -97,13 +92,16 @@ class _PartFiles:
             for path in self._parts(rank):
                 path.unlink(missing_ok=True)
 
-    def write(self, rank: int, guids: Sequence[str], probabilities: Tensor, entries: Sequence[Entry]) -> None:
+    def write(self, rank: int, guids: Sequence[str], probabilities: Tensor, entries: Iterable[Entry]) -> None:
         """Add a batch: N guids, probabilities (N, C), and what was wrong with its rows."""
         answers = [self._names[index] for index in probabilities.argmax(dim=1).tolist()]
         rows = list(zip(guids, answers, strict=True))
-        values = ([f"{value:.6f}" for value in row] for row in probabilities.tolist())
-        scored = [[*row, *value] for row, value in zip(rows, values, strict=True)]
-        for path, lines in zip(self._parts(rank), (rows, scored, map(astuple, entries)), strict=True):
+        scored = [
+            (*row, *(f"{value:.6f}" for value in values))
+            for row, values in zip(rows, probabilities.tolist(), strict=True)
+        ]
+        contents: list[Iterable[Sequence[Any]]] = [rows, scored, map(astuple, entries)]
+        for path, lines in zip(self._parts(rank), contents, strict=True):
             with path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
                 file.writelines(format_csv(lines))
 
@@ -127,25 +125,17 @@ class _PartFiles:
             put_in_place(temporaries)
 
 
-def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: Accelerator) -> None:
-    """Answer every row of the shards; every rank calls it, and takes neighbouring shards.
+def predict_stream(
+    run: LoadedRun, source: str, files: OutputFiles, arguments: EvaluationArguments, accelerator: Accelerator
+) -> None:
+    """Answer every row of the shards, whatever is wrong with it; every rank calls it, and takes neighbouring shards.
 
-    Rows are answered whatever is wrong with them. Labels are not looked at: figures would need all rows at once.
-
-    Raises:
-        InputError: there are no shards, or the output can't be written, which is found out before the first answer.
-        RankError: the model's answers aren't finite, or writing them fails.
-        ShardError: a shard can't be read.
+    Labels are not looked at: figures would need all rows at once. What a rank alone may meet, also in the middle, is a
+    RankError or a ShardError.
     """
-    shards = find_shards(arguments.predict, "test")
-    if shards is None:
-        raise InputError(
-            f"There are no test-*.parquet or test-*.tar in {arguments.predict}; write them with python -m "
-            "data_utils.shard --for_prediction, or name others with a glob."
-        )
-    check_columns(shards, labelled=False)
-    shards = shards.with_text_encoding(run.data.text_encoding)
-    files, rank = OutputFiles(Path(arguments.output)), accelerator.process_index
+    remedy = "write them with python -m data_utils.shard --for_prediction, or name others with a glob"
+    shards = open_shards(source, "test", labelled=False, remedy=remedy).with_text_encoding(run.data.text_encoding)
+    rank = accelerator.process_index
     paths = [path for shard in shards.shards if (path := shard.local_path) is not None]
     files.prepare([*paths, *{path.with_name(MANIFEST) for path in paths}, *run.list_files()])
     parts = _PartFiles(files, run.label_names)
@@ -158,7 +148,7 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 parts.merge(accelerator.num_processes)
-            total = sum(gather_object([counts]), Counter())  # which other ranks wait in, with their files
+            total = sum(gather_object([counts]), Counts())  # which other ranks wait in, with their files
     except OSError as error:
         sentence = describe_refusal(error, path=files.output)
         raise RankError(
@@ -173,9 +163,9 @@ def predict_stream(run: LoadedRun, arguments: EvaluationArguments, accelerator: 
 
 def _answer(
     run: LoadedRun, batches: OrderedBatches, parts: _PartFiles, accelerator: Accelerator, *, num_workers: int
-) -> Counter[Any]:
-    """Write what this rank's shards give; counts its ROWS, and its faults by (reason, action)."""
-    model, counts = run.load_model(), Counter()
+) -> Counts:
+    """Write what this rank's shards give, and count it."""
+    model, counts = run.load_model(), Counts()
     loader, is_main = StreamLoader(batches, num_workers=num_workers), accelerator.is_main_process
     with inference_context(model, accelerator):
         for batch in progress(
@@ -184,10 +174,7 @@ def _answer(
             entries, guids = take_entries(batch), batch.pop(GUIDS)
             probabilities = classify(model, send_to_device(batch, accelerator.device))["probabilities"].cpu()
             if not probabilities.isfinite().all():
-                raise RankError(
-                    "The model's output is not finite; its weights or its precision are at fault: take "
-                    "--mixed_precision no, or another run."
-                )
+                raise RankError(f"The model's output is not finite; {NOT_FINITE}")
             parts.write(accelerator.process_index, guids, probabilities, entries)
             counts[ROWS] += len(guids)
             counts.update((entry.reason, entry.action) for entry in entries)

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.tokens import check_max_length, tokenizer_key
-from data_utils.shards.read import check_columns, find_text_encoding, read_texts
+from data_utils.shards.read import check_columns, find_text_encoding, open_shards, read_texts
 from data_utils.shards.shard_set import ShardSet, find_shards
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.quarantine import Quarantine
@@ -108,12 +108,8 @@ def prepare_stream(
 
 def _open_shards(data: DataArguments) -> ShardSet:
     """The shards for training, with the encoding of their texts that are bytes and don't tell their own."""
-    shards = find_shards(data.data_dir, "train")
-    if shards is None:
-        raise InputError(
-            f"There are no train-*.parquet or .tar in {data.data_dir}; python -m data_utils.shard writes them."
-        )
-    check_columns(shards, labelled=True)
+    remedy = "write them with python -m data_utils.shard, or leave --streaming out"
+    shards = open_shards(data.data_dir, "train", labelled=True, remedy=remedy)
     encoding = data.text_encoding
     if encoding is None and shards.label_counts is None:  # data_utils.shard, which counts, writes UTF-8
         encoding = find_text_encoding(shards, limit=ENCODING_TEXTS)

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from data_utils.system.files import list_own, refuse_folder_links
 from data_utils.system.refusals import describe_refusal
 from modeling.errors import InputError
-from run_files.run_folder import ARGUMENT_SECTIONS, RunFolder
+from run_files.run_folder import ARGUMENT_SECTIONS, ASIDE, LOCK, MOVING, RunFolder
 from training.checkpoint.checkpoints import clear_leftovers
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
@@ -26,15 +26,6 @@ from training.launch.checks import shares_files
 from training.launch.ranks import is_main_process
 
 logger = logging.getLogger(__name__)
-LOCK = ".lock"
-# Where an earlier run is gathered before it gets a name, and the begin of that name inside of the folder.
-MOVING, ASIDE = ".moving", "old-"
-# What a run folder may hold before it has a config.yaml: of a job that was killed early.
-RUN_ENTRIES = (
-    *(LOCK, MOVING, "checkpoints", "logs", "model", ".model.partial", "split.json", "splits", "members"),
-    *("quarantine.csv", "encodings.csv"),
-)
-TEMPORARY_ENTRIES = (ASIDE, ".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.", ".encodings.csv.")
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -56,9 +47,7 @@ def make_run_folder(model: ModelArguments, args: SentimentTrainingArguments) -> 
         raise InputError(
             f"Can't make the run folder {path} ({error.strerror}); choose another --output_dir."
         ) from error
-    names = [entry.name for entry in list_own(path)]
-    foreign = [name for name in names if name not in RUN_ENTRIES and not name.startswith(TEMPORARY_ENTRIES)]
-    if foreign and not run.is_run():
+    if foreign := run.foreign_entries():
         raise InputError(f"--output_dir {path} holds other files ({foreign[0]}, ...); choose a folder of its own.")
     refuse_folder_links(path)
     return run
