@@ -288,7 +288,7 @@ def test_precision_is_that_of_the_largest_model_wherever_it_stands(run_sweep, mo
         ({"text_name": ["a", "b"]}, {}, "allowed are fusion, seed"),
         ({"fusion": "early"}, {}, "takes a list"),
         ({"fusion": ["early", "atn"]}, {}, "Did you mean attn"),
-        ({"head_learning_rate": [-1]}, {"head_learning_rate": None}, "must be 0 or more"),
+        ({"head_learning_rate": [-1]}, {"head_learning_rate": None}, "takes 0 or more"),
         ({"learning_rate": [0.1]}, {}, "leave one of them out"),
         ({"fusion": ["early"]}, {"fusion": "late"}, "stands twice"),
         ({"folds": 2.5}, {"val_ratio": None}, "whole number"),
