@@ -31,6 +31,12 @@ def is_one_error(word: str, other: str) -> bool:
     return len(word) + len(other) == 1 or (len(word), len(other)) == (1, 1) or (len(word) == 2 and word[::-1] == other)
 
 
+def test_generators_differ_by_seed_guid_and_name_alone() -> None:
+    assert make_generator(1, "a", "blur").random() == make_generator(1, "a", "blur").random()
+    names = [(1, "a", "noise"), (2, "a", "noise"), (1, "b", "noise"), (1, "a", "typos"), (1, "1", "a"), (11, "", "a")]
+    assert len({make_generator(*name).random() for name in names}) == len(names)
+
+
 @pytest.mark.parametrize(
     ("corrupt", "levels"),
     [

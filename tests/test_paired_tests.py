@@ -87,6 +87,16 @@ def test_bootstrap_of_the_difference_agrees_with_resampling_of_rows() -> None:
     assert difference.p_value == pytest.approx(2 * tail, abs=0.12)
 
 
+def test_bootstrap_is_paired() -> None:
+    """Models that err alike are told apart by few rows; as if they were independent, they would not be."""
+    labels = np.arange(300) % 3
+    first = np.where(np.arange(300) < 90, (labels + 1) % 3, labels)
+    second = np.where(np.arange(300) < 105, (labels + 1) % 3, labels)
+    difference = compare_macro_f1(first, second, labels, 3)
+    assert difference.p_value < 0.01
+    assert difference.low > 0
+
+
 def test_p_values_are_uniform_where_models_do_not_differ() -> None:
     p_values = {"accuracy": [], "macro_f1": []}
     for seed in range(400):
