@@ -5,38 +5,21 @@ Shapes: B batch, L text tokens, H picture side, S sequence, D width, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypedDict
 
-import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-
-class Inputs(TypedDict, total=False):
-    """What the classifier's forward takes. Where a tower is frozen and ran before, its output stands for its inputs.
-
-    Attributes:
-        input_ids, attention_mask: (B, L) int64, padded on the right. Beside text_vector only a head that reads text
-            tokens needs them.
-        pixel_values: (B, 3, H, H) uint8, as decoded; not needed beside image_vector or image_hidden.
-        text_present, image_present: (B,) bool; False puts the learned missing-modality vector in its place.
-        text_vector, image_vector: (B, D) a tower's vector.
-        text_tokens, image_tokens: (B, S, D) its tokens, where the head reads them.
-        text_hidden, image_hidden: (B, S, D) the hidden states behind frozen blocks, where only the last ones train.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    pixel_values: Tensor
-    text_present: Tensor
-    image_present: Tensor
-    text_vector: Tensor
-    image_vector: Tensor
-    text_tokens: Tensor
-    image_tokens: Tensor
-    text_hidden: Tensor
-    image_hidden: Tensor
+# What the classifier's forward takes. Where a tower is frozen and ran before, its output stands for its inputs.
+#   input_ids, attention_mask: (B, L) int64, padded on the right. Beside text_vector only a head that reads text tokens
+#       needs them.
+#   pixel_values: (B, 3, H, H) uint8, as decoded; not needed beside image_vector or image_hidden.
+#   text_present, image_present: (B,) bool; False puts the learned missing-modality vector in its place.
+#   text_vector, image_vector: (B, D) a tower's vector.
+#   text_tokens, image_tokens: (B, S, D) its tokens, where the head reads them.
+#   text_hidden, image_hidden: (B, S, D) the hidden states behind frozen blocks, where only the last ones train.
+Inputs = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,16 +39,9 @@ class Features:
 
     def expand(self, batch_size: int) -> Features:
         """The features of one row (B = 1) repeated for `batch_size` rows, without a copy."""
-        parts = (self.vector, self.tokens, self.mask)
-        return Features(*(None if part is None else part.expand(batch_size, *part.shape[1:]) for part in parts))
-
-    def masked(self, present: Tensor, missing: Tensor) -> Features:
-        """Put the learned vector `missing` (D,) in every place of the rows where `present` (B,) is False."""
-        missing = missing.to(self.vector.dtype)
-        vector = torch.where(present[:, None], self.vector, missing)
-        if self.tokens is None:
-            return Features(vector)
-        return Features(vector, torch.where(present[:, None, None], self.tokens, missing), self.mask)
+        tokens = None if self.tokens is None else self.tokens.expand(batch_size, -1, -1)
+        mask = None if self.mask is None else self.mask.expand(batch_size, -1)
+        return Features(self.vector.expand(batch_size, -1), tokens, mask)
 
 
 @dataclass

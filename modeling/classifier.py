@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,38 +50,23 @@ class SentimentClassifier(PreTrainedModel):
 
     def _build(self, config: SentimentConfig) -> None:
         head_class, modalities = FUSION_HEADS[config.fusion], FUSIONS[config.fusion]
-        self.text_tower = Tower(config.text_tower) if "text" in modalities else None
-        self.image_tower = Tower(config.vision_tower) if "image" in modalities else None
-        towers = {"text": self.text_tower, "image": self.image_tower}
-        width = config.align_dim or (self.text_tower or self.image_tower).width
-        # A composed dual encoder always has layers that bring the vectors to the width of the fusion.
-        self.text_align, self.image_align = (
-            None if tower is None else _map_width(tower.width, width, always=config.align_dim is not None)
-            for tower in towers.values()
-        )
-        self.text_token_align, self.image_token_align = (
-            _map_width(tower.token_width, width) if kind in head_class.reads_tokens else None
-            for kind, tower in towers.items()
-        )
-        # What stands for a modality that isn't there (or is dropped in training), learned like any weight.
-        self.missing_text, self.missing_image = (
-            None if tower is None else nn.Parameter(torch.zeros(width)) for tower in towers.values()
-        )
+        self.text_tower = Tower(config.text_tower or {}) if "text" in modalities else None
+        self.image_tower = Tower(config.vision_tower or {}) if "image" in modalities else None
+        towers = self.towers()
+        width = config.align_dim or next(iter(towers.values())).width
+        for kind, tower in towers.items():
+            # A composed dual encoder always has layers that bring the vectors to the width of the fusion.
+            setattr(self, f"{kind}_align", _map_width(tower.width, width, always=config.align_dim is not None))
+        for kind in head_class.reads_tokens:
+            setattr(self, f"{kind}_token_align", _map_width(towers[kind].token_width, width))
+        for kind in towers:
+            # What stands for a modality that isn't there (or is dropped in training), learned like any weight.
+            setattr(self, f"missing_{kind}", nn.Parameter(torch.zeros(width)))
         self.fusion = head_class(width, config.num_labels, dropout=config.fusion_dropout)
 
     def should_save_on_this_rank(self, is_main_process: bool) -> bool:
         """As the caller says: transformers' own lets rank 0 alone write, also where each machine needs a copy."""
         return is_main_process
-
-    @property
-    def uses_text(self) -> bool:
-        """Whether the head reads texts."""
-        return self.text_tower is not None
-
-    @property
-    def uses_image(self) -> bool:
-        """Whether the head reads pictures."""
-        return self.image_tower is not None
 
     def towers(self) -> dict[str, Tower]:
         """The towers that were built, under "text" and "image"."""
@@ -89,7 +74,7 @@ class SentimentClassifier(PreTrainedModel):
         return {kind: tower for kind, tower in towers.items() if tower is not None}
 
     def forward(
-        self, *, labels: Tensor | None = None, single_modalities: bool = False, **inputs: Unpack[Inputs]
+        self, *, labels: Tensor | None = None, single_modalities: bool = False, **inputs: Tensor
     ) -> SentimentOutput:
         """Logits, and the mean cross-entropy where labels are given.
 
@@ -97,7 +82,7 @@ class SentimentClassifier(PreTrainedModel):
             labels: (B,) int64, -100 is ignored.
             single_modalities: also judge the rows with the picture missing and with the text missing. No tower runs
                 again. For heads with both modalities.
-            inputs: of B rows.
+            inputs: of B rows, see `Inputs`.
 
         Raises:
             TypeError: pixel_values aren't uint8.
@@ -107,8 +92,8 @@ class SentimentClassifier(PreTrainedModel):
         text_logits = image_logits = None
         if single_modalities:
             absent = torch.zeros_like(inputs["text_present"])
-            text_logits = self.fuse(text, image.masked(absent, self.missing_image))
-            image_logits = self.fuse(text.masked(absent, self.missing_text), image)
+            text_logits = self.fuse(text, self.drop("image", image, absent))
+            image_logits = self.fuse(self.drop("text", text, absent), image)
         return SentimentOutput(
             loss=None if labels is None else F.cross_entropy(logits.float(), labels),
             logits=logits,
@@ -122,29 +107,41 @@ class SentimentClassifier(PreTrainedModel):
         """Features, at the fusion width, of the "text" or "image" of B rows; None where the head doesn't read it."""
         if kind not in self.towers():
             return None
-        vector, tokens = (self._cast(inputs.get(f"{kind}_{part}")) for part in ("vector", "tokens"))
+        vector, tokens = (self._cached(f"{kind}_{part}", inputs) for part in ("vector", "tokens"))
         if vector is None:
             vector, tokens = self.run_tower(kind, inputs)
         return self.align(kind, vector, tokens, inputs)
 
     def run_tower(self, kind: str, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """What the tower of the "text" or "image" gives of B rows: the vector (B, D), the tokens (B, S, D)."""
-        tower, hidden = self.towers()[kind], self._cast(inputs.get(f"{kind}_hidden"))
+        tower, hidden = self.towers()[kind], self._cached(f"{kind}_hidden", inputs)
         if kind == "text":
             return tower(input_ids=inputs["input_ids"], attention_mask=inputs.get("attention_mask"), hidden=hidden)
-        pixels = self.normalize(inputs["pixel_values"]) if hidden is None else self._stand_in(hidden)
-        return tower(pixel_values=pixels, hidden=hidden)
+        if hidden is None:
+            return tower(pixel_values=self.normalize(inputs["pixel_values"]))
+        # Pixels without memory: the encoder wants to know the picture's size and nothing else.
+        size = (self.config.picture or {})["image_size"]
+        return tower(pixel_values=hidden.new_zeros(()).expand(len(hidden), 3, size, size), hidden=hidden)
 
-    def align(self, kind: str, vector: Tensor, tokens: Tensor | None, inputs: Inputs) -> Features:
+    def align(self, kind: str, vector: Tensor, tokens: Tensor | None, inputs: Inputs) -> Features | None:
         """Features, at the fusion width, of what the tower gave; `inputs` says which rows and tokens are real."""
-        vector = getattr(self, f"{kind}_align")(vector)
-        features, token_align = Features(vector), getattr(self, f"{kind}_token_align")
-        if token_align is not None:
+        features = Features(getattr(self, f"{kind}_align")(vector))
+        if kind in self.fusion.reads_tokens and tokens is not None:
             real = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
             mask = inputs["attention_mask"].bool() if kind == "text" else real
-            sequence = torch.cat([vector[:, None], token_align(tokens)], dim=1)  # the vector leads the tokens
-            features = Features(vector, sequence, torch.cat([real[:, :1], mask], dim=1))
-        return features.masked(inputs[f"{kind}_present"], getattr(self, f"missing_{kind}"))
+            aligned = getattr(self, f"{kind}_token_align")(tokens)
+            sequence = torch.cat([features.vector[:, None], aligned], dim=1)  # the vector leads the tokens
+            features = Features(features.vector, sequence, torch.cat([real[:, :1], mask], dim=1))
+        return self.drop(kind, features, inputs[f"{kind}_present"])
+
+    def drop(self, kind: str, features: Features | None, present: Tensor) -> Features | None:
+        """Put the learned vector of a missing modality in every place of the rows where `present` (B,) is False."""
+        if features is None:
+            return None
+        missing = getattr(self, f"missing_{kind}").to(features.vector.dtype)
+        vector = torch.where(present[:, None], features.vector, missing)
+        tokens = None if features.tokens is None else torch.where(present[:, None, None], features.tokens, missing)
+        return Features(vector, tokens, features.mask)
 
     def fuse(self, text: Features | None, image: Features | None) -> Tensor:
         """Features of B rows -> logits (B, C)."""
@@ -170,7 +167,7 @@ class SentimentClassifier(PreTrainedModel):
             torch.stack([torch.full((1, 1), value, device=pixel_values.device) for value in values])
             for values in (self.config.image_mean, self.config.image_std)
         )
-        return ((pixel_values / 255.0 - mean) / std).to(self.image_tower.encoder.dtype)
+        return ((pixel_values / 255.0 - mean) / std).to(self.towers()["image"].encoder.dtype)
 
     def get_input_embeddings(self) -> None:
         """None: FSDP asks every model, to shard them apart from its layers; ours are among `_layer_classes`."""
@@ -182,7 +179,6 @@ class SentimentClassifier(PreTrainedModel):
         Raises:
             InputError: keys or sizes differ (it says which), or the weights file is damaged.
         """
-        wants_info = kwargs.pop("output_loading_info", False)
         # The towers choose their own attention; one that a file names may be a compiled kernel of the hub.
         kwargs = {"dtype": torch.float32, "attn_implementation": "eager", "trust_remote_code": False} | kwargs
         try:
@@ -199,7 +195,7 @@ class SentimentClassifier(PreTrainedModel):
             raise InputError(f"The weights in {name_or_path} don't fit its model. {differences}")
         for tower in model.towers().values():  # transformers 5 puts new parameters in the place of the built ones
             tower.freeze_parameters()
-        return (model, info) if wants_info else model
+        return model
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """As in transformers, under the keys of `state_dict`.
@@ -213,18 +209,12 @@ class SentimentClassifier(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, SentimentClassifier):
-            for vector in (module.missing_text, module.missing_image):
-                if vector is not None:
-                    init.normal_(vector, mean=0.0, std=self.config.initializer_range)
+            for kind in module.towers():
+                init.normal_(getattr(module, f"missing_{kind}"), mean=0.0, std=self.config.initializer_range)
 
-    def _cast(self, cached: Tensor | None) -> Tensor | None:
-        """Cached features in the type of the weights: DeepSpeed's half precision takes no other."""
-        return None if cached is None else cached.to(next(self.fusion.parameters()).dtype)
-
-    def _stand_in(self, hidden: Tensor) -> Tensor:
-        """Pixels (B, 3, H, H) without memory, where the encoder wants to know the picture's size and nothing else."""
-        size = self.config.picture["image_size"]
-        return hidden.new_zeros(()).expand(len(hidden), 3, size, size)
+    def _cached(self, name: str, inputs: Inputs) -> Tensor | None:
+        """What was computed before, in the type of the weights: DeepSpeed's half precision takes no other."""
+        return inputs[name].to(next(self.fusion.parameters()).dtype) if name in inputs else None
 
 
 def _map_width(source: int, width: int, *, always: bool = False) -> nn.Module:

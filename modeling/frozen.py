@@ -66,34 +66,36 @@ class FrozenBlocks:
     """Where an encoder is cut: all that comes before the block `num_frozen` is frozen, all else is trained.
 
     Attributes:
-        list_name: the encoder's list of blocks, as `encoder.layers`.
+        encoder: which is cut.
+        list_name: its list of blocks, as `encoder.layers`; empty where nothing is frozen.
         num_frozen: how many of them are frozen.
     """
 
-    list_name: str
-    num_frozen: int
+    encoder: PreTrainedModel
+    list_name: str = ""
+    num_frozen: int = 0
 
-    def freeze_parameters(self, encoder: PreTrainedModel) -> None:
+    def freeze_parameters(self) -> None:
         """Mark the parameters of the frozen part as not trained."""
-        for _, module in self._walk(encoder):
+        for _, module in self._walk():
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
 
-    def stop_dropout(self, encoder: PreTrainedModel) -> None:
+    def stop_dropout(self) -> None:
         """Put the frozen part into evaluation mode, so that its output never changes."""
-        for name, module in self._walk(encoder):
+        for name, module in self._walk():
             holds_trained_blocks = name == "" or f"{self.list_name}.".startswith(f"{name}.")
             module.training = module.training and holds_trained_blocks
 
-    def weights(self, encoder: PreTrainedModel) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers of the frozen part by name."""
-        found = {}
-        for name, module in self._walk(encoder):
+        found: dict[str, Tensor] = {}
+        for name, module in self._walk():
             own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
             found |= {f"{name}.{key}": value for key, value in own}
         return found
 
-    def run(self, encoder: PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor:
+    def run(self, inputs: Mapping[str, Any]) -> Tensor:
         """The hidden states (B, S, D) behind the frozen blocks; nothing that follows them is computed.
 
         Raises:
@@ -103,36 +105,36 @@ class FrozenBlocks:
         def stop(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             raise Reached(output)
 
-        hook = encoder.get_submodule(self.list_name)[self.num_frozen - 1].register_forward_hook(stop)
+        hook = self.encoder.get_submodule(self.list_name)[self.num_frozen - 1].register_forward_hook(stop)
         try:
-            encoder(**inputs)
+            self.encoder(**inputs)
         except Reached as reached:
             hidden = reached.output
         finally:
             hook.remove()
         if not isinstance(hidden, Tensor) or hidden.requires_grad:
             raise InputError(
-                f"The blocks of {type(encoder).__name__} share parts with each other or hand on more than hidden "
+                f"The blocks of {type(self.encoder).__name__} share parts with each other or hand on more than hidden "
                 "states, so that some of them can't be frozen alone; freeze the tower wholly (--freeze), or not at all."
             )
         return hidden
 
     @contextmanager
-    def skipped(self, encoder: PreTrainedModel, hidden: Tensor) -> Iterator[None]:
+    def skipped(self, hidden: Tensor) -> Iterator[None]:
         """Within, frozen blocks compute nothing: they answer with `hidden` (B, S, D), as `run` gave it.
 
         What comes before them is computed, and dropped by the first of them.
         """
-        blocks = encoder.get_submodule(self.list_name)
+        blocks = self.encoder.get_submodule(self.list_name)
         blocks.kept = hidden
         try:
             yield
         finally:
             blocks.kept = None
 
-    def _walk(self, encoder: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
+    def _walk(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module that was defined before the first trained block, in the order in which transformers did it."""
-        for name, module in encoder.named_modules():
+        for name, module in self.encoder.named_modules() if self.list_name else ():
             if name == f"{self.list_name}.{self.num_frozen}":
                 return
             yield name, module
@@ -164,7 +166,7 @@ def cut_blocks(encoder: PreTrainedModel, num_trained: int) -> FrozenBlocks:
     cut = CutBlocks(blocks)
     cut.num_frozen = len(blocks) - num_trained
     encoder.set_submodule(list_name, cut)
-    return FrozenBlocks(list_name, cut.num_frozen)
+    return FrozenBlocks(encoder, list_name, cut.num_frozen)
 
 
 def _are_equal(blocks: nn.ModuleList, config: PreTrainedConfig) -> bool:

@@ -62,7 +62,7 @@ class TransformerLayer(nn.Module):
 
 
 class FusionHead(nn.Module, ABC):
-    """Base of the heads. Which modalities each reads is said in `modeling.choices.FUSIONS`.
+    """Base of the heads. `modeling.choices.FUSIONS` says which modalities each reads; the other one is None.
 
     Attributes:
         reads_tokens: of "text" and "image" those whose tokens it reads beside the vectors.
@@ -76,7 +76,7 @@ class FusionHead(nn.Module, ABC):
         super().__init__()
 
     @abstractmethod
-    def forward(self, text: Features | None, image: Features | None) -> Tensor:
+    def forward(self, text: Features, image: Features) -> Tensor:
         """Features of B rows -> logits (B, C)."""
 
 
@@ -108,7 +108,6 @@ class ClipMatchFusion(FusionHead):
 
     def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
         super().__init__(width, num_classes, dropout=dropout)
-        self.width = width
         self.classifier = build_mlp([4 * width + 1, width, num_classes], dropout=dropout)
 
     def forward(self, text: Features, image: Features) -> Tensor:
@@ -116,7 +115,7 @@ class ClipMatchFusion(FusionHead):
         v = F.normalize(image.vector, dim=-1)  # (B, D)
         product = t * v
         # sqrt(D) brings the entries of unit vectors back to the order of 1, which the MLP's initial weights expect.
-        scaled = torch.cat([t, v, (t - v).abs(), product], dim=-1) * math.sqrt(self.width)
+        scaled = torch.cat([t, v, (t - v).abs(), product], dim=-1) * math.sqrt(t.shape[-1])
         return self.classifier(torch.cat([scaled, product.sum(-1, keepdim=True)], dim=-1))
 
 
@@ -182,27 +181,34 @@ class CrossAttnFusion(FusionHead):
         return self.classifier(fused[:, 0])
 
 
-class CoAttnFusion(FusionHead):
-    """Text tokens and image patches attend to each other, layer by layer (ViLBERT: Lu et al. 2019, 3.1).
+class CoAttnLayer(nn.Module):
+    """A pair of cross-attention blocks followed by a pair of self-attention blocks."""
 
-    Each of the two layers is a pair of cross-attention blocks followed by a pair of self-attention blocks.
-    """
+    def __init__(self, width: int, *, dropout: float) -> None:
+        super().__init__()
+        self.text_cross, self.image_cross, self.text_self, self.image_self = (
+            TransformerLayer(width, dropout=dropout) for _ in range(4)
+        )
+
+    def forward(self, pair: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Tokens of the text (B, S, D) and the picture (B, T, D) with both masks -> the same."""
+        t, v, text_mask, image_mask = pair
+        t, v = self.text_cross(t, v, image_mask), self.image_cross(v, t, text_mask)
+        return self.text_self(t, mask=text_mask), self.image_self(v, mask=image_mask), text_mask, image_mask
+
+
+class CoAttnFusion(FusionHead):
+    """Text tokens and image patches attend to each other in two layers (ViLBERT: Lu et al. 2019, 3.1)."""
 
     reads_tokens = ("text", "image")
 
     def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
         super().__init__(width, num_classes, dropout=dropout)
-        names = ("text_cross", "image_cross", "text_self", "image_self")
-        self.layers = nn.ModuleList(
-            nn.ModuleDict({name: TransformerLayer(width, dropout=dropout) for name in names}) for _ in range(2)
-        )
+        self.layers = nn.Sequential(*(CoAttnLayer(width, dropout=dropout) for _ in range(2)))
         self.classifier = build_mlp([2 * width, width, num_classes], dropout=dropout)
 
     def forward(self, text: Features, image: Features) -> Tensor:
-        t, v = text.tokens, image.tokens
-        for layer in self.layers:
-            t, v = layer["text_cross"](t, v, image.mask), layer["image_cross"](v, t, text.mask)
-            t, v = layer["text_self"](t, mask=text.mask), layer["image_self"](v, mask=image.mask)
+        t, v, *_ = self.layers((text.tokens, image.tokens, text.mask, image.mask))
         return self.classifier(torch.cat([t[:, 0], v[:, 0]], dim=-1))
 
 
@@ -213,14 +219,14 @@ class TextOnly(FusionHead):
         super().__init__(width, num_classes, dropout=dropout)
         self.classifier = build_mlp([width, width, num_classes], dropout=dropout)
 
-    def forward(self, text: Features | None, image: Features | None) -> Tensor:
+    def forward(self, text: Features, image: Features) -> Tensor:
         return self.classifier(text.vector)
 
 
 class ImageOnly(TextOnly):
     """The image vector alone, then an MLP; no text tower is built."""
 
-    def forward(self, text: Features | None, image: Features | None) -> Tensor:
+    def forward(self, text: Features, image: Features) -> Tensor:
         return self.classifier(image.vector)
 
 

@@ -69,7 +69,7 @@ def _tower_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **kwargs
         )
-    is_causal = (module.is_causal if is_causal is None else is_causal) and attention_mask is None
+    is_causal = attention_mask is None and bool(module.is_causal if is_causal is None else is_causal)
     attended = attend(query, key, value, mask=attention_mask, is_causal=is_causal, dropout=dropout, scale=scaling)
     return attended.transpose(1, 2).contiguous(), None
 
@@ -101,6 +101,8 @@ class PatchConv2d(nn.Conv2d):
     differs. Of pictures that are one value everywhere, and expanded from it, one patch is computed.
     """
 
+    _is_hf_initialized: bool = False  # transformers' own mark
+
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, channels, H, W) -> (B, D, H / height, W / width), rows and columns that fill no patch left out."""
         (height, width), batch_size = self.kernel_size, len(pixels)
@@ -122,10 +124,11 @@ def replace_patch_convolutions(encoder: nn.Module) -> None:
     for parent in list(encoder.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Conv2d and _cuts_patches(child):
-                sizes, has_bias = (child.kernel_size, child.stride), child.bias is not None
-                patches = PatchConv2d(child.in_channels, child.out_channels, *sizes, bias=has_bias, device="meta")
+                height, width = child.kernel_size
+                channels, has_bias = (child.in_channels, child.out_channels), child.bias is not None
+                patches = PatchConv2d(*channels, (height, width), (height, width), bias=has_bias, device="meta")
                 patches.weight, patches.bias = child.weight, child.bias
-                patches._is_hf_initialized = getattr(child, "_is_hf_initialized", False)  # transformers' own mark
+                patches._is_hf_initialized = getattr(child, "_is_hf_initialized", False)
                 setattr(parent, name, patches)
 
 

@@ -72,7 +72,9 @@ def check_sizes(settings: Any, source: str) -> None:
     Raises:
         InputError: a whole number is beyond all measure, or a dropout is no share.
     """
-    for key, value in _list_numbers(settings):
+    for key, value in _walk(settings):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
         if DROPOUT.search(key) and not 0 <= value <= 1:  # which some encoders tell in their first training step
             raise InputError(f"{source} has {key} {value}; a dropout is 0 to 1. Choose another one.")
         largest = next(limit for names, limit in LARGEST if names.search(key))
@@ -82,33 +84,27 @@ def check_sizes(settings: Any, source: str) -> None:
             )
 
 
-def _list_numbers(settings: Any) -> list[tuple[str, float]]:
-    """Each number with the key that it stands under."""
-    found, waiting = [], [("", settings)]
-    while waiting:
-        key, value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += [(str(name), item) for name, item in value.items()]
-        elif isinstance(value, list | tuple):
-            waiting += [(key, item) for item in value]
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found.append((key, value))
-    return found
-
-
 def drop_code(config: PreTrainedConfig) -> None:
     """Forget which code a configuration and its parts bring along, and which compiled kernels they ask for.
 
     A model is built with the parts' configurations by libraries that ask on the terminal whether to run such code.
     """
-    parts: list[Any] = [config]
-    while parts:
-        part = parts.pop()
+    for _, part in _walk(config):
         if isinstance(part, PreTrainedConfig):
-            part = part.__dict__
-            part["_attn_implementation_internal"] = None
-        if isinstance(part, dict):
+            part.__dict__["_attn_implementation_internal"] = None
+        elif isinstance(part, dict):
             part.pop("auto_map", None)
-            parts += part.values()
-        elif isinstance(part, list | tuple):
-            parts += part
+
+
+def _walk(settings: Any) -> Iterator[tuple[str, Any]]:
+    """Settings of any depth and every value in them, with the key that it stands under."""
+    waiting = [("", settings)]
+    while waiting:
+        key, value = waiting.pop()
+        yield key, value
+        if isinstance(value, PreTrainedConfig):
+            waiting.append((key, value.__dict__))
+        elif isinstance(value, dict):
+            waiting += [(str(name), item) for name, item in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(key, item) for item in value]

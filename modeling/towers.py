@@ -35,8 +35,8 @@ def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
     Raises:
         InputError: transformers has no such class, or refuses the settings.
     """
-    encoder_class = getattr(transformers, class_name, None)
-    if not (inspect.isclass(encoder_class) and issubclass(encoder_class, PreTrainedModel)):
+    encoder_class: Any = getattr(transformers, class_name, None)
+    if PreTrainedModel not in getattr(encoder_class, "__mro__", ()):
         raise InputError(f"Got the tower class {class_name!r}, which transformers {transformers.__version__} hasn't.")
     check_sizes(settings, f"The {class_name} of the settings")
     try:
@@ -79,7 +79,7 @@ class Tower(nn.Module):
         token_width: width of the tokens.
         pads_texts: whether the encoder reads texts of one length only, to which they are padded here.
         is_frozen: whether nothing of it is trained.
-        frozen_blocks: its frozen part where only its last blocks are trained, else None.
+        frozen_blocks: its frozen part where only its last blocks are trained; else it has none.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ class Tower(nn.Module):
         self.feature_layers = _number_layers(self.encoder, settings.get("feature_layers"))
         self.width = projection_dim or self.token_width * max(1, len(self.feature_layers))
         self.is_frozen = False
-        self.frozen_blocks: FrozenBlocks | None = None
+        self.frozen_blocks = FrozenBlocks(self.encoder)
         self.pads_texts = self.encoder.config.model_type in READ_AT_THE_END
         self._options = own_options(self.encoder)
 
@@ -118,7 +118,7 @@ class Tower(nn.Module):
             The vector (B, width), projected where the tower has a projection. The tokens (B, S, token_width).
         """
         options = {"output_hidden_states": True} if self.feature_layers else {}
-        with nullcontext() if hidden is None else self.frozen_blocks.skipped(self.encoder, hidden):
+        with nullcontext() if hidden is None else self.frozen_blocks.skipped(hidden):
             vector, tokens = self._read(self.encoder(**self._complete(inputs), **options), inputs.get("attention_mask"))
         return vector, tokens[:, : inputs["input_ids"].shape[1]] if self.pads_texts else tokens
 
@@ -143,22 +143,20 @@ class Tower(nn.Module):
         """Mark the parameters of what is frozen as not trained."""
         if self.is_frozen:
             self.requires_grad_(False)
-        elif self.frozen_blocks is not None:
-            self.frozen_blocks.freeze_parameters(self.encoder)
+        self.frozen_blocks.freeze_parameters()
 
     def run_frozen(self, **inputs: Tensor) -> Tensor:
         """The hidden states (B, S, token_width) behind the frozen blocks; see `forward` for the inputs."""
-        return self.frozen_blocks.run(self.encoder, self._complete(inputs))
+        return self.frozen_blocks.run(self._complete(inputs))
 
     def frozen_weights(self) -> dict[str, Tensor]:
         """All that decides what the frozen part makes of an input."""
-        return self.state_dict() if self.is_frozen else self.frozen_blocks.weights(self.encoder)
+        return self.state_dict() if self.is_frozen else self.frozen_blocks.weights()
 
     def train(self, mode: bool = True) -> Tower:
         """As in torch, but what is frozen stays in evaluation mode: its output doesn't change, so no dropout either."""
         super().train(mode and not self.is_frozen)
-        if self.frozen_blocks is not None:
-            self.frozen_blocks.stop_dropout(self.encoder)
+        self.frozen_blocks.stop_dropout()
         return self
 
     def _complete(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def train_and_save(flags: dict[str, Any], folder: Path) -> SentimentClassifier:
     torch.manual_seed(0)
     model = build_model(plan, arguments, tokenizer=TOKENIZER, labels=LABELS, text_cleaning="report")
     batch, labels = tiny_batch(), torch.tensor([0, 1, 2, 0])
-    if model.uses_text:  # as long as it may be
+    if model.text_tower is not None:  # as long as it may be
         longest = torch.full((1, plan.max_length), 7)
         present = batch["text_present"][:1]
         model.encode(

@@ -45,10 +45,7 @@ class JointModels(nn.ModuleList):
 
     def drop(self, kind: str, features: FeaturesOfEach, present: Tensor) -> FeaturesOfEach:
         """Each model's vector of a missing text or image in the rows where `present` (B,) is False."""
-        return [
-            None if each is None else each.masked(present, getattr(model, f"missing_{kind}"))
-            for each, model in zip(features, self, strict=True)
-        ]
+        return [model.drop(kind, each, present) for each, model in zip(features, self, strict=True)]
 
     def probabilities(self, texts: FeaturesOfEach, images: FeaturesOfEach) -> Tensor:
         """Features of B rows -> calibrated probabilities (B, M, C) in float32."""

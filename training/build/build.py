@@ -58,7 +58,7 @@ def build_model(
         model.initialize_weights()
     inputs = example_inputs(model)
     for kind, tower in model.towers().items():
-        if tower.frozen_blocks is not None and tower.frozen_blocks.num_frozen:  # refuses those that depend on the rest
+        if tower.frozen_blocks.num_frozen:  # refuses those that depend on the rest
             tower.run_frozen(**{name: inputs[name] for name in TOWER_INPUTS[kind]})
         # The towers that are made here for a tokenizer that is trained are known to read to the end.
         if kind == "text" and plan.tokenizer is not None and kind not in given:

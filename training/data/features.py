@@ -148,7 +148,7 @@ def choose_columns(
             vector = FeatureColumn(f"{kind}_vector", tower.width)
             tokens = FeatureColumn(f"{kind}_tokens", tower.token_width, dtype)
             chosen[kind] = (vector, tokens) if kind in model.fusion.reads_tokens else (vector,)
-        elif tower.frozen_blocks is not None and tower.frozen_blocks.num_frozen:
+        elif tower.frozen_blocks.num_frozen:
             chosen[kind] = (FeatureColumn(f"{kind}_hidden", tower.token_width, dtype),)
     if cache_features and not chosen:
         raise InputError("Got --cache_features, but no tower has a frozen block; see --freeze and --unfreeze_last.")

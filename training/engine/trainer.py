@@ -68,7 +68,7 @@ class SentimentTrainer(ResumableTrainer):
         collator: PairCollator,
         callbacks: Sequence[Any] = (),
     ) -> None:
-        self._has_two_modalities = model.uses_text and model.uses_image
+        self._has_two_modalities = len(model.towers()) == 2
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         super().__init__(
             model=model,

@@ -145,7 +145,7 @@ class _Update:
         self.checks = DeferredChecks()
         self._model, self._args = model, args
         self._balance = balance.to(args.device)
-        has_two_modalities = model.uses_text and model.uses_image
+        has_two_modalities = len(model.towers()) == 2
         self._modality_dropout = args.modality_dropout if has_two_modalities else 0.0
         self._unimodal_loss_weight = args.unimodal_loss_weight if has_two_modalities else 0.0
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
