@@ -44,8 +44,8 @@ def run(words: Sequence[str]) -> None:
     elif (comparison := read_comparison(words)) is not None:
         run_comparison(comparison)
     else:
-        model, data, args = parse_arguments(words)
-        (train if args.folds is None else cross_validate)(model, data, args)
+        flags = parse_arguments(words)
+        (train if flags.training.folds is None else cross_validate)(flags)
 
 
 if __name__ == "__main__":

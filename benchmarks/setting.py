@@ -66,7 +66,7 @@ class Setting:
         """A trainer and its data, as train.py has them before its first step; its files are removed in the end."""
         with tempfile.TemporaryDirectory(dir=self.work_dir) as output:
             words = self.flags("--output_dir", output, "--save_strategy", "no", *flags)
-            trainer, prepared, _ = assemble(*parse_arguments(words))
+            trainer, prepared, _ = assemble(parse_arguments(words))
             assert isinstance(prepared, TrainingData)
             yield trainer, prepared
 

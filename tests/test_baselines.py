@@ -60,7 +60,7 @@ def test_folds_are_those_of_a_training_with_the_same_seed(root, tmp_path, monkey
     flags = parse_arguments(flags_of(root, "--val_ratio", "0.2", "--seeds", "2", "--output_dir", str(run)))
     monkeypatch.setattr(cross_validation, "train", None)  # once the folds are written
     with pytest.raises(TypeError):
-        cross_validation.cross_validate(*flags)
+        cross_validation.cross_validate(flags)
     for fold in range(3):
         ours, theirs = (load_split(folder / "splits" / f"fold-{fold}.json") for folder in (root / "out", run))
         assert ours.test == theirs.test
@@ -135,12 +135,10 @@ def test_recipe_of_a_training_gives_data_and_towers_alone(root, tmp_path, monkey
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"early_stopping_patience": 2}))
     words = flags_of(root)
     where = words.index("--output_dir")
-    model, data, args = baselines.read_flags(
-        ["--config", str(tmp_path / "recipe.yaml"), *words[:where], *words[where + 2 :]]
-    )
-    assert args.output_dir == baselines.OUTPUT_DIR
-    assert (model.freeze, model.unfreeze_last, model.cache_features) == ("both", None, True)
-    run_baselines(model, data, args.replace(output_dir=str(tmp_path / "out")))
+    flags = baselines.read_flags(["--config", str(tmp_path / "recipe.yaml"), *words[:where], *words[where + 2 :]])
+    assert flags.training.output_dir == baselines.OUTPUT_DIR
+    assert (flags.model.freeze, flags.model.unfreeze_last, flags.model.cache_features) == ("both", None, True)
+    run_baselines(flags._replace(training=flags.training.replace(output_dir=str(tmp_path / "out"))))
     for name in NAMES:
         assert (tmp_path / "out" / f"{name}.csv").read_bytes() == (root / "out" / f"{name}.csv").read_bytes()
 

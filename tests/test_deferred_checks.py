@@ -17,7 +17,7 @@ from transformers.training_args import OptimizerNames
 
 from training.engine import deferred_checks
 from training.engine.deferred_checks import DeferredChecks
-from training.engine.losses import ClassBalance, classification_loss
+from training.engine.objective import ClassBalance, classification_loss
 from training.experiments.training import assemble
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.parsing import parse_arguments
@@ -46,10 +46,10 @@ def make_trainer(fresh_state, sample, tmp_path, monkeypatch):
 
     def make(*flags):
         quiet = ["--disable_tqdm", "true", "--eval_strategy", "no", "--save_strategy", "no"]
-        model_args, data_args, args = parse_arguments([*tiny_flags(sample, tmp_path), *quiet, *flags])
+        words = parse_arguments([*tiny_flags(sample, tmp_path), *quiet, *flags])
         monkeypatch.setattr(SentimentTrainingArguments, "device", META)
         monkeypatch.setitem(PartialState._shared_state, "device", META)
-        return assemble(model_args, data_args, args)[0]
+        return assemble(words)[0]
 
     return make
 
@@ -143,7 +143,8 @@ def test_nothing_of_a_trials_update_is_read_by_the_host(fetched, monkeypatch, tm
     vectors = {f"{kind}_vector": torch.ones(5, 16, device=META) for kind in ("text", "image")}
     present = {f"{kind}_present": torch.ones(5, dtype=torch.bool, device=META) for kind in ("text", "image")}
     numbers = {name: torch.zeros(5, dtype=torch.long, device=META) for name in ("labels", "row_index")}
-    update = probe._Update(model, ClassBalance.none(3), args, num_rows=5, is_light=False)
+    balance = ClassBalance(torch.ones(3), torch.zeros(3))
+    update = probe._Update(model, balance, args, num_rows=5, is_light=False)
     with Copies() as copies, Uploads() as uploads:
         for _ in range(3):
             update(vectors | present | numbers, epoch=0)

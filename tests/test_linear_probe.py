@@ -9,8 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data_utils.splits.split_file import Split
 from modeling.errors import InputError
-from training.experiments.baseline_run import judge_baselines
-from training.heads.linear_probe import STRENGTHS, ProbeRows, deal_inner, fit_probe
+from training.experiments.baseline_run import STRENGTHS, ProbeRows, deal_inner, fit_probe, judge_baselines
 
 NAMES = ("majority", "text", "image", "both")
 

@@ -9,7 +9,7 @@ import torch
 
 import train
 from run_files.run_folder import RunFolder
-from training.engine.losses import classification_loss
+from training.engine.objective import classification_loss
 from training.launch.console import exit_on_user_error
 from training.runs.claim import lock_run
 

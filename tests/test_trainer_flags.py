@@ -236,11 +236,11 @@ def train_losses(sample, tmp_path):
         flags = ["--fusion", "early", "--max_steps", "2", "--logging_steps", "1", "--learning_rate", "0.01"]
         flags += ["--warmup_steps", "0", "--modality_dropout", "0", "--fusion_dropout", "0", "--eval_strategy", "no"]
         flags += ["--save_strategy", "no", "--load_best_model_at_end", "false"]
-        model, data, args = parse_arguments([*tiny_flags(sample, tmp_path), *flags, *words])
-        before = args.to_plain_dict()
-        trainer, _, _ = assemble(model, data, args)
+        parsed = parse_arguments([*tiny_flags(sample, tmp_path), *flags, *words])
+        before = parsed.training.to_plain_dict()
+        trainer, _, _ = assemble(parsed)
         trainer.train()
-        assert args.to_plain_dict() == before, "a training changed the arguments that it was given"
+        assert parsed.training.to_plain_dict() == before, "a training changed the arguments that it was given"
         return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
     return run

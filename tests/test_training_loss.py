@@ -13,8 +13,7 @@ from torch import nn
 
 from data_utils.prepare.columns import NO_LABEL_ID
 from modeling.batch import SentimentOutput
-from training.engine.losses import ClassBalance, classification_loss
-from training.engine.objective import training_loss
+from training.engine.objective import ClassBalance, balance_classes, classification_loss, training_loss
 
 LABELS = torch.tensor([0, 2, 1, 2, 0, 2, 2, 1])
 
@@ -25,9 +24,8 @@ def logits():
 
 
 def balance_of(counts, class_weights="none", logit_adjustment=0.0):
-    return ClassBalance.from_counts(
-        torch.tensor(counts), class_weights=class_weights, logit_adjustment=logit_adjustment
-    )
+    flags = SimpleNamespace(class_weights=class_weights, logit_adjustment=logit_adjustment)
+    return balance_classes(flags, torch.tensor(counts))
 
 
 def loss_of(logits, labels, balance, *, label_smoothing=0.0):
@@ -92,10 +90,9 @@ def objective(model, rows):
     loss, _ = training_loss(
         model,
         {name: value[rows] for name, value in batch.items()},
-        args=SimpleNamespace(seed=1, label_smoothing_factor=0.1),
+        args=SimpleNamespace(seed=1, label_smoothing_factor=0.1, modality_dropout=0.3, unimodal_loss_weight=0.0),
         epoch=0,
-        modality_dropout=0.3,
-        unimodal_loss_weight=0.0,
+        has_both=True,
         balance=balance,
         weight_sum=balance.weights[LABELS].sum(),
     )
@@ -115,11 +112,10 @@ def test_unimodal_losses_count_the_rows_that_have_the_modality():
     loss, outputs = training_loss(
         model,
         batch | {"labels": labels, "row_index": torch.arange(4)},
-        args=SimpleNamespace(seed=1, label_smoothing_factor=0.0),
+        args=SimpleNamespace(seed=1, label_smoothing_factor=0.0, modality_dropout=0.0, unimodal_loss_weight=0.5),
         epoch=0,
-        modality_dropout=0.0,
-        unimodal_loss_weight=0.5,
-        balance=ClassBalance.none(3),
+        has_both=True,
+        balance=ClassBalance(torch.ones(3), torch.zeros(3)),
         weight_sum=torch.tensor(4.0),
     )
     both, text, image = (

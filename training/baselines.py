@@ -15,18 +15,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from data_utils.sources.arguments import DataArguments
 from modeling.errors import InputError
-from training.flags.model import ModelArguments
-from training.flags.parsing import parse_arguments
+from training.flags.parsing import Flags, parse_arguments
 from training.launch import signals
 from training.launch.console import exit_on_user_error, set_up_libraries, set_up_logging
 from training.launch.ranks import launched_world_size, uses_deepspeed, uses_fsdp
-
-if TYPE_CHECKING:
-    from training.flags.arguments import SentimentTrainingArguments
 
 OUTPUT_DIR = "runs/baselines"
 # Over the recipe's: "early" has both towers and reads vectors, and what chooses a best epoch has none to choose.
@@ -45,29 +39,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         set_up_libraries()
         from training.experiments.baseline_run import run_baselines  # takes seconds, so after the flags are judged
 
-        run_baselines(*flags)
+        run_baselines(flags)
 
 
-def read_flags(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, SentimentTrainingArguments]:
-    """The flags of train.py as they count here; a recipe's own --output_dir is its run's, and is not used.
-
-    Raises:
-        InputError: several processes were launched, or flags can't be used.
-    """
+def read_flags(argv: Sequence[str]) -> Flags:
+    """The flags of train.py as they count here; a recipe's own --output_dir is its run's, and is not used."""
     if launched_world_size() > 1 or uses_deepspeed() or uses_fsdp():
         raise InputError("The baselines take one process: start them with python -m training.baselines, without ranks.")
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--output_dir", default=OUTPUT_DIR)
     known, rest = finder.parse_known_args(argv)
-    flags = [*rest, *OWN_FLAGS, "--output_dir", known.output_dir]
-    model, data, args = parse_arguments(flags, description="Judge the baselines that a model has to beat.")
-    _check_supported(model, data, args)
-    return replace(model, unfreeze_last=None), data, args
+    words = [*rest, *OWN_FLAGS, "--output_dir", known.output_dir]
+    flags = parse_arguments(words, description="Judge the baselines that a model has to beat.")
+    _check_supported(flags)
+    return flags._replace(model=replace(flags.model, unfreeze_last=None))
 
 
-def _check_supported(model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments) -> None:
+def _check_supported(flags: Flags) -> None:
     from training.experiments.cross_validation import check_supported  # takes seconds, so after the flags are parsed
 
+    model, data, args = flags
     if args.folds is None:
         raise InputError(
             "--folds is missing: baselines are judged on the folds of train.py --folds K; give the same K."
@@ -77,7 +68,7 @@ def _check_supported(model: ModelArguments, data: DataArguments, args: Sentiment
             "A linear probe reads towers as they are, which say nothing if their weights are random; use --model "
             "vilbert or clip without --from_scratch."
         )
-    check_supported(data, args)
+    check_supported(flags)
     for flag, value, reason in (
         ("--max_train_samples", data.max_train_samples, "leaves out rows of a training"),
         ("--max_eval_samples", data.max_eval_samples, "leaves out rows of a validation part"),

@@ -25,7 +25,7 @@ from modeling.errors import InputError
 from training.launch.console import exit_on_user_error, set_up_logging
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES: dict[str, float] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIZES |= {"attention_dropout": 0.0}  # dropout draws other numbers on other ranks
 ROWS_PER_RANK = 4
 # Largest difference of two losses around 1: sums in another order; half precision also rounds them.

@@ -42,6 +42,8 @@ class ResumableTrainer(Trainer):
         checks: of figures of updates; none is open when anything is logged, evaluated or saved.
     """
 
+    optimizer: Any
+
     def __init__(self, **kwargs: Any) -> None:
         self.resumed_from: Path | None = None
         self.first_step, self.first_epoch = 0, 0.0
@@ -133,12 +135,11 @@ class ResumableTrainer(Trainer):
 
     def _fits(self, checkpoint: Path) -> bool:
         """Whether this launch can load the optimizer's state of a checkpoint as it lies there."""
-        manifest = checkpoints.read_manifest(checkpoint)
-        return manifest is not None and manifest.optimizer == self.optimizer_layout
+        return _layout_of(checkpoint) == self.optimizer_layout
 
     def _convert_optimizer(self, checkpoint: Path) -> None:
         """Load the optimizer's state out of another launch's layout, or say that it starts anew."""
-        written_by = checkpoints.read_manifest(checkpoint).optimizer
+        written_by = _layout_of(checkpoint)
         # In half precision DeepSpeed keeps its masters in other ways at each stage.
         readable = "adamw_torch under ZeRO-", ", no precision"
         both = (written_by, self.optimizer_layout)
@@ -257,3 +258,9 @@ class ResumableTrainer(Trainer):
         else:
             reshard(self.model)
             super()._load_best_model()
+
+
+def _layout_of(checkpoint: Path) -> str:
+    """How the optimizer's state of a checkpoint is laid out."""
+    manifest = checkpoints.read_manifest(checkpoint)
+    return checkpoints.NO_OPTIMIZER if manifest is None else manifest.optimizer

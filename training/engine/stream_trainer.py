@@ -22,7 +22,7 @@ from data_utils.stream.loader import StreamLoader, take_entries
 from data_utils.system.files import format_csv, write_csv
 from data_utils.system.refusals import tell_refusals
 from modeling.errors import InputError
-from training.engine.losses import ClassBalance, balance_classes
+from training.engine.objective import ClassBalance, balance_classes
 from training.engine.trainer import SentimentTrainer
 
 logger = logging.getLogger(__name__)
@@ -34,27 +34,24 @@ class StreamQuarantine:
     """quarantine.csv of a stream, written as faults are met: each rank has a file, which the main one takes in at last.
 
     Args:
-        path: of quarantine.csv, on this machine; None writes nothing (--dry_run).
+        path: of quarantine.csv, on this machine.
         rank: of this process.
     """
 
-    def __init__(self, path: Path | None, rank: int) -> None:
+    def __init__(self, path: Path, rank: int) -> None:
         self._is_main = rank == 0
-        self._own = None if path is None else path if rank == 0 else path.with_name(f".{path.name}.rank{rank}")
+        self._own = path if rank == 0 else path.with_name(f".{path.name}.rank{rank}")
         self._known: set[tuple[str, ...]] | None = None  # grows with the faulty rows, not with all
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Enter faults that don't stand there already, from an earlier epoch or from before the run was resumed."""
-        if entries and self._own is not None:
-            self._enter([tuple(map(str, astuple(entry))) for entry in entries])
+        self._enter([tuple(map(str, astuple(entry))) for entry in entries])
 
     def finish(self) -> None:
         """Send the entries to the main rank, which says how many there are of what; every rank calls it.
 
         They are sent, not read there, as machines needn't share files.
         """
-        if self._own is None:
-            return
         sent = gather_object([] if self._is_main else list(_read_rows(self._own)))
         if self._is_main:
             self._enter(sent)
@@ -66,10 +63,13 @@ class StreamQuarantine:
             self._own.unlink(missing_ok=True)
 
     def _enter(self, rows: Sequence[Sequence[str]]) -> None:
+        if not rows:
+            return
         if self._known is None:
             if self._own.is_symlink() or self._own.is_fifo():  # none of ours, whatever it leads to
                 self._own.unlink()
-            _cut_half_line(self._own)
+            if self._own.exists():  # without what a full disk, or the end of a job, left of the last line
+                os.truncate(self._own, self._own.read_bytes().rfind(b"\n") + 1)
             self._known = {tuple(row[:3]) for row in _read_rows(self._own)}
         new = {key: row for row in rows if (key := tuple(row[:3])) not in self._known}
         if not new:
@@ -80,13 +80,6 @@ class StreamQuarantine:
         appending = self._own.open("a", encoding="utf-8", errors="backslashreplace", newline="")
         with tell_refusals(self._own), appending as file:
             file.writelines(format_csv(new.values()))
-
-
-def _cut_half_line(path: Path) -> None:
-    """Take out what a full disk, or the end of a job, left of the last line; its row is met again."""
-    if path.exists():
-        content = path.read_bytes()
-        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def _read_rows(path: Path) -> Iterator[list[str]]:
@@ -111,7 +104,8 @@ class StreamTrainer(SentimentTrainer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        path = None if self.args.dry_run else Path(self.args.output_dir).parent / "quarantine.csv"
+        folder = Path(self.args.output_dir)  # with checkpoints, in the run's; of --dry_run a temporary one
+        path = (folder if self.args.dry_run else folder.parent) / "quarantine.csv"
         self._faults = StreamQuarantine(path, self.args.process_index)
         self._useless_updates: int | None = None  # made before the first one that learns from a row; then None
         self._last_fault: Entry | None = None
@@ -165,7 +159,7 @@ class StreamTrainer(SentimentTrainer):
     def _balance_classes(self) -> ClassBalance:
         counts = self.train_dataset.shards.label_counts
         if counts is None or not self.args.balances_classes:
-            return ClassBalance.none(len(self.labels))
+            return ClassBalance(torch.ones(len(self.labels)), torch.zeros(len(self.labels)))
         return balance_classes(self.args, torch.tensor([counts[label] for label in self.labels]))
 
     def _mask_padding_duplicates(self, batches: list[dict[str, Tensor]]) -> None:

@@ -29,10 +29,9 @@ from evaluation.scores.metrics import SentimentMetrics
 from modeling.batch import SentimentOutput
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
-from training.engine.losses import ClassBalance, balance_classes
-from training.engine.objective import group_parameters, training_loss
+from training.engine.objective import ClassBalance, balance_classes, group_parameters, training_loss
 from training.engine.resumable import ResumableTrainer
-from training.engine.samplers import make_sampler
+from training.engine.updates import make_sampler
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.own import METRICS
 from training.launch.signals import is_stop_requested
@@ -68,7 +67,7 @@ class SentimentTrainer(ResumableTrainer):
         collator: PairCollator,
         callbacks: Sequence[Any] = (),
     ) -> None:
-        self._has_two_modalities = len(model.towers()) == 2
+        self._has_both = len(model.towers()) == 2
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         super().__init__(
             model=model,
@@ -162,7 +161,7 @@ class SentimentTrainer(ResumableTrainer):
         model: nn.Module,
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
+        num_items_in_batch: Any = None,
     ) -> Tensor | tuple[Tensor, SentimentOutput]:
         """In training the row's share of the global loss, in evaluation the plain mean cross-entropy of the batch.
 
@@ -178,8 +177,7 @@ class SentimentTrainer(ResumableTrainer):
             inputs,
             args=self.args,
             epoch=int(self.state.epoch or 0),
-            modality_dropout=self.args.modality_dropout if self._has_two_modalities else 0.0,
-            unimodal_loss_weight=self.args.unimodal_loss_weight if self._has_two_modalities else 0.0,
+            has_both=self._has_both,
             balance=self._device_balance,
             weight_sum=num_items_in_batch,
         )
@@ -232,7 +230,7 @@ class SentimentTrainer(ResumableTrainer):
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As in Trainer; any part's rows are checked to be counted once each."""
         found = super().evaluation_loop(dataloader, *args, **kwargs)
-        check_rows_counted_once(torch.from_numpy(found.label_ids[1]), len(dataloader.dataset))
+        check_rows_counted_once(torch.from_numpy(found.label_ids[1]), self.num_examples(dataloader))
         return found
 
     def floating_point_ops(self, inputs: dict[str, Tensor]) -> int:

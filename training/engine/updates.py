@@ -1,14 +1,62 @@
-"""How many updates a training makes: one that makes none, or none that changes anything, is no training."""
+"""Which rows the updates of a training take, and how many updates there are."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 
+import torch
+from torch.utils.data import RandomSampler, Sampler, SequentialSampler
+from transformers import SchedulerType
+from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
+
+from data_utils.prepare.batches import BatchReader
 from modeling.errors import InputError
 from training.flags.arguments import SentimentTrainingArguments
 
 logger = logging.getLogger(__name__)
+
+
+class EpochLengthSampler(LengthGroupedSampler):
+    """transformers' sampler of rows by length, in an order that depends on seed and epoch alone.
+
+    Its own order is drawn from torch's random numbers, of which dropout takes more on ranks with longer texts: from the
+    second epoch on the ranks would deal from different orders, so that rows were trained on twice and others never.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], *, seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; accelerate calls it before each epoch."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self._seed + self._epoch)
+        return super().__iter__()
+
+
+def make_sampler(rows: BatchReader, args: SentimentTrainingArguments, *, is_training: bool) -> Sampler:
+    """The order of rows as --train_sampling_strategy says; in an evaluation their own, or by length as well."""
+    seed = args.seed if args.data_seed is None else args.data_seed
+    strategy, accumulation = args.train_sampling_strategy, args.gradient_accumulation_steps
+    lengths = [] if rows.lengths is None else rows.lengths.tolist()
+    if strategy == "group_by_length":
+        size = args.train_batch_size * accumulation if is_training else args.eval_batch_size
+        return EpochLengthSampler(size, lengths, seed=seed)
+    if strategy == "batch_rebalance" and is_training:
+        return BatchRebalanceSampler(
+            lengths,
+            args.train_batch_size * accumulation * args.world_size,
+            dp_size=args.world_size,
+            grad_accum=accumulation,
+            seed=seed,
+            rank=args.process_index,
+            drop_last=args.dataloader_drop_last,
+        )
+    return RandomSampler(rows) if is_training and strategy == "random" else SequentialSampler(rows)
 
 
 def check_updates(num_rows: int, args: SentimentTrainingArguments) -> None:
@@ -27,16 +75,12 @@ def check_updates(num_rows: int, args: SentimentTrainingArguments) -> None:
 
 def warn_of_idle_updates(num_rows: int, args: SentimentTrainingArguments) -> None:
     """Say so where every update has a learning rate of 0, or one of a warm-up that doesn't end."""
-    num_batches = _count_batches(num_rows, args)
-    if args.max_steps > 0:
-        num_updates = args.max_steps
-    else:
-        num_updates = math.ceil(args.num_train_epochs * math.ceil(num_batches / args.gradient_accumulation_steps))
+    per_epoch = math.ceil(_count_batches(num_rows, args) / args.gradient_accumulation_steps)
+    num_updates = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
+    warmup = args.get_warmup_steps(num_updates)
     if args.learning_rate == args.head_learning_rate == 0:
         logger.warning("The learning rates are 0: the model stays as it is. Raise --head_learning_rate.")
-        return
-    warmup = args.get_warmup_steps(num_updates)
-    if warmup >= num_updates and args.lr_scheduler_type.value != "constant":
+    elif warmup >= num_updates and args.lr_scheduler_type != SchedulerType.CONSTANT:
         logger.warning(
             "All updates of this training (%d) lie in its warm-up of %d, which begins at a learning rate of 0 and "
             "reaches %.3g of its peak: the model hardly changes. Take more updates, or a lower --warmup_steps.",

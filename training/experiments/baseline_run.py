@@ -1,37 +1,44 @@
-"""Judging the baselines of `training.baselines`: class shares, and linear probes on the vectors of frozen towers."""
+"""Judging the baselines of `training.baselines`: class shares, and linear probes on the vectors of frozen towers.
+
+A probe is a multinomial logistic regression on what frozen towers gave (Radford et al. 2021, section 3.1).
+Legend: N rows, D width of a vector, C classes, T training rows, M rows that are judged.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import set_seed
+from numpy.typing import NDArray
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from data_utils.console.progress import progress
 from data_utils.console.tables import format_interval, format_table
-from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.pairs import add_row_index
-from data_utils.sources.arguments import DataArguments
+from data_utils.splits.draw import make_folds
 from data_utils.splits.groups import find_members, group_ids
-from data_utils.splits.split_file import Split, save_split
+from data_utils.splits.split_file import Split
 from evaluation.scores.scoring import score_predictions
 from modeling.errors import InputError
 from run_files.output import write_json
 from run_files.predictions_csv import write_predictions_csv
-from run_files.run_folder import RunFolder
-from training.build.build import build_model
 from training.build.plan import plan_model
 from training.data.data import TrainingData, prepare_data
 from training.data.features import use_features
 from training.experiments.cross_validation import draw_folds
+from training.experiments.training import build_inputs
 from training.flags.arguments import SentimentTrainingArguments
-from training.flags.model import ModelArguments
+from training.flags.parsing import Flags
 from training.heads.head_trainer import FeatureRows
-from training.heads.linear_probe import INNER_FOLDS, STRENGTHS, Floats, ProbeRows, deal_inner, fit_probe, share_classes
-from training.runs.claim import lock_run, make_run_folder, move_aside
+from training.launch.console import quiet
+from training.runs.claim import lock_run, make_run_folder, open_folder
 from training.runs.record import describe_run
 
 logger = logging.getLogger(__name__)
@@ -39,47 +46,70 @@ SECTION = "baselines"
 MAJORITY = "majority"
 KINDS = ("text", "image")
 PROBES = {"text": ("text",), "image": ("image",), "both": KINDS}
+# Inverse weights of the L2 penalty (scikit-learn's C), the strongest penalty first.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# Parts of the training rows that judge the strengths in turn.
+INNER_FOLDS = 3
+MAX_ITERATIONS = 1000
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
-def run_baselines(model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments) -> None:
-    """Judge all baselines, write their predictions and figures, and show a table.
+@dataclass(frozen=True)
+class ProbeRows:
+    """Rows whose towers have run.
 
-    Raises:
-        InputError: data, towers, folds or folder can't be used; it says why.
+    Attributes:
+        guids: N names, each once.
+        labels: (N,) class ids.
+        groups: (N,) group numbers (`data_utils.splits.groups.group_ids`).
+        num_classes: C.
+        vectors: (N, D) by "text" and "image"; not a number where the row has none.
     """
-    run = make_run_folder(model, args)
+
+    guids: Sequence[str]
+    labels: Rows
+    groups: Rows
+    num_classes: int
+    vectors: Mapping[str, Floats]
+
+
+def run_baselines(flags: Flags) -> None:
+    """Judge all baselines, write their predictions and figures, and show a table."""
+    run = make_run_folder(flags)
     with lock_run(run):
         if run.config_file.exists() and SECTION not in run.load_arguments():
             raise InputError(f"--output_dir {run.path} holds a training run; choose another folder for the baselines.")
-        splits, _ = draw_folds(model, data, args)  # before the encoders run: they can fail
-        prepared, rows, args = read_rows(model, data, args)
+        splits, _ = draw_folds(flags)  # before the encoders run: they can fail
+        prepared, rows, args = read_rows(flags)
         folds = progress(splits, description="fitting", unit="folds", is_shown=not args.disable_tqdm, stays=False)
         answers, strengths = judge_baselines(rows, folds, seed=args.seed)
-        _open_folder(run, model, data, args, splits=splits, prepared=prepared)
-        scores = _write_answers(run, rows, splits, answers, data.labels)
-        for name, chosen in strengths.items():
-            scores[name]["strengths"] = chosen
+        sections = describe_run(run, flags._replace(training=args), prepared.fingerprints())
+        sections[SECTION] = {"num_folds": args.folds, "inner_folds": INNER_FOLDS, "strengths": list(STRENGTHS)}
+        open_folder(run, sections, splits, prepared.quarantine)
+        prepared.quarantine.tell(run.quarantine_file)
+        numbers = {guid: row for row, guid in enumerate(rows.guids)}
+        guids = sorted(guid for split in splits for guid in split.test)
+        chosen, scores = [numbers[guid] for guid in guids], {}
+        for name, probabilities in answers.items():
+            held_out = probabilities[chosen], rows.labels[chosen], flags.data.labels
+            write_predictions_csv(run.path / f"{name}.csv", guids, held_out[1], held_out[0], held_out[2])
+            scores[name] = score_predictions(*held_out)
+            if name in strengths:
+                scores[name]["strengths"] = strengths[name]
         write_json(run.metrics_file, {"num_folds": args.folds, "seed": args.seed, SECTION: scores})
     logger.info("%s\nThe baselines are in %s.", format_scores(scores), run.path)
 
 
-def read_rows(
-    model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments
-) -> tuple[TrainingData, ProbeRows, SentimentTrainingArguments]:
-    """Run both towers over all rows, or find in the cache what they gave; also the arguments with the precision of it.
-
-    Raises:
-        InputError: data, towers or cache can't be had.
-    """
-    plan = plan_model(model, data)
-    prepared = prepare_data(data, plan, model, seed=args.seed)
-    set_seed(args.seed)
-    classifier = build_model(
-        plan, model, tokenizer=prepared.tokenizer, labels=data.labels, text_cleaning=data.text_cleaning
+def read_rows(flags: Flags) -> tuple[TrainingData, ProbeRows, SentimentTrainingArguments]:
+    """What both towers give of all rows, run or from the cache; also the arguments with the precision of it."""
+    plan = plan_model(flags.model, flags.data)
+    prepared = prepare_data(flags.data, plan, flags.model, seed=flags.training.seed)
+    model, collator, args = build_inputs(flags, plan, prepared)
+    prepared, collator = use_features(
+        model, prepared, collator, model_args=flags.model, data_args=flags.data, args=args
     )
-    args = args.with_precision_for(classifier)
-    collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size)
-    prepared, collator = use_features(classifier, prepared, collator, model_args=model, data_args=data, args=args)
     dataset = prepared.rows.select(np.sort(prepared.used_rows))
     stored = FeatureRows(add_row_index(dataset), collator, torch.device("cpu"))
     batch = {name: values.numpy() for name, values in stored.batch(torch.arange(len(dataset))).items()}
@@ -88,7 +118,7 @@ def read_rows(
         guids=tuple(dataset["guid"][:]),
         labels=batch["labels"],
         groups=group_ids(dataset),
-        num_classes=len(data.labels),
+        num_classes=len(flags.data.labels),
         vectors={kind: values.astype(np.float64) for kind, values in vectors.items()},
     )
     return prepared, rows, args
@@ -115,14 +145,78 @@ def judge_baselines(
     for split in splits:
         train, judged = (np.flatnonzero(find_members(part, rows.guids)) for part in (split.train, split.test))
         parts = deal_inner(rows, train, seed=seed)
-        answers[MAJORITY][judged] = share_classes(rows, train)
+        answers[MAJORITY][judged] = np.bincount(rows.labels[train], minlength=rows.num_classes) / len(train)
         for name, kinds in PROBES.items():
             answers[name][judged], strength = fit_probe(rows, kinds, train, judged, parts=parts)
             strengths[name].append(strength)
     return answers, strengths
 
 
-def format_scores(scores: dict[str, dict[str, Any]]) -> str:
+def deal_inner(rows: ProbeRows, train: Rows, *, seed: int) -> list[tuple[Rows, Rows]]:
+    """Deal training rows (T,) into parts that judge the strengths, by class and by whole groups (`make_folds`).
+
+    Returns:
+        For each part which of the T rows are fitted, and which judge.
+
+    Raises:
+        InputError: there are fewer groups or rows than parts.
+    """
+    guids, labels, groups = [rows.guids[row] for row in train], rows.labels[train], rows.groups[train]
+    with quiet(True):  # that a class is rare was said of the folds
+        try:
+            splits = make_folds(guids, labels, groups, num_folds=INNER_FOLDS, seed=seed)
+        except InputError as error:
+            raise InputError(
+                f"A probe's strength is chosen in {INNER_FOLDS} parts of a fold's training rows, which are too few: "
+                f"{len(train)} rows in {len(np.unique(groups))} groups. Give more pairs."
+            ) from error
+    masks = ((find_members(split.train, guids), find_members(split.val, guids)) for split in splits)
+    return [(np.flatnonzero(fitted), np.flatnonzero(judging)) for fitted, judging in masks]
+
+
+def fit_probe(
+    rows: ProbeRows, kinds: Sequence[str], train: Rows, judged: Rows, *, parts: Sequence[tuple[Rows, Rows]]
+) -> tuple[Floats, float]:
+    """Fit on training rows, at the strength with the lowest log loss on the parts that judge.
+
+    Each feature has mean 0 and variance 1 over the training rows that have it, and is 0 where the row has none.
+
+    Args:
+        rows: all N rows.
+        kinds: of "text" and "image", which the probe sees.
+        train, judged: (T,) and (M,) row numbers.
+        parts: see `deal_inner`.
+
+    Returns:
+        (M, C) probabilities, 0 for a class without a training row; and the strength.
+
+    Raises:
+        InputError: the training rows are of a single class.
+    """
+    classes = np.unique(rows.labels[train])
+    if len(classes) < 2:
+        raise InputError(
+            f"A probe would be fitted on {len(train)} rows of a single class; give more rows of the other classes."
+        )
+    features = np.concatenate([rows.vectors[kind] for kind in kinds], axis=1)
+    regression = LogisticRegressionCV(
+        Cs=STRENGTHS,
+        l1_ratios=(0.0,),
+        cv=parts,
+        scoring="neg_log_loss",
+        max_iter=MAX_ITERATIONS,
+        use_legacy_attributes=False,
+    )
+    missing = SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True)
+    probe = make_pipeline(StandardScaler(), missing, regression)
+    with np.errstate(invalid="ignore"):  # of the mean where no training row has a text, or none a picture
+        probe.fit(features[train], rows.labels[train])
+    probabilities = np.zeros((len(judged), rows.num_classes))
+    probabilities[:, classes] = probe.predict_proba(features[judged])
+    return probabilities, float(regression.C_)
+
+
+def format_scores(scores: Mapping[str, dict[str, Any]]) -> str:
     """A table of accuracy and macro F1 with intervals, one line per baseline."""
     lines = [["baseline", "accuracy", "macro-F1"]]
     for name, found in scores.items():
@@ -130,39 +224,3 @@ def format_scores(scores: dict[str, dict[str, Any]]) -> str:
         lines.append([name, *figures])
     num_rows = scores[MAJORITY]["num_rows"]
     return f"out of fold, {num_rows} rows, 95 % intervals in brackets (bootstrap over rows)\n{format_table(lines)}"
-
-
-def _open_folder(
-    run: RunFolder,
-    model: ModelArguments,
-    data: DataArguments,
-    args: SentimentTrainingArguments,
-    *,
-    splits: Sequence[Split],
-    prepared: TrainingData,
-) -> None:
-    """Move earlier baselines aside, and write what these were made of."""
-    if run.config_file.exists():
-        move_aside(run.path)
-    sections = describe_run(run, model, data, args, prepared.fingerprints())
-    sections[SECTION] = {"num_folds": args.folds, "inner_folds": INNER_FOLDS, "strengths": list(STRENGTHS)}
-    run.save_arguments(sections)
-    for number, split in enumerate(splits):
-        save_split(split, run.fold_split_file(number))
-    prepared.quarantine.save(run.quarantine_file)
-    prepared.quarantine.tell(run.quarantine_file)
-
-
-def _write_answers(
-    run: RunFolder, rows: ProbeRows, splits: Sequence[Split], answers: dict[str, Floats], label_names: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Write {name}.csv of the held-out rows, sorted by guid; returns the figures by name."""
-    numbers = {guid: row for row, guid in enumerate(rows.guids)}
-    guids = sorted(guid for split in splits for guid in split.test)
-    chosen = [numbers[guid] for guid in guids]
-    scores = {}
-    for name, probabilities in answers.items():
-        path = run.path / f"{name}.csv"
-        write_predictions_csv(path, guids, rows.labels[chosen], probabilities[chosen], label_names)
-        scores[name] = score_predictions(probabilities[chosen], rows.labels[chosen], label_names)
-    return scores

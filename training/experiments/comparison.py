@@ -6,30 +6,26 @@ import argparse
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from data_utils.sources.arguments import DataArguments
 from evaluation.compare.comparison import compare_runs
 from evaluation.compare.report import format_comparison, write_comparison
 from modeling.errors import InputError
 from training.build.plan import check_sources
 from training.experiments.cross_validation import check_supported, cross_validate, draw_folds
-from training.flags.arguments import SentimentTrainingArguments
-from training.flags.model import ModelArguments
 from training.flags.own import LATEST
-from training.flags.parsing import parse_arguments
+from training.flags.parsing import Flags, parse_arguments
 from training.flags.recipe import find_recipe, read_runs, to_flags, write_words
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
 from training.runs.claim import make_run_folder
 
 logger = logging.getLogger(__name__)
-Arguments = tuple[ModelArguments, DataArguments, SentimentTrainingArguments]
 
 
-@dataclass(frozen=True)
-class ComparisonRecipe:
+class ComparisonRecipe(NamedTuple):
     """The folder of the tables and of a run folder for each name, and the command line of each run by its name."""
 
     path: Path
@@ -40,12 +36,9 @@ def read_comparison(argv: Sequence[str]) -> ComparisonRecipe | None:
     """The comparison that the command line asks for with `--compare recipe.yaml`; None without the flag.
 
     A recipe is flags of train.py and a section `runs` of {name: {flag: value}}; the command line wins over both.
-
-    Raises:
-        InputError: the recipe, or the flags of one of its runs, can't be used.
     """
     starter, path, rest = find_recipe(argv)
-    if starter != "--compare":
+    if starter != "--compare" or path is None:
         return None
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--output_dir", "--output-dir")
@@ -59,43 +52,46 @@ def read_comparison(argv: Sequence[str]) -> ComparisonRecipe | None:
 
 
 def run_comparison(recipe: ComparisonRecipe) -> None:
-    """Train what isn't finished of all runs, and write comparison.md, .csv, .json and .png.
-
-    Raises:
-        InputError: see `check_comparison`; afterwards as a run says.
-    """
-    for name, arguments in check_comparison(recipe).items():
+    """Train what isn't finished of all runs, and write comparison.md, .csv, .json and .png."""
+    for name, flags in check_comparison(recipe).items():
         logger.info("Run %s.", name)
-        cross_validate(*arguments)
+        cross_validate(flags)
     if is_main_process():
         comparison = compare_runs([str(recipe.path / name) for name in recipe.runs])
         write_comparison(recipe.path, comparison)
         logger.info("%s\nThe comparison is in %s.", format_comparison(comparison), recipe.path)
 
 
-def check_comparison(recipe: ComparisonRecipe) -> dict[str, Arguments]:
-    """The arguments of each run, all checked before the first is trained; the data are prepared on the way.
+def check_comparison(recipe: ComparisonRecipe) -> dict[str, Flags]:
+    """The flags of each run, all checked before the first is trained; the data are prepared on the way.
 
     Raises:
         InputError: a run's flags, pretrained parts, data, folds or folder can't be had, or the runs judge other rows,
             classes or labels.
     """
-    parsed: dict[str, Arguments] = {}
+    parsed: dict[str, Flags] = {}
     for name, words in recipe.runs.items():
         with _naming(name), quiet(bool(parsed)):
             parsed[name] = _parse_run(words)
-    _check_classes({name: data.labels for name, (_, data, _) in parsed.items()})
+    first, *others = parsed
+    for other in others:
+        ours, theirs = parsed[first].data.labels, parsed[other].data.labels
+        if set(ours) != set(theirs):
+            raise InputError(
+                f"The runs have other classes: {first} has {', '.join(ours)} and {other} has {', '.join(theirs)}. "
+                "Runs are compared by the same labels."
+            )
     logger.info("Looking at the rows of all runs.")
     judged: dict[str, dict[str, str]] = {}
-    for name, arguments in parsed.items():
+    for name, flags in parsed.items():
         with _naming(name), quiet(True):  # a run says it again
-            judged[name] = _find_judged(*arguments)
+            judged[name] = _find_judged(flags)
     _check_rows(judged)
-    for name, (model, _, training) in parsed.items():
+    for name, flags in parsed.items():
         with _naming(name):
-            make_run_folder(model, training)
+            make_run_folder(flags)
     # What is to be overwritten was, while it was looked at.
-    return {name: (model, replace(data, overwrite_cache=False), args) for name, (model, data, args) in parsed.items()}
+    return {name: flags._replace(data=replace(flags.data, overwrite_cache=False)) for name, flags in parsed.items()}
 
 
 @contextmanager
@@ -107,34 +103,24 @@ def _naming(name: str) -> Iterator[None]:
         raise InputError(f"The run {name} of the comparison: {error}") from error
 
 
-def _parse_run(words: Sequence[str]) -> Arguments:
-    """The run's arguments, as far as they can be judged without its data; it goes on where it was cut off."""
-    model, data, training = parse_arguments(words)
-    if training.folds is None:
+def _parse_run(words: Sequence[str]) -> Flags:
+    """The run's flags, as far as they can be judged without its data; it goes on where it was cut off."""
+    flags = parse_arguments(words)
+    if flags.training.folds is None:
         raise InputError(
             "it has no folds; write `folds: 5` into the recipe. Runs of one split are compared by evaluate.py compare."
         )
-    check_supported(data, training)
-    check_sources(model)
-    return model, data, training.replace(resume_from_checkpoint=LATEST)
+    check_supported(flags)
+    check_sources(flags.model)
+    return flags._replace(training=flags.training.replace(resume_from_checkpoint=LATEST))
 
 
-def _find_judged(model: ModelArguments, data: DataArguments, training: SentimentTrainingArguments) -> dict[str, str]:
+def _find_judged(flags: Flags) -> dict[str, str]:
     """The guids of the rows that the folds hold out, and their labels."""
-    splits, pairs = draw_folds(model, data, training)
+    splits, pairs = draw_folds(flags)
     columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
     labels = dict(zip(columns["guid"], columns["label"], strict=True))
-    return {guid: data.labels[labels[guid]] for split in splits for guid in split.test}
-
-
-def _check_classes(labels: Mapping[str, Sequence[str]]) -> None:
-    first, *others = labels
-    for other in others:
-        if set(labels[other]) != set(labels[first]):
-            raise InputError(
-                f"The runs have other classes: {first} has {', '.join(labels[first])} and {other} has "
-                f"{', '.join(labels[other])}. Runs are compared by the same labels."
-            )
+    return {guid: flags.data.labels[labels[guid]] for split in splits for guid in split.test}
 
 
 def _check_rows(judged: Mapping[str, Mapping[str, str]]) -> None:

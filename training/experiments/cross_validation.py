@@ -10,10 +10,9 @@ from pathlib import Path
 from accelerate.state import AcceleratorState
 
 from data_utils.prepare.pairs import Pairs, load_pairs
-from data_utils.sources.arguments import DataArguments
 from data_utils.splits.draw import hold_out, make_folds
 from data_utils.splits.groups import check_fold_sizes, group_ids
-from data_utils.splits.split_file import Split, save_split
+from data_utils.splits.split_file import Split
 from data_utils.system.files import write_text
 from evaluation.scores.out_of_fold import calibrate_folds, format_out_of_fold, write_out_of_fold
 from modeling.configuration import SentimentConfig
@@ -25,13 +24,12 @@ from run_files.run_folder import RunFolder
 from training.build.plan import plan_model
 from training.engine.updates import check_updates
 from training.experiments.training import train
-from training.flags.arguments import SentimentTrainingArguments
-from training.flags.model import ModelArguments
 from training.flags.own import LATEST
+from training.flags.parsing import Flags
 from training.launch.checks import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
-from training.runs.claim import lock_run, make_run_folder, move_aside
+from training.runs.claim import lock_run, make_run_folder, open_folder
 from training.runs.record import describe_run, hash_flags, hash_splits
 from training.runs.run import note_interruption
 
@@ -40,44 +38,40 @@ logger = logging.getLogger(__name__)
 LIMITS = ("max_length", "max_train_samples", "max_eval_samples")
 
 
-def cross_validate(model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments) -> None:
+def cross_validate(flags: Flags) -> None:
     """Train K x S models, each an ordinary run of its own, and write what they say of the rows they never saw.
 
     The folds are drawn from --seed and are the same for all seeds. A fold's rows choose nothing: the best epoch is
     that of --val_ratio of the other rows (0: the last epoch).
-
-    Raises:
-        InputError: flags that don't go together, or data, folds or folder can't be used.
     """
-    check_supported(data, args)
-    run = make_run_folder(model, args)
-    args = args.replace(run_name=args.run_name or run.path.name)
+    check_supported(flags)
+    run = make_run_folder(flags)
+    args = flags.training.replace(run_name=flags.training.run_name or run.path.name)
+    flags = flags._replace(training=args)
     if not shares_files(run.path):
         raise InputError(f"The machines of a cross-validation must see the same files; {run.path} is not shared.")
-    folder = FoldsFolder(run.path, range(args.seed, args.seed + args.seeds), args.folds)
+    folder = FoldsFolder(run.path, range(args.seed, args.seed + args.seeds), args.folds or 0)
     with lock_run(run):
-        splits, pairs = draw_folds(model, data, args)
+        splits, pairs = draw_folds(flags)
         check_same_everywhere({"data_fingerprint": pairs.fingerprint, "folds_sha256": hash_splits(splits)})
         check_updates(min(len(split.train) for split in splits), args)
         with args.main_process_first(local=False):
             if is_main_process():
-                _open(folder, model, data, args, splits=splits, pairs=pairs)
-        _train_missing(folder, model, data, args)
+                _open(folder, flags, splits, pairs)
+        _train_missing(folder, flags)
         if is_main_process():
             _write_results(folder)
 
 
-def _train_missing(
-    folder: FoldsFolder, model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments
-) -> None:
+def _train_missing(folder: FoldsFolder, flags: Flags) -> None:
     """Train the members that aren't finished; what is the same for all is said once."""
     members = folder.members()
     missing = [member for member in members if not member.is_finished]
     wait_for_everyone()  # all have looked before the first is written
     for number, member in enumerate(missing):
         # Of the whole run as well: who waits for it to be resumed looks there.
-        with quiet(number > 0), note_interruption(folder, args):
-            train(model, *_arguments_of(member, folder, data, args))
+        with quiet(number > 0), note_interruption(folder, flags.training):
+            train(_flags_of(member, folder, flags))
         gc.collect()
         AcceleratorState._reset_state()  # or accelerate refuses a second DeepSpeed engine
         if is_main_process():
@@ -88,23 +82,23 @@ def _train_missing(
             )
 
 
-def draw_folds(
-    model: ModelArguments, data: DataArguments, args: SentimentTrainingArguments
-) -> tuple[tuple[Split, ...], Pairs]:
+def draw_folds(flags: Flags) -> tuple[tuple[Split, ...], Pairs]:
     """The splits of the folds, and the pairs."""
-    plan = plan_model(model, data)
+    _, data, args = flags
+    plan = plan_model(flags.model, data)
     pairs = load_pairs(
         data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture, needs=plan.reads
     )
-    columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
-    rows = (columns["guid"], columns["label"], group_ids(pairs.dataset))
-    folds = make_folds(*rows, num_folds=args.folds, seed=args.seed)
-    check_fold_sizes(folds, pairs.dataset, rows[-1])
+    columns, groups = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:], group_ids(pairs.dataset)
+    rows = (columns["guid"], columns["label"], groups)
+    folds = make_folds(*rows, num_folds=args.folds or 0, seed=args.seed)
+    check_fold_sizes(folds, pairs.dataset, groups)
     return tuple(hold_out(fold, *rows, val_ratio=data.val_ratio, seed=args.seed) for fold in folds), pairs
 
 
-def check_supported(data: DataArguments, args: SentimentTrainingArguments) -> None:
+def check_supported(flags: Flags) -> None:
     """`InputError` for what many trainings can't do."""
+    _, data, args = flags
     if data.max_train_samples is not None:
         check_updates(data.max_train_samples, args)
     for flag, is_given, reason in (
@@ -122,50 +116,34 @@ def check_supported(data: DataArguments, args: SentimentTrainingArguments) -> No
         )
 
 
-def _open(
-    folder: FoldsFolder,
-    model: ModelArguments,
-    data: DataArguments,
-    args: SentimentTrainingArguments,
-    *,
-    splits: tuple[Split, ...],
-    pairs: Pairs,
-) -> None:
+def _open(folder: FoldsFolder, flags: Flags, splits: tuple[Split, ...], pairs: Pairs) -> None:
     """Go on with the folder's run if that is asked for, else make room; write what is known beforehand."""
-    sections = describe_run(folder, model, data, args, {"data_fingerprint": pairs.fingerprint})
+    sections = describe_run(folder, flags, {"data_fingerprint": pairs.fingerprint})
     limits = {name: sections["data"][name] for name in LIMITS}
     digest = hash_flags(sections, pairs.fingerprint, limits, hash_splits(splits))
     sections[SECTION] = {"num_folds": folder.num_folds, "seeds": list(folder.seeds), "sha256": digest}
-    if folder.config_file.exists() and args.resume_from_checkpoint == LATEST:
-        if folder.load_arguments().get(SECTION, {}).get("sha256") != digest:
-            raise InputError(
-                f"{folder.path} holds a run of other flags, data or folds: what it has finished doesn't belong to this "
-                f"one. Use the flags of {folder.config_file}, or another --output_dir."
-            )
-        return
-    if folder.config_file.exists():
-        move_aside(folder.path)
-    for number, split in enumerate(splits):
-        save_split(split, folder.fold_split_file(number))
-    pairs.quarantine.save(folder.quarantine_file)
-    folder.save_arguments(sections)
+    if not (folder.config_file.exists() and flags.training.resume_from_checkpoint == LATEST):
+        open_folder(folder, sections, splits, pairs.quarantine)
+    elif folder.load_arguments().get(SECTION, {}).get("sha256") != digest:
+        raise InputError(
+            f"{folder.path} holds a run of other flags, data or folds: what it has finished doesn't belong to this "
+            f"one. Use the flags of {folder.config_file}, or another --output_dir."
+        )
 
 
-def _arguments_of(
-    member: Member, folder: FoldsFolder, data: DataArguments, args: SentimentTrainingArguments
-) -> tuple[DataArguments, SentimentTrainingArguments]:
+def _flags_of(member: Member, folder: FoldsFolder, flags: Flags) -> Flags:
     """The flags of one member; a training that was cut off is gone on with."""
-    args = args.replace(
+    args = flags.training.replace(
         seed=member.seed,
         output_dir=str(member.path),
-        run_name=f"{args.run_name}-{member.path.name}",
+        run_name=f"{flags.training.run_name}-{member.path.name}",
         folds=None,
         seeds=1,
         resume_from_checkpoint=LATEST if RunFolder(member.path).checkpoints_dir.exists() else None,
     )
     # Cached by the first: --overwrite_cache would prepare the same data for each member.
-    split_file = str(folder.fold_split_file(member.fold))
-    return replace(data, split_file=split_file, overwrite_cache=False), args
+    data = replace(flags.data, split_file=str(folder.fold_split_file(member.fold)), overwrite_cache=False)
+    return Flags(flags.model, data, args)
 
 
 def _write_results(folder: FoldsFolder) -> None:
@@ -178,15 +156,11 @@ def _write_results(folder: FoldsFolder) -> None:
         write_text(path / "config.json", config.to_json_string())  # whole or not at all, unlike save_pretrained
     scores = write_out_of_fold(folder, temperatures)
     metrics = [member.load_metrics() for member in folder.members()]
-    seconds = [each["training"]["seconds"] for each in metrics]
     is_whole = all(each["training"]["resumed_at_step"] is None for each in metrics)  # else the last launch's alone
+    seconds = sum(each["training"]["seconds"] for each in metrics) if is_whole else None
+    training = {"num_trainings": len(metrics), "seconds": seconds}
     write_json(
-        folder.metrics_file,
-        {
-            "out_of_fold": scores,
-            "parameters": metrics[0]["parameters"],
-            "training": {"num_trainings": len(metrics), "seconds": sum(seconds) if is_whole else None},
-        },
+        folder.metrics_file, {"out_of_fold": scores, "parameters": metrics[0]["parameters"], "training": training}
     )
     logger.info("%s", format_out_of_fold(scores))
     logger.info("The run is in %s; evaluate it with: python evaluate.py %s", folder.path, folder.path)

@@ -14,7 +14,6 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import enable_full_determinism
 
 from data_utils.prepare.collator import PairCollator
-from data_utils.sources.arguments import DataArguments
 from data_utils.system.refusals import tell_refusals
 from modeling.classifier import SentimentClassifier
 from training.build.build import build_model
@@ -23,14 +22,13 @@ from training.build.plan import ModelPlan, check_sources, plan_model
 from training.data.data import TrainingData, prepare_data
 from training.data.features import use_features
 from training.data.stream_data import StreamedData, prepare_stream
-from training.engine.callbacks import LossProgressCallback
-from training.engine.profiling import ProfileCallback
+from training.engine.callbacks import LossProgressCallback, ProfileCallback
 from training.engine.stream_trainer import StreamTrainer
 from training.engine.trainer import SentimentTrainer
 from training.engine.updates import check_updates, warn_of_idle_updates
 from training.experiments.dry_run import run_dry
 from training.flags.arguments import SentimentTrainingArguments
-from training.flags.model import ModelArguments
+from training.flags.parsing import Flags
 from training.launch import signals
 from training.launch.checks import check_same_everywhere
 from training.launch.console import GO_ON
@@ -40,24 +38,25 @@ from training.runs.resume import check_continues, find_checkpoint
 from training.runs.run import note_interruption, write_results, write_start
 
 
-def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments) -> None:
+def train(flags: Flags) -> None:
     """Check the run folder, then train in it while no other job may."""
-    if data_args.max_train_samples is not None:  # there may be fewer, which is known once the list is read
-        check_updates(data_args.max_train_samples, args)
+    model, data, args = flags
+    if data.max_train_samples is not None:  # there may be fewer, which is known once the list is read
+        check_updates(data.max_train_samples, args)
     if args.dry_run:
         with tempfile.TemporaryDirectory(prefix="dry-run-") as folder:  # nothing but the data cache stays
-            check_sources(model_args)
-            run_dry(*assemble(model_args, data_args, args.replace(output_dir=folder)))
+            check_sources(model)
+            run_dry(*assemble(Flags(model, data, args.replace(output_dir=folder))))
         return
-    run = make_run_folder(model_args, args)
-    args = settle_files(run, args).beside(model=asdict(model_args), data=asdict(data_args))
+    run = make_run_folder(flags)
+    args = settle_files(run, args).beside(model=asdict(model), data=asdict(data))
     with lock_run(run):
         checkpoint, args = find_checkpoint(run, args)
-        trainer, prepared, _ = assemble(model_args, data_args, args)
+        trainer, prepared, _ = assemble(Flags(model, data, args))
         if checkpoint is not None:
             check_continues(checkpoint, trainer.model, prepared)
         make_room(run, args, checkpoint=checkpoint)
-        write_start(run, model=model_args, data=data_args, trainer=trainer, prepared=prepared)
+        write_start(run, flags, trainer=trainer, prepared=prepared)
         if args.profile:
             trainer.add_callback(ProfileCallback(run.path / "profile"))
         with signals.hold(), note_interruption(run, args), tell_refusals(run.path, again=GO_ON):
@@ -66,12 +65,12 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: SentimentT
         trainer.end_trackers()
 
 
-def assemble(
-    model_args: ModelArguments, data_args: DataArguments, args: SentimentTrainingArguments
-) -> tuple[SentimentTrainer, TrainingData | StreamedData, ModelPlan]:
-    """Prepare the data, build the model, and put both into a trainer."""
+def assemble(flags: Flags) -> tuple[SentimentTrainer, TrainingData | StreamedData, ModelPlan]:
+    """Prepare the data, build the model, and put both into a trainer with the callbacks that the flags ask for."""
+    model_args, data_args, args = flags
     unset_hf_deepspeed_config()  # ZeRO-3 would shard the towers while they are read; the trainer shards the whole
     plan = plan_model(model_args, data_args)
+    prepared: TrainingData | StreamedData
     if data_args.streaming:
         prepared = prepare_stream(data_args, plan, args, model_args)
     else:
@@ -82,6 +81,30 @@ def assemble(
     if prepared.val is None:
         args = args.without_evaluation()
 
+    model, collator, args = build_inputs(flags._replace(training=args), plan, prepared)
+    if isinstance(prepared, TrainingData):
+        prepared, collator = use_features(
+            model, prepared, collator, model_args=model_args, data_args=data_args, args=args
+        )
+    trainer = (StreamTrainer if data_args.streaming else SentimentTrainer)(
+        model=model,
+        args=args,
+        train_dataset=prepared.train,
+        eval_dataset=prepared.val,
+        collator=collator,
+        callbacks=[EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else [],
+    )
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(LossProgressCallback())
+    return trainer, prepared, plan
+
+
+def build_inputs(
+    flags: Flags, plan: ModelPlan, prepared: TrainingData | StreamedData
+) -> tuple[SentimentClassifier, PairCollator, SentimentTrainingArguments]:
+    """The model before training, the collator of its rows, and the arguments with its precision."""
+    model_args, data_args, args = flags
     # The head's initial weights. Kernels are made deterministic before any runs: frozen towers do ahead of Trainer.
     (enable_full_determinism if args.full_determinism else set_seed)(args.seed)
     model = build_model(
@@ -95,29 +118,4 @@ def assemble(
         args = args.replace(ddp_find_unused_parameters=bool(find_idle(model)))
     args = args.with_precision_for(model)
     collator = PairCollator(prepared.tokenizer.pad_token_id, plan.picture.image_size, pin=args.dataloader_pin_memory)
-    if data_args.streaming:
-        return build_trainer(StreamTrainer, args, model, prepared, collator), prepared, plan
-    prepared, collator = use_features(model, prepared, collator, model_args=model_args, data_args=data_args, args=args)
-    return build_trainer(SentimentTrainer, args, model, prepared, collator), prepared, plan
-
-
-def build_trainer(
-    kind: type[SentimentTrainer],
-    args: SentimentTrainingArguments,
-    model: SentimentClassifier,
-    prepared: TrainingData | StreamedData,
-    collator: PairCollator,
-) -> SentimentTrainer:
-    """A trainer with the callbacks that the flags ask for."""
-    trainer = kind(
-        model=model,
-        args=args,
-        train_dataset=prepared.train,
-        eval_dataset=prepared.val,
-        collator=collator,
-        callbacks=[EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else [],
-    )
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(LossProgressCallback())
-    return trainer
+    return model, collator, args

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from data_utils.console.command_line import FlagParser, list_flags
 from data_utils.sources.arguments import DataArguments
@@ -36,9 +36,15 @@ _RECIPES = {
 }
 
 
-def parse_arguments(
-    argv: Sequence[str], *, description: str = "Train a classifier."
-) -> tuple[ModelArguments, DataArguments, SentimentTrainingArguments]:
+class Flags(NamedTuple):
+    """All flags of a training."""
+
+    model: ModelArguments
+    data: DataArguments
+    training: SentimentTrainingArguments
+
+
+def parse_arguments(argv: Sequence[str], *, description: str = "Train a classifier.") -> Flags:
     """The flags of a command line, after those of the YAML file that `--config` names; `description` is for --help.
 
     Raises:
@@ -66,7 +72,7 @@ def parse_arguments(
         raise InputError(str(error)) from error
     check_optimizer(training)
     check_schedule(training)
-    return model, data, training
+    return Flags(model, data, training)
 
 
 def check_command_line(argv: Sequence[str], *, description: str = "Train a classifier.") -> None:

@@ -29,8 +29,7 @@ from data_utils.prepare.columns import model_inputs
 from evaluation.scores.metrics import classification_metrics
 from modeling.classifier import SentimentClassifier
 from training.engine.deferred_checks import DeferredChecks
-from training.engine.losses import ClassBalance, balance_classes
-from training.engine.objective import group_parameters, training_loss
+from training.engine.objective import ClassBalance, balance_classes, group_parameters, training_loss
 from training.engine.trainer import NonFiniteLossError, SentimentTrainer, softmax
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.own import METRICS
@@ -41,6 +40,7 @@ class FeatureRows:
     """Rows whose towers have run: in memory where they are vectors, read from the cache where they are sequences.
 
     Attributes:
+        labels: (N,) class ids.
         are_light: whether they are vectors on a CPU. A second thread then hardly shortens an update: trials train side
             by side, with a thread each.
         home: device on which rows are named.
@@ -49,19 +49,20 @@ class FeatureRows:
     def __init__(self, dataset: Dataset, collator: PairCollator, device: torch.device) -> None:
         """`dataset` has features in all of its N rows, of which `collator` makes batches."""
         self._reader, self._collator, self._device = BatchReader(dataset), collator, device
+        self.labels = torch.as_tensor(dataset["label"][:])
         are_vectors = all(column.is_vector for column in collator.features)
         self.are_light = are_vectors and device.type == "cpu"
-        self._stored = self._read(np.arange(len(dataset))) if are_vectors else None
+        self._stored = self._read(range(len(dataset))) if are_vectors else None
         # Where rows are to be named, so that no batch waits for a copy of their numbers.
         self.home = torch.device("cpu") if self._stored is None else device
 
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """The forward's inputs and labels of some rows (B,), named at `home`, and their numbers as row_index."""
         if self._stored is None:
-            return self._read(rows.numpy())
+            return self._read(rows.tolist())
         return {name: values[rows] for name, values in self._stored.items()}
 
-    def _read(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+    def _read(self, rows: Sequence[int]) -> dict[str, Tensor]:
         batch = self._collator(self._reader.__getitems__(rows))
         return {name: values.to(self._device) for name, values in batch.items()}
 
@@ -81,7 +82,6 @@ def train_head(
     train_rows: Tensor,
     val_rows: Tensor,
     *,
-    labels: Sequence[int],
     args: SentimentTrainingArguments,
     stop: Event,
 ) -> tuple[Judgement, Judgement]:
@@ -93,7 +93,7 @@ def train_head(
         model: on the device of `args`, with initial weights; its trained parameters change.
         rows: N rows.
         train_rows, val_rows: numbers of the parts' rows, ascending, (T,) and (M,).
-        labels: N class ids.
+        args: flags of the training.
         stop: once it is set, no further update is made.
 
     Returns:
@@ -103,13 +103,12 @@ def train_head(
         NonFiniteLossError: a loss, a gradient or an answer isn't finite.
         CancelledError: `stop` was set.
     """
-    labels = torch.as_tensor(labels)
-    balance = balance_classes(args, torch.bincount(labels[train_rows], minlength=model.config.num_labels))
+    balance = balance_classes(args, torch.bincount(rows.labels[train_rows], minlength=model.config.num_labels))
     update = _Update(model, balance, args, num_rows=len(train_rows), is_light=rows.are_light)
     sampler = SeedableRandomSampler(
         range(len(train_rows)), data_seed=args.seed if args.data_seed is None else args.data_seed
     )
-    best = None
+    judged: list[Judgement] = []
     train_rows = train_rows.to(rows.home)
     for epoch in range(int(args.num_train_epochs)):
         model.train()
@@ -120,10 +119,9 @@ def train_head(
             # Modality dropout goes by a row's number in the training part.
             update(rows.batch(train_rows[numbers]) | {"row_index": numbers.to(args.device)}, epoch=epoch)
         update.checks.finish()
-        last = _judge(model, rows, val_rows, labels[val_rows], epoch + 1, args)
-        if best is None or _is_better(last, best, args):
-            best = last
-    return best, last
+        judged.append(_judge(model, rows, val_rows, epoch + 1, args))
+    name, sign = str(args.metric_for_best_model).removeprefix("eval_"), 1 if args.greater_is_better else -1
+    return max(judged, key=lambda each: sign * each.metrics[name]), judged[-1]  # the first of several best ones
 
 
 class _Update:
@@ -145,9 +143,6 @@ class _Update:
         self.checks = DeferredChecks()
         self._model, self._args = model, args
         self._balance = balance.to(args.device)
-        has_two_modalities = len(model.towers()) == 2
-        self._modality_dropout = args.modality_dropout if has_two_modalities else 0.0
-        self._unimodal_loss_weight = args.unimodal_loss_weight if has_two_modalities else 0.0
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # A method that reads nothing of its Trainer.
         decayed = set(SentimentTrainer.get_decay_parameter_names(None, model))
@@ -169,8 +164,7 @@ class _Update:
                 batch,
                 args=self._args,
                 epoch=epoch,
-                modality_dropout=self._modality_dropout,
-                unimodal_loss_weight=self._unimodal_loss_weight,
+                has_both=len(self._model.towers()) == 2,
                 balance=self._balance,
                 weight_sum=self._balance.weights[batch["labels"]].sum(),
             )
@@ -192,21 +186,14 @@ def _judge_finite(values: Sequence[float], *, epoch: int) -> None:
 
 
 def _judge(
-    model: SentimentClassifier,
-    rows: FeatureRows,
-    val_rows: Tensor,
-    labels: Tensor,
-    epoch: int,
-    args: SentimentTrainingArguments,
+    model: SentimentClassifier, rows: FeatureRows, val_rows: Tensor, epoch: int, args: SentimentTrainingArguments
 ) -> Judgement:
     model.eval()
     logits = []
     with torch.no_grad(), _autocast(args):
         for part in val_rows.to(rows.home).split(args.per_device_eval_batch_size):
-            batch = rows.batch(part)
-            inputs = model_inputs(batch)
-            logits.append(model(**inputs).logits.float())
-    answers = torch.cat(logits).cpu()
+            logits.append(model(**model_inputs(rows.batch(part))).logits.float())
+    answers, labels = torch.cat(logits).cpu(), rows.labels[val_rows]
     if not torch.isfinite(answers).all():
         raise NonFiniteLossError(f"answers are not finite after epoch {epoch}")
     probabilities = softmax(answers.numpy())
@@ -214,12 +201,6 @@ def _judge(
     metrics = classification_metrics(probabilities, labels.numpy(), names)
     metrics["loss"] = F.cross_entropy(answers, labels).item()
     return Judgement(epoch, probabilities, {name: metrics[name] for name in METRICS})
-
-
-def _is_better(judged: Judgement, best: Judgement, args: SentimentTrainingArguments) -> bool:
-    name = args.metric_for_best_model.removeprefix("eval_")
-    gain = judged.metrics[name] - best.metrics[name]
-    return gain > 0 if args.greater_is_better else gain < 0
 
 
 def _autocast(args: SentimentTrainingArguments) -> torch.autocast:

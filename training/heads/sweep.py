@@ -4,92 +4,199 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from functools import partial
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import set_seed
 
 from data_utils.console.progress import progress
 from data_utils.console.screen import printable
-from data_utils.splits.split_file import save_split
+from data_utils.prepare.collator import PairCollator
+from data_utils.prepare.pairs import add_row_index
+from data_utils.splits.draw import make_folds
+from data_utils.splits.groups import check_fold_sizes, group_ids
+from data_utils.splits.splits import split_indices
 from evaluation.scores.sweep_summary import write_summary
+from modeling.choices import FUSIONS
+from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
+from modeling.fusion import FUSION_HEADS
+from modeling.towers import Tower
 from run_files.predictions_csv import PredictionTable
 from run_files.sweep_folder import SweepFolder, TrialPredictions, TrialRecord
+from training.build.build import build_model
 from training.build.parameters import parameter_table
 from training.build.plan import ModelPlan, plan_model
+from training.data.data import prepare_data
+from training.data.features import use_features
 from training.engine.trainer import NonFiniteLossError
 from training.flags.recipe import to_flags
 from training.heads.head_trainer import FeatureRows, train_head
-from training.heads.sweep_data import HeadBuilder, SweepData, prepare_sweep, read_features
-from training.heads.sweep_recipe import SweepRecipe, Trial
+from training.heads.sweep_recipe import NO_VALIDATION, SweepRecipe, Trial
 from training.launch.checks import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
-from training.runs.claim import lock_run, make_run_folder, move_aside
-from training.runs.record import describe_run, hash_flags
+from training.runs.claim import lock_run, make_run_folder, open_folder
+from training.runs.record import describe_run, hash_flags, hash_splits
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 Outcome = tuple[TrialRecord, TrialPredictions | None]
 
 
-def run_sweep(recipe: SweepRecipe) -> None:
-    """Train all trials of the recipe that aren't finished yet, and write the tables.
+class Sweep:
+    """All rows that any trial sees, prepared once, and the trials' models, which share their frozen towers.
 
-    Raises:
-        InputError: data, towers or folder can't be used; it says why.
+    Attributes:
+        recipe: whose trials have one precision, that of a model with as many towers as any of them has.
+        plan: of the towers.
+        rows: N of `prepared`, in the order of the list.
+        guids: of the N rows.
+        splits: one, or one per fold, drawn by the first trial's seed.
+        parts: for each split the rows for training and those for validation, as ascending numbers from 0 to N - 1.
     """
-    first = recipe.trials[0]
+
+    def __init__(self, recipe: SweepRecipe) -> None:
+        """
+        Raises:
+            InputError: the data, the split or so many folds can't be had, or nothing is left for validation.
+        """
+        self.recipe, self.plan = recipe, plan_towers(recipe)
+        (model, data, args), num_folds = recipe.trials[0].flags, recipe.num_folds
+        self.prepared = prepared = prepare_data(
+            data if num_folds is None else replace(data, val_ratio=0.0), self.plan, model, seed=args.seed
+        )
+        wanted = np.sort(np.concatenate([prepared.train_rows, prepared.val_rows]))
+        self.rows = prepared.rows.select(wanted)
+        self.guids = tuple(self.rows["guid"][:])
+        if num_folds is None:
+            if not len(prepared.val_rows):
+                raise InputError(NO_VALIDATION)
+            self.splits = [prepared.split]
+            parts = [tuple(wanted.searchsorted(part) for part in (prepared.train_rows, prepared.val_rows))]
+        else:
+            groups = group_ids(self.rows)
+            self.splits = [*make_folds(self.guids, self.rows["label"][:], groups, num_folds=num_folds, seed=args.seed)]
+            check_fold_sizes(self.splits, self.rows, groups)
+            parts = [split_indices(split, self.guids)[:2] for split in self.splits]
+        self.parts = [(torch.from_numpy(train), torch.from_numpy(val)) for train, val in parts]
+        self._towers: dict[str, Tower] = {}
+        self._lock = Lock()
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of all that shaped the rows and their splits."""
+        return self.prepared.fingerprints() | {"folds_sha256": hash_splits(self.splits)}
+
+    def choose_precision(self) -> None:
+        """Give all trials the precision of the largest model."""
+
+        def rank(trial: Trial) -> tuple[int, str]:
+            return len(trial.flags.model.modalities), trial.fusion  # the name, or the order of the list would decide
+
+        model, trials = self.build(max(self.recipe.trials, key=rank)), []
+        for trial in self.recipe.trials:
+            with quiet(trial.number > 0):
+                args = trial.flags.training.with_precision_for(model)
+                trials.append(replace(trial, flags=trial.flags._replace(training=args)))
+        self.recipe = self.recipe._replace(trials=tuple(trials))
+
+    def build(self, trial: Trial) -> SentimentClassifier:
+        """The model that train.py would begin with, on its device; several threads may call it."""
+        model_args, data_args, args = trial.flags
+        with self._lock:  # initial weights are drawn from the one generator of the process
+            set_seed(args.seed)
+            model = build_model(
+                self.plan,
+                model_args,
+                tokenizer=self.prepared.tokenizer,
+                labels=data_args.labels,
+                text_cleaning=data_args.text_cleaning,
+                towers=self._towers,
+            )
+            self._towers |= model.towers()
+            return model.to(args.device)
+
+    def read_features(self, trials: Iterable[Trial]) -> dict[str, FeatureRows]:
+        """What the frozen towers make of all rows, by the trials' heads; those of the same needs share it in memory."""
+        trial_of = {trial.fusion: trial for trial in trials}
+        args = self.recipe.trials[0].flags.training
+        found: dict[str, FeatureRows] = {}
+        for reader in dict.fromkeys(choose_reader(fusion, trial_of) for fusion in trial_of):
+            model_args, data_args, _ = trial_of[reader].flags
+            prepared, collator = use_features(
+                self.build(trial_of[reader]),
+                self.prepared,
+                PairCollator(self.prepared.tokenizer.pad_token_id, self.plan.picture.image_size),
+                model_args=model_args,
+                data_args=data_args,
+                args=args,
+            )
+            rows = prepared.rows.select(np.sort(np.concatenate([prepared.train_rows, prepared.val_rows])))
+            found[reader] = FeatureRows(add_row_index(rows), collator, args.device)
+        return {fusion: found[choose_reader(fusion, trial_of)] for fusion in trial_of}
+
+
+def choose_reader(fusion: str, fusions: Iterable[str]) -> str:
+    """The head among `fusions` whose features serve this one too: with vectors of both modalities, if there is one."""
+    if FUSION_HEADS[fusion].reads_tokens:
+        return fusion
+    both = (name for name in fusions if len(FUSIONS[name]) > 1 and not FUSION_HEADS[name].reads_tokens)
+    return next(both, fusion)
+
+
+def plan_towers(recipe: SweepRecipe) -> ModelPlan:
+    """The towers of all trials: both where any head uses a text and any a picture."""
+    model, data, _ = recipe.trials[0].flags
+    if len({kind for trial in recipe.trials for kind in trial.flags.model.modalities}) > 1:
+        model = replace(model, fusion="early")  # vilbert would leave one of them at random for a head that has no use
+    return plan_model(model, data)
+
+
+def run_sweep(recipe: SweepRecipe) -> None:
+    """Train all trials of the recipe that aren't finished yet, and write the tables."""
+    first = recipe.trials[0].flags
     args = first.training.replace(output_dir=first.training.output_dir or f"runs/sweep-{recipe.name}")
-    run = make_run_folder(first.model, args)
+    run = make_run_folder(first._replace(training=args))
     if not shares_files(run.path):
         raise InputError(f"The machines of a sweep must see the same files; {run.path} is not shared.")
     with lock_run(run):
-        plan = plan_towers(recipe)
-        data = prepare_sweep(recipe, plan)
-        check_same_everywhere(data.fingerprints())
-        recipe = _choose_precision(HeadBuilder(recipe, data, plan))
-        heads = HeadBuilder(recipe, data, plan)
-        folder = SweepFolder(run.path)
+        sweep, folder = Sweep(recipe), SweepFolder(run.path)
+        check_same_everywhere(sweep.fingerprints())
+        sweep.choose_precision()
         if is_main_process():
-            open_sweep(folder, recipe, data)
+            open_sweep(folder, sweep)
         wait_for_everyone()
-        _train_missing(folder, heads)
+        _train_missing(folder, sweep)
         wait_for_trials(folder, recipe)
         if is_main_process():
-            table = write_summary(folder, args.metric_for_best_model)
+            table = write_summary(folder, str(args.metric_for_best_model))
             logger.info("%s\nThe sweep is in %s.", table, folder.path)
 
 
-def open_sweep(folder: SweepFolder, recipe: SweepRecipe, data: SweepData) -> None:
+def open_sweep(folder: SweepFolder, sweep: Sweep) -> None:
     """Go on with the folder's sweep if it is this one; else make room for it, and write what is known beforehand."""
-    first = recipe.trials[0]
-    sections = describe_run(folder, first.model, recipe.data, first.training, data.fingerprints())
-    sections["model"] = _merge([asdict(trial.model) for trial in recipe.trials])
-    sections["training"] = _merge([trial.training.to_plain_dict() for trial in recipe.trials])
+    recipe, fingerprints = sweep.recipe, sweep.fingerprints()
+    sections = describe_run(folder, recipe.trials[0].flags, fingerprints)
+    sections["model"] = _merge([asdict(trial.flags.model) for trial in recipe.trials])
+    sections["training"] = _merge([trial.flags.training.to_plain_dict() for trial in recipe.trials])
     sections["training"]["output_dir"] = str(folder.path)
     sections["sweep"] = {**{name: list(values) for name, values in recipe.axes.items()}, "folds": recipe.num_folds}
-    digest = hash_flags(sections, sections["sweep"], data.fingerprints())
+    digest = hash_flags(sections, sections["sweep"], fingerprints)
     sections["environment"]["sweep_sha256"] = digest
-    if folder.config_file.exists():
-        if folder.load_arguments()["environment"].get("sweep_sha256") == digest:
-            if damaged := folder.drop_damaged():
-                numbers = ", ".join(map(str, damaged))
-                logger.warning("Trained again, since files of theirs are damaged or gone: trials %s.", numbers)
-            logger.info("Going on with the sweep in %s: %d trials are there.", folder.path, len(folder.finished()))
-            return
-        move_aside(folder.path)
-    for number, split in enumerate(data.splits):
-        save_split(split, folder.split_file_of(None if recipe.num_folds is None else number))
-    data.prepared.quarantine.save(folder.quarantine_file)
-    folder.save_arguments(sections)  # last: where it stands, the next start goes on and writes none of these
-    data.prepared.quarantine.tell(folder.quarantine_file)
+    if folder.config_file.exists() and folder.load_arguments()["environment"].get("sweep_sha256") == digest:
+        if damaged := folder.drop_damaged():
+            numbers = ", ".join(map(str, damaged))
+            logger.warning("Trained again, since files of theirs are damaged or gone: trials %s.", numbers)
+        logger.info("Going on with the sweep in %s: %d trials are there.", folder.path, len(folder.finished()))
+        return
+    open_folder(folder, sections, sweep.splits, sweep.prepared.quarantine)
+    sweep.prepared.quarantine.tell(folder.quarantine_file)
 
 
 def wait_for_trials(folder: SweepFolder, recipe: SweepRecipe) -> None:
@@ -102,41 +209,20 @@ def wait_for_trials(folder: SweepFolder, recipe: SweepRecipe) -> None:
     wait_for_everyone()
 
 
-def plan_towers(recipe: SweepRecipe) -> ModelPlan:
-    """The towers of all trials: both where any head uses a text and any a picture."""
-    model = recipe.trials[0].model
-    if len({kind for trial in recipe.trials for kind in trial.model.modalities}) > 1:
-        model = replace(model, fusion="early")  # vilbert would leave one of them at random for a head that has no use
-    return plan_model(model, recipe.data)
-
-
-def _choose_precision(heads: HeadBuilder) -> SweepRecipe:
-    """One precision for all trials, that of a model with as many towers as any of them has."""
-
-    def rank(trial: Trial) -> tuple[int, str]:
-        return len(trial.model.modalities), trial.model.fusion  # the name, or the order of the list would decide
-
-    model, trials = heads.build(max(heads.recipe.trials, key=rank)), []
-    for trial in heads.recipe.trials:
-        with quiet(trial.number > 0):
-            trials.append(replace(trial, training=trial.training.with_precision_for(model)))
-    return replace(heads.recipe, trials=tuple(trials))
-
-
-def _train_missing(folder: SweepFolder, heads: HeadBuilder) -> None:
+def _train_missing(folder: SweepFolder, sweep: Sweep) -> None:
     """Train this rank's share of the trials that aren't finished."""
-    args = heads.recipe.trials[0].training
-    finished = folder.finished()
-    missing = [trial for trial in heads.recipe.trials if trial.number not in finished]
+    args, finished = sweep.recipe.trials[0].flags.training, folder.finished()
+    missing = [trial for trial in sweep.recipe.trials if trial.number not in finished]
     wait_for_everyone()  # all have looked before the first writes
     if not missing:
         return
-    features = read_features(heads, missing)
+    features = sweep.read_features(missing)
     share = missing[args.process_index :: args.world_size]
-    light = [trial for trial in share if features[trial.model.fusion].are_light]
-    train = partial(_run_trial, heads=heads, features=features, folder=folder)
+    light = [trial for trial in share if features[trial.fusion].are_light]
+    train = partial(_run_trial, sweep=sweep, features=features, folder=folder)
     is_shown = is_main_process() and not args.disable_tqdm
-    with progress(total=len(share), description="sweep", unit="trials", is_shown=is_shown) as bar:
+    bar: Any = progress(total=len(share), description="sweep", unit="trials", is_shown=is_shown)
+    with bar:
 
         def finish(record: TrialRecord, predictions: TrialPredictions | None) -> None:
             folder.write_trial(record, predictions)
@@ -171,25 +257,17 @@ def train_side_by_side(
 
 
 def _run_trial(
-    trial: Trial, stop: Event, *, heads: HeadBuilder, features: Mapping[str, FeatureRows], folder: SweepFolder
+    trial: Trial, stop: Event, *, sweep: Sweep, features: Mapping[str, FeatureRows], folder: SweepFolder
 ) -> Outcome:
-    start, data = time.perf_counter(), heads.data
-    train_rows, val_rows = data.parts[trial.fold or 0]
-    model = heads.build(trial)
+    start, args, rows = time.perf_counter(), trial.flags.training, features[trial.fusion]
+    train_rows, val_rows = sweep.parts[trial.fold or 0]
+    model = sweep.build(trial)
     # With which train.py trains the same into a folder of its own: the later ones win.
-    own = {"split_file": str(folder.split_file_of(trial.fold)), "bf16": trial.training.bf16}
+    own = {"split_file": str(folder.split_file_of(trial.fold)), "bf16": args.bf16}
     own["output_dir"] = f"{folder.path}-{trial.number:04d}"
-    record = TrialRecord(trial.number, dict(trial.values), [*trial.flags, *to_flags(own)], seconds=0.0)
+    record = TrialRecord(trial.number, dict(trial.values), [*trial.words, *to_flags(own)], seconds=0.0)
     try:
-        best, last = train_head(
-            model,
-            features[trial.model.fusion],
-            train_rows,
-            val_rows,
-            labels=data.labels,
-            args=trial.training,
-            stop=stop,
-        )
+        best, last = train_head(model, rows, train_rows, val_rows, args=args, stop=stop)
     except NonFiniteLossError as error:
         return replace(record, seconds=time.perf_counter() - start, error=str(error)), None
     record = replace(
@@ -200,10 +278,11 @@ def _run_trial(
         last_metrics=dict(last.metrics),
         parameters=dict(parameter_table(model)),
     )
-    guids, labels = ([values[row] for row in val_rows.tolist()] for values in (data.guids, data.labels))
-    names = tuple(heads.recipe.data.labels)
-    tables = (PredictionTable(tuple(guids), np.array(labels), each.probabilities, names) for each in (best, last))
-    return record, TrialPredictions(*tables)
+    guids, labels = tuple(sweep.guids[row] for row in val_rows.tolist()), rows.labels[val_rows].numpy()
+    names = tuple(trial.flags.data.labels)
+    return record, TrialPredictions(
+        *(PredictionTable(guids, labels, each.probabilities, names) for each in (best, last))
+    )
 
 
 def _merge(sections: Sequence[dict[str, Any]]) -> dict[str, Any]:

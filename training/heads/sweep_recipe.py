@@ -6,13 +6,16 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from transformers import IntervalStrategy, SchedulerType
 
 from data_utils.sources.arguments import DataArguments
 from modeling.errors import InputError
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.flags.own import LATEST
-from training.flags.parsing import parse_arguments
+from training.flags.parsing import Flags, parse_arguments
 from training.flags.recipe import SWEEP, find_recipe, read_axes, read_recipe, to_flags
 from training.flags.rules import METRIC_SCHEDULES
 from training.launch.console import quiet
@@ -37,34 +40,35 @@ class Trial:
         number: from 0, in the order of the recipe.
         values: the swept flags as written, and the fold where there are folds.
         fold: None without folds.
-        flags: with which train.py trains the same, its split aside.
-        model, training: the parsed flags.
+        words: flags with which train.py trains the same, its split aside.
+        flags: the same, parsed.
     """
 
     number: int
     values: Mapping[str, str]
     fold: int | None
-    flags: tuple[str, ...]
-    model: ModelArguments
-    training: SentimentTrainingArguments
+    words: tuple[str, ...]
+    flags: Flags
+
+    @property
+    def fusion(self) -> str:
+        """Its head."""
+        return str(self.flags.model.fusion)
 
 
-@dataclass(frozen=True)
-class SweepRecipe:
+class SweepRecipe(NamedTuple):
     """What a sweep is to do.
 
     Attributes:
         name: of the file.
         axes: the swept flags with their values as written, without those that the command line gives.
         num_folds: None: judged on the validation part.
-        data: the same for all trials.
-        trials: every combination, the last flag first to change, and then the fold.
+        trials: every combination, the last flag first to change, and then the fold; all have the same data.
     """
 
     name: str
     axes: Mapping[str, tuple[str, ...]]
     num_folds: int | None
-    data: DataArguments
     trials: tuple[Trial, ...]
 
 
@@ -75,7 +79,7 @@ def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
         InputError: the recipe, or a flag in it, can't be used; it says why.
     """
     starter, path, rest = find_recipe(argv)
-    if starter != "--sweep":
+    if starter != "--sweep" or path is None:
         return None
     values = {name: value for name, value in read_recipe(path, SWEEP).items() if value is not None}
     given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in rest if word.startswith("--")}
@@ -93,30 +97,28 @@ def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
             f"{path} sweeps learning_rate, which only frozen towers would have: all heads would train with the "
             "--head_learning_rate that is given too; leave one of them out."
         )
-    trials, data = _make_trials(["--freeze", "both", *to_flags(values), *rest], axes, num_folds)
-    if "report_to" in named and (trackers := trials[0].training.report_to):
+    trials = _make_trials(["--freeze", "both", *to_flags(values), *rest], axes, num_folds)
+    if "report_to" in named and (trackers := trials[0].flags.training.report_to):
         raise InputError(
             f"Got --report_to {' '.join(trackers)}, but the trials of a sweep stand in its tables alone; leave it out, "
             "and train the best trial by its own flags for a tracker."
         )
-    _check_data(data, num_folds, named)
-    return SweepRecipe(path.stem, axes, num_folds, data, trials)
+    _check_data(trials[0].flags.data, num_folds, named)
+    return SweepRecipe(path.stem, axes, num_folds, trials)
 
 
-def _make_trials(
-    base: Sequence[str], axes: Mapping[str, tuple[str, ...]], num_folds: int | None
-) -> tuple[tuple[Trial, ...], DataArguments]:
+def _make_trials(base: Sequence[str], axes: Mapping[str, tuple[str, ...]], num_folds: int | None) -> tuple[Trial, ...]:
     trials: list[Trial] = []
     for choices in itertools.product(*axes.values()):
         values = dict(zip(axes, choices, strict=True))
-        flags = [*base, *to_flags(values)]
+        words = (*base, *to_flags(values))
         with quiet(bool(trials)):
-            model, data, training = parse_arguments(flags)
-        _check_supported(model, training)
+            flags = parse_arguments(words)
+        _check_supported(flags.model, flags.training)
         for fold in range(num_folds) if num_folds else [None]:
             named = values if fold is None else values | {"fold": str(fold)}
-            trials.append(Trial(len(trials), named, fold, tuple(flags), model, training))
-    return tuple(trials), data
+            trials.append(Trial(len(trials), named, fold, words, flags))
+    return tuple(trials)
 
 
 def _check_supported(model: ModelArguments, training: SentimentTrainingArguments) -> None:
@@ -145,13 +147,14 @@ def _check_supported(model: ModelArguments, training: SentimentTrainingArguments
             f"Got --resume_from_checkpoint {training.resume_from_checkpoint}; a sweep has no checkpoints and goes on "
             "with the trials that are missing, by itself."
         )
-    if training.eval_strategy != "epoch" or training.num_train_epochs % 1:
+    strategy, schedule = IntervalStrategy(training.eval_strategy), SchedulerType(training.lr_scheduler_type)
+    if strategy != "epoch" or training.num_train_epochs % 1:
         raise InputError(
-            f"Got --eval_strategy {training.eval_strategy.value} and --num_train_epochs {training.num_train_epochs}; a "
+            f"Got --eval_strategy {strategy.value} and --num_train_epochs {training.num_train_epochs}; a "
             "sweep evaluates after every epoch, and trains whole ones."
         )
-    if training.lr_scheduler_type in METRIC_SCHEDULES:
-        raise InputError(f"Got --lr_scheduler_type {training.lr_scheduler_type.value}, which a sweep can't do.")
+    if schedule in METRIC_SCHEDULES:
+        raise InputError(f"Got --lr_scheduler_type {schedule.value}, which a sweep can't do.")
 
 
 def _check_data(data: DataArguments, num_folds: int | None, named: set[str]) -> None:

@@ -8,20 +8,23 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from data_utils.sources.quarantine import Quarantine
+from data_utils.splits.split_file import Split, save_split
 from data_utils.system.files import list_own, refuse_folder_links
 from data_utils.system.refusals import describe_refusal
 from modeling.errors import InputError
 from run_files.run_folder import ARGUMENT_SECTIONS, ASIDE, LOCK, MOVING, RunFolder
 from training.checkpoint.checkpoints import clear_leftovers
 from training.flags.arguments import SentimentTrainingArguments
-from training.flags.model import ModelArguments
 from training.flags.own import LATEST
+from training.flags.parsing import Flags
 from training.launch.checks import shares_files
 from training.launch.ranks import is_main_process
 
@@ -29,24 +32,20 @@ logger = logging.getLogger(__name__)
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
-def make_run_folder(model: ModelArguments, args: SentimentTrainingArguments) -> RunFolder:
+def make_run_folder(flags: Flags) -> RunFolder:
     """The run folder that --output_dir names, or model and fusion; it is checked before anything is read.
 
     Raises:
         InputError: it can't be made, or holds something else than a run.
     """
-    path = Path(os.path.realpath(Path(args.output_dir or f"runs/{model.model}-{model.fusion}").expanduser()))
+    output_dir = flags.training.output_dir or f"runs/{flags.model.model}-{flags.model.fusion}"
+    path = Path(os.path.realpath(Path(output_dir).expanduser()))
     run = RunFolder(path)
     try:
-        str(path).encode()
-    except UnicodeEncodeError as error:  # the reader of weights takes no other
-        raise InputError(f"Got --output_dir {path}, which is no name in UTF-8; choose another one.") from error
-    try:
+        str(path).encode()  # the reader of weights takes no name but one in UTF-8
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"Can't make the run folder {path} ({error.strerror}); choose another --output_dir."
-        ) from error
+    except (UnicodeEncodeError, OSError) as error:
+        raise InputError(f"Can't make the run folder {path} ({error}); choose another --output_dir.") from error
     if foreign := run.foreign_entries():
         raise InputError(f"--output_dir {path} holds other files ({foreign[0]}, ...); choose a folder of its own.")
     refuse_folder_links(path)
@@ -109,6 +108,18 @@ def make_room(run: RunFolder, args: SentimentTrainingArguments, *, checkpoint: s
             # What cross-validation or the baselines left is no training that could go on here.
             if run.config_file.exists() and not (own and set(run.load_arguments()) <= {*ARGUMENT_SECTIONS}):
                 move_aside(run.path)
+
+
+def open_folder(
+    run: RunFolder, sections: Mapping[str, Mapping[str, Any]], splits: Sequence[Split], quarantine: Quarantine
+) -> None:
+    """Move an earlier run aside, and write what is known of one over folds (or one split) before it begins."""
+    if run.config_file.exists():
+        move_aside(run.path)
+    for number, split in enumerate(splits):
+        save_split(split, run.fold_split_file(number) if len(splits) > 1 else run.split_file)
+    quarantine.save(run.quarantine_file)
+    run.save_arguments(sections)  # last: where it stands, the next start goes on and writes none of these
 
 
 def move_aside(folder: Path) -> None:

@@ -13,23 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from data_utils.sources.arguments import DataArguments
 from data_utils.splits.split_file import Split
 from run_files.run_folder import RunFolder
-from training.flags.arguments import NEUTRAL_FLAGS, SentimentTrainingArguments
-from training.flags.model import ModelArguments
+from training.flags.arguments import NEUTRAL_FLAGS
+from training.flags.parsing import Flags
 
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "evaluate", "pillow")
 
 
-def describe_run(
-    run: RunFolder,
-    model: ModelArguments,
-    data: DataArguments,
-    args: SentimentTrainingArguments,
-    fingerprints: Mapping[str, str],
-) -> dict[str, dict[str, Any]]:
+def describe_run(run: RunFolder, flags: Flags, fingerprints: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The sections of config.yaml: every flag as it was resolved, and what a figure can be traced to."""
+    model, data, args = flags
     return {
         "model": asdict(model),
         "data": asdict(data) | {"data_dir": data.resolved_dir(), "cache_dir": str(data.cache_path())},

@@ -51,10 +51,10 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> tuple[s
         checkpoint = _newest(run.checkpoints_dir, reads_all=args.should_save)
     else:
         checkpoint = _named(wanted, reads_all=args.should_save)
-    if checkpoint is None:
+    manifest = None if checkpoint is None else checkpoints.read_manifest(checkpoint)
+    if checkpoint is None or manifest is None:
         logger.warning("No checkpoint in %s yet: starting from the beginning.", run.checkpoints_dir)
         return None, args
-    manifest = checkpoints.read_manifest(checkpoint)
     if manifest.optimizer == checkpoints.NO_OPTIMIZER:
         raise InputError(
             f"{checkpoint} was written with --save_only_model: there is no optimizer or schedule to go on with. "

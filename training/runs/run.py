@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from transformers.trainer_utils import PredictionOutput
 
 from data_utils.console.tables import format_table
-from data_utils.sources.arguments import DataArguments
 from data_utils.system.files import remove
 from data_utils.system.refusals import tell_refusals
 from evaluation.scores.scoring import format_metrics, score_predictions
@@ -27,7 +26,7 @@ from training.data.data import TrainingData
 from training.data.stream_data import StreamedData
 from training.engine.trainer import SentimentTrainer, softmax
 from training.flags.arguments import SentimentTrainingArguments
-from training.flags.model import ModelArguments
+from training.flags.parsing import Flags
 from training.launch.console import GO_ON
 from training.launch.signals import REQUEUE_CODE, Interrupted
 from training.launch.trackers import final_figures
@@ -50,18 +49,13 @@ def note_interruption(run: RunFolder, args: SentimentTrainingArguments) -> Itera
 
 
 def write_start(
-    run: RunFolder,
-    *,
-    model: ModelArguments,
-    data: DataArguments,
-    trainer: SentimentTrainer,
-    prepared: TrainingData | StreamedData,
+    run: RunFolder, flags: Flags, *, trainer: SentimentTrainer, prepared: TrainingData | StreamedData
 ) -> None:
-    """Write and show what is known before the first step: arguments, split, quarantine, parameters."""
-    args = trainer.args
-    if not args.should_save:
+    """Write and show what is known before the first step: the trainer's arguments, split, quarantine, parameters."""
+    if not trainer.args.should_save:
         return
-    sections = describe_run(run, model, data, args, prepared.fingerprints())
+    data = flags.data
+    sections = describe_run(run, flags._replace(training=trainer.args), prepared.fingerprints())
     sections["data"]["text_encoding"] = prepared.text_encoding  # which a prediction's own texts may be too few to tell
     if data.list_path() == Path(data.train_file):  # a path of its own, which another working folder wouldn't find
         sections["data"]["train_file"] = str(data.list_path().resolve())
@@ -81,8 +75,8 @@ def write_results(
 ) -> None:
     """Save the best model and the figures; called by every rank, because sharded weights are gathered from all."""
     save_model(run, trainer, prepared)
-    parts = {"val": prepared.val, "test": prepared.test}
-    found = {name: trainer.predict(rows, metric_key_prefix="eval") for name, rows in parts.items() if rows is not None}
+    parts = {name: rows for name, rows in (("val", prepared.val), ("test", prepared.test)) if rows is not None}
+    found = {name: trainer.predict(rows, metric_key_prefix="eval") for name, rows in parts.items()}
     if not trainer.is_world_process_zero():
         return
     scores = {name: _write_part(run, trainer, name, parts[name]["guid"], found[name]) for name in found}
