@@ -266,15 +266,3 @@ def test_dataloader_drop_last_leaves_out_what_fills_no_batch(train_losses):
     one_epoch = ["--max_steps", "-1", "--num_train_epochs", "1", "--per_device_train_batch_size", "40"]
     assert len(train_losses(*one_epoch)) == 2  # of 54 rows
     assert len(train_losses(*one_epoch, "--dataloader_drop_last")) == 1
-
-
-def test_noise_on_embeddings_ends_with_the_training(train_losses, monkeypatch):
-    models = []
-    monkeypatch.setattr(
-        "training.engine.trainer.deactivate_neftune", lambda encoder, hook: (models.append(encoder), hook.remove())
-    )
-    train_losses("--neftune_noise_alpha", "5")
-    (encoder,) = models
-    embeddings = encoder.get_input_embeddings().train()
-    ids = torch.zeros(1, 2, dtype=torch.long)
-    assert torch.equal(embeddings(ids), embeddings(ids))

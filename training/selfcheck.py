@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -32,8 +32,7 @@ ROWS_PER_RANK = 4
 TOLERANCES = {"no": 1e-5, "bf16": 5e-3, "fp16": 5e-3, "fp8": 5e-2}
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """A launch configuration, as far as the comparison has to know it; `words` are flags of `accelerate launch`."""
 
     words: list[str]
@@ -80,11 +79,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Launch:
 
 
 def train(work: Path, name: str, *, launcher: list[str], updates: int, flags: Sequence[str] = ()) -> dict[int, float]:
-    """Train the tiny model in processes of their own; returns the loss of each update.
-
-    Raises:
-        InputError: the program failed; its last words are in the message.
-    """
+    """Train the tiny model in processes of their own; returns the loss of each update."""
     vision = SIZES | {"patch_size": 16}
     command = [
         *(sys.executable, *launcher, "train.py", "--data_dir", str(work / "pairs"), "--cache_dir", str(work / "cache")),

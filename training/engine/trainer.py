@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction
-from transformers.integrations.neftune import activate_neftune, deactivate_neftune
+from transformers.integrations.neftune import activate_neftune
 from transformers.trainer_pt_utils import BatchRebalanceSampler
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput
 
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
@@ -85,22 +85,18 @@ class SentimentTrainer(ResumableTrainer):
         self._eval_loader: DataLoader | None = None
         self._trackers = keep_trackers_open(self.callback_handler)
         self.neftune_noise_alpha = None  # Trainer would look for one table of embeddings of the whole model
+        if args.neftune_noise_alpha:
+            self._make_noisy(model, args.neftune_noise_alpha)
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As in Trainer; with --neftune_noise_alpha the embeddings of words are noisy meanwhile."""
-        if not self.args.neftune_noise_alpha:
-            return super().train(*args, **kwargs)
-        encoder = self.model.text_tower.encoder
+    def _make_noisy(self, model: SentimentClassifier, alpha: float) -> None:
+        """Add noise to the embeddings of words, in training mode alone."""
+        encoder = model.towers()["text"].encoder
         try:
-            noise = activate_neftune(encoder, self.args.neftune_noise_alpha)
+            activate_neftune(encoder, alpha)
         except (AttributeError, NotImplementedError) as error:
             raise InputError(
                 f"Got --neftune_noise_alpha, but {type(encoder).__name__} names no embeddings of words; leave it out."
             ) from error
-        try:
-            return super().train(*args, **kwargs)
-        finally:
-            deactivate_neftune(encoder, noise)
 
     def end_trackers(self) -> None:
         """End the runs of all trackers, after the final figures; every rank calls it."""

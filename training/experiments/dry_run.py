@@ -22,20 +22,13 @@ from training.launch.ranks import is_main_process
 
 
 class OneUpdate(TrainerCallback):
-    """Ends training after one update, having looked at it.
-
-    Attributes:
-        used: names of the parameters that got a gradient.
-        total_steps: updates that the whole training would make.
-        memory: bytes of this rank's parameters, gradients and optimizer state.
-        loss: of the update.
-    """
+    """Ends training after one update, having looked at it."""
 
     def __init__(self, trainer: SentimentTrainer) -> None:
         self.trainer = trainer
-        self.used: set[str] = set()
-        self.total_steps, self.loss = 0, float("nan")
-        self.memory: dict[str, float] = {}
+        self.used: set[str] = set()  # names of the parameters that got a gradient
+        self.total_steps, self.loss = 0, float("nan")  # of the whole training, and of this update
+        self.memory: dict[str, float] = {}  # bytes of this rank's parameters, gradients and optimizer state
 
     def on_train_begin(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
         self.total_steps = state.max_steps
@@ -87,13 +80,7 @@ def run_dry(trainer: SentimentTrainer, prepared: TrainingData | StreamedData, pl
 
 
 def describe_launch(trainer: SentimentTrainer, ranks: list[dict[str, Any]], num_updates: int) -> dict[str, str]:
-    """Devices, strategy as it is found on the model, updates and memory.
-
-    Args:
-        trainer: of the main rank, after an update.
-        ranks: device, bytes of memory by part and names of unused parameters of each rank.
-        num_updates: of the whole training.
-    """
+    """Devices, strategy as it is found on the model, updates and memory; `ranks` are the facts of `run_dry`."""
     args, table = trainer.args, parameter_table(trainer.accelerator.unwrap_model(trainer.model))
     devices = Counter(rank["device"] for rank in ranks)
     largest = max((rank["memory"] for rank in ranks), key=lambda memory: sum(memory.values()))

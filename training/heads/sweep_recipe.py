@@ -73,11 +73,7 @@ class SweepRecipe(NamedTuple):
 
 
 def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
-    """The sweep that the command line asks for with `--sweep recipe.yaml`, every trial checked; None without the flag.
-
-    Raises:
-        InputError: the recipe, or a flag in it, can't be used; it says why.
-    """
+    """The sweep that the command line asks for with `--sweep recipe.yaml`, all trials checked; else None."""
     starter, path, rest = find_recipe(argv)
     if starter != "--sweep" or path is None:
         return None
@@ -125,8 +121,8 @@ def _check_supported(model: ModelArguments, training: SentimentTrainingArguments
     """Refuse what a sweep can't do, rather than leave it out silently."""
     if model.from_scratch or model.model == "baseline":
         raise InputError(
-            "A sweep trains heads over frozen towers, which learn nothing if their weights are random; use --model "
-            "vilbert or clip without --from_scratch."
+            "A sweep trains heads over frozen towers, whose weights must not be random; use --model vilbert or clip "
+            "without --from_scratch."
         )
     if model.freeze != "both" or model.unfreeze_last is not None or model.cache_features is False:
         raise InputError(
@@ -138,23 +134,22 @@ def _check_supported(model: ModelArguments, training: SentimentTrainingArguments
             "In a sweep each process trains trials of its own, whole; launch it with accelerate_configs/multi_gpu.yaml."
         )
     defaults = {entry.name: entry.default for entry in dataclasses.fields(training)}
-    for name in LEFT_OUT:
-        value = getattr(training, name)
-        if value and value != defaults[name]:
+    schedule = SchedulerType(training.lr_scheduler_type).value
+    left_out = {name: getattr(training, name) for name in LEFT_OUT if getattr(training, name) != defaults[name]}
+    for name, value in (left_out | {"lr_scheduler_type": schedule in METRIC_SCHEDULES and schedule}).items():
+        if value:
             raise InputError(f"Got --{name} {value}, which a sweep can't do; leave it out.")
     if training.resume_from_checkpoint not in (None, LATEST):
         raise InputError(
             f"Got --resume_from_checkpoint {training.resume_from_checkpoint}; a sweep has no checkpoints and goes on "
             "with the trials that are missing, by itself."
         )
-    strategy, schedule = IntervalStrategy(training.eval_strategy), SchedulerType(training.lr_scheduler_type)
-    if strategy != "epoch" or training.num_train_epochs % 1:
+    strategy = IntervalStrategy(training.eval_strategy)
+    if strategy != IntervalStrategy.EPOCH or training.num_train_epochs % 1:
         raise InputError(
             f"Got --eval_strategy {strategy.value} and --num_train_epochs {training.num_train_epochs}; a "
             "sweep evaluates after every epoch, and trains whole ones."
         )
-    if schedule in METRIC_SCHEDULES:
-        raise InputError(f"Got --lr_scheduler_type {schedule.value}, which a sweep can't do.")
 
 
 def _check_data(data: DataArguments, num_folds: int | None, named: set[str]) -> None:

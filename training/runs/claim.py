@@ -6,6 +6,7 @@ Both lie inside of the folder: it may be all that a job can write to, as a volum
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,11 +34,7 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def make_run_folder(flags: Flags) -> RunFolder:
-    """The run folder that --output_dir names, or model and fusion; it is checked before anything is read.
-
-    Raises:
-        InputError: it can't be made, or holds something else than a run.
-    """
+    """The run folder that --output_dir names, or model and fusion; refused if it holds something else than a run."""
     output_dir = flags.training.output_dir or f"runs/{flags.model.model}-{flags.model.fusion}"
     path = Path(os.path.realpath(Path(output_dir).expanduser()))
     run = RunFolder(path)
@@ -64,11 +61,7 @@ def settle_files(run: RunFolder, args: SentimentTrainingArguments) -> SentimentT
 
 @contextmanager
 def lock_run(run: RunFolder) -> Iterator[None]:
-    """Keep other jobs out of the run folder while this one lasts.
-
-    Raises:
-        InputError: another job trains in it, or nothing can be written there.
-    """
+    """Keep other jobs out of the run folder while this one lasts."""
     if not is_main_process():
         yield
         return
@@ -99,14 +92,13 @@ def lock_run(run: RunFolder) -> Iterator[None]:
 
 def make_room(run: RunFolder, args: SentimentTrainingArguments, *, checkpoint: str | None) -> None:
     """Make room: an earlier run is moved aside, never overwritten, unless this run resumes it."""
-    own = args.resume_from_checkpoint == LATEST or (
-        checkpoint is not None and Path(checkpoint).parent == run.checkpoints_dir
-    )
+    is_named = checkpoint is not None and Path(checkpoint).parent == run.checkpoints_dir
+    goes_on = args.resume_from_checkpoint == LATEST or is_named
     with args.main_process_first(local=False):
         if args.should_save:
             clear_leftovers(run.checkpoints_dir)
             # What cross-validation or the baselines left is no training that could go on here.
-            if run.config_file.exists() and not (own and set(run.load_arguments()) <= {*ARGUMENT_SECTIONS}):
+            if run.config_file.exists() and not (goes_on and set(run.load_arguments()) <= {*ARGUMENT_SECTIONS}):
                 move_aside(run.path)
 
 
@@ -139,19 +131,13 @@ def move_aside(folder: Path) -> None:
 def _finish_moving(folder: Path) -> None:
     """Say where it is now, also for a job that was killed before it could."""
     if (folder / MOVING).exists():
-        logger.warning("%s held an earlier run, which is now in %s.", folder, _name(folder))
-
-
-def _name(folder: Path) -> Path:
-    """Give what was gathered a name of its own; beside the folder may be another disk, or no right to write."""
-    try:
-        return (folder / MOVING).rename(_find_free(f"{folder}.old-"))
-    except OSError:
-        return (folder / MOVING).rename(_find_free(f"{folder / ASIDE}"))
+        try:
+            moved = (folder / MOVING).rename(_find_free(f"{folder}.old-"))
+        except OSError:  # beside the folder may be another disk, or no right to write
+            moved = (folder / MOVING).rename(_find_free(f"{folder / ASIDE}"))
+        logger.warning("%s held an earlier run, which is now in %s.", folder, moved)
 
 
 def _find_free(prefix: str) -> Path:
-    number = 1
-    while os.path.lexists(path := Path(f"{prefix}{number}")):
-        number += 1
-    return path
+    paths = (Path(f"{prefix}{number}") for number in itertools.count(1))
+    return next(path for path in paths if not os.path.lexists(path))

@@ -39,10 +39,6 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> tuple[s
     """The checkpoint folder to go on from, the same on every rank, and the arguments to do it with; None starts anew.
 
     With them an update has as many rows as it had for the job that wrote the checkpoint.
-
-    Raises:
-        InputError: --resume_from_checkpoint names no whole checkpoint, the flags of the updates differ from its own, or
-            the batch can't be had on these ranks.
     """
     wanted = args.resume_from_checkpoint
     if wanted is None:
@@ -76,12 +72,12 @@ def find_checkpoint(run: RunFolder, args: SentimentTrainingArguments) -> tuple[s
 def _named(wanted: str, *, reads_all: bool) -> Path:
     """The checkpoint that the flag names; `InputError` where it isn't whole."""
     checkpoint = Path(wanted).expanduser().resolve()
-    if not _is_whole_everywhere(checkpoint, reads_all=reads_all):
-        raise InputError(
-            f"Got --resume_from_checkpoint {wanted!r}, which is no folder with a {checkpoints.MANIFEST} and all files "
-            f"that it names, undamaged, on every machine; name a whole checkpoint-N folder, or {LATEST}."
-        )
-    return checkpoint
+    if _is_whole_everywhere(checkpoint, reads_all=reads_all):
+        return checkpoint
+    raise InputError(
+        f"Got --resume_from_checkpoint {wanted!r}, which is no folder with a {checkpoints.MANIFEST} and all files that "
+        f"it names, undamaged, on every machine; name a whole checkpoint-N folder, or {LATEST}."
+    )
 
 
 def _newest(folder: Path, *, reads_all: bool) -> Path | None:
@@ -99,12 +95,7 @@ def _newest(folder: Path, *, reads_all: bool) -> Path | None:
 def _is_whole_everywhere(checkpoint: Path, *, reads_all: bool) -> bool:
     """Whether a checkpoint is whole on every rank's machine; a collective of all ranks.
 
-    Args:
-        reads_all: on the ranks that also compare the files' content, one for each file system. On the others lengths
-            have to do, or hundreds of ranks would read the same files.
-
-    Raises:
-        InputError: it may not be read.
+    One rank of each file system (`reads_all`) also compares the files' content: hundreds would read the same files.
     """
     if checkpoint.is_dir():
         refuse_unreadable(checkpoint)
@@ -127,9 +118,6 @@ def check_continues(checkpoint: str, model: SentimentClassifier, prepared: Train
     """Refuse to go on with another model, or with other rows than those the checkpoint was trained on.
 
     A new split would put rows that were trained on into the validation part, and its figures would be too good.
-
-    Raises:
-        InputError: something differs; it says what.
     """
     weights = Path(checkpoint, "model.safetensors")
     if weights.is_file():

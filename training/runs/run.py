@@ -62,7 +62,9 @@ def write_start(
     run.save_arguments(sections)
     prepared.save(run)
     prepared.quarantine.tell(run.quarantine_file)
-    logger.info("%s", format_parameters(parameter_table(trainer.model)))
+    table = parameter_table(trainer.model)
+    millions = (f"{count / 1e6:.2f}" for count in table.values())
+    logger.info("%s", format_table([["parameters", *table], ["millions", *millions]]))
 
 
 def write_results(
@@ -161,11 +163,6 @@ def mean_loss(log_history: Sequence[Mapping[str, Any]]) -> float | None:
             total += entry["loss"] * (entry["step"] - last)
             last = entry["step"]
     return total / last if last else None
-
-
-def format_parameters(table: Mapping[str, int]) -> str:
-    """Millions of parameters by part, as text."""
-    return format_table([["parameters", *table], ["millions", *(f"{count / 1e6:.2f}" for count in table.values())]])
 
 
 def _write_part(
