@@ -55,14 +55,16 @@ def program_of(name: str) -> str:
     return os.path.join(os.path.dirname(sys.executable), name)
 
 
-def launch(command: Sequence[str], *words: str, code: int = 0, timeout: float = 240, cold: bool = False) -> str:
-    """Run a command to its end; returns what it printed on both streams.
+def launch(
+    command: Sequence[str], *words: str, code: int = 0, timeout: float = 240, cold: bool = False, folder: Path = ROOT
+) -> str:
+    """Run a command in a folder to its end; returns what it printed on both streams.
 
     The command is of python, accelerate or torchrun. `cold`: it and its ranks start as a user's do, without the help of
     `warm`, for 12 s more per process.
     """
     started = [program_of(command[0]), *command[1:]] if cold else warm(command)
-    done = subprocess.run([*started, *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run([*started, *words], cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == code, done.stdout[-1500:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 from conftest import ROOT
-from launching import train_flags
+from launching import launch, train_flags
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 MAX_LINES = 40
@@ -53,8 +51,7 @@ def changed(tmp_path_factory):
 
 def test_examples_are_taken_trained_and_reported(changed, make_pairs, numbered_rows, tmp_path):
     words = train_flags(make_pairs(numbered_rows(24)), tmp_path / "run", "--fusion", "gated", "--bf16", "False")
-    done = subprocess.run([sys.executable, *words], cwd=changed, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch(["python"], *words, folder=changed)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["parameters"]["fusion"] > 0
     assert -1 <= metrics["val"]["matthews"] <= 1

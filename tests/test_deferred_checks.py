@@ -54,34 +54,37 @@ def make_trainer(fresh_state, sample, tmp_path, monkeypatch):
     return make
 
 
-class Copies(TorchDispatchMode):
-    """Notes the copies between devices for which the host waits."""
+def watch(mode, method, is_noted):
+    """A mode of torch, and the calls within it that are noted."""
+    noted = []
 
-    def __init__(self):
-        super().__init__()
-        self.waited_for = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def call(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
+        if is_noted(func, args, kwargs or {}, result):
+            noted.append(func)
+        return result
+
+    return type("Watch", (mode,), {method: call})(), noted
+
+
+def watch_copies():
+    """Copies between devices for which the host waits."""
+    copies = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+
+    def waits(func, args, kwargs, result):
         devices = {leaf.device for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)}
-        is_copy = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
-        if is_copy and len(devices) > 1 and not (kwargs or {}).get("non_blocking", len(args) > 2 and args[2]):
-            self.waited_for.append(func)
-        return result
+        return func in copies and len(devices) > 1 and not kwargs.get("non_blocking", len(args) > 2 and args[2])
+
+    return watch(TorchDispatchMode, "__torch_dispatch__", waits)
 
 
-class Uploads(TorchFunctionMode):
-    """Notes the tensors that are made on a device from numbers of the host."""
+def watch_uploads():
+    """Tensors that are made on a device from numbers of the host."""
 
-    def __init__(self):
-        super().__init__()
-        self.made = []
+    def uploads(func, args, kwargs, result):
+        return func in (torch.tensor, torch.as_tensor) and result.device == META
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        if func in (torch.tensor, torch.as_tensor) and result.device == META:
-            self.made.append(args)
-        return result
+    return watch(TorchFunctionMode, "__torch_function__", uploads)
 
 
 class EnoughError(Exception):
@@ -105,12 +108,12 @@ def test_nothing_of_an_update_is_read_by_the_host(make_trainer, write_shards, fe
         flags = [*flags, "--data_dir", str(shards)]
     common = "--per_device_train_batch_size 2 --optim adamw_torch --logging_steps 100 --max_steps 100"
     trainer = make_trainer(*common.split(), *flags)
-    copies, uploads, num_fetched = Copies(), Uploads(), []
+    (copies, waited_for), (uploads, made), num_fetched = watch_copies(), watch_uploads(), []
 
     def step_end(self, args, state, control, **kwargs):
         num_fetched.append(len(fetched))
         if state.global_step == 1:
-            uploads.made.clear()  # the sum of losses, once for a training
+            made.clear()  # the sum of losses, once for a training
         if state.global_step == 5:
             raise EnoughError
 
@@ -118,8 +121,7 @@ def test_nothing_of_an_update_is_read_by_the_host(make_trainer, write_shards, fe
     with copies, uploads, pytest.raises(EnoughError):
         trainer.train()
     assert next(trainer.model.parameters()).device == META
-    assert not copies.waited_for
-    assert not uploads.made
+    assert waited_for == made == []
     micro_batches = trainer.args.gradient_accumulation_steps
     assert num_fetched == [update * (micro_batches + 2) for update in range(1, 6)]  # sums, losses, norm
 
@@ -145,11 +147,11 @@ def test_nothing_of_a_trials_update_is_read_by_the_host(fetched, monkeypatch, tm
     numbers = {name: torch.zeros(5, dtype=torch.long, device=META) for name in ("labels", "row_index")}
     balance = ClassBalance(torch.ones(3), torch.zeros(3))
     update = probe._Update(model, balance, args, num_rows=5, is_light=False)
-    with Copies() as copies, Uploads() as uploads:
+    (copies, waited_for), (uploads, made) = watch_copies(), watch_uploads()
+    with copies, uploads:
         for _ in range(3):
             update(vectors | present | numbers, epoch=0)
-    assert not copies.waited_for
-    assert not uploads.made
+    assert waited_for == made == []
     assert fetched == [(2,)] * 3  # loss and norm
 
 

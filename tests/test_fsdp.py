@@ -47,28 +47,16 @@ def ranks(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_sharded_updates_equal_those_of_the_whole_model(ranks, case):
+def test_sharded_model_learns_as_the_whole_one_and_its_weights_come_out_and_go_back_in(ranks, case):
     for found in (rank[case] for rank in ranks):
         assert found["losses"] == pytest.approx(found["expected"], abs=1e-5)
         assert abs(found["losses"][-1] - found["losses"][0]) > 1e-3, "nothing was learned"
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_each_layer_is_a_group_of_its_own_and_each_rank_holds_half(ranks, case):
-    for found in (rank[case] for rank in ranks):
         assert set(found["groups"]) == SHARDED_AS_ONE[case] | {"SentimentClassifier"}
-        assert found["whole parameters"] == 0
-        assert found["whole moments"] == 0
+        assert (found["whole parameters"], found["whole moments"]) == (0, 0)
         assert found["local share"] == pytest.approx(0.5, abs=0.05)
-    assert sum(rank[case]["local share"] for rank in ranks) == pytest.approx(1)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_whole_weights_come_out_and_go_back_in(ranks, case):
-    for found in (rank[case] for rank in ranks):
         assert found["before loading"] > 1e-3
-        assert found["loaded back"] < 1e-5
-        assert found["saved"] < 1e-5
+        assert max(found["loaded back"], found["saved"]) < 1e-5
+    assert sum(rank[case]["local share"] for rank in ranks) == pytest.approx(1)
     assert ranks[0][case]["keys on this rank"] > 10
     assert ranks[1][case]["keys on this rank"] == 0
 
