@@ -68,7 +68,7 @@ def test_recipe_is_accepted(recipe):
     path = ROOT / "configs" / recipe
     content = yaml.safe_load(path.read_text())
     if "sweep" in content:
-        trainings = [read_sweep(["--sweep", str(path)]).trials[0].training]
+        trainings = [read_sweep(["--sweep", str(path)]).trials[0].flags.training]
     elif "runs" in content:
         trainings = [parse_arguments(words)[2] for words in read_comparison(["--compare", str(path)]).runs.values()]
         assert all(training.folds == 5 for training in trainings)

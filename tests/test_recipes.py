@@ -242,5 +242,5 @@ def test_rate_of_the_command_line_takes_the_place_of_a_swept_one(write):
     recipe = write("head-learning-rate: 0.01\nsweep: {learning-rate: [0.1, 0.2], seed: [1, 2]}\n")
     sweep = read_sweep(["--sweep", recipe, "--data_dir", "x", "--model", "clip", "--learning_rate", "0.3"])
     assert [trial.values for trial in sweep.trials] == [{"seed": "1"}, {"seed": "2"}]
-    assert {trial.training.learning_rate for trial in sweep.trials} == {0.3}
-    assert {trial.training.head_learning_rate for trial in sweep.trials} == {0.01}
+    assert {trial.flags.training.learning_rate for trial in sweep.trials} == {0.3}
+    assert {trial.flags.training.head_learning_rate for trial in sweep.trials} == {0.01}

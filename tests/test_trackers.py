@@ -112,7 +112,7 @@ def test_tracker_of_a_sweep_is_refused(tmp_path):
     recipe.write_text("data_dir: data\nreport_to: tensorboard\nsweep: {fusion: [early, late]}\n")
     with pytest.raises(InputError, match="Got --report_to tensorboard, but the trials of a sweep"):
         read_sweep(["--sweep", str(recipe)])
-    assert read_sweep(["--sweep", str(recipe), "--report_to", "none"]).trials[0].training.report_to == []
+    assert read_sweep(["--sweep", str(recipe), "--report_to", "none"]).trials[0].flags.training.report_to == []
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
