@@ -42,7 +42,8 @@ def make_run_folder(flags: Flags) -> RunFolder:
         str(path).encode()  # the reader of weights takes no name but one in UTF-8
         path.mkdir(parents=True, exist_ok=True)
     except (UnicodeEncodeError, OSError) as error:
-        raise InputError(f"Can't make the run folder {path} ({error}); choose another --output_dir.") from error
+        reason = error.strerror if isinstance(error, OSError) else "which is no name in UTF-8"
+        raise InputError(f"Can't make the run folder {path} ({reason}); choose another --output_dir.") from error
     if foreign := run.foreign_entries():
         raise InputError(f"--output_dir {path} holds other files ({foreign[0]}, ...); choose a folder of its own.")
     refuse_folder_links(path)
