@@ -1,6 +1,6 @@
 """Every launch configuration trains every architecture to the same numbers as one process, and saves whole weights.
 
-`python -m pytest -m "" -s tests/test_strategies.py -k numbers_of` prints the table of the largest differences.
+Table of the largest differences: `UPDATES=20 python -m pytest -m "" -s tests/test_strategies.py -k numbers_of`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import shutil
 
 import numpy as np
@@ -23,9 +24,19 @@ from data_utils.sample import main as draw_sample
 from evaluation.predict.loaded_run import load_run
 from training.checkpoint.checkpoints import list_checkpoints, step_of
 
-UPDATES = 20
+UPDATES = int(os.environ.get("UPDATES", "12"))
+EVERY = UPDATES // 4
 # The loss falls, so that the "best" model is the one of the first evaluation.
-RHYTHM = ["--eval_strategy", "steps", "--eval_steps", "5", "--save_strategy", "steps", "--save_steps", "5"]
+RHYTHM = [
+    "--eval_strategy",
+    "steps",
+    "--eval_steps",
+    str(EVERY),
+    "--save_strategy",
+    "steps",
+    "--save_steps",
+    str(EVERY),
+]
 RHYTHM += ["--save_total_limit", "9", "--metric_for_best_model", "loss", "--greater_is_better", "True"]
 # multi_node.yaml and multi_node_zero3.yaml are launched by tests/test_multi_node.py, fsdp2.yaml by tests/test_fsdp.py.
 STRATEGIES = ("multi_gpu", "multi_gpu_bf16", "zero1", "zero2", "zero3", "zero3_offload")
@@ -201,14 +212,14 @@ def test_one_process_goes_on_with_the_rows_of_two_ranks(strategy, trained, works
     """The numbers are those of the uninterrupted run, as far as the optimizer's state can be read."""
     whole, run = trained(strategy, "clip"), workshop / f"alone-{strategy}"
     shutil.copytree(whole, run)
-    go_back(run, to=10)
+    go_back(run, to=2 * EVERY)
     more = ["--gradient_accumulation_steps", "2", "--resume_from_checkpoint", "latest"]
     train.main(flags_of("clip", workshop, run, *more)[1:])
     assert "16 rows per update: --per_device_train_batch_size 4, --gradient_accumulation_steps 4 on 1" in caplog.text
     losses, expected = logged_losses(run), logged_losses(whole)
     assert ("starts anew" in caplog.text) == (strategy == "zero2")
     if strategy == "zero2":  # weights and rows go on
-        losses, expected = losses[11], expected[11]
+        losses, expected = losses[2 * EVERY + 1], expected[2 * EVERY + 1]
     assert losses == pytest.approx(expected, abs=1e-5)
 
 
@@ -218,7 +229,7 @@ def test_optimizer_goes_on_in_another_layout(trained, workshop):
     whole, run = trained("zero2", "clip"), workshop / "layouts"
     shutil.copytree(whole, run)
     more = ["--gradient_accumulation_steps", "2", "--resume_from_checkpoint", "latest"]
-    for ranks, step in ((1, 10), (2, 15)):
+    for ranks, step in ((1, 2 * EVERY), (2, 3 * EVERY)):
         go_back(run, to=step)
         screen = launch(launcher("zero3", ranks), *flags_of("clip", workshop, run, *more))
         assert f"checkpoint-{step}." in screen
@@ -227,7 +238,7 @@ def test_optimizer_goes_on_in_another_layout(trained, workshop):
         assert logged_losses(run) == pytest.approx(logged_losses(whole), abs=1e-5)
         for found, expected in zip(last_weights(run).values(), last_weights(whole).values(), strict=True):
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)  # anew: differences up to 1e-3
-        best = load_file(whole / "checkpoints" / "checkpoint-5" / "model.safetensors")
+        best = load_file(whole / "checkpoints" / f"checkpoint-{EVERY}" / "model.safetensors")
         assert [name for name, value in load_weights(run).items() if not torch.equal(value, best[name])] == []
         assert not (run / "checkpoints" / ".universal").exists()
 

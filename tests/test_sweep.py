@@ -152,30 +152,14 @@ def test_towers_are_planned_for_all_heads(write_recipe, encoders, monkeypatch):
     assert (plan.text.source.name, plan.vision.source.name) == (str(encoders / "text"), str(encoders / "vision"))
 
 
-def test_killed_sweep_goes_on_and_another_moves_it_aside(run_sweep, tmp_path, caplog):
-    choices = {"fusion": ["early", "image_only"], "class_weights": ["none", "balanced"]}
-    sweep = run_sweep(choices)
-    summary, answers = (sweep / "summary.csv").read_text(), (sweep / "predictions" / "0002.csv").read_text()
-    (sweep / "trials" / "0002.json").unlink()  # as if it was killed before the last file of this trial
-    (sweep / "predictions" / "0002.csv").unlink()
-    times = {path: path.stat().st_mtime_ns for path in (sweep / "trials").iterdir()}
-    run_sweep(choices)
-    assert "3 trials are there" in caplog.text
-    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
-    assert (sweep / "predictions" / "0002.csv").read_text() == answers
-    assert strip_seconds((sweep / "summary.csv").read_text()) == strip_seconds(summary)
-    run_sweep(choices, weight_decay=0.5)
-    assert len(list((tmp_path / "sweep.old-1" / "trials").iterdir())) == 4
-    assert yaml.safe_load((sweep / "config.yaml").read_text())["training"]["weight_decay"] == 0.5
-
-
-def test_trials_with_damaged_files_are_trained_again(run_sweep, caplog):
+def test_killed_or_damaged_sweep_goes_on_and_another_moves_it_aside(run_sweep, tmp_path, caplog):
     choices = {"seed": [1, 2, 3, 4, 5, 6], "head_learning_rate": [0.01]}
     flags = {"head_learning_rate": None, "num_train_epochs": 1}
     sweep = run_sweep(choices, **flags)
     files = sorted((sweep / "predictions").iterdir())
-    before = {path: path.read_text() for path in files}
-    (sweep / "trials" / "0000.json").write_text("")
+    before, summary = {path: path.read_text() for path in files}, (sweep / "summary.csv").read_text()
+    (sweep / "trials" / "0000.json").unlink()  # as if it was killed before the last file of this trial
+    (sweep / "predictions" / "0000.csv").unlink()
     (sweep / "trials" / "0001.json").write_text('{"number": 1, "values"')
     (sweep / "trials" / "0002.json").write_text("[]")
     (sweep / "predictions" / "0003.csv").unlink()
@@ -183,18 +167,15 @@ def test_trials_with_damaged_files_are_trained_again(run_sweep, caplog):
     whole = (sweep / "trials" / "0005.json").stat().st_mtime_ns
     caplog.clear()
     run_sweep(choices, **flags)
-    assert "Trained again, since files of theirs are damaged or gone: trials 0, 1, 2, 3, 4." in caplog.text
+    assert "Trained again, since files of theirs are damaged or gone: trials 1, 2, 3, 4." in caplog.text
     assert "1 trials are there" in caplog.text
     assert {path: path.read_text() for path in files} == before
+    assert strip_seconds((sweep / "summary.csv").read_text()) == strip_seconds(summary)
     assert [read_record(sweep, number)["values"]["seed"] for number in range(6)] == list("123456")
     assert (sweep / "trials" / "0005.json").stat().st_mtime_ns == whole
-
-
-def test_trial_that_diverged_is_whole_without_predictions(tmp_path):
-    folder = SweepFolder(tmp_path)
-    folder.write_trial(TrialRecord(0, {"seed": "1"}, [], 0.5, error="diverged"), None)
-    assert folder.drop_damaged() == []
-    assert folder.finished() == {0}
+    run_sweep({"seed": [1]}, weight_decay=0.5, **flags)
+    assert len(list((tmp_path / "sweep.old-1" / "trials").iterdir())) == 6
+    assert yaml.safe_load((sweep / "config.yaml").read_text())["training"]["weight_decay"] == 0.5
 
 
 def strip_seconds(table):
@@ -269,6 +250,7 @@ def test_trials_of_other_ranks_are_waited_for_before_the_barrier(write_recipe, t
     monkeypatch.setattr("training.heads.sweep.wait_for_everyone", lambda: happened.append("barrier"))
     wait_for_trials(folder, recipe)
     assert happened == [0, 1, "barrier"]
+    assert folder.drop_damaged() == []  # a trial that diverged is whole without predictions
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice is one of CPUs")
