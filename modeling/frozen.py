@@ -96,11 +96,7 @@ class FrozenBlocks:
         return found
 
     def run(self, inputs: Mapping[str, Any]) -> Tensor:
-        """The hidden states (B, S, D) behind the frozen blocks; nothing that follows them is computed.
-
-        Raises:
-            InputError: the blocks hand on more than hidden states, or share parts with those that train.
-        """
+        """The hidden states (B, S, D) behind the frozen blocks; nothing that follows them is computed."""
 
         def stop(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             raise Reached(output)
@@ -146,9 +142,6 @@ def cut_blocks(encoder: PreTrainedModel, num_trained: int) -> FrozenBlocks:
     Args:
         encoder: any with embeddings and one list of equal blocks (BERT, DistilBERT, ViT, DINOv2, CLIP, SigLIP, ...).
         num_trained: blocks that go on training.
-
-    Raises:
-        InputError: the encoder is built otherwise, or has fewer blocks.
     """
     name = type(encoder).__name__
     lists = {key: module for key, module in encoder.named_modules() if isinstance(module, nn.ModuleList)}

@@ -35,9 +35,6 @@ def bounded_build(name: str) -> Iterator[None]:
     """Within, a model of that name is refused while it is built if this machine couldn't hold it.
 
     On the meta device nothing is allocated before that.
-
-    Raises:
-        InputError: the weights in float32 exceed the memory, or there are too many modules.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     num_weights = num_parts = 0
@@ -68,9 +65,6 @@ def check_sizes(settings: Any, source: str) -> None:
     Args:
         settings: an encoder's, as JSON.
         source: whose they are, for the message.
-
-    Raises:
-        InputError: a whole number is beyond all measure, or a dropout is no share.
     """
     for key, value in _walk(settings):
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -31,9 +31,6 @@ def build_encoder(class_name: str, settings: dict[str, Any]) -> PreTrainedModel:
 
     A pooler with weights (BERT's, ViT's) is left out: it belongs to a pretraining task, and CLS serves instead. One
     without weights stays: it is the mean by which encoders without CLS are read.
-
-    Raises:
-        InputError: transformers has no such class, or refuses the settings.
     """
     encoder_class: Any = getattr(transformers, class_name, None)
     if PreTrainedModel not in getattr(encoder_class, "__mro__", ()):
@@ -123,11 +120,7 @@ class Tower(nn.Module):
         return vector, tokens[:, : inputs["input_ids"].shape[1]] if self.pads_texts else tokens
 
     def freeze(self, unfreeze_last: int | None = None) -> None:
-        """Freeze the tower, or all that comes before its last `unfreeze_last` blocks.
-
-        Raises:
-            InputError: the encoder has fewer blocks, or none that could be told apart; or lower blocks are to be read.
-        """
+        """Freeze the tower, or all that comes before its last `unfreeze_last` blocks."""
         if unfreeze_last is None:
             self.is_frozen = True
         elif self.feature_layers and self.feature_layers != (self.encoder.config.num_hidden_layers,):

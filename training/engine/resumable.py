@@ -72,11 +72,7 @@ class ResumableTrainer(Trainer):
         """Called before each update with the norm of its whole gradient, if there is one."""
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
-        """As in Trainer.
-
-        Raises:
-            InputError: the checkpoint holds objects other than numbers, which might be made to run code.
-        """
+        """As in Trainer."""
         self.resumed_from = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
         try:
             ended = super().train(resume_from_checkpoint, **kwargs)

@@ -136,9 +136,6 @@ def judge_baselines(
 
     Returns:
         By name (N, C) probabilities, 0 for rows in no test part; and by probe the strength chosen in each fold.
-
-    Raises:
-        InputError: the training rows of a fold are too few, or of a single class.
     """
     answers = {name: np.zeros((len(rows.guids), rows.num_classes)) for name in (MAJORITY, *PROBES)}
     strengths: dict[str, list[float]] = {name: [] for name in PROBES}
@@ -157,9 +154,6 @@ def deal_inner(rows: ProbeRows, train: Rows, *, seed: int) -> list[tuple[Rows, R
 
     Returns:
         For each part which of the T rows are fitted, and which judge.
-
-    Raises:
-        InputError: there are fewer groups or rows than parts.
     """
     guids, labels, groups = [rows.guids[row] for row in train], rows.labels[train], rows.groups[train]
     with quiet(True):  # that a class is rare was said of the folds
@@ -189,9 +183,6 @@ def fit_probe(
 
     Returns:
         (M, C) probabilities, 0 for a class without a training row; and the strength.
-
-    Raises:
-        InputError: the training rows are of a single class.
     """
     classes = np.unique(rows.labels[train])
     if len(classes) < 2:

@@ -63,12 +63,7 @@ def run_comparison(recipe: ComparisonRecipe) -> None:
 
 
 def check_comparison(recipe: ComparisonRecipe) -> dict[str, Flags]:
-    """The flags of each run, all checked before the first is trained; the data are prepared on the way.
-
-    Raises:
-        InputError: a run's flags, pretrained parts, data, folds or folder can't be had, or the runs judge other rows,
-            classes or labels.
-    """
+    """The flags of each run, all checked before the first is trained; the data are prepared on the way."""
     parsed: dict[str, Flags] = {}
     for name, words in recipe.runs.items():
         with _naming(name), quiet(bool(parsed)):

@@ -63,10 +63,7 @@ class Sweep:
     """
 
     def __init__(self, recipe: SweepRecipe) -> None:
-        """
-        Raises:
-            InputError: the data, the split or so many folds can't be had, or nothing is left for validation.
-        """
+        """Prepare the data, and deal them into folds where the recipe asks for some."""
         self.recipe, self.plan = recipe, plan_towers(recipe)
         (model, data, args), num_folds = recipe.trials[0].flags, recipe.num_folds
         self.prepared = prepared = prepare_data(
