@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training.heads.trial_dropout import TrialDropout
+from training.heads.head_trainer import TrialDropout
 
 
 def drop(seed, x, rate):
