@@ -6,7 +6,7 @@
 # make test-old     set-up of .venv-old (Python 3.12, 3 GB) and tests with the oldest versions: launchers/gpu/machine.txt
 # make bench        set-up and all measurements of speed: docs/performance.md
 # make docs         the pages of docs/ as a site in runs/site; a broken link is an error
-# make lint         ruff's checks and format                      make format     repairs what it can
+# make lint         ruff's checks and format, mypy's types         make format     repairs what it can
 # make venv         set-up only: .venv with requirements.txt
 # `make venv PYTHON=/path/to/python` chooses the Python; .venv is made anew only where it does not work.
 
@@ -95,6 +95,7 @@ docs: dev
 lint: dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 format: dev
 	$(BIN)/ruff check --fix
