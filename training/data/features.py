@@ -110,8 +110,7 @@ def cache_features(
     begin, started = time.perf_counter(), time.time()
     stored = add_row_index(Dataset(dataset.data, info=dataset.info.copy()))
     wanted = np.zeros(len(stored), dtype=bool)
-    # By their places in `dataset.data`.
-    rows = np.asarray(rows)
+    rows = np.asarray(rows)  # by their places in `dataset.data`:
     wanted[rows if dataset._indices is None else dataset._indices.column(0).to_numpy()[rows]] = True
     machine = (args.device, args.mixed_precision, args.dataloader_num_workers)
     passes = {kind: FeaturePass(model, kind, columns, collator, *machine) for kind, columns in chosen.items()}
