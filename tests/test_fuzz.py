@@ -118,7 +118,7 @@ def read_recipes(folder: Path) -> None:
 
 def read_run(folder: Path) -> None:
     run = load_run(folder / "run", data_dir=str(folder), cache_dir=str(folder / "cache"))
-    assert len(run.load_split_rows("val", quiet=True))
+    assert len(run.load_split_rows("val"))
     run.load_model()
 
 

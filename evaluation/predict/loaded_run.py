@@ -80,7 +80,8 @@ class LoadedRun:
         """The weights, in float32 on the CPU, of a model that was tried on the longest text and a picture."""
         length, side = self.config.max_length, self.picture.image_size
         with wrap_load_errors(self.folder.model_dir, DAMAGED):
-            model = SentimentClassifier.from_pretrained(str(self.folder.model_dir), local_files_only=True)
+            folder = str(self.folder.model_dir)
+            model = SentimentClassifier.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             with torch.inference_mode():
                 model(
                     input_ids=torch.full((1, length), self.tokenizer("a")["input_ids"][0]),
@@ -207,7 +208,7 @@ def load_run(
     check_files(folder.model_dir)
     check_model_file(folder.model_dir / "config.json")
     with wrap_load_errors(folder.model_dir, DAMAGED):
-        config = SentimentConfig.from_pretrained(folder.model_dir, local_files_only=True)
+        config = SentimentConfig.from_pretrained(folder.model_dir, local_files_only=True, trust_remote_code=False)
         tokenizer = load_tokenizer(folder.model_dir, local_files_only=True, trust_remote_code=trust_remote_code)
         _check_tokenizer(tokenizer, config)
     return LoadedRun(
