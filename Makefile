@@ -21,7 +21,7 @@ LAUNCH := $(BIN)/accelerate launch --quiet --config_file accelerate_configs/sing
 SAMPLE := data/sample
 RUN := runs/quickstart
 # Two files of tests at once: each is mostly one core's work, and takes some 3 GB.
-AT_ONCE := -n 2 --dist loadfile
+AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DELETE_ON_ERROR:
 .PHONY: help venv dev quickstart test test-all test-matrix test-fuzz test-gpu test-old bench docs lint format

@@ -28,6 +28,14 @@ TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num
 SMALL = ["--image_size", "32", "--max_length", "16", "--preprocessing_num_workers", "1"]
 ONE_EPOCH = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--report_to", "none"]
 
+# The files that start programs and take longest. Begun first, none of them is left to one process at the end.
+LONGEST = ("strategies", "resume", "multi_node", "launch", "streaming_train", "accelerate_configs", "fuzz")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first; `make test` gives files to its processes in this order."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+
 
 def draw_photo(seed=0, size=(48, 36)):
     """A picture of soft patches with some noise, other for every seed; size is (width, height)."""
