@@ -78,6 +78,12 @@ def test_help_and_typing_errors_need_no_heavy_import(tmp_path):
         assert output.count("error: ") == (expected == 2)
 
 
+def test_module_is_named_as_it_is_started():
+    command = [sys.executable, "-m", "data_utils.augment", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: python -m data_utils.augment ")
+
+
 def test_refusal_is_all_that_a_quiet_launch_says(tmp_path):
     flags = "--quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
     command = [sys.executable, "-m", "accelerate.commands.launch", *flags.split(), str(ROOT / "train.py")]

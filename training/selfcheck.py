@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_arguments(argv: Sequence[str] | None) -> Launch:
     """The launch to check; flags not known here go to `accelerate launch`."""
-    parser = FlagParser(prog="python -m training.selfcheck", description=__doc__)
+    parser = FlagParser(description=__doc__)
     parser.add_argument("--config_file", required=True, type=Path, help="a YAML file of `accelerate launch`")
     parser.add_argument("--num_processes", type=int, default=None, help="ranks over all machines; default: the file's")
     parser.add_argument("--machine_rank", default="0", help="which machine this is, of several")

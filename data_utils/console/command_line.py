@@ -60,6 +60,9 @@ class FlagParser(argparse.ArgumentParser):
     """
 
     def __init__(self, *groups: type, bare_switches: bool = False, **options: Any) -> None:
+        spec = sys.modules["__main__"].__spec__  # of what was started by python -m
+        if spec is not None:
+            options.setdefault("prog", f"python -m {spec.name.removesuffix('.__main__')}")
         super().__init__(argument_default=argparse.SUPPRESS, allow_abbrev=False, **options)
         self._bare_switches = bare_switches
         self.hidden: list[tuple[argparse.Action, str]] = []  # what only --help_all tells, and what it tells of it
