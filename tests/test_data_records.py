@@ -174,6 +174,7 @@ def write(line, rows=ROWS):
         ("{guid}: {tag}", "parts its cells by ':'"),
         ("{guid} {tag}", "parts its cells by ' '"),
         ("{guid} null", "parts its cells by ' '"),
+        ("{guid}\0,{tag}", "holds a NUL in most rows"),
         ("{tag},{guid}", "labels like 'positive' come first, and guids like '11' behind the comma; swap them"),
     ],
 )
@@ -197,6 +198,13 @@ def test_lists_of_mvsa_and_of_swapped_columns_of_other_labels_are_named(read):
 def test_a_list_of_guids_alone_can_be_predicted(read):
     for source, guids in (("a b\nc d\n", ["a b", "c d"]), ("guid\n12\n13\n", ["12", "13"])):
         assert [record.guid for record in read(source, for_prediction=True)[0]] == guids
+
+
+@pytest.mark.parametrize("for_prediction", [False, True])
+def test_a_list_of_wide_characters_with_half_of_one_is_refused(read, for_prediction):
+    source = write("{guid},{tag}").encode("utf-16-le") + b"\n"  # as a program adds that writes bytes
+    with pytest.raises(InputError, match=r"holds a NUL in most rows.*save it as UTF-8"):
+        read(source, for_prediction=for_prediction)
 
 
 @pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])

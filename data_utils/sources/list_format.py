@@ -27,11 +27,17 @@ def refuse_other_formats(
     """
     tags = {"", "null", *(label.casefold() for label in labels)}
     rows = [cells for _, cells in numbered[:: max(1, len(numbered) // _LOOKED_AT)]]
-    fault = _find_separator(rows, header, tags) or _find_swap(rows, tags)
+    fault = _find_nuls(rows) or _find_separator(rows, header, tags) or _find_swap(rows, tags)
     if fault is not None:
         line, cells = numbered[0]
         shown = printable(repr(cells[0]), _SHOWN)
         raise InputError(f"The list {path} {fault}. Its first row, line {line}, was read as the guid {shown}.")
+
+
+def _find_nuls(rows: Sequence[Cells]) -> str | None:
+    if 2 * sum("\0" in cells[0] for cells in rows) <= len(rows):
+        return None
+    return f"holds a NUL in most rows, as damaged UTF-16 does; save it as UTF-8: {EXPECTED}, with a comma between"
 
 
 def _find_separator(rows: Sequence[Cells], header: Cells, tags: Collection[str]) -> str | None:
