@@ -251,6 +251,8 @@ def test_words_become_values_of_their_kind(words, values):
         ("--number 1 --table " + "9" * 200_000, "at most 100,000"),
         ("--number 1 2", "Got '2' behind a flag that takes one value"),
         ("--number 1 word", "word"),
+        ("word --number 1", "Got 'word', which is no flag of"),
+        ("number --number 1", "Did you mean --number?"),
     ],
 )
 def test_what_is_no_value_is_refused(words, message):

@@ -98,6 +98,8 @@ class FlagParser(argparse.ArgumentParser):
                 raise InputError(f"Got {word!r}, which holds a NUL; take it out.")
         known, extra = self.parse_known_args(words)
         if extra:
+            if not any(map(_FLAG.match, words[: words.index(extra[0])])):
+                raise InputError(self._explain_unknown(extra[0]))
             raise InputError(
                 f"Got {' '.join(extra)!r} behind a flag that takes one value; leave it out. See --help for all flags."
             )
