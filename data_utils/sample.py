@@ -219,8 +219,13 @@ def _claim_folder(output_dir: Path, *, settings: SampleSettings) -> None:
     marker = output_dir / "sample.json"
     content = json.dumps({"made_by": "data_utils.sample", **asdict(settings)}, indent=2) + "\n"
     is_empty = not output_dir.exists() or (output_dir.is_dir() and not list_own(output_dir))
-    if not is_empty and (not marker.is_file() or marker.read_text(encoding="utf-8") != content):
-        raise InputError(f"{output_dir} holds no sample of these settings; give another --output_dir, or delete it.")
+    if not is_empty and not marker.is_file():
+        raise InputError(f"{output_dir} is a file, or holds others than a sample's; give another --output_dir.")
+    if not is_empty and marker.read_text(encoding="utf-8") != content:
+        raise InputError(
+            f"{output_dir} holds a sample made with other settings (see {marker}); give another --output_dir, or "
+            "delete that folder first."
+        )
     refuse_folder_links(output_dir)
     (output_dir / "data").mkdir(parents=True, exist_ok=True)
     write_text(marker, content)

@@ -133,7 +133,9 @@ def test_folder_with_something_else_is_left_alone(tmp_path, capsys, content):
     before = digest(tmp_path)
     assert main(["--output_dir", str(tmp_path), "--num_pairs", "20", "--num_test", "2"]) == 2
     assert digest(tmp_path) == before
-    assert "give another --output_dir" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "give another --output_dir" in told
+    assert ("delete" in told) == (content == "sample"), "nobody is told to delete files of their own"
 
 
 @pytest.mark.parametrize("settings", [{"num_pairs": 19}, {"num_test": 0}])
