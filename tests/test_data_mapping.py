@@ -87,7 +87,7 @@ def test_processes_are_started_where_rows_are_many(tmp_path):
 
 
 def test_killed_process_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match=r"killed while squaring.*--preprocessing_num_workers \(now 2\)"):
+    with pytest.raises(InputError, match=r"killed while squaring.*--preprocessing_num_workers \(now 2\), then start"):
         run(tmp_path, die, 100, 2)
 
 

@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import TypeVar
 
+from data_utils.system.refusals import AGAIN
 from modeling.errors import InputError
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ def run_tasks(function: Callable[[T], R], tasks: Sequence[T], *, workers: int, d
         except BrokenProcessPool as error:
             raise InputError(
                 f"A process was killed while {doing}, most likely because memory ran out; use fewer with "
-                f"--preprocessing_num_workers (now {workers})."
+                f"--preprocessing_num_workers (now {workers}), {AGAIN}."
             ) from error
         except Exception:
             pool.shutdown(cancel_futures=True)

@@ -28,7 +28,8 @@ REMEDIES = {
     errno.EROFS: "name a folder that may be written to",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "ask its owner for the right, or name another path"),
     **dict.fromkeys((errno.EIO, errno.ESTALE), f"look after the disk or its connection, {AGAIN}"),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), f"raise the limit on open files (ulimit -n), {AGAIN}"),
+    errno.EMFILE: f"raise the limit on open files (ulimit -n), {AGAIN}",
+    errno.ENFILE: f"close other programs' files, {AGAIN}",
     errno.EBUSY: "name a folder that no other program holds",
     errno.ELOOP: "replace that link by a plain file or folder",
     errno.EAGAIN: "use fewer processes (--preprocessing_num_workers 1, --dataloader_num_workers 0, OMP_NUM_THREADS=1), "
