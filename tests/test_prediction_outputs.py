@@ -64,7 +64,7 @@ def test_earlier_prediction_may_be_replaced(tmp_path: Path, header: str) -> None
     (tmp_path / "p.txt").write_text(header + TAGS)
     (tmp_path / "p.probabilities.csv").write_text(PROBABILITIES)
     (tmp_path / "p.quarantine.csv").write_text("row,guid,reason,action,detail\n1,1,missing_text,masked,\n")
-    write_json(tmp_path / "p.metrics.json", {"num_rows": 2})
+    write_json(tmp_path / "p.metrics.json", {"num_rows": 2, "confusion_matrix": []})
     write_json(tmp_path / "p.contributions.json", {"overall": {}})
     OutputFiles(tmp_path / "p.txt").prepare([])
     with pytest.raises(InputError, match=r"would overwrite .*p\.txt"):
@@ -81,8 +81,10 @@ def test_earlier_prediction_may_be_replaced(tmp_path: Path, header: str) -> None
         ("p.probabilities.csv", "guid,label,prediction,prob_a,prob_b\n1,a,a,0.9,0.1\n"),
         ("p.probabilities.csv", "guid,prediction,prob_a,prob_b\n"),
         ("p.quarantine.csv", "guid,reason\n"),
+        ("p.quarantine.csv", "row,guid,reason,action,detail,checked by\n1,1,missing_text,masked,,me\n"),
         ("p.metrics.json", '{"loss": 1}'),
         ("p.metrics.json", "notes"),
+        ("p.metrics.json", '{\n  "num_rows": 9\n}\n'),
         ("p.contributions.json", "[1]"),
     ],
 )

@@ -8,17 +8,15 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from data_utils.sources.quarantine import COLUMNS, DECODED_COLUMNS, ENCODINGS_FILE, QUARANTINE_FILE
+from data_utils.system.schema import read_json
 from modeling.errors import InputError
 
-# How those begin that are there only if there is something to be said in them.
-BEGINNINGS = {
-    QUARANTINE_FILE: ",".join(COLUMNS),
-    ENCODINGS_FILE: ",".join(DECODED_COLUMNS),
-    "metrics.json": '{\n  "num_rows"',
-    "contributions.json": '{\n  "overall"',
-}
+# By what those are known that are there only if there is something to be said in them: their header, or a key.
+HEADERS = {QUARANTINE_FILE: list(COLUMNS), ENCODINGS_FILE: list(DECODED_COLUMNS)}
+KEYS = {"metrics.json": "confusion_matrix", "contributions.json": "overall"}
 
 
 class OutputFiles:
@@ -30,7 +28,7 @@ class OutputFiles:
 
     def __init__(self, output: Path) -> None:
         self.output, self.probabilities = output, output.with_name(f"{output.stem}.probabilities.csv")
-        self.optional = [output.with_name(f"{output.stem}.{ending}") for ending in BEGINNINGS]
+        self.optional = [output.with_name(f"{output.stem}.{ending}") for ending in (*HEADERS, *KEYS)]
         self.quarantine, self.encodings, self.metrics, self.contributions = self.optional
 
     def prepare(self, inputs: Iterable[Path]) -> None:
@@ -58,16 +56,23 @@ class OutputFiles:
             raise InputError(f"Cannot write into {self.output.parent} ({error}); give another --output.") from error
 
     def _is_ours(self, path: Path) -> bool:
-        """Whether an earlier prediction wrote this file: it begins as ours does."""
-        with suppress(OSError, ValueError, csv.Error), path.open(encoding="utf-8", newline="") as file:
-            if path in self.optional:
-                beginning = list(BEGINNINGS.values())[self.optional.index(path)]
-                return file.read(len(beginning)) == beginning
-            with self.probabilities.open(encoding="utf-8", newline="") as scored:
-                header, *known = islice(csv.reader(scored), 4)
+        """Whether an earlier prediction wrote this file: it begins, or is keyed, as ours does."""
+        ending = path.name.removeprefix(f"{self.output.stem}.")
+        with suppress(InputError, OSError, ValueError, csv.Error):
+            if ending in KEYS:
+                return KEYS[ending] in read_json(path, dict[str, Any])
+            if ending in HEADERS:
+                return _read_start(path)[:1] == [HEADERS[ending]]
+            header, *known = _read_start(self.probabilities)
             # The output begins with the rows of the probabilities; it may have no header, and so one row more.
-            rows, answers = list(islice(csv.reader(file), 4)), [row[:2] for row in known]
+            rows, answers = _read_start(path), [row[:2] for row in known]
             is_scored = header[:2] == ["guid", "prediction"] and "".join(header[2:3]).startswith("prob_")
             is_answered = bool(answers) and answers in (rows[1:], rows[: len(answers)])
             return is_scored and (path == self.probabilities or is_answered)
         return False
+
+
+def _read_start(path: Path) -> list[list[str]]:
+    """The first rows of a table."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(islice(csv.reader(file), 4))
