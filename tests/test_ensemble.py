@@ -24,7 +24,7 @@ from data_utils.sources.pictures import PictureSettings
 from data_utils.splits.draw import make_split
 from data_utils.splits.split_file import save_split
 from evaluation.arguments import parse_arguments
-from evaluation.predict import ensemble, joint_models
+from evaluation.predict import ensemble, joint_models, loaded_run
 from evaluation.predict.ensemble import evaluate_rows, load_ensemble, predict_rows
 from evaluation.predict.joint_models import join_models
 from evaluation.robustness.robustness import AskCorrupted
@@ -78,7 +78,7 @@ def make_run(
             run = RunFolder(member.path)
             build(member.seed * 10 + member.fold).save_pretrained(run.model_dir)
             TOKENIZER.save_pretrained(run.model_dir)
-            run.save_arguments(sections)
+            run.save_arguments(sections | {"data": asdict(data) | {"split_file": str(run.split_file)}})
             run.metrics_file.write_text("{}")
             held_out = tuple(guids[member.fold :: NUM_FOLDS])
             kept = tuple(guid for guid in guids if guid not in held_out)
@@ -159,6 +159,26 @@ def test_files_are_those_of_models_asked_one_by_one(make_run, tmp_path, monkeypa
     passes = NUM_FOLDS * (1 + BATCHES_OF_FOLD), 1 + NUM_BATCHES
     assert counts[0]["image"] == sum(passes)
     assert counts[1]["image"] == 2 * passes[0] + 4 * passes[1]
+
+
+def test_rows_of_all_models_are_prepared_once(make_run, monkeypatch) -> None:
+    """Though each fold has a split of its own, and to tell so takes no second look at a tokenizer."""
+    calls: Counter[str] = Counter()
+
+    def count(name: str, called: Callable[..., object]) -> None:
+        def counted(*args: object, **options: object) -> object:
+            calls[name] += 1
+            return called(*args, **options)
+
+        monkeypatch.setattr(loaded_run, name, counted)
+
+    folder = make_run(partial(build_member, "clip", "attn", freeze="both"))
+    for name in ("load_pairs", "tokenizer_key"):
+        count(name, getattr(loaded_run, name))
+    parts = load_ensemble(folder.path).load_rows("test")
+    evaluate_rows(parts, answer, batch_size=BATCH_SIZE, accelerator=Accelerator(cpu=True))
+    assert len(parts) == NUM_FOLDS * len(SEEDS)
+    assert calls == {"load_pairs": 1, "tokenizer_key": len(parts)}
 
 
 def test_equal_frozen_towers_alone_are_shared() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -108,6 +109,19 @@ def test_models_of_one_run_speak_of_its_data_once(
     assert caplog.text.count("1 rows of the run's split can't be used now") == 1
     assert "first 'p2' in row 4 (no p2.txt)" in caplog.text
     assert "quarantine.csv" not in caplog.text
+
+
+def test_cache_that_the_run_alone_names_is_told_once(
+    tiny_run: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(tiny_run.path, tmp_path / "run")  # which names the cache of the one that it was copied from
+    with caplog.at_level(logging.INFO, logger="evaluation"):
+        load_run(tiny_run.path)
+        load_run(tmp_path / "run", cache_dir=str(tmp_path / "cache"))
+        assert "--cache_dir" not in caplog.text
+        for _ in range(2):
+            load_run(tmp_path / "run")
+    assert caplog.text.count(f"add --cache_dir {(tiny_run.path / 'cache').resolve()}.") == 1
 
 
 def test_part_without_a_usable_row_is_named(tiny_pairs: Path, tmp_path: Path, fresh_state: None) -> None:

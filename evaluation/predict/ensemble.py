@@ -68,10 +68,11 @@ class Ensemble:
     def load_once(self, load: Callable[[LoadedRun], T]) -> list[T]:
         """What is loaded for each model; those of the same data, prepared in the same way, share it."""
         found: dict[str, T] = {}
-        for run in self.runs:
-            if run.data_key not in found:
-                found[run.data_key] = load(run)
-        return [found[run.data_key] for run in self.runs]
+        keys = [run.data_key for run in self.runs]
+        for run, key in zip(self.runs, keys, strict=True):
+            if key not in found:
+                found[key] = load(run)
+        return [found[key] for key in keys]
 
     def load_rows(self, split: str) -> list[Part]:
         """Each model with its rows of a part; the first alone speaks of the data, which are the same for all."""

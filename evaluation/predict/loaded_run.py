@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,15 @@ class LoadedRun:
         """Rows -> batch of this model's inputs."""
         return PairCollator(self.tokenizer.pad_token_id, self.picture.image_size, pin=can_pin())
 
-    @property
+    @cached_property
     def input_key(self) -> str:
         """Equal for runs whose models get the same numbers for the same pair."""
         return f"{tokenizer_key(self.tokenizer)} {self.config.max_length} {self.config.text_cleaning} {self.picture}"
 
     @property
     def data_key(self) -> str:
-        """Equal for runs whose rows are prepared alike, with the same remarks."""
-        return f"{self.input_key} {self.config.fusion} {self.data}"
+        """Equal for runs whose rows are prepared alike, with the same remarks, whichever each was trained on."""
+        return f"{self.input_key} {self.config.fusion} {replace(self.data, split_file=None)}"
 
     def load_model(self) -> SentimentClassifier:
         """The weights, in float32 on the CPU, of a model that was tried on the longest text and a picture."""
@@ -238,7 +239,20 @@ def _own_cache(folder: RunFolder, named: str | None) -> str | None:
     A run doesn't say where else something is written and deleted: it may come from anywhere.
     """
     own = os.path.realpath(Path(named or "").expanduser())
-    return own if named and Path(own).is_relative_to(os.path.realpath(folder.path)) else None
+    if named and Path(own).is_relative_to(os.path.realpath(folder.path)):
+        return own
+    if named:
+        _tell_cache(own)
+    return None
+
+
+@cache
+def _tell_cache(own: str) -> None:
+    """Once for all models of a run."""
+    default = DataArguments(data_dir=".").cache_path()
+    if own != os.path.realpath(default):
+        message = "The data are prepared in %s; to use the training's folder again, add --cache_dir %s."
+        logger.info(message, default, own)
 
 
 def _describe_faults(pairs: Pairs, guids: Collection[str]) -> str:
