@@ -194,8 +194,8 @@ def test_runs_must_judge_the_same_rows_by_the_same_labels(write_comparison, make
     (sample / "other.txt").write_text("\n".join([lines[0], f"{guid},neutral", *lines[2:]]) + "\n")
     other = make_pairs([(f"x{number}", LABELS[number % 3]) for number in range(30)], folder="others")
     for second, message in (
-        ({"train_file": "fewer.txt"}, "a judges 60 and b 57, of which 57 are the same"),
-        ({"data_dir": str(other)}, "a judges 60 and b 30, of which 0 are the same"),
+        ({"train_file": "fewer.txt"}, "a 60, b 57, of which 57 are common to all. Give all runs the same data_dir"),
+        ({"data_dir": str(other)}, "a 60, b 30, of which 0 are common to all. Give all runs the same data_dir"),
         (
             {"train_file": "other.txt"},
             f"1 of 60 rows have one label in a and another one in b, first the guid '{guid}'",

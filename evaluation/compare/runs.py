@@ -128,27 +128,20 @@ def read_run(path: str, name: str) -> ComparedRun:
 
 
 def align_runs(runs: Sequence[ComparedRun], *, common_rows: bool = False) -> list[ComparedRun]:
-    """The runs on the same rows, sorted by guid, with the classes in the first run's order; see `check_same_rows`."""
-    tables, names = {run.name: run.table for run in runs}, runs[0].table.label_names
-    classes = {name: table.label_names for name, table in tables.items()}
-    judged = {name: table.label_of_guids() for name, table in tables.items()}
-    guids = check_same_rows(classes, judged, common_rows=common_rows)
-    return [run.on_rows(guids, names) for run in runs]
+    """The runs on the same rows, sorted by guid, with the classes in the first run's order.
 
-
-def check_same_rows(
-    classes: Mapping[str, Sequence[str]], judged: Mapping[str, Mapping[str, str]], *, common_rows: bool = False
-) -> list[str]:
-    """The guids of the rows that all runs judge, sorted.
-
-    Args:
-        classes: the names of each run's classes, by its name.
-        judged: the labels of its rows, by their guids.
-        common_rows: whether some may judge rows that others don't.
-
-    Raises:
-        InputError: the runs have other classes, rows or labels.
+    `InputError` where they have other classes, labels or, without common_rows, other rows.
     """
+    tables = {run.name: run.table for run in runs}
+    check_same_classes({name: table.label_names for name, table in tables.items()})
+    remedy = "Train them on the same rows (the same data, --on_bad_pair and --split_file, or --folds and --seed)"
+    judged = {name: table.label_of_guids() for name, table in tables.items()}
+    guids = check_same_rows(judged, remedy, common_rows=common_rows)
+    return [run.on_rows(guids, runs[0].table.label_names) for run in runs]
+
+
+def check_same_classes(classes: Mapping[str, Sequence[str]]) -> None:
+    """`InputError` where runs, by their names, have other classes."""
     first, *others = classes
     for other in others:
         if set(classes[other]) != set(classes[first]):
@@ -156,14 +149,31 @@ def check_same_rows(
                 f"The runs have other classes: {first} has {', '.join(classes[first])} and {other} has "
                 f"{', '.join(classes[other])}. Compare runs with the same --labels."
             )
+
+
+def check_same_rows(
+    judged: Mapping[str, Mapping[str, str]], remedy: str, *, common_rows: bool | None = None
+) -> list[str]:
+    """The guids of the rows that all runs judge, sorted.
+
+    Args:
+        judged: the labels of each run's rows by their guids, by the run's name.
+        remedy: what to do where the rows are not the same.
+        common_rows: whether some may judge rows that others don't; None where that can't be asked for.
+
+    Raises:
+        InputError: the runs judge other rows, or have other labels for them.
+    """
     common = sorted(set.intersection(*map(set, judged.values())))
     if not common or not (common_rows or all(len(rows) == len(common) for rows in judged.values())):
         counts = ", ".join(f"{name} {len(rows):,}" for name, rows in judged.items())
-        way_out = f", or add --common_rows to compare the {len(common):,} rows" if common else ""
+        can_ask = common and common_rows is not None
+        way_out = f", or add --common_rows to compare the {len(common):,} rows" if can_ask else ""
         raise InputError(
-            f"The runs do not judge the same rows: {counts}, of which {len(common):,} are common to all. Train them on "
-            f"the same rows (the same data, --on_bad_pair and --split_file, or --folds and --seed){way_out}."
+            f"The runs do not judge the same rows: {counts}, of which {len(common):,} are common to all. "
+            f"{remedy}{way_out}."
         )
+    first, *others = judged
     for other in others:
         differ = [guid for guid in common if judged[first][guid] != judged[other][guid]]
         if differ:

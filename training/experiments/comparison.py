@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from evaluation.compare.comparison import compare_runs
 from evaluation.compare.report import format_comparison, write_comparison
+from evaluation.compare.runs import check_same_classes, check_same_rows
 from modeling.errors import InputError
 from training.build.plan import check_sources
 from training.experiments.cross_validation import check_supported, cross_validate, draw_folds
@@ -68,20 +69,13 @@ def check_comparison(recipe: ComparisonRecipe) -> dict[str, Flags]:
     for name, words in recipe.runs.items():
         with _naming(name), quiet(bool(parsed)):
             parsed[name] = _parse_run(words)
-    first, *others = parsed
-    for other in others:
-        ours, theirs = parsed[first].data.labels, parsed[other].data.labels
-        if set(ours) != set(theirs):
-            raise InputError(
-                f"The runs have other classes: {first} has {', '.join(ours)} and {other} has {', '.join(theirs)}. "
-                "Runs are compared by the same labels."
-            )
+    check_same_classes({name: flags.data.labels for name, flags in parsed.items()})
     logger.info("Looking at the rows of all runs.")
     judged: dict[str, dict[str, str]] = {}
     for name, flags in parsed.items():
         with _naming(name), quiet(True):  # a run says it again
             judged[name] = _find_judged(flags)
-    _check_rows(judged)
+    check_same_rows(judged, "Give all runs the same data_dir, train_file and on_bad_pair")
     for name, flags in parsed.items():
         with _naming(name):
             make_run_folder(flags)
@@ -116,22 +110,3 @@ def _find_judged(flags: Flags) -> dict[str, str]:
     columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
     labels = dict(zip(columns["guid"], columns["label"], strict=True))
     return {guid: flags.data.labels[labels[guid]] for split in splits for guid in split.test}
-
-
-def _check_rows(judged: Mapping[str, Mapping[str, str]]) -> None:
-    """Refuse what couldn't be compared in the end: `judged` has the label of each row by its guid, for each run."""
-    first, *others = judged
-    for other in others:
-        ours, theirs = judged[first], judged[other]
-        common = sorted(ours.keys() & theirs.keys())
-        if not len(ours) == len(theirs) == len(common):
-            raise InputError(
-                f"The runs do not judge the same rows: {first} judges {len(ours):,} and {other} {len(theirs):,}, of "
-                f"which {len(common):,} are the same. Give all runs the same data_dir, train_file and on_bad_pair."
-            )
-        differ = [guid for guid in common if ours[guid] != theirs[guid]]
-        if differ:
-            raise InputError(
-                f"{len(differ):,} of {len(common):,} rows have one label in {first} and another one in {other}, first "
-                f"the guid {differ[0]!r}: {ours[differ[0]]!r} and {theirs[differ[0]]!r}. Give all runs the same list."
-            )
