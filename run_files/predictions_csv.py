@@ -154,7 +154,7 @@ def _read_row(line: int, row: Sequence[str], class_ids: Mapping[str, int]) -> tu
         values = [float(cell) for cell in cells]
     except ValueError as error:
         raise ValueError(f"line {line} has a probability that is not a number ({error})") from error
-    if not (min(values) >= 0 and abs(sum(values) - 1) <= TOLERANCE):  # nor is NaN
+    if not (min(values) >= 0 and max(values) <= 1 + 1e-6 and abs(sum(values) - 1) <= TOLERANCE):  # nor is NaN
         raise ValueError(f"line {line} has no probabilities that add up to 1: {', '.join(cells)}")
     # Classes that are equal in all the decimals written may have differed in the model.
     if values[class_ids[prediction]] < max(values):

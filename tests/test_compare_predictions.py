@@ -67,6 +67,7 @@ def test_classes_equal_in_all_decimals_are_no_damage(tmp_path: Path) -> None:
         (HEADER + ROW.replace("0.2", "x"), "not a number"),
         (HEADER + ROW.replace("0.2", "nan"), "line 2 has no probabilities that add up to 1: 0.1, nan, 0.7"),
         (HEADER + ROW.replace("0.7", "0."), "no probabilities that add up to 1"),
+        ("guid,label,prediction,prob_a,prob_b\n1,a,a,1.0005,0\n", "no probabilities that add up to 1: 1.0005, 0"),
         (HEADER + ROW.replace("0.1", "-0.1").replace("0.7", "0.9"), "add up to 1"),
         (HEADER + ROW.replace("positive", "negative"), "'negative', which is not its most probable class"),
         (HEADER + '"7,neutral', "unexpected end of data"),
