@@ -17,7 +17,7 @@ from PIL import Image
 
 from evaluation.arguments import parse_comparison
 from evaluation.compare.comparison import compare_runs, format_p, format_points
-from evaluation.compare.report import draw_comparison, run_compare
+from evaluation.compare.report import draw_comparison, format_comparison, run_compare
 from evaluation.scores.paired_tests import Difference
 from modeling.errors import InputError
 
@@ -94,6 +94,17 @@ def test_files_hold_what_the_screen_shows(
     with Image.open(out / "comparison.png") as picture:
         assert picture.size[0] == 1500
         assert np.asarray(picture).std() > 5
+
+
+def test_times_are_told_in_the_unit_that_fits(make_run: Callable[..., str]) -> None:
+    times = {"short": (0.8, "1 s"), "long": (90.0, "1.5 min"), "longest": (20_160.0, "5.6 h")}
+    paths = [
+        make_run(name, draw_probabilities(1, number), metrics={"training": {"seconds": seconds}})
+        for number, (name, (seconds, _)) in enumerate(times.items())
+    ]
+    screen = format_comparison(compare_runs(paths))
+    for name, (_, shown) in times.items():
+        assert re.search(rf"^{name} .* {shown}$", screen, re.MULTILINE)
 
 
 def test_other_ranks_print_and_write_nothing(

@@ -67,6 +67,8 @@ def test_rows_missing_repeated_or_unknown_are_named() -> None:
     check_rows_counted_once(torch.tensor([2, 0, 1]), 3)
     with pytest.raises(RuntimeError, match="missing: 1; counted more than once: 0"):
         check_rows_counted_once(torch.tensor([0, 0, 2]), 3)
+    with pytest.raises(RuntimeError, match="missing: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more"):
+        check_rows_counted_once(torch.tensor([0]), 13)
     with pytest.raises(RuntimeError, match="not in the data set: 7"):
         check_rows_counted_once(torch.tensor([0, 1, 2, 7]), 3)
 

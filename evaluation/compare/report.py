@@ -86,12 +86,22 @@ def _list_runs(comparison: Comparison) -> list[list[str]]:
         counts = [run.cost["total"], run.cost["trainable"]]
         sizes = ["" if count is None else f"{count / 1e6:.2f} M" for count in counts]
         scores = map(run.scores.format, SCORES)
-        time = "" if run.cost["seconds"] is None else f"{run.cost['seconds'] / 60:.1f} min"
-        rows.append([run.name, str(len(run.seeds) or ""), *scores, *averaged, *sizes, time])
+        seeds, time = str(len(run.seeds) or ""), _format_seconds(run.cost["seconds"])
+        rows.append([run.name, seeds, *scores, *averaged, *sizes, time])
     always = [f"{comparison.majority[name]:.3f}" for name in MAJORITY_SCORES]
     rows.append([f"always {comparison.majority['label']}", "", *always, *[""] * (len(header) - 5)])
     filled = [column for column in range(len(header)) if any(row[column] for row in rows)]
     return [[row[column] for column in filled] for row in (header, *rows)]
+
+
+def _format_seconds(seconds: float | None) -> str:
+    """12 s, 3.4 min, 5.6 h"""
+    if seconds is None:
+        return ""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _list_pairs(pairs: Sequence[PairResult]) -> list[list[str]]:

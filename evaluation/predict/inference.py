@@ -102,7 +102,11 @@ def check_rows_counted_once(row_index: Tensor, num_rows: int) -> None:
         "counted more than once": (counts[:num_rows] > 1).nonzero().flatten().tolist(),
         "not in the data set": (counts[num_rows:] > 0).nonzero().flatten().add(num_rows).tolist(),
     }
-    found = [f"{what}: {', '.join(map(str, rows[:10]))}" for what, rows in problems.items() if rows]
+    found = [
+        f"{what}: {', '.join(map(str, rows[:10]))}" + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
+        for what, rows in problems.items()
+        if rows
+    ]
     if found:
         raise RuntimeError(f"The evaluation did not count each of {num_rows} rows once. Rows {'; '.join(found)}.")
 
