@@ -11,8 +11,6 @@ from typing import ClassVar, Literal
 from data_utils.console.command_line import FlagParser, flag
 from modeling.errors import InputError
 
-ABLATION_INPUTS = ("mask", "blank")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringFlags:

@@ -122,15 +122,13 @@ def expected_calibration_error(probabilities: Floats, labels: Integers) -> float
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def bin_rows(
-    probabilities: Floats, labels: Integers, num_bins: int = NUM_BINS
-) -> tuple[Floats, NDArray[np.bool_], Integers]:
+def bin_rows(probabilities: Floats, labels: Integers) -> tuple[Floats, NDArray[np.bool_], Integers]:
     """Confidence, which is a row's largest probability, whether it is the label's, and its bin from 0: (N,) each.
 
     Bin m holds the rows with confidence in (m/M, (m+1)/M].
     """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    return confidence, correct, np.digitize(confidence, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
+    return confidence, correct, np.digitize(confidence, np.linspace(0, 1, NUM_BINS + 1)[1:-1], right=True)
 
 
 def bootstrap_intervals(
