@@ -70,21 +70,25 @@ def test_a_global_batch_of_32_gives_the_same_numbers_in_three_ways(tmp_path):
 
 
 SLOW_FIRST_RANK = """
-import os, time
+import os, sys, time
+from data_utils.system.refusals import MachineError
 from modeling.errors import InputError
 from training.launch.console import exit_on_user_error
 
 with exit_on_user_error():
     time.sleep(2 if os.environ["RANK"] == "0" else 0)
-    raise InputError("The rows differ; take the others.")
+    raise {"InputError": InputError, "MachineError": MachineError}[sys.argv[1]]("The rows differ; take the others.")
 """
 
 
-def test_a_mistake_is_named_once_by_the_first_rank_however_late(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["InputError", "MachineError"])
+def test_a_mistake_is_named_once_by_the_first_rank_however_late(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "program.py").write_text(SLOW_FIRST_RANK)
-    words = ["--nproc_per_node", "2", "--master_port", "0", str(tmp_path / "program.py")]
-    assert launch(["torchrun"], *words, code=1).count("The rows differ; take the others.") == 1
+    words = ["--nproc_per_node", "2", "--master_port", "0", str(tmp_path / "program.py"), kind]
+    screen = launch(["torchrun"], *words, code=1)
+    assert screen.count("The rows differ; take the others.") == 1
+    assert "error: The rows differ" in screen
 
 
 def test_one_process_where_several_were_asked_for_is_refused(sample, tmp_path):

@@ -83,12 +83,14 @@ def exit_on_user_error() -> Iterator[None]:
             _write_error(str(error))
         exit_without_ranks(2)
     except RankError as error:
+        if isinstance(error, MachineError):  # may meet one rank or all
+            _let_first_rank_speak()
         _write_error(str(error))
         exit_without_ranks(1)
     except Exception as error:
         reason = find_lost_contact(error) if isinstance(error, RuntimeError) else None
         if reason is None:
-            sentence = str(error) if isinstance(error, MachineError) else describe_refusal(error)
+            sentence = describe_refusal(error)
             if sentence is None:
                 raise
             _let_first_rank_speak()
