@@ -59,6 +59,8 @@ ABSURD = {
     "--modality_dropout 0.7": "0 to 0.5",
     "--report_to tensorboard tensorbord": "Did you mean tensorboard?",
     "--eval_strategy sometimes": "allowed are no, steps, epoch",
+    "--class_weights=": "Got --class_weights ''; allowed are none",
+    "--log_level=": "Got --log_level ''; allowed are detail",
     "--include_num_input_tokens_seen some": "allowed are all, non_padding",
     "--save_strategy best --eval_strategy no": "without evaluations",
     "--save_strategy steps --save_steps 1": "--eval_strategy steps --eval_steps 1",

@@ -160,9 +160,10 @@ def check_flags(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 def _single_faults(args: SimpleNamespace, changed: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with flags that have another value than the default, the plainest faults first."""
     for name, allowed in _among(changed, WORDS):
-        words = ",".join(changed[name]).split(",") if isinstance(changed[name], list) else [changed[name]]
+        value = changed[name]
+        words = filter(None, ",".join(value).split(",")) if isinstance(value, list) else [value]
         for word in words:
-            if word and not isinstance(word, bool):
+            if not isinstance(word, bool):
                 check_choice(f"--{name}", word, allowed)
     for name, numbers in _among(changed, NUMBERS):
         if not numbers.allow(changed[name]):
