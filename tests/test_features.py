@@ -18,6 +18,7 @@ from data_utils.prepare.pairs import add_row_index
 from modeling.errors import InputError
 from modeling.fusion import FUSION_HEADS
 from training.data import features
+from training.data.feature_pass import FeaturePass
 from training.data.features import cache_features, choose_columns
 from training.heads.head_trainer import FeatureRows
 
@@ -167,6 +168,12 @@ def test_key_knows_weights_content_and_precision_of_each_tower_apart(cache):
     model.config.image_mean = [0.1, 0.2, 0.3]
     assert cache(model)[1] == 1
     assert cache(model, precision="bf16")[1] == 2
+
+
+def test_key_tells_a_whole_tower_from_its_first_blocks():
+    for options, expected in (({"freeze": "both"}, "all"), ({"unfreeze_last": 1}, 1)):
+        work = FeaturePass(tiny_model("clip", "attn", **options), "image", (), None, torch.device("cpu"), "no")
+        assert features._describe(work)["frozen_blocks"] == expected
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def _describe(work: FeaturePass) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "tower": config.text_tower if work.kind == "text" else config.vision_tower,
-        "frozen_blocks": "all" if tower.frozen_blocks is None else tower.frozen_blocks.num_frozen,
+        "frozen_blocks": "all" if tower.is_frozen else tower.frozen_blocks.num_frozen,
         "weights": hash_weights(tower.frozen_weights()),
         "precision": work.precision,
     }
