@@ -101,9 +101,10 @@ def test_faults_of_machines_without_shared_files_come_together(monkeypatch, tmp_
     assert list(paths[1].parent.iterdir()) == []
 
 
-def test_dry_run_whose_one_update_meets_unlabelled_rows_alone_is_no_failure(run, tmp_path):
+def test_dry_run_whose_one_update_meets_unlabelled_rows_alone_is_no_failure(run, tmp_path, caplog):
     write_table(tmp_path / "rows" / "a.parquet", count=9, label=[None] * 8 + ["positive"])
     run(tmp_path / "rows", "--dry_run", "--shuffle_buffer_size", "1", "--allow_data_loss")
+    assert "quarantine.csv" not in caplog.text  # there is none afterwards
 
 
 def test_run_that_learns_from_no_row_is_refused(fails, tmp_path, monkeypatch):

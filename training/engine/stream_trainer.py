@@ -116,7 +116,8 @@ class StreamTrainer(SentimentTrainer):
         result = super().train(resume_from_checkpoint, **kwargs)
         if self._useless_updates:
             self._refuse_useless_rows()
-        self._faults.finish()
+        if not self.args.dry_run:  # whose list of faults goes with its folder
+            self._faults.finish()
         return result
 
     def get_train_dataloader(self) -> DataLoader:
