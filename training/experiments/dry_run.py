@@ -86,9 +86,12 @@ def describe_launch(trainer: SentimentTrainer, ranks: list[dict[str, Any]], num_
     largest = max((rank["memory"] for rank in ranks), key=lambda memory: sum(memory.values()))
     own_share = sum(part.numel() for part in own_parameters(trainer)) / table["total"]
     per_epoch = -(-len(trainer.get_train_dataloader()) // args.gradient_accumulation_steps)
-    precision = "float32" if args.mixed_precision == "no" else f"{args.mixed_precision} computation (autocast)"
-    if trainer.is_deepspeed_enabled and args.mixed_precision != "no":
-        precision = f"{args.mixed_precision} weights and computation, float32 masters in the optimizer (DeepSpeed)"
+    precision = "float32"
+    if args.mixed_precision != "no":
+        what = "computation (autocast), float32 weights and optimizer"
+        if trainer.is_deepspeed_enabled:
+            what = "weights and computation, float32 masters in the optimizer (DeepSpeed)"
+        precision = f"{args.mixed_precision} {what}"
     estimated = estimate_memory(trainer, total=table["total"], trainable=table["trainable"])
     return {
         "ranks": f"{args.world_size}: " + ", ".join(f"{count} x {device}" for device, count in devices.items()),
