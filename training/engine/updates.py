@@ -42,11 +42,12 @@ def make_sampler(rows: BatchReader, args: SentimentTrainingArguments, *, is_trai
     """The order of rows as --train_sampling_strategy says; in an evaluation their own, or by length as well."""
     seed = args.seed if args.data_seed is None else args.data_seed
     strategy, accumulation = args.train_sampling_strategy, args.gradient_accumulation_steps
-    lengths = [] if rows.lengths is None else rows.lengths.tolist()
+    by_length = strategy == "group_by_length" or (strategy == "batch_rebalance" and is_training)
+    lengths = rows.lengths.tolist() if by_length and rows.lengths is not None else []
     if strategy == "group_by_length":
         size = args.train_batch_size * accumulation if is_training else args.eval_batch_size
         return EpochLengthSampler(size, lengths, seed=seed)
-    if strategy == "batch_rebalance" and is_training:
+    if by_length:
         return BatchRebalanceSampler(
             lengths,
             args.train_batch_size * accumulation * args.world_size,

@@ -39,7 +39,7 @@ def read_comparison(argv: Sequence[str]) -> ComparisonRecipe | None:
     A recipe is flags of train.py and a section `runs` of {name: {flag: value}}; the command line wins over both.
     """
     starter, path, rest = find_recipe(argv)
-    if starter != "--compare" or path is None:
+    if starter != "--compare":
         return None
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--output_dir", "--output-dir")

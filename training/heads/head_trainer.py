@@ -112,7 +112,8 @@ def train_head(
     sampler = SeedableRandomSampler(
         range(len(train_rows)), data_seed=args.seed if args.data_seed is None else args.data_seed
     )
-    judged: list[Judgement] = []
+    judged: list[Judgement] = []  # the best and the last: of all, a long training would fill the memory
+    name, sign = str(args.metric_for_best_model).removeprefix("eval_"), 1 if args.greater_is_better else -1
     train_rows = train_rows.to(rows.home)
     for epoch in range(int(args.num_train_epochs)):
         model.train()
@@ -123,9 +124,10 @@ def train_head(
             # Modality dropout goes by a row's number in the training part.
             update(rows.batch(train_rows[numbers]) | {"row_index": numbers.to(args.device)}, epoch=epoch)
         update.checks.finish()
-        judged.append(_judge(model, rows, val_rows, epoch + 1, args))
-    name, sign = str(args.metric_for_best_model).removeprefix("eval_"), 1 if args.greater_is_better else -1
-    return max(judged, key=lambda each: sign * each.metrics[name]), judged[-1]  # the first of several best ones
+        last = _judge(model, rows, val_rows, epoch + 1, args)
+        best = max([*judged[:1], last], key=lambda each: sign * each.metrics[name])  # the first of several
+        judged = [best, last]
+    return judged[0], judged[1]
 
 
 class _Update:

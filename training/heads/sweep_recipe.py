@@ -75,7 +75,7 @@ class SweepRecipe(NamedTuple):
 def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
     """The sweep that the command line asks for with `--sweep recipe.yaml`, all trials checked; else None."""
     starter, path, rest = find_recipe(argv)
-    if starter != "--sweep" or path is None:
+    if starter != "--sweep":
         return None
     values = {name: value for name, value in read_recipe(path, SWEEP).items() if value is not None}
     given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in rest if word.startswith("--")}

@@ -31,7 +31,7 @@ def listen() -> Iterator[None]:
     _State.main_process, _State.is_requested = os.getpid(), False
     # nohup lets a job ignore SIGHUP. torch's launcher doesn't: it passes it on, and kills the ranks 30 s later.
     is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN and "TORCHELASTIC_RUN_ID" not in os.environ
-    heard = STOP_SIGNALS[:2] if is_ignored else STOP_SIGNALS
+    heard = [number for number in STOP_SIGNALS if number != signal.SIGHUP or not is_ignored]
     earlier = {number: signal.signal(number, _handle) for number in heard}
     try:
         yield
