@@ -179,6 +179,7 @@ class SentimentClassifier(PreTrainedModel):
         Raises:
             InputError: keys or sizes differ (it says which), or the weights file is damaged.
         """
+        wants_info = kwargs.pop("output_loading_info", False)
         # The towers choose their own attention; one that a file names may be a compiled kernel of the hub.
         kwargs = {"dtype": torch.float32, "attn_implementation": "eager", "trust_remote_code": False} | kwargs
         try:
@@ -195,7 +196,7 @@ class SentimentClassifier(PreTrainedModel):
             raise InputError(f"The weights in {name_or_path} don't fit its model. {differences}")
         for tower in model.towers().values():  # transformers 5 puts new parameters in the place of the built ones
             tower.freeze_parameters()
-        return model
+        return (model, info) if wants_info else model  # type: ignore[return-value]  # a pair where it is asked for
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """As in transformers, under the keys of `state_dict`.

@@ -46,7 +46,9 @@ def test_every_weight_learns_and_the_model_loads_again(architecture, tmp_path):
     model(**batch, labels=torch.tensor([0, 1, 2, 0])).loss.backward()
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
     model.save_pretrained(tmp_path)
-    again = SentimentClassifier.from_pretrained(tmp_path).eval()
+    again, info = SentimentClassifier.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    again.eval()
     with torch.no_grad():
         assert torch.equal(again(**batch).logits, model.eval()(**batch).logits)
 
