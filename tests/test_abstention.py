@@ -47,6 +47,12 @@ def test_rows_of_equal_confidence_are_answered_together():
         abstain_threshold(*rows, 0.81)
 
 
+def test_few_lucky_rows_are_no_threshold():
+    rows = with_confidence([0.9] * (MIN_ANSWERED - 1) + [0.6] * 81, [1] * (MIN_ANSWERED - 1) + [0] * 81)
+    with pytest.raises(InputError, match=r"the best is 0\.1900, with 100 of 100 rows"):
+        abstain_threshold(*rows, 0.9)
+
+
 def test_accuracy_out_of_reach_names_one_that_is_reached():
     probabilities, labels, _ = draw_rows(2000, temperature=3)
     labels[::5] = (probabilities[::5].argmax(axis=1) + 1) % 3  # wrong at any confidence
@@ -146,3 +152,11 @@ def test_no_row_answered_has_no_accuracy():
     text = format_abstention(found)
     assert "to expect" not in text
     assert text.endswith(found["remarks"][0])
+
+
+def test_text_says_what_to_expect_of_rows_that_chose_nothing():
+    found = abstain_out_of_fold(*draw_rows(1000, temperature=2), 0.85)
+    text, expected = format_abstention(found), found["cross_fitted"]
+    assert f"confidence is at least {found['chosen']['threshold']:.6f}" in text
+    assert f"scaling by the temperature {found['temperature']:.4f}" in text
+    assert f"{expected['coverage']:.1%} of them answered, accuracy {expected['accuracy']:.3f} [" in text

@@ -41,6 +41,7 @@ def test_copies_are_listed_with_one_side_changed_and_the_other_their_parents(fol
     shown = capsys.readouterr().out
     assert "9 of 10 judged rows are misjudged" in shown
     assert "7 copies with another text and 8 with another picture" in shown
+    assert "1 texts of which nothing" in shown
     assert shown.count("1 rows without a picture") == shown.count("1 texts of nothing but addresses") == 1
     for copy in read_manifest(folder)["copies"]:
         guid, parent = copy["guid"], copy["parent"]
@@ -202,6 +203,11 @@ def test_flags_and_tables_that_cannot_be_used_are_refused(folder, predict, tmp_p
     assert run(folder, *words, predictions=table) == 2
     assert named in capsys.readouterr().err
     assert digest(folder) == before
+
+
+def test_missing_predictions_are_asked_for(folder, capsys):
+    assert run(folder) == 2
+    assert "--folds 5" in capsys.readouterr().err
 
 
 def test_guid_with_a_comma_stays_one_cell(make_pairs, tmp_path):

@@ -126,6 +126,14 @@ def test_several_judgements_of_a_row_count_as_one_in_the_interval():
     assert found["nll_change_interval"] == pytest.approx(alone["nll_change_interval"])
 
 
+def test_calibrated_model_is_said_to_gain_nothing_and_a_bound_is_said():
+    (remark,) = fit_out_of_fold(*draw_rows(400))["remarks"]
+    assert "does not clearly lower" in remark
+    rows = with_confidence([0.6, 0.7, 0.8, 0.9], [1] * 4)
+    remarks = fit_out_of_fold(*rows, [0, 0, 1, 1])["remarks"]
+    assert remarks[0].startswith("The temperature (0.05) is at the end of what is searched")
+
+
 def test_own_labels_change_the_other_folds_alone():
     probabilities, labels, folds = draw_rows(500, temperature=2)
     shuffled = labels.copy()

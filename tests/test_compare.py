@@ -41,6 +41,7 @@ def test_figures_of_an_ordinary_run_are_those_of_its_metrics(make_run: Callable[
     assert {name: comparison.majority[name] for name in baseline} == baseline
     always = np.full(NUM_ROWS, 2)
     assert comparison.majority["macro_f1"] == pytest.approx(f1_score(draw_labels(), always, average="macro"))
+    assert any("validation rows of one split" in remark for remark in comparison.remarks)
 
 
 def test_one_seed_has_no_second_figure_and_unlabelled_rows_are_left_out(make_run: Callable[..., str]) -> None:
@@ -76,6 +77,7 @@ def test_folds_run_shows_mean_over_seeds_and_is_tested_by_their_average(make_run
     other = np.mean(others, axis=0).argmax(axis=1)
     assert difference == pytest.approx(accuracy_score(labels, averaged) - accuracy_score(labels, other))
     assert "600 rows, seeds averaged" in comparison.sentences[0]
+    assert any("pairs are tested on the seeds' mean answers" in remark for remark in comparison.remarks)
 
 
 def test_order_of_rows_and_classes_is_no_matter(make_run: Callable[..., str], tmp_path: Path) -> None:
@@ -122,7 +124,8 @@ def test_undecided_pair_says_how_many_rows_would_do(make_run: Callable[..., str]
     assert 0.77 <= np.mean(p_values < 0.05) <= 0.84
     equal = [make_run(str(start), make_answers(range(start, start + 9), labels)) for start in (0, 9)]
     sentence = compare_runs(equal).sentences[0]
-    assert "the difference is exactly 0" in sentence
+    assert "the difference is exactly 0, so no number of rows" in sentence
+    assert "p = 1, exact McNemar" in sentence
 
 
 def test_claims_need_the_corrected_p_value(make_run: Callable[..., str]) -> None:
@@ -187,6 +190,22 @@ def test_files_of_other_trainings_are_noticed(make_run: Callable[..., str]) -> N
     (stale / "predictions_oof.csv").unlink()
     with pytest.raises(InputError, match="is not finished"):
         compare_runs([first, str(stale)])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "has a list, where a map belongs"),
+        ('{"training": 5}', "has training: 5, where a map or nothing belongs"),
+        ("\xff", "is no JSON"),
+    ],
+)
+def test_damaged_metrics_are_named(make_run: Callable[..., str], content: str, message: str) -> None:
+    paths = [make_run("a", draw_probabilities(2, 3)), make_run("b", draw_probabilities(1, 4))]
+    (Path(paths[1]) / "metrics.json").write_text(content, encoding="latin-1")
+    with pytest.raises(InputError, match=rf"metrics\.json {message}"):
+        compare_runs(paths)
 
 
 @pytest.mark.parametrize(

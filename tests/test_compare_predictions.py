@@ -81,3 +81,10 @@ def test_damaged_file_is_named_with_its_fault(tmp_path: Path, content: str | byt
         read_predictions_csv(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_predictions_csv(tmp_path / "p.csv")
+    with pytest.raises(InputError, match="Is a directory"):
+        read_predictions_csv(tmp_path)

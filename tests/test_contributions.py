@@ -86,6 +86,14 @@ def test_modality_without_effect_is_named(worths, remarks):
     assert [remark[: len(start)] for remark, start in zip(found, remarks, strict=True)] == remarks
 
 
+def test_one_row_that_reacts_keeps_a_modality_from_being_ignored():
+    rows = {"full": [0.9] * 40 + [0.6], "text_only": [0.9] * 40 + [0.4], "image_only": [0.5] * 40 + [0.6]}
+    columns = compute_contributions(two_classes(**rows, none=[0.5] * 40 + [0.4]))
+    remarks = summarise_contributions(columns, ["good", "bad"])["remarks"]
+    assert [remark for remark in remarks if "picture" in remark] == []
+    assert columns["changed_without_image"].sum() == 1
+
+
 def test_text_shows_each_class_and_the_remarks():
     probabilities = two_classes(full=[0.9, 0.7], text_only=[0.9, 0.7], image_only=[0.5, 0.5], none=[0.5, 0.5])
     summary = summarise_contributions(compute_contributions(probabilities), ["good", "bad"])
@@ -95,3 +103,7 @@ def test_text_shows_each_class_and_the_remarks():
     assert ["good", "2", "+0.300", "+0.000", "+0.000", "0.0%", "0.0%", "0.0%"] in lines
     assert ["bad", "0"] in lines
     assert "The model ignores the picture: adding it moves the probability of the answer by at most 0.0000" in text
+    constant = two_classes(full=[0.9], text_only=[0.9], image_only=[0.9], none=[0.9])
+    summary = summarise_contributions(compute_contributions(constant), ["good", "bad"])
+    assert summary["overall"]["image_share"] is None
+    assert format_contributions(summary, title="validation").count("The model ignores") == 2

@@ -86,7 +86,9 @@ def test_every_field_is_a_flag_with_help():
     assert (data.labels, data.image_size, data.allow_leaky_split, data.val_ratio) == (["no", "yes"], 64, True, 0.0)
     assert all(action.help for action in parser._actions)
     assert (data.text_cleaning, data.on_bad_pair) == ("report", "mask")  # the report's
-    assert DataArguments(data_dir="d").val_ratio == 0.1
+    assert (DataArguments(data_dir="d").val_ratio, DataArguments(data_dir="d").labels) == (
+        *(0.1, ["negative", "neutral", "positive"]),
+    )
 
 
 def test_cache_and_list_paths(tmp_path, monkeypatch):

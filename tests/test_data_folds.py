@@ -67,8 +67,8 @@ def test_what_judges_a_fold_chooses_nothing(rows, val_ratio):
     ("labels", "groups", "num_folds", "named"),
     [
         *(([0, 1, 0, 1, 0, 1], [0, 0, 1, 1, 2, 2], count, "allowed are 2 to 3") for count in (0, 1, 4)),
-        ([0, 1, 2], [0, 1, 2], 2, "no folds can be made"),
-        ([0, 0, 1], [0, 0, 0], 2, "no folds can be made"),
+        ([0, 1, 2], [0, 1, 2], 2, "in 3 groups of .* at most 1 of one class; no folds can be made of so few"),
+        ([0, 0, 1], [0, 0, 0], 2, "in 1 groups of .* at most 2 of one class; no folds can be made of so few"),
     ],
 )
 def test_folds_that_cannot_be_made_are_refused(labels, groups, num_folds, named):

@@ -169,9 +169,12 @@ def test_split_file_that_is_absent_endless_or_of_other_data_is_refused(tmp_path)
     (tmp_path / "huge").touch()
     os.truncate(tmp_path / "huge", 200 * 2**30)
     (tmp_path / "deep").write_text("[" * 100_000)
+    (tmp_path / "list").write_text("[1]")
+    (tmp_path / "bytes").write_bytes(b'{"train": ["\xff"]}')
     split = make_split(*random_rows(2, 40), val_ratio=0.2, seed=0)
     save_split(split, tmp_path / "split")
     refused = {"none": "cannot be read", "huge": "at most 67,108,864", "deep": "is no JSON", "/dev/zero": "no regular"}
+    refused |= {"list": "a list, where a map belongs", "bytes": "is no JSON"}
     for name, named in (refused | {"split": r"38 guids of the split file .* are not in the list"}).items():
         with pytest.raises(InputError, match=named):
             load_split(tmp_path / name, known_guids=set(split.train[:2]))

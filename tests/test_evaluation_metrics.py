@@ -112,6 +112,14 @@ def test_bootstrap_agrees_with_resampling_of_rows() -> None:
     assert intervals["macro_f1"] == pytest.approx(np.quantile(macro_f1, [0.025, 0.975]), abs=0.025)
 
 
+def test_bootstrap_is_repeatable_and_leaves_global_random_state_alone() -> None:
+    predictions, labels = draw_rows(50)
+    before = np.random.get_state()[1].copy()
+    assert bootstrap_intervals(predictions, labels, 3) == bootstrap_intervals(predictions, labels, 3)
+    assert (np.random.get_state()[1] == before).all()
+    assert bootstrap_intervals([1], [1], 3)["accuracy"] == (1.0, 1.0)  # one row is always drawn again
+
+
 def test_score_leaves_out_unlabelled_rows_and_names_the_majority() -> None:
     metrics = score_predictions([*PROBABILITIES, [1, 0, 0]], [*LABELS, -100], NAMES)
     assert metrics["num_rows"] == 6

@@ -105,8 +105,9 @@ def test_selfcheck_finds_the_same_numbers_and_passes_on_refusals(tmp_path, capsy
     screen = capsys.readouterr().out
     assert "the same numbers" in screen
     assert len([line for line in screen.splitlines() if line.startswith(("1 ", "2 ", "3 "))]) == 3
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as ending:
         selfcheck.report({1: 1.0, 2: 0.9}, {1: 1.0, 2: 0.8}, tolerance=1e-5)
+    assert ending.value.code == 1
     assert "OTHER NUMBERS" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"The training \(wrong\) failed: .*Did you mean --fusion"):
         selfcheck.train(tmp_path, "wrong", launcher=[], updates=1, flags=["--fusoin", "early"])

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from data_utils.splits.split_file import Split
 from modeling.errors import InputError
@@ -102,6 +104,25 @@ def test_held_out_rows_decide_nothing():
     for name in NAMES:
         assert np.array_equal(found[name][0], answers[name][0])
     assert not np.allclose(found["text"][3], answers["text"][3])
+
+
+def test_strength_is_that_of_the_lowest_loss():
+    labels, every = draw_labels(90), np.arange(90)
+    rows = make_rows(labels, np.random.default_rng(1).normal(size=(90, 20)) + np.eye(3, 20)[labels])
+    parts = deal_inner(rows, every, seed=0)
+    answers, chosen = fit_probe(rows, ("text",), every, every, parts=parts)
+    scaled = StandardScaler().fit_transform(rows.vectors["text"])
+    losses = []
+    for strength in STRENGTHS:
+        regression, loss = LogisticRegression(C=strength, max_iter=1000, tol=1e-6), 0.0
+        for fitted, judging in parts:
+            found = regression.fit(scaled[fitted], labels[fitted]).predict_proba(scaled[judging])
+            loss -= np.log(found[np.arange(len(judging)), labels[judging]]).mean()
+        losses.append(loss)
+    assert chosen == STRENGTHS[np.argmin(losses)]
+    assert 0 < np.argmin(losses) < len(STRENGTHS) - 1
+    regression = LogisticRegression(C=chosen, max_iter=1000, tol=1e-6).fit(scaled, labels)
+    assert answers == pytest.approx(regression.predict_proba(scaled), abs=1e-3)
 
 
 def test_missing_input_stands_for_the_mean():

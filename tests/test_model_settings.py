@@ -7,11 +7,13 @@ import resource
 import time
 
 import pytest
+import torch
 from families import save_family, small_config
 from tiny import IMAGE_SIZE, SIZES, plan_of, tiny_model
 from transformers import BertConfig, CLIPImageProcessorPil, ViTConfig
 
 from modeling.classifier import SentimentClassifier
+from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
 from training.flags.model import ModelArguments
 
@@ -30,10 +32,11 @@ HUGE = [
 ]
 
 
+@pytest.mark.parametrize("model", ["baseline", "clip"])
 @pytest.mark.parametrize(("flags", "image_size", "expected"), HUGE)
-def test_flags_that_ask_for_too_much_are_refused_at_once(flags, image_size, expected):
+def test_flags_that_ask_for_too_much_are_refused_at_once(model, flags, image_size, expected):
     def plan():
-        plan_of(ModelArguments(model="clip", from_scratch=True, **flags), image_size=image_size)
+        plan_of(ModelArguments(model=model, from_scratch=True, **flags), image_size=image_size)
 
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(InputError) as refusal:
@@ -84,6 +87,13 @@ def test_saved_model_of_absurd_size_is_refused(change, expected, tmp_path):
     file.write_text(json.dumps(settings))
     with pytest.raises(InputError, match=expected):
         SentimentClassifier.from_pretrained(tmp_path)
+
+
+def test_size_is_counted_anew_for_each_model():
+    config = SentimentConfig.from_dict(tiny_model().config.to_dict())
+    for _ in range(3):
+        with torch.device("meta"):
+            assert SentimentClassifier(config).num_parameters() > 0
 
 
 BASE = {"text": SIZES | {"max_position_embeddings": 16}, "vision": SIZES | {"patch_size": 16}}

@@ -59,6 +59,11 @@ def test_mcnemar_of_equal_answers_says_nothing() -> None:
     assert -difference.low == difference.high == pytest.approx(3.8415 / (44 + 3.8415), abs=1e-4)
 
 
+def test_rows_that_both_have_wrong_in_other_ways_do_not_count_for_accuracy() -> None:
+    difference = compare_accuracy([1, 1, 0, 0], [2, 2, 0, 1], [0, 0, 0, 0])
+    assert (difference.value, difference.p_value) == (0.25, 1)
+
+
 @pytest.mark.parametrize(
     ("only_first", "only_second", "num_rows", "interval"),
     [
@@ -72,6 +77,13 @@ def test_interval_of_accuracy_equals_published_one(
 ) -> None:
     difference = compare_accuracy(*make_rows(only_first, only_second, num_rows))
     assert (difference.low, difference.high) == pytest.approx(interval, abs=1e-4)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 30])
+def test_interval_of_accuracy_stays_in_bounds_at_the_extremes(num_rows: int) -> None:
+    difference = compare_accuracy(*make_rows(num_rows, 0, num_rows))
+    assert difference.high == difference.value == 1
+    assert -1 < difference.low < 1
 
 
 def test_bootstrap_of_the_difference_agrees_with_resampling_of_rows() -> None:

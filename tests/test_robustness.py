@@ -217,6 +217,14 @@ def test_summary_holds_the_scores_of_every_condition_and_says_what_is_odd(summar
     assert unchanged.startswith("No answer changes under typos:")
 
 
+def test_rows_without_a_label_are_left_out_of_the_summary() -> None:
+    probabilities, labels = make_probabilities()
+    part = summarise_robustness({key: value[:40] for key, value in probabilities.items()}, labels[:40], LABELS)
+    labels[40:] = -100
+    assert summarise_robustness(probabilities, labels, LABELS) == part
+    assert part["num_rows"] == 40
+
+
 def test_files_and_table_show_the_same_figures(summary: dict[str, Any], tmp_path: Path) -> None:
     write_robustness(tmp_path / "robustness.json", "val", summary)
     assert {path.name for path in tmp_path.iterdir()} == {f"robustness.{kind}" for kind in ("csv", "md", "png")}

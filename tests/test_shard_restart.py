@@ -7,6 +7,8 @@ import sys
 import tarfile
 
 import pytest
+from conftest import ROOT
+from launching import all_end, descendants, wait_for
 from shard_reading import content_of
 
 from data_utils.shards import job, write
@@ -39,6 +41,19 @@ def test_killed_job_goes_on_and_gives_the_same_bytes(write_shards, numbered_rows
     write_shards(rows, "--shard_format", kind, name="cut")
     assert content_of(cut) == content_of(whole)
     assert [path.stat().st_mtime_ns for path in first] == times, "what was there is not written again"
+
+
+def test_no_process_outlives_a_killed_job(make_pairs, numbered_rows, tmp_path):
+    output = tmp_path / "cut"
+    words = ["--data_dir", str(make_pairs(numbered_rows(200))), "--output_dir", str(output), "--rows_per_shard", "1"]
+    words += ["--cache_dir", str(tmp_path / "cache"), "--preprocessing_num_workers", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "data_utils.shard", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+    assert wait_for(lambda: any(output.glob("train-*")), process)
+    workers = descendants(process.pid)
+    assert len(workers) >= 2
+    process.kill()
+    process.wait()
+    assert all_end(workers, 30), "a process outlived the job"
 
 
 def test_half_written_file_of_a_killed_job_is_removed(write_shards, numbered_rows):

@@ -261,6 +261,8 @@ def test_mistakes_are_one_sentence(shards, run, refusal, tmp_path):
         (["--max_train_samples", "5"], "take --max_steps"),
         (["--split_file", "x.json"], "data_utils.shard, which splits"),
         (["--val_ratio", "0.5"], "Got --val_ratio 0.5 with --streaming"),
+        (["--train_file", "foo.txt"], "Got --train_file with --streaming"),
+        (["--allow_leaky_split"], "Got --allow_leaky_split with --streaming"),
         (["--streaming", "false"], "Got --shuffle_buffer_size, which belongs to --streaming"),
         (["--labels", "good", "bad"], "Labels found, with their rows: 'positive' (20); allowed: good, bad"),
         (["--freeze", "both", "--cache_features"], "aren't kept"),

@@ -65,12 +65,14 @@ def test_final_model_is_the_best_one_not_the_last(whole):
     assert [metrics["best"]["value"], metrics["val"]["loss"]] == pytest.approx([max(losses)] * 2)
 
 
-@pytest.mark.parametrize("damage", ["cut off", "zeroed in part"])
+@pytest.mark.parametrize("damage", ["cut off", "zeroed in part", "zeroed"])
 def test_damaged_checkpoint_is_passed_over_and_the_resumed_run_equals_the_whole_one(whole, go_on, tmp_path, damage):
     run = tmp_path / "run"
     _, good, last = list_checkpoints(run / "checkpoints")
     if damage == "cut off":
         (last / "trainer_state.json").unlink()
+    elif damage == "zeroed":
+        zero(last / "optimizer.pt")
     else:
         zero(last / "model.safetensors", 40_000, 4000)
     screen = go_on(*LATEST)
@@ -131,13 +133,16 @@ def test_checkpoint_without_digests_is_judged_by_lengths(published):
     assert not checkpoints.is_intact(published)
 
 
-def test_finished_run_of_an_earlier_version_goes_on_for_more_epochs(go_on, tmp_path):
-    """Whose checkpoints don't name the flags of their updates."""
+@pytest.mark.parametrize("names_flags", [True, False])
+def test_finished_run_goes_on_for_more_epochs(go_on, tmp_path, names_flags):
+    """With the flags of its updates, given or not; checkpoints of earlier versions don't name them."""
     for checkpoint in list_checkpoints(tmp_path / "run" / "checkpoints"):
         content = json.loads((checkpoint / checkpoints.MANIFEST).read_text())
-        del content["update_flags"]
+        if not names_flags:
+            del content["update_flags"]
         (checkpoint / checkpoints.MANIFEST).write_text(json.dumps(content))
-    assert "Resuming from" in go_on("--num_train_epochs", "4", *LATEST, "--weight_decay", "0.3")
+    more = ["--num_train_epochs", "4", *LATEST]
+    assert "Resuming from" in go_on(*more, *([] if names_flags else ["--weight_decay", "0.3"]))
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["training"]["epochs"] == 4
 
 
@@ -162,6 +167,12 @@ def test_resuming_in_another_folder_finds_the_best_and_spares_what_is_there(whol
     go_on("--resume_from_checkpoint", str(two.with_name("mine")), name="other")
     assert (tmp_path / "other.old-1" / "metrics.json").read_text() == (whole / "metrics.json").read_text()
     assert_same(load_weights(tmp_path / "other"), load_file(one / "model.safetensors"))
+
+
+def test_one_checkpoint_kept_is_the_newest_or_the_best(run_train):
+    run, _ = run_train("--num_train_epochs", "3", "--save_total_limit", "1", "--load_best_model_at_end", "False")
+    steps = json.loads((run / "metrics.json").read_text())["training"]["steps"]
+    assert [path.name for path in list_checkpoints(run / "checkpoints")][-1] == f"checkpoint-{steps}"
 
 
 def test_early_stop_holds_in_a_resume_until_the_patience_is_raised(run_train):
