@@ -1,9 +1,10 @@
-"""Pairs that are augmented, and predictions that misjudge them."""
+"""Pairs that are augmented, and predictions that misjudge them: fixtures that a file takes by their names."""
 
 import hashlib
 import json
 
 import numpy as np
+import pytest
 from conftest import LABELS, draw_photo
 
 from data_utils.augment.__main__ import main
@@ -25,22 +26,28 @@ TEXTS = {
 RIGHT = "9"
 
 
-def write_folder(make_pairs):
+@pytest.fixture
+def folder(make_pairs):
     """Ten pairs; 8 has no picture, and 2_i1.png is a stray file."""
     rows = [(guid, LABELS[number % 3], text) for number, (guid, text) in enumerate(TEXTS.items())]
-    folder = make_pairs([(*row, None) if row[0] == "8" else row for row in rows])
-    draw_photo("stray").save(folder / "data" / "2_i1.png")
-    return folder
+    root = make_pairs([(*row, None) if row[0] == "8" else row for row in rows])
+    draw_photo("stray").save(root / "data" / "2_i1.png")
+    return root
 
 
-def write_predictions(path, folder, guids=None, labels=None):
-    """A table that misjudges all rows of the list but one, or those of `guids` with class ids `labels`."""
-    found = dict(line.split(",") for line in (folder / "train.txt").read_text().splitlines()[1:])
-    guids = guids or list(found)
-    ids = labels or [LABELS.index(found[guid]) for guid in guids]
-    answers = [label if guid == RIGHT else (label + 1) % 3 for guid, label in zip(guids, ids, strict=True)]
-    write_predictions_csv(path, guids, ids, 0.7 * np.eye(3)[answers] + 0.1, LABELS)
-    return path
+@pytest.fixture
+def predict(folder, tmp_path):
+    """Factory of a table that misjudges all rows of the list but one, or those of `guids` with class ids `labels`."""
+
+    def write(name="predictions.csv", guids=None, labels=None):
+        found = dict(line.split(",") for line in (folder / "train.txt").read_text().splitlines()[1:])
+        guids = guids or list(found)
+        ids = labels or [LABELS.index(found[guid]) for guid in guids]
+        answers = [label if guid == RIGHT else (label + 1) % 3 for guid, label in zip(guids, ids, strict=True)]
+        write_predictions_csv(tmp_path / name, guids, ids, 0.7 * np.eye(3)[answers] + 0.1, LABELS)
+        return tmp_path / name
+
+    return write
 
 
 def run(folder, *words, predictions=None):

@@ -8,13 +8,12 @@ import zlib
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-from PIL import Image
-
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries below are imported
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors: a second thread only waits, and on a busy machine for long
+
+import numpy as np
+import pytest
+from PIL import Image
 
 from data_utils import shard
 from data_utils.prepare.pairs import load_pairs
@@ -204,12 +203,9 @@ def fresh_state(monkeypatch):
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # tiny models only wait for each other's threads; torchrun sets 1 as well
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import csv
 import hashlib
 import re
 
+import augmenting
 import pytest
-from augmenting import RIGHT, TEXTS, digest, read_manifest, run, write_folder, write_predictions
+from augmenting import RIGHT, TEXTS, digest, read_manifest, run
 from conftest import LABELS
 from PIL import Image
 
@@ -17,15 +18,7 @@ from data_utils.sources.records import read_records
 from data_utils.sources.text import text_key
 from data_utils.splits.groups import group_ids
 
-
-@pytest.fixture
-def folder(make_pairs):
-    return write_folder(make_pairs)
-
-
-@pytest.fixture
-def predict(folder, tmp_path):
-    return lambda name="predictions.csv", **rows: write_predictions(tmp_path / name, folder, **rows)
+folder, predict = augmenting.folder, augmenting.predict
 
 
 def test_copies_are_listed_with_one_side_changed_and_the_other_their_parents(folder, predict, capsys):

@@ -2,22 +2,15 @@
 
 import json
 
+import augmenting
 import pytest
-from augmenting import digest, read_manifest, run, write_folder, write_predictions
+from augmenting import digest, read_manifest, run
 
 from data_utils.augment import manifest as augment_manifest
 from data_utils.augment.manifest import MANIFEST
 from data_utils.system.files import temporary_path
 
-
-@pytest.fixture
-def folder(make_pairs):
-    return write_folder(make_pairs)
-
-
-@pytest.fixture
-def predict(folder, tmp_path):
-    return lambda name="predictions.csv", **rows: write_predictions(tmp_path / name, folder, **rows)
+folder, predict = augmenting.folder, augmenting.predict
 
 
 def test_undo_restores_the_folder_but_for_what_was_changed(folder, predict, capsys):

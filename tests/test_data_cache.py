@@ -109,6 +109,14 @@ def test_an_option_rebuilds_only_what_it_shapes(make_pairs, load, numbered_rows)
     assert dataset["label"][:] == [0, 0, 0]
 
 
+def test_several_processes_give_the_same_rows(make_pairs, load, numbered_rows, photo, tmp_path):
+    picture = photo(0)
+    folder = make_pairs([(*row, f"words {row[0]}", picture) for row in numbered_rows(150)])
+    (folder / "data" / "120.jpg").write_bytes(b"no picture")
+    alone, shared = load(folder), load(folder, preprocessing_num_workers=2, cache_dir=str(tmp_path / "other"))
+    assert shared[0][:] == alone[0][:]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "gone", "meta"])
 def test_damaged_cache_is_built_again_with_a_notice(make_pairs, load, numbered_rows, tmp_path, caplog, damage):
     folder = make_pairs(numbered_rows(3))

@@ -179,6 +179,7 @@ def test_key_tells_a_whole_tower_from_its_first_blocks():
 @pytest.mark.parametrize(
     ("options", "wanted", "columns"),
     [
+        ({"freeze": "none"}, None, []),
         ({"freeze": "image"}, None, []),
         ({"freeze": "image"}, True, ["image_vector"]),
         ({"freeze": "both"}, None, ["text_vector", "image_vector"]),

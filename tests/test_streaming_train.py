@@ -1,6 +1,5 @@
 """train.py and evaluate.py over shards, as a user starts them."""
 
-import csv
 import json
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from conftest import LABELS, TELLING_WORDS, read_csv
 from launching import TINY, launch, launcher, list_steps, load_weights, logged_losses
 from shard_reading import read_all, tar_rows, write_tar
 
@@ -23,7 +23,6 @@ from evaluation.tasks.output_files import BEGINNINGS
 from evaluation.tasks.session import run_evaluation
 from modeling.errors import InputError
 
-TEXTS = {"negative": "a bad sad day", "neutral": "a plain grey day", "positive": "a good glad day"}
 STREAM = ["--streaming", "--logging_steps", "1", "--shuffle_buffer_size", "10"]
 RHYTHM = ["--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3"]
 RHYTHM += ["--save_total_limit", "99", "--num_train_epochs", "2", "--gradient_accumulation_steps", "2"]
@@ -31,22 +30,12 @@ RHYTHM += ["--per_device_train_batch_size", "4"]
 DROPOUT = TINY | {"attention_dropout": 0.1}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny models only wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def shards(write_shards):
     """Factory: 60 pairs (or others) in shards of 8, a quarter of them for validation; returns the folder."""
 
     def make(*flags, rows=None, **options):
-        labels = list(TEXTS)
-        rows = rows or [(str(n), labels[n % 3], f"{TEXTS[labels[n % 3]]} {n}") for n in range(60)]
+        rows = rows or [(str(n), LABELS[n % 3], f"{TELLING_WORDS[LABELS[n % 3]]} {n}") for n in range(60)]
         share = [] if "--for_prediction" in flags else ["--val_ratio", "0.25"]
         return write_shards(rows, "--rows_per_shard", "8", *share, *flags, **options)
 
@@ -59,11 +48,6 @@ def run(run_train):
     return lambda folder, *flags, name="run": run_train(
         *STREAM, *flags, data_dir=folder, name=name, text_config=DROPOUT
     )[0]
-
-
-def read_csv(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def predict(run, shards, output, *flags):
@@ -88,7 +72,7 @@ def assert_same(run, reference):
 
 
 def faulty_rows():
-    rows = [(str(n), list(TEXTS)[n % 3], f"{list(TEXTS)[n % 3]} {n}") for n in range(60)]
+    rows = [(str(n), LABELS[n % 3], f"{LABELS[n % 3]} {n}") for n in range(60)]
     return [*rows, *((f"x{n}", "positive", "@you") for n in range(8))]
 
 
