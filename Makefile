@@ -20,8 +20,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(if $(C
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file accelerate_configs/single_gpu.yaml
 SAMPLE := data/sample
 RUN := runs/quickstart
-# Two files of tests at once: each is mostly one core's work, and takes some 3 GB.
-AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+# Three files of tests at once: they wait for programs half of the time; each takes some 3 GB.
+AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DELETE_ON_ERROR:
 .PHONY: help venv dev quickstart test test-all test-matrix test-fuzz test-gpu test-old bench docs lint format

@@ -31,6 +31,15 @@ ONE_EPOCH = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--report_to"
 LONGEST = ("strategies", "resume", "multi_node", "launch", "streaming_train", "accelerate_configs", "fuzz")
 
 
+def pytest_sessionstart(session):
+    """Remove the locks of an earlier session that was killed while DeepSpeed compiled: all its tests would wait."""
+    if not hasattr(session.config, "workerinput"):
+        from training.launch.left_locks import find_left_locks  # after the settings above
+
+        for lock in find_left_locks():
+            lock.unlink()
+
+
 def pytest_collection_modifyitems(items):
     """The longest files first; `make test` gives files to its processes in this order."""
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)

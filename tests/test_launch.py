@@ -12,6 +12,7 @@ import train
 from data_utils.sample import main as draw_sample
 from modeling.errors import InputError
 from training import selfcheck
+from training.launch.left_locks import check_no_lock_is_left
 
 ONE_PROCESS = launcher("single_gpu")
 TWO_RANKS = ["torchrun", "--nproc_per_node", "2", "--master_port", "29611"]
@@ -96,6 +97,19 @@ def test_one_process_where_several_were_asked_for_is_refused(sample, tmp_path):
     command = ["accelerate", "launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"]
     screen = launch(command, *train_flags(sample, tmp_path / "run"), code=1)
     assert screen.count("error: accelerate was asked for several processes, but started one") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_lock_that_a_killed_job_left_where_deepspeed_compiles_is_named(sample, tmp_path, monkeypatch):
+    """One that is held is waited for, which the other tests of DeepSpeed rely on."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    lock = tmp_path / "extensions" / "deepspeed_shm_comm" / "lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w"):
+        check_no_lock_is_left()
+    screen = launch(launcher("zero2", 2), *train_flags(sample, tmp_path / "run"), code=1)
+    (error,) = [line for line in screen.splitlines() if line.startswith("error: ")]
+    assert error.endswith(f"rm {lock}")
     assert not (tmp_path / "run").exists()
 
 

@@ -21,7 +21,8 @@ from training.flags.machine import check_typed, read_object
 from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
 from training.launch import checks
 from training.launch.checks import count_matrix_weights
-from training.launch.ranks import launched_world_size, uses_deepspeed
+from training.launch.left_locks import check_no_lock_is_left
+from training.launch.ranks import is_local_main_process, launched_world_size, uses_deepspeed
 from training.launch.trackers import list_trackers, show_settings
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
         check_typed(self)
         self._match_strategies()
         checks.check_started_as_asked()
+        if (uses_deepspeed() or self.deepspeed) and is_local_main_process():
+            check_no_lock_is_left()
         precision = checks.choose_precision(bf16=self.bf16, fp16=self.fp16)
         self._precision_is_open = precision == "no" and self.bf16 is None and self.fp16 is None
         self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
