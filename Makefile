@@ -67,11 +67,10 @@ test-all: dev
 	$(BIN)/python -m pytest $(AT_ONCE) -m ""
 
 test-matrix: dev
-	$(BIN)/python -m pytest -m slow -s tests/test_resume.py tests/test_strategies.py tests/test_multi_node.py \
-	    tests/test_accelerate_configs.py tests/test_slurm.py
+	$(BIN)/python -m pytest -m slow -s tests/launches
 
 test-fuzz: dev
-	$(BIN)/python -m pytest -m fuzz tests/test_fuzz.py
+	$(BIN)/python -m pytest -m fuzz tests/sources/test_fuzz.py
 
 test-gpu: dev
 	$(BIN)/python -m pytest -m gpu -rs --durations=10 tests/gpu
@@ -83,8 +82,8 @@ $(OLD)/.installed: launchers/gpu/machine.txt launchers/gpu/missing.txt
 	@touch $@
 
 test-old: $(OLD)/.installed
-	$(OLD)/bin/python -m pytest $(or $(TESTS),tests/test_features.py tests/test_fsdp.py tests/test_modeling_*.py \
-	    tests/test_evaluation_*.py tests/test_sweep.py tests/test_train*.py)
+	$(OLD)/bin/python -m pytest $(or $(TESTS),tests/*/test_features.py tests/*/test_fsdp.py tests/*/test_modeling_*.py \
+	    tests/*/test_evaluation_*.py tests/*/test_sweep.py tests/*/test_train*.py)
 
 bench: venv
 	$(BIN)/python -m benchmarks

@@ -58,7 +58,7 @@ class Reader:
 def fuzz(program: Path, reader: Reader, folder: Path, seeds: range) -> list[str]:
     """What was wrong, by seed; `program` calls `read_all` with the words that it gets. Sound files must be read."""
     findings: list[str] = []
-    report, environment = folder / "report", os.environ | {"PYTHONPATH": str(ROOT)}
+    report, environment = folder / "report", os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     while seeds:
         report.write_text("")
         words = [str(program), reader.name, str(folder), str(seeds.start), str(seeds.stop)]

@@ -22,7 +22,7 @@ LAUNCHES = [
         pytest.param(config, 1, [], id=config, marks=[needs_deepspeed, needs_compiler])
         for config in ("zero1", "zero2", "zero3", "zero3_offload")
     ),
-    pytest.param("fsdp2", 1, [], id="fsdp2", marks=needs_cuda(reason="refused on the CPU; tests/test_fsdp.py")),
+    pytest.param("fsdp2", 1, [], id="fsdp2", marks=needs_cuda(reason="refused on the CPU; see test_fsdp.py")),
     pytest.param(
         *("fp8", 1, []),
         id="fp8",

@@ -1,7 +1,7 @@
 """transformers.Trainer whose checkpoints are whole or absent, and can be gone on from under any launch.
 
 Whatever overrides a private method of Trainer lies here, with what Trainer does and why that isn't enough.
-tests/test_trainer_overrides.py tells when Trainer renames such a method or gives it other parameters.
+tests/trainings/test_trainer_overrides.py tells when Trainer renames such a method or gives it other parameters.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from training.flags.of_trainer import read_trainer_flags
 from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
 from training.flags.parsing import build_parser, check_command_line, parse_arguments
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "pandas", "scipy", "sklearn", "matplotlib")
 # A main, its words, and its exit code.
 STARTS = [

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from test_modeling_families import (
+from models.test_modeling_families import (
     PICTURE,
     PICTURE_CONFIGS,
     SMALL,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_foreign_code import build, clip
-from test_hostile_run_folders import CONTENTS, changed, dump
+from evaluations.test_hostile_run_folders import CONTENTS, changed, dump
+from models.test_foreign_code import build, clip
 
 from modeling.errors import InputError
 

@@ -1,6 +1,6 @@
 """Every launch configuration trains every architecture to the same numbers as one process, and saves whole weights.
 
-Table of the largest differences: `UPDATES=20 python -m pytest -m "" -s tests/test_strategies.py -k numbers_of`.
+Table of the largest differences: `UPDATES=20 python -m pytest -m "" -s tests/launches -k numbers_of`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RHYTHM = [
     str(EVERY),
 ]
 RHYTHM += ["--save_total_limit", "9", "--metric_for_best_model", "loss", "--greater_is_better", "True"]
-# multi_node.yaml and multi_node_zero3.yaml are launched by tests/test_multi_node.py, fsdp2.yaml by tests/test_fsdp.py.
+# multi_node.yaml and multi_node_zero3.yaml are launched by test_multi_node.py, fsdp2.yaml by test_fsdp.py.
 STRATEGIES = ("multi_gpu", "multi_gpu_bf16", "zero1", "zero2", "zero3", "zero3_offload")
 ARCHITECTURES = ("baseline", "vilbert", "clip")
 # `make test` launches each strategy and each architecture; `make test-matrix` all others.

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from conftest import ROOT
-from fsdp_program import CASES
+from launches.fsdp_program import CASES
 from launching import launch, launcher, load_weights, logged_losses, train_flags
 from safetensors.torch import load_file
 
@@ -13,7 +13,7 @@ import train
 from data_utils.sample import main as draw_sample
 
 FSDP = launcher("fsdp2", 2)
-PROGRAM = str(ROOT / "tests" / "fsdp_program.py")
+PROGRAM = str(ROOT / "tests" / "launches" / "fsdp_program.py")
 CLIP_TEXT, CLIP_IMAGE = {"CLIPTextEmbeddings", "CLIPEncoderLayer"}, {"CLIPVisionEmbeddings", "CLIPEncoderLayer"}
 SHARDED_AS_ONE = {
     "baseline": {"BertEmbeddings", "BertLayer", "ViTEmbeddings", "ViTLayer", "TransformerLayer"},
@@ -27,7 +27,7 @@ SHARDED_AS_ONE = {
 @pytest.fixture(scope="module", autouse=True)
 def _programs_find_the_packages():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
         yield
 
 

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-from test_data_pictures import encode
+from sources.test_data_pictures import encode
 
 from data_utils.sources.pictures import PictureError, PictureSettings, decode_picture
 

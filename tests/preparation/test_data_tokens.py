@@ -17,7 +17,7 @@ from data_utils.prepare import tokens
 from data_utils.prepare.tokens import tokenize_pairs, tokenizer_key, train_wordpiece
 from modeling.errors import InputError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["a good day, a GOOD night", "bad weather again #rain", "", "good rain and bad days of weather and of night"]
 DATASET = Dataset.from_dict({"text": TEXTS})
 

@@ -1,4 +1,4 @@
-"""train.py --dry_run in one process; under launches it is shown by tests/test_accelerate_configs.py."""
+"""train.py --dry_run in one process; under launches it is shown by tests/launches/test_accelerate_configs.py."""
 
 from tiny import save_encoders
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_hostile_run_folders import CONTENTS, VALUES, changed, places
+from evaluations.test_hostile_run_folders import CONTENTS, VALUES, changed, places
 
 from data_utils.augment.manifest import read_manifest, undo
 from modeling.errors import InputError

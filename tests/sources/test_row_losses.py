@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 from PIL import Image
 from shard_reading import POINTER
-from test_data_pictures import encode
+from sources.test_data_pictures import encode
 
 from modeling.errors import InputError
 
