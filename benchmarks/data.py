@@ -24,6 +24,7 @@ from benchmarks.steps import LARGE, SMALL, card_flags, step_barely
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
+from data_utils.tables.opening import open_source
 from training.engine.trainer import SentimentTrainer
 
 # The squashed square of CLIP's own processor.
@@ -41,7 +42,7 @@ def measure_preparation(setting: Setting) -> Iterator[Result]:
     def prepare() -> float:
         with tempfile.TemporaryDirectory(dir=setting.work_dir) as folder:
             data = DataArguments(data_dir=str(setting.data_dir), cache_dir=folder)
-            load = partial(load_pairs, data.list_path(), pair_dir=setting.data_dir, data=data, picture=PICTURE)
+            load = partial(load_pairs, open_source(data), data=data, picture=PICTURE)
             return len(pictures) / time_of(load)
 
     def decode() -> float:

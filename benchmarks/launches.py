@@ -115,7 +115,7 @@ def measure_memory(setting: Setting) -> Iterator[Result]:
     with tempfile.TemporaryDirectory(dir=setting.work_dir) as folder:
         clip, written = Path(folder) / "clip", Path(folder) / "written"
         write_clip(clip, setting.data_dir, tiny=True)
-        shards = ShardArguments(str(setting.data_dir), str(written), rows_per_shard=10**6)
+        shards = ShardArguments(str(written), rows_per_shard=10**6)
         data = DataArguments(data_dir=str(setting.data_dir), cache_dir=str(setting.cache_dir), val_ratio=0)
         rows = write_shards(shards, data)["parts"]["train"][0]["rows"]
         for count in runs:

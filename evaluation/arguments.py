@@ -45,8 +45,12 @@ class ScoringFlags:
 class PredictionFlags:
     group: ClassVar[str] = "prediction"
 
-    predict: str | None = flag(None, "A list of guid,tag lines to predict; tags, where it has any, are scored.")
-    output: str | None = flag(None, "The file for the predictions, one line per row of the list.")
+    predict: str | None = flag(
+        None, "A list of guid,tag lines, or a table as for train.py --data; labels, where it has any, are scored."
+    )
+    output: str | None = flag(
+        None, "The file for the predictions, one per row; of a table with its columns, as .csv, .jsonl or .parquet."
+    )
     streaming: bool = flag(
         False, "--predict is a folder, glob, file or URL of shards (Parquet or tar), answered in their order."
     )
@@ -69,7 +73,24 @@ class CommonFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationArguments(ScoringFlags, PredictionFlags, CommonFlags):
+class TableFlags:
+    """Flags of `DataArguments` that stand in the place of the training's."""
+
+    group: ClassVar[str] = "tables (default: as in training)"
+
+    data: list[str] | None = flag(None, "Where the table lies now, as for train.py --data.")
+    val_data: list[str] | None = flag(None, "The same of its --val_data.")
+    test_data: list[str] | None = flag(None, "The same of its --test_data.")
+    text_column: list[str] | None = flag(None, "Column of the texts.")
+    image_column: str | None = flag(None, "Column of the pictures.")
+    label_column: list[str] | None = flag(None, "Column of the labels.")
+    id_column: str | None = flag(None, "Column of the rows' names.")
+    image_dir: str | None = flag(None, "Where relative paths of pictures begin.")
+    allow_urls: bool = flag(False, "Fetch pictures that are given as http(s) URLs.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationArguments(ScoringFlags, PredictionFlags, TableFlags, CommonFlags):
     """What evaluate.py is asked for."""
 
     run: str
@@ -89,6 +110,7 @@ class EvaluationArguments(ScoringFlags, PredictionFlags, CommonFlags):
         )
         abstains_there = not (worse or self.streaming or (self.contributions and not predicts))
         conflicts: list[tuple[object, str]] = [
+            (self.data and self.data_dir, "--data and --data_dir"),
             (predicts and self.output is None, "--predict without --output"),
             (self.output is not None and not predicts, "--output without --predict"),
             (len(asked) > 1, f"--{' and --'.join(asked)}"),
@@ -125,7 +147,7 @@ class ComparisonArguments(ComparisonFlags):
 def parse_arguments(argv: Sequence[str] | None = None) -> EvaluationArguments:
     """The command line as `EvaluationArguments`; `InputError` for what it doesn't allow."""
     parser = FlagParser(
-        *(ScoringFlags, PredictionFlags, CommonFlags),
+        *(ScoringFlags, PredictionFlags, TableFlags, CommonFlags),
         prog="evaluate.py",
         description="Score a run, measure its modalities, or predict new pairs. `evaluate.py compare RUN RUN ...` says "
         "which of several runs is better: see evaluate.py compare --help.",

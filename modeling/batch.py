@@ -14,7 +14,8 @@ from transformers.utils import ModelOutput
 # What the classifier's forward takes. Where a tower is frozen and ran before, its output stands for its inputs.
 #   input_ids, attention_mask: (B, L) int64, padded on the right. Beside text_vector only a head that reads text tokens
 #       needs them.
-#   pixel_values: (B, 3, H, H) uint8, as decoded; not needed beside image_vector or image_hidden.
+#   pixel_values: (B, 3, H, H) uint8, as decoded; not needed beside image_vector or image_hidden. Where a row has
+#       several pictures, (B, K, 3, H, H), and picture_mask (B, K) bool, True at the real ones, one at least per row.
 #   text_present, image_present: (B,) bool; False puts the learned missing-modality vector in its place.
 #   text_vector, image_vector: (B, D) a tower's vector.
 #   text_tokens, image_tokens: (B, S, D) its tokens, where the head reads them.
@@ -31,17 +32,19 @@ class Features:
         tokens: (B, S, D) the same vector followed by the tower's text tokens or image patches; None where the head
             uses vectors only.
         mask: (B, S) bool, True where a token is real; None where tokens is None.
+        has_several: whether rows have several pictures, and so other numbers of real tokens.
     """
 
     vector: Tensor
     tokens: Tensor | None = None
     mask: Tensor | None = None
+    has_several: bool = False
 
     def expand(self, batch_size: int) -> Features:
         """The features of one row (B = 1) repeated for `batch_size` rows, without a copy."""
         tokens = None if self.tokens is None else self.tokens.expand(batch_size, -1, -1)
         mask = None if self.mask is None else self.mask.expand(batch_size, -1)
-        return Features(self.vector.expand(batch_size, -1), tokens, mask)
+        return Features(self.vector.expand(batch_size, -1), tokens, mask, self.has_several)
 
 
 @dataclass

@@ -7,7 +7,14 @@ from .errors import InputError
 ARCHITECTURES = ("baseline", "vilbert", "clip")
 FREEZE_CHOICES = ("none", "text", "image", "both")
 POOLINGS = ("default", "mean")
+PICTURE_POOLINGS = ("mean", "attention")
 MAX_WIDTH = 65_536  # of the vectors that towers are brought to
+# By the task, what transformers calls it.
+PROBLEM_TYPES = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
 _BOTH = ("text", "image")
 # The fusion heads (see `modeling.fusion.FUSION_HEADS`), and which modalities each of them reads.
 FUSIONS = {

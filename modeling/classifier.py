@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
@@ -19,6 +18,7 @@ from .errors import InputError
 from .fusion import FUSION_HEADS, TransformerLayer
 from .limits import bounded_build
 from .loading import describe_differences, without_reports
+from .tasks import batch_loss, read_logits
 from .towers import Tower
 
 
@@ -62,6 +62,8 @@ class SentimentClassifier(PreTrainedModel):
         for kind in towers:
             # What stands for a modality that isn't there (or is dropped in training), learned like any weight.
             setattr(self, f"missing_{kind}", nn.Parameter(torch.zeros(width)))
+        if config.picture_pooling == "attention" and "image" in towers:
+            self.picture_query = nn.Parameter(torch.zeros(towers["image"].width))
         self.fusion = head_class(width, config.num_labels, dropout=config.fusion_dropout)
 
     def should_save_on_this_rank(self, is_main_process: bool) -> bool:
@@ -76,10 +78,10 @@ class SentimentClassifier(PreTrainedModel):
     def forward(
         self, *, labels: Tensor | None = None, single_modalities: bool = False, **inputs: Tensor
     ) -> SentimentOutput:
-        """Logits, and the mean cross-entropy where labels are given.
+        """Logits, and the mean loss of the task where labels are given (see `tasks.row_losses`).
 
         Args:
-            labels: (B,) int64, -100 is ignored.
+            labels: (B,) int64, -100 is ignored; (B, C) or (B,) float32, nan is ignored.
             single_modalities: also judge the rows with the picture missing and with the text missing. No tower runs
                 again. For heads with both modalities.
             inputs: of B rows, see `Inputs`.
@@ -95,7 +97,7 @@ class SentimentClassifier(PreTrainedModel):
             text_logits = self.fuse(text, self.drop("image", image, absent))
             image_logits = self.fuse(self.drop("text", text, absent), image)
         return SentimentOutput(
-            loss=None if labels is None else F.cross_entropy(logits.float(), labels),
+            loss=None if labels is None else batch_loss(self.config, logits.float(), labels),
             logits=logits,
             text_logits=text_logits,
             image_logits=image_logits,
@@ -113,25 +115,34 @@ class SentimentClassifier(PreTrainedModel):
         return self.align(kind, vector, tokens, inputs)
 
     def run_tower(self, kind: str, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """What the tower of the "text" or "image" gives of B rows: the vector (B, D), the tokens (B, S, D)."""
+        """What the tower of the "text" or "image" gives of B rows: the vector (B, D), the tokens (B, S, D).
+
+        Of K pictures per row (B K, D) and (B K, S, D), which `align` pools.
+        """
         tower, hidden = self.towers()[kind], self._cached(f"{kind}_hidden", inputs)
         if kind == "text":
             return tower(input_ids=inputs["input_ids"], attention_mask=inputs.get("attention_mask"), hidden=hidden)
         if hidden is None:
-            return tower(pixel_values=self.normalize(inputs["pixel_values"]))
+            return tower(pixel_values=self.normalize(inputs["pixel_values"].flatten(0, -4)))
         # Pixels without memory: the encoder wants to know the picture's size and nothing else.
         size = (self.config.picture or {})["image_size"]
         return tower(pixel_values=hidden.new_zeros(()).expand(len(hidden), 3, size, size), hidden=hidden)
 
     def align(self, kind: str, vector: Tensor, tokens: Tensor | None, inputs: Inputs) -> Features | None:
         """Features, at the fusion width, of what the tower gave; `inputs` says which rows and tokens are real."""
+        shown = inputs.get("picture_mask") if kind == "image" else None
+        if kind == "image":
+            vector, tokens = self._pool_pictures(vector, tokens, shown)
         features = Features(getattr(self, f"{kind}_align")(vector))
         if kind in self.fusion.reads_tokens and tokens is not None:
             real = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
             mask = inputs["attention_mask"].bool() if kind == "text" else real
+            if shown is not None:
+                mask = shown.repeat_interleave(tokens.shape[1] // shown.shape[1], dim=1)
             aligned = getattr(self, f"{kind}_token_align")(tokens)
             sequence = torch.cat([features.vector[:, None], aligned], dim=1)  # the vector leads the tokens
-            features = Features(features.vector, sequence, torch.cat([real[:, :1], mask], dim=1))
+            mask = torch.cat([real[:, :1], mask], dim=1)
+            features = Features(features.vector, sequence, mask, shown is not None)
         return self.drop(kind, features, inputs[f"{kind}_present"])
 
     def drop(self, kind: str, features: Features | None, present: Tensor) -> Features | None:
@@ -141,15 +152,37 @@ class SentimentClassifier(PreTrainedModel):
         missing = getattr(self, f"missing_{kind}").to(features.vector.dtype)
         vector = torch.where(present[:, None], features.vector, missing)
         tokens = None if features.tokens is None else torch.where(present[:, None, None], features.tokens, missing)
-        return Features(vector, tokens, features.mask)
+        return Features(vector, tokens, features.mask, features.has_several)
+
+    def _pool_pictures(
+        self, vector: Tensor, tokens: Tensor | None, shown: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Vectors (B K, D) and tokens (B K, S, D) of K pictures per row -> (B, D), (B, K S, D).
+
+        The vectors are weighted by the softmax of their products with a learned query (Ilse et al. 2018,
+        "Attention-based deep multiple instance learning", without its hidden layer); without one all weigh the same.
+
+        Args:
+            shown: (B, K) bool, True at the real ones; None: K is 1.
+        """
+        has_query = self.config.picture_pooling == "attention"
+        if shown is None and not has_query:
+            return vector, tokens
+        # The query is read also of one picture: ranks would wait for its gradient.
+        shown = torch.ones_like(vector[:, :1], dtype=torch.bool) if shown is None else shown
+        vectors = vector.unflatten(0, shown.shape)
+        scores = vectors @ self.picture_query.to(vector.dtype) / vector.shape[-1] ** 0.5 if has_query else shown * 0.0
+        weights = scores.float().masked_fill(~shown, -torch.inf).softmax(dim=1)
+        pooled = (weights[..., None] * vectors).sum(dim=1).to(vector.dtype)
+        return pooled, None if tokens is None else tokens.unflatten(0, shown.shape).flatten(1, 2)
 
     def fuse(self, text: Features | None, image: Features | None) -> Tensor:
         """Features of B rows -> logits (B, C)."""
         return self.fusion(text, image)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Logits (B, C) -> calibrated probabilities (B, C) in float32."""
-        return (logits.float() / self.config.temperature).softmax(dim=-1)
+        """`tasks.read_logits` in float32."""
+        return read_logits(self.config, logits.float())
 
     def normalize(self, pixel_values: Tensor) -> Tensor:
         """uint8 pixels (B, 3, H, H) -> (x / 255 - mean) / std in the tower's dtype.
@@ -212,6 +245,8 @@ class SentimentClassifier(PreTrainedModel):
         if isinstance(module, SentimentClassifier):
             for kind in module.towers():
                 init.normal_(getattr(module, f"missing_{kind}"), mean=0.0, std=self.config.initializer_range)
+            if hasattr(module, "picture_query"):
+                init.zeros_(module.picture_query)  # the mean at first
 
     def _cached(self, name: str, inputs: Inputs) -> Tensor | None:
         """What was computed before, in the type of the weights: DeepSpeed's half precision takes no other."""

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .choices import ARCHITECTURES, FREEZE_CHOICES, FUSIONS, check_width
+from .choices import ARCHITECTURES, FREEZE_CHOICES, FUSIONS, PICTURE_POOLINGS, check_width
 from .errors import check_choice
 
 
@@ -21,6 +21,7 @@ class SentimentConfig(PreTrainedConfig):
         text_tower, vision_tower: settings of a `Tower`; None where the head has no use for it.
         align_dim: width that new linear layers map both towers to (a dual encoder composed of two encoders); None: the
             text tower's width, and only a tower of another width is mapped.
+        picture_pooling: how the vectors of a row's pictures, where it has several, become one.
         fusion_dropout: dropout inside the head.
         freeze: which towers are kept as they were loaded.
         unfreeze_last: blocks at the end of the frozen towers (with none: of both) that are trained all the same.
@@ -29,6 +30,9 @@ class SentimentConfig(PreTrainedConfig):
         image_mean, image_std: per channel, of pixels rescaled to [0, 1].
         temperature: by which logits are divided where probabilities are wanted (Guo et al. 2017), fitted on rows that
             the model did not see; training and its loss know nothing of it.
+        thresholds: of a multi-label model the probability from which on each class is answered, fitted on validation
+            rows; None: 0.5.
+        label_mean, label_std: of the training labels of a regression, whose logits are in these units.
     """
 
     model_type = "multimodal-sentiment"
@@ -39,6 +43,7 @@ class SentimentConfig(PreTrainedConfig):
     text_tower: dict[str, Any] | None = None
     vision_tower: dict[str, Any] | None = None
     align_dim: int | None = None
+    picture_pooling: str = "mean"
     fusion_dropout: float = 0.1
     freeze: str = "none"
     unfreeze_last: int | None = None
@@ -49,10 +54,19 @@ class SentimentConfig(PreTrainedConfig):
     image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     temperature: float = 1.0
+    thresholds: list[float] | None = None
+    label_mean: float = 0.0
+    label_std: float = 1.0
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_choice("architecture", self.architecture, ARCHITECTURES)
         check_choice("fusion", self.fusion, FUSIONS)
+        check_choice("picture_pooling", self.picture_pooling, PICTURE_POOLINGS)
         check_choice("freeze", self.freeze, FREEZE_CHOICES)
         check_width("align_dim", self.align_dim)
         super().__post_init__(**kwargs)
+
+    @property
+    def task(self) -> str:
+        """single_label, multi_label or regression; models of before say nothing."""
+        return (self.problem_type or "single_label").removesuffix("_classification")

@@ -177,7 +177,8 @@ class CrossAttnFusion(FusionHead):
         self.classifier = build_mlp([width, width, num_classes], dropout=dropout)
 
     def forward(self, text: Features, image: Features) -> Tensor:
-        fused = self.attention(text.vector[:, None], image.tokens)  # (B, 1, D)
+        mask = image.mask if image.has_several else None  # without one, other kernels are faster
+        fused = self.attention(text.vector[:, None], image.tokens, mask)  # (B, 1, D)
         return self.classifier(fused[:, 0])
 
 

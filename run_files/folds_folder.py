@@ -37,7 +37,7 @@ class Member(RunFolder):
 
     def read_held_out(self) -> PredictionTable:
         """What it says of its fold."""
-        return read_predictions_csv(self.predictions_files["test"])
+        return read_predictions_csv(self.predictions_files["test"], any_task=True)
 
 
 class FoldsFolder(RunFolder):

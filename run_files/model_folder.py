@@ -50,8 +50,11 @@ def _find_fault(content: dict[str, Any]) -> str | None:
     labels = content.get("id2label", {})
     if set(labels) != set(map(str, range(len(labels)))):
         return "id2label whose keys are not the numbers from 0 on"
-    if len(set(labels.values())) < len(labels) or len(labels) < 2:
-        return "id2label that doesn't name two classes or more, each once"
+    is_number = content.get("problem_type") == "regression"
+    if len(set(labels.values())) < len(labels) or (len(labels) < 2) != is_number:
+        return "id2label that doesn't name two classes or more, each once, or the one of a regression"
+    if len(content.get("thresholds") or labels) != len(labels):
+        return "thresholds that aren't one for each class"
     fusion = content.get("fusion", SentimentConfig.fusion)
     if fusion not in FUSIONS:
         return f"the fusion {fusion!r}, where one of {', '.join(FUSIONS)} belongs"

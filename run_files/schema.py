@@ -87,11 +87,16 @@ class ModelFile(TypedDict, total=False):
     picture: Picture
     image_mean: Annotated[list[Annotated[float, Within(-1e6, 1e6)]], Within(1, 3)]
     image_std: Annotated[list[Annotated[float, Within(1e-6, 1e6)]], Within(1, 3)]
-    id2label: Annotated[dict[str, Name], Within(2, 10_000)]
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None
+    id2label: Annotated[dict[str, Name], Within(1, 10_000)]
     max_length: Annotated[int, Within(2, 32_768)]
     text_cleaning: Literal["report", "tweet", "none"]
+    picture_pooling: Literal["mean", "attention"]
     fusion_dropout: Annotated[float, Within(0, 1)]
     temperature: Annotated[float, Within(1e-3, 1e3)]
+    thresholds: list[Annotated[float, Within(0, 1)]] | None
+    label_mean: float
+    label_std: Annotated[float, Within(1e-300, 1e39)]
 
 
 class TrainingFigures(TypedDict, total=False):
@@ -122,19 +127,12 @@ class MemberTraining(TypedDict):
     resumed_at_step: Count | None
 
 
-class HeldOutFigures(TypedDict):
-    """test in the same."""
-
-    accuracy: float
-    macro_f1: float
-
-
 class MemberMetricsFile(TypedDict):
     """metrics.json of a training within a cross-validation."""
 
     parameters: dict[str, Count]
     training: MemberTraining
-    test: HeldOutFigures
+    test: dict[str, Any]
 
 
 class StateFile(TypedDict):

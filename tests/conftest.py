@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from data_utils import shard
+from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
@@ -114,7 +115,7 @@ def numbered_rows():
 @pytest.fixture
 def make_arguments(tmp_path):
     """Factory of DataArguments for a folder, with a cache of the test's own and one process."""
-    own = {"cache_dir": str(tmp_path / "cache"), "preprocessing_num_workers": 1}
+    own = {"cache_dir": str(tmp_path / "cache"), "preprocessing_num_workers": 1, "labels": [*LABELS]}
     return lambda folder, **options: DataArguments(data_dir=str(folder), **own | options)
 
 
@@ -130,7 +131,7 @@ def load(make_arguments, small_picture):
 
     def run(folder, *, list_name="train.txt", for_prediction=False, needs=("text", "image"), **options):
         data, asked = make_arguments(folder, **options), {"for_prediction": for_prediction, "needs": needs}
-        return load_pairs(folder / list_name, pair_dir=folder, data=data, picture=small_picture, **asked)
+        return load_pairs(PairList(folder / list_name, folder), data=data, picture=small_picture, **asked)
 
     return run
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.prepare.tokens import train_wordpiece
 from data_utils.sources.arguments import DataArguments
@@ -74,8 +75,10 @@ def build_tiny_model(fusion: str, *, vocab_size: int) -> SentimentClassifier:
 def save_run(path: Path, data_dir: Path, *, fusion: str = "early") -> RunFolder:
     """A run folder as train.py leaves it, without the training."""
     run = RunFolder(path)
-    data = DataArguments(data_dir=str(data_dir), cache_dir=str(path / "cache"), preprocessing_num_workers=1)
-    pairs = load_pairs(data.list_path(), pair_dir=data_dir, data=data, picture=PICTURE)
+    data = DataArguments(
+        data_dir=str(data_dir), cache_dir=str(path / "cache"), preprocessing_num_workers=1, labels=[*LABELS]
+    )
+    pairs = load_pairs(PairList(data.list_path(), data_dir), data=data, picture=PICTURE)
     tokenizer = train_wordpiece(pairs.dataset["text"], vocab_size=200, max_length=12)
     model = build_tiny_model(fusion, vocab_size=len(tokenizer))
     model.save_pretrained(run.model_dir)

@@ -68,6 +68,7 @@ def _check_supported(flags: Flags) -> None:
             "A linear probe reads towers as they are, which say nothing if their weights are random; use --model "
             "vilbert or clip without --from_scratch."
         )
+    data.refuse_tasks("a baseline")
     check_supported(flags)
     for flag, value, reason in (
         ("--max_train_samples", data.max_train_samples, "leaves out rows of a training"),

@@ -9,8 +9,10 @@ from data_utils.console.screen import printable
 MAX_CELL = 120  # characters shown
 
 
-def format_interval(value: float, interval: Sequence[float] | None = None, *, std: float | None = None) -> str:
-    """0.731 ± 0.004 [0.683, 0.778], without what is None."""
+def format_interval(value: float | None, interval: Sequence[float] | None = None, *, std: float | None = None) -> str:
+    """0.731 ± 0.004 [0.683, 0.778], without what is None; nothing of a value that isn't defined."""
+    if value is None:
+        return "-"
     spread = "" if std is None else f" ± {std:.3f}"
     bounds = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
     return f"{value:.3f}{spread}{bounds}"

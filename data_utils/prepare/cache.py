@@ -91,7 +91,7 @@ def build_once(
             return _open(destination)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(destination):
+        with hold_lock(destination):
             if destination.exists() and (not overwrite or was_built_after(destination, asked)):
                 try:
                     return _open(destination)
@@ -110,7 +110,8 @@ def build_once(
 
 
 @contextlib.contextmanager
-def _lock(destination: Path) -> Iterator[None]:
+def hold_lock(destination: Path) -> Iterator[None]:
+    """Hold the lock of a folder of the cache; waits, and says so, while another process has it."""
     lock = FileLock(_lock_file(destination))
     try:
         lock.acquire(timeout=0)

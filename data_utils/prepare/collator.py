@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
+from datasets import Dataset
 from torch.utils.data import get_worker_info
 
 from data_utils.prepare.batches import Columns
+from data_utils.prepare.columns import LABELS, WEIGHT
+from modeling.errors import InputError
 
 # Column of the rows -> key and type of the batch.
 NUMBERS = {
     "text_present": ("text_present", torch.bool),
     "image_present": ("image_present", torch.bool),
-    "label": ("labels", torch.int64),
     "row_index": ("row_index", torch.int64),
 }
 
@@ -56,6 +60,15 @@ class FeatureColumn:
         return features if self.is_vector else features.unflatten(1, (-1, self.width))
 
 
+def refuse_several_pictures(dataset: Dataset, image_size: int, remedy: str) -> None:
+    """`InputError`, with what to do, where a stored row of a prepared data set has more than one picture."""
+    if "image" in dataset.column_names:
+        largest = pc.max(pc.binary_length(dataset.data.column("image"))).as_py()
+        if largest is not None and largest > 3 * image_size**2:
+            most = largest // (3 * image_size**2)
+            raise InputError(f"Rows have up to {most} pictures, and one is allowed {remedy}.")
+
+
 @dataclass(frozen=True)
 class PairCollator:
     """Stack rows into the tensors that the forward takes by name.
@@ -80,16 +93,24 @@ class PairCollator:
             rows: columns, as `BatchReader` gives them, or a list of dicts.
 
         Returns:
-            input_ids (B, L) int64, attention_mask (B, L) int64, pixel_values (B, 3, H, W) uint8,
-            text_present (B,) bool, image_present (B,) bool, labels (B,) int64, row_index (B,) int64; each of the
-            features by its name. Rows without input_ids or image, in place of which they have features, give none.
+            input_ids (B, L) int64, attention_mask (B, L) int64, pixel_values (B, 3, H, W) uint8 (and where a
+            row has several pictures (B, K, 3, H, W), and picture_mask (B, K) bool, of which the first is True),
+            text_present (B,) bool, image_present (B,) bool, labels (B,) int64, or (B, C) or (B,) float32 (see
+            `columns`), row_index (B,) int64, weight (B,) float32 where rows have one; each of the features by its
+            name. Rows without input_ids or image, in place of which they have features, give none.
         """
         columns = rows if isinstance(rows, dict) else {name: [row[name] for row in rows] for name in rows[0]}
         batch = {key: torch.as_tensor(columns[name], dtype=dtype) for name, (key, dtype) in NUMBERS.items()}
+        labels = torch.as_tensor(np.asarray(columns["label"]))
+        batch[LABELS] = labels.float() if labels.is_floating_point() else labels
+        if WEIGHT in columns:
+            batch[WEIGHT] = torch.as_tensor(columns[WEIGHT], dtype=torch.float32)
         if "input_ids" in columns:
             batch["input_ids"], batch["attention_mask"] = self.pad(columns["input_ids"])
         if "image" in columns:
-            batch["pixel_values"] = self._stack(columns["image"])
+            batch["pixel_values"], counts = self._stack(columns["image"])
+            if (most := max(counts)) > 1:
+                batch["picture_mask"] = torch.arange(most) < torch.tensor(counts)[:, None]
         return batch | {column.name: column.stack(columns[column.name]) for column in self.features}
 
     def pad(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,9 +121,17 @@ class PairCollator:
         input_ids[real] = np.concatenate(texts)
         return torch.from_numpy(input_ids), torch.from_numpy(real.astype(np.int64))
 
-    def _stack(self, pictures: Sequence[bytes | np.ndarray | None]) -> torch.Tensor:
-        shape = (len(pictures), 3, self.image_size, self.image_size)
-        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin and get_worker_info() is None)
-        for row, picture in zip(pixels.view(len(pictures), -1).numpy(), pictures, strict=True):
-            row[:] = 0 if picture is None else np.frombuffer(picture, dtype=np.uint8)
-        return pixels
+    def _stack(self, pictures: Sequence[bytes | np.ndarray | None]) -> tuple[torch.Tensor, list[int]]:
+        """The pixels, and how many pictures each row has; an absent one counts as one."""
+        shape = (3, self.image_size, self.image_size)
+        counts = [1 if picture is None else len(picture) // math.prod(shape) for picture in pictures]
+        most = max(counts)
+        pixels = torch.empty(
+            (len(pictures), *([most] if most > 1 else []), *shape),
+            dtype=torch.uint8,
+            pin_memory=self.pin and get_worker_info() is None,
+        )
+        for row, picture, count in zip(pixels.view(len(pictures), most, -1).numpy(), pictures, counts, strict=True):
+            row[:count] = 0 if picture is None else np.frombuffer(picture, dtype=np.uint8).reshape(count, -1)
+            row[count:] = 0
+        return pixels, counts

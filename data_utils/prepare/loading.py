@@ -15,12 +15,20 @@ from datasets import Dataset, Features, Value
 
 from data_utils.prepare.cache import SCHEMA_VERSION, build_once
 from data_utils.prepare.mapping import Columns, map_to_folder
-from data_utils.prepare.pair_files import TEXT_SUFFIX, FileState, PairFiles
+from data_utils.prepare.pair_files import (
+    TEXT_SUFFIX,
+    CellReader,
+    FileState,
+    PairCells,
+    PairFiles,
+    Picture,
+    TextCell,
+)
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.encodings import LOST, decode_text, find_encoding
 from data_utils.sources.file_kinds import name_other_than_text
 from data_utils.sources.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture
-from data_utils.sources.quarantine import Reason
+from data_utils.sources.quarantine import Fault, Reason
 from data_utils.sources.text import clean_text, text_key
 from data_utils.system.bounded import MEBIBYTE, read_bounded
 from modeling.errors import InputError
@@ -53,27 +61,52 @@ def _read(file: FileState, limit: int) -> bytes:
         raise _UnreadableError(getattr(error, "strerror", None) or str(error)) from error
 
 
-def load_picture_row(guid: str, file: FileState, settings: PictureSettings, max_pixels: int) -> Row:
-    """Decode the picture of one row in a worker process; faults become reason and detail."""
+def load_picture_row(
+    guid: str,
+    file: Picture | list[Picture],
+    settings: PictureSettings,
+    max_pixels: int,
+    read_cell: CellReader | None = None,
+) -> Row:
+    """Decode the picture of one row in a worker process, or several, whose pixels follow each other.
+
+    Faults become reason and detail; of several pictures one that can't be read is a fault of the row.
+    """
+    if isinstance(file, list):
+        rows = [load_picture_row(guid, each, settings, max_pixels, read_cell) for each in file]
+        for number, row in enumerate(rows, start=1):
+            if row["image_reason"]:
+                return row | {"image_detail": f"picture {number} of {len(rows)}: {row['image_detail']}"}
+        keys = ",".join(row["image_key"] for row in rows)
+        return rows[0] | {"image": b"".join(row["image"] for row in rows), "image_key": keys}
     found: Row = dict.fromkeys(_PICTURE_FEATURES)
-    if file.kind == "absent":
+    if isinstance(file, Fault):
+        return found | {"image_reason": file.reason, "image_detail": file.detail}
+    if isinstance(file, FileState) and file.kind == "absent":
         detail = f"no {guid}{PICTURE_SUFFIXES[0]} (or {', '.join(PICTURE_SUFFIXES[1:])})"
         return found | {"image_reason": Reason.MISSING_IMAGE, "image_detail": detail}
     try:
-        source = _read(file, _MAX_PICTURE_BYTES)
+        if isinstance(file, FileState):
+            source = _read(file, _MAX_PICTURE_BYTES)
+        else:
+            source = read_cell(file) if read_cell else b""
         array = decode_picture(source, settings, max_pixels)
-    except (PictureError, _UnreadableError) as error:
-        detail = f"{os.path.basename(file.path)}: {error}"
+    except (PictureError, _UnreadableError, ValueError) as error:
+        detail = f"{os.path.basename(file.path)}: {error}" if isinstance(file, FileState) else str(error)
         return found | {"image_reason": Reason.UNREADABLE_IMAGE, "image_detail": detail}
     return found | {"image": array.tobytes(), "image_key": hashlib.sha256(source).hexdigest()}
 
 
-def load_text_row(guid: str, file: FileState, mode: str, chosen: str | None) -> Row:
+def load_text_row(guid: str, file: FileState | TextCell | Fault, mode: str, chosen: str | None) -> Row:
     """Read and clean the text of one row in a worker process; faults become reason and detail.
 
     `chosen` is the encoding of all texts whose own isn't certain.
     """
     found: Row = dict.fromkeys(_TEXT_FEATURES) | {"text": "", "chosen_encoding": chosen}
+    if isinstance(file, TextCell):
+        return found | _clean(file.text, mode, "the cell")
+    if isinstance(file, Fault):
+        return found | {"text_reason": file.reason, "text_detail": file.detail}
     if file.kind == "absent":
         return found | {"text_reason": Reason.MISSING_TEXT, "text_detail": f"no {guid}{TEXT_SUFFIX}"}
     name = os.path.basename(file.path)
@@ -86,7 +119,12 @@ def load_text_row(guid: str, file: FileState, mode: str, chosen: str | None) -> 
     raw, encoding = decode_text(source, chosen)
     if encoding == chosen == "utf-8" and LOST in raw:
         encoding = "utf-8 (damaged)"
-    found |= {"text": clean_text(raw, mode), "text_key": text_key(raw), "text_encoding": encoding}
+    return found | {"text_encoding": encoding} | _clean(raw, mode, name)
+
+
+def _clean(raw: str, mode: str, name: str) -> Row:
+    """The cleaned text and its key; `name` says what a blank one is of."""
+    found: Row = {"text": clean_text(raw, mode), "text_key": text_key(raw)}
     if not found["text"]:
         blank = "is blank" if found["text_key"] is None else "holds nothing but URLs and @names"
         found |= {"text_reason": Reason.EMPTY_TEXT, "text_detail": f"{name} {blank}"}
@@ -107,20 +145,24 @@ def read_file(file: FileState, limit: int = _MAX_PICTURE_BYTES) -> bytes | None:
         return None
 
 
-def find_text_encoding(files: Iterable[FileState]) -> str | None:
+def find_text_encoding(files: Iterable[FileState | TextCell | Fault]) -> str | None:
     """The encoding of those texts whose own isn't certain, by all of them; see `find_encoding`."""
-    return find_encoding(filter(None, map(read_text_file, files)))
+    return find_encoding(filter(None, (read_text_file(file) for file in files if isinstance(file, FileState))))
 
 
-def load_pictures(files: Sequence[PairFiles], settings: PictureSettings, data: DataArguments) -> Dataset:
-    """Decoded pictures of the files, one row each, from the cache `pictures-*`, which is built when needed."""
+def load_pictures(
+    files: Sequence[PairFiles | PairCells], settings: PictureSettings, data: DataArguments, read_cell: CellReader | None
+) -> Dataset:
+    """Decoded pictures, one row each, from the cache `pictures-*`, which is built when needed."""
     rows = [(pair.guid, pair.picture) for pair in files]
     key = {**settings.to_dict(), "max_pixels": data.max_image_pixels, "pillow": PIL.__version__.split(".")[0]}
+
+    load = partial(load_picture_row, settings=settings, max_pixels=data.max_image_pixels, read_cell=read_cell)
 
     def build(folder: Path) -> None:
         map_to_folder(
             rows,
-            partial(_load_columns, partial(load_picture_row, settings=settings, max_pixels=data.max_image_pixels)),
+            partial(_load_columns, load),
             folder=folder,
             features=_PICTURE_FEATURES,
             description="Decoding pictures",
@@ -132,7 +174,7 @@ def load_pictures(files: Sequence[PairFiles], settings: PictureSettings, data: D
     return build_once(data.cache_path(), "pictures", _key(key, rows), build, overwrite=data.overwrite_cache)
 
 
-def load_texts(files: Sequence[PairFiles], mode: str, data: DataArguments) -> Dataset:
+def load_texts(files: Sequence[PairFiles | PairCells], mode: str, data: DataArguments) -> Dataset:
     """Cleaned texts of the files, one row each, from the cache `texts-*`, which is built when needed.
 
     Texts whose own encoding isn't certain are of `data.text_encoding`; None: of the one that all of them together make
@@ -157,14 +199,14 @@ def load_texts(files: Sequence[PairFiles], mode: str, data: DataArguments) -> Da
     return build_once(data.cache_path(), "texts", key, build, overwrite=data.overwrite_cache, checked=True)
 
 
-def _key(settings: dict[str, Any], rows: Sequence[tuple[str, FileState]]) -> str:
-    """Hash of the settings and of every row's guid and file state (path, kind, size, time of change)."""
+def _key(settings: dict[str, Any], rows: Sequence[tuple[str, Iterable[Any]]]) -> str:
+    """Hash of the settings and of every row's guid and content: of a file its path, kind, size and time of change."""
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, settings], sort_keys=True).encode())
     for guid, file in rows:
         digest.update(json.dumps([guid, *file]).encode())
     return digest.hexdigest()
 
 
-def _load_columns(load: Callable[..., Row], rows: Sequence[tuple[str, FileState]]) -> Columns:
+def _load_columns(load: Callable[..., Row], rows: Sequence[tuple[str, tuple[Any, ...]]]) -> Columns:
     found = [load(*row) for row in rows]
     return {name: [row[name] for row in found] for name in found[0]}

@@ -1,4 +1,4 @@
-"""The two files of a guid: found as the list writes it, or as the one twin that Unicode knows."""
+"""A list and the two files of each guid: found as the list writes it, or as the one twin that Unicode knows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from data_utils.sources.pictures import PICTURE_SUFFIXES
 from data_utils.sources.quarantine import Fault, Hint, Reason
-from data_utils.sources.records import SHORTENED, Record
+from data_utils.sources.records import SHORTENED, Record, Row, is_valid_guid, read_list
 from modeling.errors import InputError
 
 TEXT_SUFFIX = ".txt"
@@ -57,6 +57,37 @@ class PairFiles(NamedTuple):
     picture: FileState
 
 
+class TextCell(NamedTuple):
+    """A text that stands in a table."""
+
+    text: str
+
+
+class PictureCell(NamedTuple):
+    """A picture that stands in a table, whose hash is `table`, in this row; read where it is needed (`CellReader`).
+
+    `item` is its place in the row's list, where the column holds lists.
+    """
+
+    table: str
+    row: int
+    item: int = 0
+
+
+CellReader = Callable[[PictureCell], bytes]  # raises ValueError, which says why, for what is no picture's bytes
+
+
+Picture = FileState | PictureCell | Fault  # a fault says why there is none
+
+
+class PairCells(NamedTuple):
+    """As `PairFiles`, of a record whose text or picture may stand in a table; a list holds two pictures or more."""
+
+    guid: str
+    text: FileState | TextCell | Fault
+    picture: Picture | list[Picture]
+
+
 def pair_folder(pair_dir: Path) -> Path:
     """The folder of the files: `data` inside of the given one, or the given one itself.
 
@@ -92,11 +123,12 @@ class PairFolder:
             return PairFiles(record.guid, _ABSENT, _ABSENT)
         return PairFiles(record.guid, self._find(record.guid, TEXT_SUFFIX), self._find(record.guid, *PICTURE_SUFFIXES))
 
-    def explain(self, pair: PairFiles, fault: Fault) -> Fault:
+    def explain(self, record: Record, fault: Fault) -> Fault:
         """The fault of one of its files, with a hint where a file of another name may have been meant."""
         if fault.reason in (Reason.MISSING_TEXT, Reason.MISSING_IMAGE):
-            return fault._replace(hint=self.find_near(pair.guid, is_text=fault.reason == Reason.MISSING_TEXT))
-        return fault._replace(hint=self._find_other(pair)) if fault.reason == Reason.UNREADABLE_IMAGE else fault
+            return fault._replace(hint=self.find_near(record.guid, is_text=fault.reason == Reason.MISSING_TEXT))
+        is_damaged = fault.reason == Reason.UNREADABLE_IMAGE
+        return fault._replace(hint=self._find_other(self.find(record))) if is_damaged else fault
 
     def find_near(self, guid: str, *, is_text: bool) -> Hint | None:
         """Why a file that is absent may be there under another name, with that name; None where there is none."""
@@ -122,7 +154,7 @@ class PairFolder:
     def _find(self, guid: str, *suffixes: str) -> FileState:
         first = _ABSENT
         for path in possible_paths(os.path.join(self.path, guid), *suffixes):
-            state = _look_at(path)
+            state = look_at(path)
             if state.kind == "file" and state.size:
                 if first != _ABSENT:
                     self.passed_over.append((os.path.basename(first.path), os.path.basename(path)))
@@ -136,7 +168,7 @@ class PairFolder:
         near = self._near.get(_loose(guid), ())
         for path in possible_paths(_compose(guid), *suffixes):
             if twins := [name for name in near if _compose(name) == path]:
-                return _look_at(os.path.join(self.path, twins[0])) if len(twins) == 1 else _ABSENT
+                return look_at(os.path.join(self.path, twins[0])) if len(twins) == 1 else _ABSENT
         return _ABSENT
 
     @cached_property
@@ -149,7 +181,34 @@ class PairFolder:
         return found
 
 
-def _look_at(path: str) -> FileState:
+class PairList(PairFolder):
+    """A list file, and the folder of its pairs.
+
+    Attributes:
+        name: of the list, for messages.
+        read_cell, parts: of nothing, since all is in files, and a list declares no parts.
+        sides: a guid has both.
+    """
+
+    read_cell: CellReader | None = None
+    parts: Collection[str] = ()
+    sides: Sequence[str] = ("text", "image")
+
+    def __init__(self, list_file: Path, pair_dir: Path) -> None:
+        super().__init__(pair_folder(pair_dir))
+        self.name = str(list_file)
+
+    def rows(self, labels: Sequence[str], *, for_prediction: bool = False) -> Iterator[Row]:
+        """See `read_list`."""
+        return read_list(Path(self.name), labels, for_prediction=for_prediction)
+
+    @staticmethod
+    def is_valid(guid: str) -> bool:
+        """Whether a guid can name files."""
+        return is_valid_guid(guid)
+
+
+def look_at(path: str) -> FileState:
     """State of a file, following links; never raises and never opens the file."""
     try:
         status = os.stat(path)

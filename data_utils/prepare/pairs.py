@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 from datasets.table import InMemoryTable, concat_tables
 
-from data_utils.prepare.columns import NO_LABEL_ID
+from data_utils.prepare.columns import WEIGHT
 from data_utils.prepare.loading import load_pictures, load_texts
-from data_utils.prepare.pair_files import PairFolder, pair_folder
+from data_utils.prepare.pair_files import Picture
+from data_utils.prepare.pair_source import PairSource
 from data_utils.sources.arguments import DataArguments
+from data_utils.sources.label_forms import encode_labels
 from data_utils.sources.pictures import PictureSettings
 from data_utils.sources.quarantine import Action, Entry, Fault, Quarantine
-from data_utils.sources.records import Record, read_records
+from data_utils.sources.records import Record, judge_rows
 from data_utils.sources.row_losses import LossRule
 from modeling.errors import InputError
 
@@ -35,16 +38,23 @@ class Pairs:
     """The pairs of one list.
 
     Attributes:
-        dataset: one row per kept pair, in the list's order. Columns: guid (str), label (class number, -100 when
-            unlabelled), text (cleaned, "" when absent), text_present, image (uint8 bytes of shape
-            (3, image_size, image_size), null when absent), image_present, text_key and image_key (hashes by which equal
-            texts and equal picture files are found; null without one). Memory-mapped.
+        dataset: one row per kept pair, in the list's order. Columns: guid (str), label (by the task, see
+            `columns`), text (cleaned, "" when absent), text_present, image (uint8 bytes of shape
+            (3, image_size, image_size), of several pictures one behind the other, null when absent), image_present,
+            text_key and image_key (hashes by which equal texts and equal picture files are found; null without one).
+            Memory-mapped.
+        parts: of each row the part (train, val or test) that the data declare for it, or None.
+        declared: the parts that they declare.
+        pictures: of each row the file, or the cell of a table, that its picture is read from.
         quarantine: every fault of every row, and what was done.
         fingerprint: hash of the rows' content and of the settings; the same on every machine with the same data.
         text_encoding: that was taken for texts whose own isn't certain; None where there are none.
     """
 
     dataset: Dataset
+    parts: list[str | None]
+    declared: Collection[str]
+    pictures: list[Picture | list[Picture]]
     quarantine: Quarantine
     fingerprint: str
     text_encoding: str | None
@@ -56,36 +66,47 @@ class Pairs:
 
 
 def load_pairs(
-    list_file: Path,
+    source: PairSource,
     *,
-    pair_dir: Path,
     data: DataArguments,
     picture: PictureSettings,
     text_cleaning: str | None = None,
     for_prediction: bool = False,
     needs: Collection[str] = ("text", "image"),
 ) -> Pairs:
-    """Read a list and the files it names, and prepare them; see `prepare_records`.
+    """Read the rows of a source, its texts and its pictures, and prepare them; see `prepare_records`.
 
     Args:
-        list_file: lines of guid,tag.
-        pair_dir: folder with `data/{guid}.txt` and `data/{guid}.jpg` (.jpeg, .png, .webp), or that `data` itself.
+        source: see `open_source`.
         text_cleaning: instead of `data.text_cleaning`.
         needs: of "text" and "image" those that the head reads.
 
     Raises:
-        InputError: list or folder missing, nothing usable in them, a large loss, `--on_bad_pair error` and a fault, or
-            a cache folder that cannot be written.
+        InputError: the source can't be read, nothing is usable in it, a large loss, `--on_bad_pair error` and a fault,
+            or a cache folder that cannot be written.
     """
-    list_file, quarantine, folder = Path(list_file), Quarantine(), PairFolder(pair_folder(pair_dir))
-    rule = LossRule(str(list_file), needs, stops=not (data.allow_data_loss or for_prediction))
-    records = read_records(list_file, labels=data.labels, quarantine=quarantine, for_prediction=for_prediction)
+    if not for_prediction and (lacking := [side for side in needs if side not in source.sides]):
+        raise InputError(
+            f"{source.name} has no column of {'pictures' if lacking[0] == 'image' else 'texts'}, which the fusion head "
+            f"reads; name one with --{lacking[0]}_column, or take --fusion {source.sides[0]}_only."
+        )
+    quarantine = Quarantine()
+    rule = LossRule(source.name, needs, stops=not (data.allow_data_loss or for_prediction))
+    records = judge_rows(
+        source.rows(data.labels, for_prediction=for_prediction),
+        source.name,
+        labels=data.labels,
+        quarantine=quarantine,
+        for_prediction=for_prediction,
+        is_valid=source.is_valid,
+        task=data.task,
+    )
     if data.on_bad_pair != "error":
         num_rows = len(records) + (0 if for_prediction else len(quarantine))
         rule.check_rows(quarantine.entries, num_rows, found=quarantine.labels, labels=data.labels)
     return prepare_records(
         records,
-        folder,
+        source,
         data=data,
         picture=picture,
         text_cleaning=text_cleaning or data.text_cleaning,
@@ -97,7 +118,7 @@ def load_pairs(
 
 def prepare_records(
     records: Sequence[Record],
-    folder: PairFolder,
+    source: PairSource,
     *,
     data: DataArguments,
     picture: PictureSettings,
@@ -112,20 +133,24 @@ def prepare_records(
     with it; then both modalities may be absent.
 
     Args:
-        records: of any source, with their files in `folder`.
+        records: of `source`, which knows their texts and pictures.
         quarantine: takes the faults of their files.
         rule: judges large losses.
     """
-    files = [folder.find(record) for record in records]
-    pictures, texts = load_pictures(files, picture, data), load_texts(files, text_cleaning, data)
+    files = [source.find(record) for record in records]
+    pictures, texts = load_pictures(files, picture, data, source.read_cell), load_texts(files, text_cleaning, data)
     text_faults, image_faults = (
-        [fault and folder.explain(pair, fault) for pair, fault in zip(files, _read_faults(table, side), strict=True)]
+        [
+            fault and source.explain(record, fault)
+            for record, fault in zip(records, _read_faults(table, side), strict=True)
+        ]
         for table, side in ((texts, "text"), (pictures, "image"))
     )
     kept = []
     for record, *faults in zip(records, text_faults, image_faults, strict=True):
-        found = [fault for fault in faults if fault]
-        action = choose_action(both=len(found) == 2, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction)
+        found = [fault for side, fault in zip(("text", "image"), faults, strict=True) if fault and side in source.sides]
+        is_empty = len(found) == len(source.sides)
+        action = choose_action(both=is_empty, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction)
         for fault in found if record.valid else ():  # an invalid guid is in the quarantine already
             quarantine.add(record.row, record.guid, reason=fault.reason, action=action, detail=str(fault))
         kept.append(not found or action != Action.DROPPED)
@@ -133,16 +158,19 @@ def prepare_records(
         _refuse_faults(rule.source, quarantine.entries)
     rule.check_files([record.guid for record in records], text_faults, image_faults)
     if not any(kept):
-        _refuse_empty(folder.path, quarantine)
-    _note_files(folder, records, texts, quarantine)
-    rows = _row_columns(records, text_faults, image_faults, data.labels)
+        _refuse_empty(source.path, quarantine)
+    _note_files(source, records, texts, quarantine)
+    rows = _row_columns(records, text_faults, image_faults, data)
     # Joined as tables: a data set describes and hashes each piece anew at every step.
     columns = [texts.data.select(["text", "text_key"]), pictures.data.select(["image", "image_key"])]
     table = concat_tables([rows, *columns], axis=1)
     settings = {"labels": data.labels, "text_cleaning": text_cleaning, "picture": picture.to_dict()}
     fingerprint = _fingerprint(table.table, np.array(kept), settings)
     dataset, chosen = Dataset(table, fingerprint=fingerprint), texts.data["chosen_encoding"][0].as_py()
-    return Pairs(dataset if all(kept) else dataset.select(np.flatnonzero(kept)), quarantine, fingerprint, chosen)
+    parts = [record.part for record in compress(records, kept)]
+    sources = [pair.picture for pair in compress(files, kept)]
+    dataset = dataset if all(kept) else dataset.select(np.flatnonzero(kept))
+    return Pairs(dataset, parts, source.parts, sources, quarantine, fingerprint, chosen)
 
 
 def choose_action(*, both: bool, on_bad_pair: str, for_prediction: bool) -> Action:
@@ -165,14 +193,16 @@ def _column(dataset: Dataset, name: str) -> list[Any]:
     return dataset.data.column(name).to_pylist()
 
 
-def _row_columns(records: Sequence[Record], texts: Faults, pictures: Faults, labels: Sequence[str]) -> InMemoryTable:
-    numbers: dict[str | None, int] = {label: number for number, label in enumerate(labels)} | {None: NO_LABEL_ID}
+def _row_columns(records: Sequence[Record], texts: Faults, pictures: Faults, data: DataArguments) -> InMemoryTable:
+    labels = encode_labels([record.label for record in records], data.labels, data.task)
     columns = {
         "guid": pa.array([record.guid for record in records], pa.string()),
-        "label": pa.array([numbers[record.label] for record in records], pa.int64()),
+        "label": pa.array(labels if labels.ndim == 1 else list(labels)),
         "text_present": pa.array([fault is None for fault in texts]),
         "image_present": pa.array([fault is None for fault in pictures]),
     }
+    if any(record.weight is not None for record in records):
+        columns[WEIGHT] = pa.array([record.weight for record in records], pa.float32())
     return InMemoryTable(pa.table(columns))
 
 
@@ -198,12 +228,12 @@ def _refuse_empty(folder: Path, quarantine: Quarantine) -> None:
     )
 
 
-def _note_files(folder: PairFolder, records: Sequence[Record], texts: Dataset, quarantine: Quarantine) -> None:
+def _note_files(source: PairSource, records: Sequence[Record], texts: Dataset, quarantine: Quarantine) -> None:
     """Tell of files that were passed over, and of texts that aren't UTF-8."""
-    if folder.passed_over:
-        bad, good = folder.passed_over[0]
+    if source.passed_over:
+        bad, good = source.passed_over[0]
         quarantine.notes.append(
-            f"{len(folder.passed_over)} files were passed over for others of their guid, like {bad} for {good}"
+            f"{len(source.passed_over)} files were passed over for others of their guid, like {bad} for {good}"
         )
     for row, encoding in enumerate(_column(texts, "text_encoding")):
         if encoding not in (None, "utf-8"):
@@ -213,7 +243,8 @@ def _note_files(folder: PairFolder, records: Sequence[Record], texts: Dataset, q
 def _fingerprint(table: pa.Table, kept: np.ndarray, settings: dict[str, Any]) -> str:
     """Hash of the settings and of the rows that are kept; a picture's key stands for its pixels."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    columns, rows = table.select(_HASHED), np.flatnonzero(kept)
+    names = [*_HASHED, *({WEIGHT} & set(table.column_names))]
+    columns, rows = table.select(names), np.flatnonzero(kept)
     for start in range(0, len(rows), 1000):
         first, last = rows[start], rows[start : start + 1000][-1]
         batch = columns.slice(first, last + 1 - first).filter(pa.array(kept[first : last + 1]))

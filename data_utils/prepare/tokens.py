@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from data_utils.prepare.cache import SCHEMA_VERSION, build_once
 from data_utils.prepare.mapping import Columns, map_to_folder
 from data_utils.prepare.pairs import join_columns
+from data_utils.sources.text import TEXT_SEPARATOR
 from modeling.errors import InputError
 
 _FEATURES = Features({"input_ids": List(Value("int32")), "text_cut": Value("bool")})
@@ -50,6 +51,9 @@ def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def tokenize_batch(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Columns:
     """Tokenize texts; those longer than `max_length` tokens are cut by the tokenizer, which keeps its end token."""
+    if any(TEXT_SEPARATOR in text for text in texts):
+        separator = f" {tokenizer.sep_token or ''} "
+        texts = [text.replace(TEXT_SEPARATOR, separator) for text in texts]
     tokens = tokenizer(list(texts), verbose=False)["input_ids"]
     cut = [len(row) > max_length for row in tokens]
     long = [number for number, is_cut in enumerate(cut) if is_cut]
@@ -188,7 +192,8 @@ def train_wordpiece(
     Raises:
         InputError: there is no text with a word in it, though it `needs_words`.
     """
-    vocabulary = _train_vocabulary(sorted(texts), vocab_size, needs_words=needs_words, lowercase=lowercase)
+    texts = sorted(text.replace(TEXT_SEPARATOR, " ") for text in texts)
+    vocabulary = _train_vocabulary(texts, vocab_size, needs_words=needs_words, lowercase=lowercase)
     return PreTrainedTokenizerFast(
         tokenizer_object=_assemble(vocabulary, lowercase=lowercase),
         unk_token="[UNK]",

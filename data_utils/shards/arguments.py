@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 
 from data_utils.console.command_line import FlagParser, flag, list_flags
-from data_utils.sources.arguments import SHARD_SUFFIXES, DataArguments
+from data_utils.sources.arguments import OF_TABLES, SHARD_SUFFIXES, DataArguments
 from modeling.errors import InputError, check_choice
 
 # Flags of training that mean the same here; the first of them say which rows are left out.
 _CHOOSING = ("val_ratio", "split_file", "allow_leaky_split", "on_bad_pair", "allow_data_loss")
+_PARTS = ("val_data", "test_data", "train_split", "val_split")
 _DATA_FLAGS = (
-    *("train_file", "labels", "text_encoding", "max_image_pixels", *_CHOOSING),
+    *("data_dir", "data", *OF_TABLES, "train_file", "labels", "text_encoding", "max_image_pixels", *_CHOOSING),
     *("cache_dir", "preprocessing_num_workers"),
 )
 
@@ -21,7 +22,6 @@ _DATA_FLAGS = (
 class ShardArguments:
     """Flags that data_utils.shard has beside those of training. Raises `InputError` with what is allowed."""
 
-    data_dir: str = flag(MISSING, "Folder with the list file and data/{guid}.txt with data/{guid}.jpg.")
     output_dir: str = flag(MISSING, "Folder for the shards, shards.json, split.json and quarantine.csv.")
     for_prediction: bool = flag(False, "Write every row of the list, in its order, as test-*: for --predict.")
     shard_format: str = flag("parquet", "parquet or webdataset (tar).")
@@ -44,12 +44,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ShardArguments, 
     parser = FlagParser(ShardArguments, description="Write shards with the pictures inside, for --streaming.")
     parser.add_flags("data", [each for each in list_flags(DataArguments) if each.name in _DATA_FLAGS])
     given = parser.parse(argv)
-    unused = [name for name in (*_CHOOSING, "seed") if name in given]
+    unused = [name for name in (*_CHOOSING, *_PARTS, "seed") if name in given]
     if given.get("for_prediction") and unused:
         raise InputError(
             f"Got --{unused[0]} {given[unused[0]]} with --for_prediction, which writes every row of the list in its "
             "order; leave one of the two out."
         )
     data = {name: given.pop(name) for name in _DATA_FLAGS if name in given}
-    args = ShardArguments(**given)
-    return args, DataArguments(data_dir=args.data_dir, **data)
+    source = DataArguments(**data)
+    source.refuse_unused()
+    return ShardArguments(**given), source

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,20 @@ from fsspec.implementations.local import LocalFileSystem
 
 from data_utils.console.progress import progress
 from data_utils.prepare.columns import NO_LABEL_ID
-from data_utils.prepare.pair_files import pair_folder
+from data_utils.prepare.pair_files import CellReader
+from data_utils.prepare.pair_source import PairSource
 from data_utils.prepare.pairs import Pairs, load_pairs
 from data_utils.shards.arguments import ShardArguments
 from data_utils.shards.manifest import MANIFEST, VERSION, read_manifest, shard_name
 from data_utils.shards.write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
-from data_utils.sources.arguments import DataArguments
+from data_utils.sources.arguments import DEFAULT_LABELS, DataArguments
 from data_utils.sources.pictures import PictureSettings
 from data_utils.sources.quarantine import QUARANTINE_FILE
 from data_utils.splits.split_file import save_split
 from data_utils.splits.splits import split_pairs
 from data_utils.system.files import list_own, remove_leftovers, write_text
 from data_utils.system.processes import limit_workers, run_tasks
+from data_utils.tables.opening import open_asked, open_source, settle_labels
 from modeling.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -44,8 +47,10 @@ def write_shards(args: ShardArguments, data: DataArguments) -> dict[str, Any]:
     Raises:
         InputError: the data can't be used, or the folder holds shards of other data or settings.
     """
-    output, folder = Path(args.output_dir), pair_folder(Path(args.data_dir))
-    pairs = _load_rows(args, data, folder)
+    output, data = Path(args.output_dir), _settle(args, data)
+    table = data.data if args.for_prediction else None
+    source = open_source(data) if table is None else open_asked("--data", table, data)
+    pairs = _load_rows(args, data, source)
     split, parts = None, {"test": np.arange(len(pairs.dataset))}
     if not args.for_prediction:
         split, *rows = split_pairs(pairs, data, seed=args.seed)
@@ -62,7 +67,7 @@ def write_shards(args: ShardArguments, data: DataArguments) -> dict[str, Any]:
     pairs.quarantine.tell(output / QUARANTINE_FILE)
     if split is not None:
         save_split(split, output / "split.json")
-    plans = {part: _plan_part(part, pairs, rows, args, data, folder) for part, rows in parts.items()}
+    plans = {part: _plan_part(part, pairs, rows, args, data, source.read_cell) for part, rows in parts.items()}
     _write_missing(list(chain.from_iterable(plans.values())), sizes, num_workers=data.num_workers())
     entries = {part: [describe_shard(plan) for plan in found] for part, found in plans.items() if found}
     manifest |= {"complete": True, "parts": entries}
@@ -70,19 +75,24 @@ def write_shards(args: ShardArguments, data: DataArguments) -> dict[str, Any]:
     return manifest
 
 
-def _load_rows(args: ShardArguments, data: DataArguments, folder: Path) -> Pairs:
+def _settle(args: ShardArguments, data: DataArguments) -> DataArguments:
+    """With labels: those of the data; rows for prediction need have none."""
+    return replace(data, labels=data.labels or list(DEFAULT_LABELS)) if args.for_prediction else settle_labels(data)
+
+
+def _load_rows(args: ShardArguments, data: DataArguments, source: PairSource) -> Pairs:
     pairs = load_pairs(
-        data.list_path(),
-        pair_dir=Path(args.data_dir),
+        source,
         data=data,
         picture=_DECODING,
         text_cleaning="none",
         for_prediction=args.for_prediction,
+        needs=source.sides,
     )
     present = pairs.dataset.select_columns(["text_present", "image_present"])[:]
     if args.for_prediction and not any(map(any, present.values())):
         raise InputError(
-            f"Found no text and no picture of the {len(pairs.dataset)} rows of {data.list_path()} in {folder}; the "
+            f"Found no text and no picture of the {len(pairs.dataset)} rows of {source.name} in {source.path}; the "
             f"first row is read as the guid {pairs.dataset[0]['guid']!r}. Check --data_dir, and that the list holds "
             "lines of guid,tag, parted by commas."
         )
@@ -117,9 +127,11 @@ def _write_manifest(output: Path, manifest: dict[str, Any]) -> None:
 
 
 def _plan_part(
-    part: str, pairs: Pairs, rows: np.ndarray, args: ShardArguments, data: DataArguments, folder: Path
+    part: str, pairs: Pairs, rows: np.ndarray, args: ShardArguments, data: DataArguments, read_cell: CellReader | None
 ) -> list[PlannedShard]:
     size, output = args.rows_per_shard, Path(args.output_dir).resolve()
+    if any(isinstance(picture, list) for picture in pairs.pictures):
+        raise InputError("Rows have several pictures, and a row of shards has one; train on the table itself.")
     columns = pairs.dataset.select_columns(["guid", "label", "text", "text_key", "image_key"]).with_format(None)
     planned = [
         PlannedRow(
@@ -127,15 +139,17 @@ def _plan_part(
             guid=row["guid"],
             text=None if row["text_key"] is None else row["text"],
             label=None if row["label"] == NO_LABEL_ID else data.labels[row["label"]],
+            picture=pairs.pictures[place],
             image_key=row["image_key"],
         )
-        for number, row in enumerate(columns.select(rows))
+        for number, (place, row) in enumerate(zip(rows.tolist(), columns.select(rows), strict=True))
     ]
     pieces = [planned[start : start + size] for start in range(0, len(planned), size)]
-    names = (shard_name(part, number, len(pieces), args.shard_format) for number in range(len(pieces)))
-    return [
-        PlannedShard(output / name, args.shard_format, folder, piece) for name, piece in zip(names, pieces, strict=True)
-    ]
+    shards = []
+    for number, piece in enumerate(pieces):
+        path = output / shard_name(part, number, len(pieces), args.shard_format)
+        shards.append(PlannedShard(path, args.shard_format, read_cell, piece))
+    return shards
 
 
 def _write_missing(plans: Sequence[PlannedShard], sizes: Mapping[str, int], *, num_workers: int) -> None:

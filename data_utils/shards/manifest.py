@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from fsspec import AbstractFileSystem
 
@@ -33,6 +33,7 @@ class Manifest(TypedDict):
     version: Literal[1]
     format: Literal["parquet", "webdataset"]
     complete: bool
+    labels: NotRequired[list[str]]
     parts: dict[Literal["train", "validation", "test"], list[ShardEntry]]
 
 

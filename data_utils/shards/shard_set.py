@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,10 +31,14 @@ _FOOTER_THREADS = 16
 
 @dataclass(frozen=True)
 class ShardSet:
-    """The shards of one part of a data set, at least one, in the order of their names; `kind` is their format."""
+    """The shards of one part of a data set, at least one, in the order of their names.
+
+    `kind` is their format; `labels` are the classes that shards.json names, in their order.
+    """
 
     kind: str
     shards: tuple[Shard, ...]
+    labels: Sequence[str] | None = None
 
     def with_text_encoding(self, encoding: str | None) -> ShardSet:
         """The same shards, whose texts are read in this encoding where they are bytes and don't tell their own."""
@@ -130,7 +134,7 @@ def _open_own(files: AbstractFileSystem, path: str, manifest: dict[str, Any], pa
         Shard(files, f"{path}/{entry['file']}", entry["bytes"], entry["rows"], entry["labels"])
         for entry in manifest["parts"].get(part, ())
     ]
-    return ShardSet(manifest["format"], tuple(shards)) if shards else None
+    return ShardSet(manifest["format"], tuple(shards), manifest.get("labels")) if shards else None
 
 
 def _list_files(files: AbstractFileSystem, path: str) -> dict[str, int | None]:

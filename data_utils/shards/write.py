@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from datasets import Features, Image, Value
 from fsspec.implementations.local import LocalFileSystem
 
-from data_utils.prepare.pair_files import PairFolder
+from data_utils.prepare.loading import read_file
+from data_utils.prepare.pair_files import CellReader, FileState, Picture, PictureCell
 from data_utils.shards.manifest import ShardEntry
 from data_utils.shards.read import iterate_shard
 from data_utils.shards.shard_file import Shard, ShardError
-from data_utils.sources.records import Record
+from data_utils.sources.pictures import PICTURE_SUFFIXES
 from data_utils.system.files import temporary_path
 from data_utils.system.refusals import describe_refusal
 from modeling.errors import InputError
@@ -37,22 +38,24 @@ class PlannedRow(NamedTuple):
 
     Attributes:
         number: in its part; the key in a tar, where names must be plain and differ.
-        image_key: SHA-256 of the picture's file as it was found.
+        picture: where its bytes are.
+        image_key: SHA-256 of them as they were found.
     """
 
     number: int
     guid: str
     text: str | None
     label: str | None
+    picture: Picture
     image_key: str | None
 
 
 class PlannedShard(NamedTuple):
-    """A shard to be written: its path and format, the folder of the pictures, and its rows."""
+    """A shard to be written: its path and format, what reads pictures that stand in a table, and its rows."""
 
     path: Path
     kind: str
-    folder: Path
+    read_cell: CellReader | None
     rows: Sequence[PlannedRow]
 
 
@@ -65,10 +68,10 @@ def write_shard(plan: PlannedShard) -> None:
     Raises:
         InputError: a picture changed since it was looked at, or the shard can't be written.
     """
-    temporary, folder = temporary_path(plan.path), PairFolder(plan.folder)
+    temporary = temporary_path(plan.path)
     write = _write_parquet if plan.kind == "parquet" else _write_tar
     try:
-        write(temporary, ((row, *_read_picture(folder, row)) for row in plan.rows))
+        write(temporary, ((row, *_read_picture(row, plan.read_cell)) for row in plan.rows))
         os.replace(temporary, plan.path)
     except OSError as error:
         sentence = describe_refusal(error, path=plan.path)
@@ -99,14 +102,17 @@ def find_damage(plan: PlannedShard, size: int | None) -> str | None:
     return "its end is missing" if is_cut or (row.guid, row.label) != (last.guid, last.label) else None
 
 
-def _read_picture(folder: PairFolder, row: PlannedRow) -> tuple[bytes | None, str]:
+def _read_picture(row: PlannedRow, read_cell: CellReader | None) -> tuple[bytes | None, str]:
     if row.image_key is None:
         return None, ""
-    state = folder.find(Record(row.number, row.guid, row.label)).picture
-    source = Path(state.path).read_bytes() if state.kind == "file" else b""
+    source, ending = b"", PICTURE_SUFFIXES[0]  # a cell has no name; readers go by the content
+    if isinstance(row.picture, FileState):
+        source, ending = read_file(row.picture) or b"", Path(row.picture.path).suffix
+    elif isinstance(row.picture, PictureCell) and read_cell is not None:
+        source = read_cell(row.picture)
     if hashlib.sha256(source).hexdigest() != row.image_key:
-        raise InputError(f"The picture of {row.guid!r} in {folder.path} changed while shards were made; start again.")
-    return source, Path(state.path).suffix
+        raise InputError(f"The picture of {row.guid!r} changed while shards were made; start again.")
+    return source, ending
 
 
 def _write_parquet(path: Path, rows: Rows) -> None:

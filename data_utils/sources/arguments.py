@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from data_utils.console.command_line import flag
 from data_utils.sources.encodings import check_encoding
+from data_utils.sources.label_forms import BETWEEN, VALUE
 from data_utils.sources.text import CLEANING_MODES
 from data_utils.system.home import count_cores
 from modeling.errors import InputError, check_choice
@@ -19,8 +21,14 @@ logger = logging.getLogger(__name__)
 DEFAULT_DIRS = ("data/project5", "data")
 BAD_PAIR_MODES = ("mask", "drop", "error")
 RESIZE_MODES = ("shortest", "squash")
+# Flags about tables, which need --data.
+OF_TABLES = (
+    *("val_data", "test_data", "train_split", "val_split", "test_split", "image_dir", "allow_urls"),
+    *("text_column", "image_column", "label_column", "id_column", "weight_column"),
+)
 # Flags that a stream has no use for, and what to do instead.
 UNSTREAMED = {
+    "data": "name the shards by --data_dir",
     "max_train_samples": "take --max_steps for a quick trial",
     "split_file": "pass it to python -m data_utils.shard, which splits",
     "allow_leaky_split": "pass it to python -m data_utils.shard, which splits",
@@ -30,6 +38,7 @@ UNSTREAMED = {
 MAX_PIXELS = 100_000_000
 # What shards are written and read as, and how their names end.
 SHARD_SUFFIXES = {"parquet": ".parquet", "webdataset": ".tar"}
+LONGEST_LABEL = 1000  # letters
 DEFAULT_LABELS = ("negative", "neutral", "positive")
 
 # Flags that take a whole number of at least 1.
@@ -50,6 +59,37 @@ class DataArguments:
         "Folder of the list file and data/{guid}.txt with data/{guid}.jpg; with --streaming a folder, glob or URL of "
         f"shards. Default: {' or '.join(DEFAULT_DIRS)}, where the data lie there.",
     )
+    data: list[str] | None = flag(
+        None,
+        "The rows as you have them: .csv, .tsv, .json, .jsonl, .parquet or .arrow (several, globs, .gz, URLs), a saved "
+        "data set, an image folder, a hub data set (user/name[:config]), MVSA's folder; or the folder of --data_dir.",
+    )
+    val_data: list[str] | None = flag(None, "Rows for validation in a file of their own, beside --data.")
+    test_data: list[str] | None = flag(None, "Rows that are judged once, at the end, in a file of their own.")
+    train_split: str | None = flag(None, "Of --data, where it has splits. Default: train, or the only one.")
+    val_split: str | None = flag(
+        None, "Split of --data for validation; none: draw one. Default: validation, valid, val or dev."
+    )
+    test_split: str | None = flag(
+        None, "Split of --data that is judged once, at the end; none: leave it out. Default: test, where it has labels."
+    )
+    text_column: list[str] | None = flag(
+        None, "Column of the texts; several are joined with the tokenizer's separator. Default: by usual names."
+    )
+    image_column: str | None = flag(
+        None,
+        "Column of the pictures: paths, bytes, base64, datasets' Image, URLs, or lists of these. Default: by names.",
+    )
+    label_column: list[str] | None = flag(
+        None, "Column of the labels; for multi_label also several, one per label, of 0 and 1. Default: by usual names."
+    )
+    id_column: str | None = flag(None, "Column of the rows' names. Default: by usual names, else the rows' numbers.")
+    weight_column: str | None = flag(None, "Column of numbers by which the rows' losses are weighted in training.")
+    image_dir: str | None = flag(None, "Where relative paths of pictures begin. Default: the folder of the file.")
+    allow_urls: bool = flag(False, "Fetch pictures that are given as http(s) URLs, once, into --cache_dir.")
+    task: Literal["single_label", "multi_label", "regression"] = flag(
+        "single_label", "single_label: one class per row; multi_label: any number of labels; regression: a number."
+    )
     streaming: bool = flag(
         False,
         "Read train-*.parquet or .tar (and validation-*) from --data_dir while training, as "
@@ -59,7 +99,11 @@ class DataArguments:
     train_file: str = flag(
         "train.txt", "List of labelled pairs (lines of guid,tag): a name inside --data_dir, or a path."
     )
-    labels: list[str] = flag(list(DEFAULT_LABELS), "Allowed labels, at least two; their order gives the class numbers.")
+    labels: list[str] = flag(
+        None,
+        "Allowed labels; their order gives the class numbers. Default: those of the training data, in the order that "
+        f"the data declare, else sorted; of shards that declare none {' '.join(DEFAULT_LABELS)}.",
+    )
     val_ratio: float = flag(0.1, "Share of the pairs kept for validation, in [0, 1); 0 trains on all of them.")
     split_file: str | None = flag(None, "A split.json of an earlier run, to reuse its training and validation parts.")
     allow_leaky_split: bool = flag(
@@ -103,6 +147,8 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
+        if self.data is not None:
+            self._settle_data()
         if self.data_dir is None:
             object.__setattr__(self, "data_dir", self._find_dir())
             logger.info("Taking the data in %s; --data_dir names others.", self.data_dir)
@@ -123,6 +169,29 @@ class DataArguments:
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise InputError(f"--{name} is {value!r}; it takes a whole number of at least 1, or is left out.")
 
+    def _settle_data(self) -> None:
+        """Of a table `data_dir` is where it lies; `--data` may also name what --data_dir does."""
+        names: list[str]
+        for part in ("test_data", "val_data", "data"):
+            if (names := getattr(self, part)) is None:
+                continue
+            if not names or not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+                raise InputError(f"Got --{part} {names!r}; it takes files, folders or names of data sets.")
+            object.__setattr__(self, part, list(map(os.path.expanduser, names)))
+        first = os.path.expanduser(names[0])
+        if len(names) == 1 and (self.streaming or os.path.exists(os.path.join(first, self.train_file))):
+            if self.data_dir not in (None, first):
+                raise InputError(f"Got --data {first} and --data_dir {self.data_dir}; leave one of the two out.")
+            object.__setattr__(self, "data_dir", first)
+            object.__setattr__(self, "data", None)
+        elif self.data_dir is None:
+            object.__setattr__(self, "data_dir", self._table_folder())
+
+    def _table_folder(self) -> str:
+        """Where the first file or folder of `data` lies."""
+        first = self.data[0] if self.data else ""
+        return (first if os.path.isdir(first) else os.path.dirname(first)) or "."
+
     def _find_dir(self) -> str:
         """The first of `DEFAULT_DIRS` that holds a list, or shards for a stream."""
         for folder in DEFAULT_DIRS:
@@ -136,8 +205,20 @@ class DataArguments:
             "--output_dir data/sample, then --data_dir data/sample."
         )
 
+    def refuse_tasks(self, asker: str) -> None:
+        """`InputError` where the task is another than single_label, for `asker`, which knows that alone."""
+        if self.task != "single_label":
+            raise InputError(f"Got --task {self.task}, which {asker} can't do yet: it takes --task single_label alone.")
+
     def refuse_unused(self) -> None:
         """`InputError` for a flag of a command line that would have no effect beside the others."""
+        idle = [name for name in OF_TABLES if getattr(self, name) != getattr(type(self), name)]
+        if self.data is None and idle:
+            raise InputError(f"Got --{idle[0]}, which is about tables, without a table in --data; leave it out.")
+        if self.data is not None and not self.streaming:
+            unread = {"data_dir": self._table_folder(), "train_file": type(self).train_file}
+            if found := [name for name, usual in unread.items() if getattr(self, name) != usual]:
+                raise InputError(f"Got --data and --{found[0]}, which is about lists of guid,tag; leave one out.")
         if not self.streaming:
             if self.shuffle_buffer_size != type(self).shuffle_buffer_size:
                 raise InputError("Got --shuffle_buffer_size, which belongs to --streaming; leave it out.")
@@ -153,6 +234,14 @@ class DataArguments:
 
     def _check_labels(self) -> None:
         labels = self.labels
+        if self.task == "regression":
+            if labels not in (None, [VALUE]):
+                raise InputError(
+                    f"Got --labels {labels!r} and --task regression, whose labels are numbers; leave it out."
+                )
+            return object.__setattr__(self, "labels", [VALUE])
+        if labels is None:
+            return  # see `data_utils.tables.opening.settle_labels`
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise InputError(
                 f"--labels is {labels!r}; it takes a list of words, for example --labels negative neutral positive "
@@ -160,16 +249,23 @@ class DataArguments:
             )
         labels = [unicodedata.normalize("NFC", label) for label in labels]
         object.__setattr__(self, "labels", labels)
-        is_odd = any(label.strip() != label or label.casefold() in ("", "null") or "," in label for label in labels)
-        if is_odd or len(labels) < 2 or len(set(labels)) != len(labels):
+        if self.task == "multi_label" and any(BETWEEN in label for label in labels):
+            raise InputError(f"--labels is {labels!r}; with --task multi_label no name can have a {BETWEEN} in it.")
+        if any(map(is_odd_label, labels)) or len(labels) < 2 or len(set(labels)) != len(labels):
             raise InputError(
                 f"--labels is {labels!r}; it takes at least two labels, each of them once, none of them empty, 'null' "
-                "(which means unlabelled), with a comma, or with a space at an end."
+                f"(which means unlabelled), with a comma, with a space at an end, or of over {LONGEST_LABEL:,} letters."
             )
 
-    def resolved_dir(self) -> str:
-        """`data_dir` as it can be found from any working folder; a URL stays as it is."""
-        return self.data_dir if "://" in self.data_dir else str(Path(self.data_dir).resolve())
+    def resolved(self) -> dict[str, list[str] | str | None]:
+        """The names of files and folders as they can be found from any working folder."""
+        several = {name: getattr(self, name) for name in ("data", "val_data", "test_data")}
+        return {
+            "data_dir": _resolve(self.data_dir),
+            "cache_dir": str(self.cache_path()),
+            "image_dir": self.image_dir and _resolve(self.image_dir),
+            **{name: paths and [_resolve(path) for path in paths] for name, paths in several.items()},
+        }
 
     def list_path(self) -> Path:
         """The training list: `train_file` inside `data_dir`, else `train_file` as a path of its own."""
@@ -187,3 +283,15 @@ class DataArguments:
     def num_workers(self) -> int:
         """Number of processes for preparing data: as asked for, else every core this process may use."""
         return self.preprocessing_num_workers or count_cores()
+
+
+def is_odd_label(label: str) -> bool:
+    """Whether a label can't be a class: files of results, and lists, would be read otherwise than they are meant."""
+    is_named = label.strip() == label and label.casefold() not in ("", "null")
+    return not is_named or "," in label or "\0" in label or len(label) > LONGEST_LABEL
+
+
+def _resolve(name: str) -> str:
+    """An absolute path; a URL, and a name of the hub, stay as they are."""
+    is_path = "://" not in name and (os.path.exists(name) or not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name))
+    return str(Path(name).resolve()) if is_path else name

@@ -1,6 +1,6 @@
-"""A source of labelled pairs to records; rows that cannot be used go to the quarantine.
+"""The rows of a source to records; those that cannot be used go to the quarantine.
 
-A source gives `Row`s, as `read_list` those of a list file (`guid,tag` per line); `read_records` judges them all alike.
+A source gives `Row`s, as `read_list` those of a list file (`guid,tag` per line); `judge_rows` judges them all alike.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from typing import NamedTuple
 from data_utils.console.screen import printable
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.file_kinds import name_kind
+from data_utils.sources.label_forms import BETWEEN, UNLABELLED, VALUE, is_allowed, split_label
 from data_utils.sources.list_format import EXPECTED, refuse_other_formats
 from data_utils.sources.quarantine import Action, Quarantine, Reason
 from data_utils.sources.row_losses import describe_labels
@@ -40,79 +40,32 @@ _LONGEST_LABEL = 100  # letters of one that is looked for among the allowed ones
 
 
 class Row(NamedTuple):
-    """What a source says of one pair; `number` as a user counts them, from 1; `malformed` is what can't be read."""
+    """What a source says of one pair.
+
+    Attributes:
+        number: as a user counts them, from 1.
+        malformed: what can't be read.
+        part: train, val or test where the data declare it.
+        weight: of the row's loss in training, where rows have one.
+    """
 
     number: int
     guid: str
     tag: str
     malformed: str = ""
+    part: str | None = None
+    weight: float | None = None
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One usable row."""
 
     row: int  # its number, from 1; of a list file the line's
     guid: str
-    label: str | None  # one of the allowed labels; None when unlabelled
+    label: str | None  # as in `label_forms`, with allowed names alone; None when unlabelled
     valid: bool = True  # or the guid could name a file outside of the data folder: none may be opened for it
-
-
-def read_records(
-    list_file: Path, *, labels: Sequence[str], quarantine: Quarantine, for_prediction: bool = False
-) -> list[Record]:
-    """The records of a source: `null` or nothing stands for unlabelled.
-
-    Training keeps the first row of each guid that has an allowed label. A prediction keeps every row, in order.
-    The quarantine takes every row that is left out, or not taken as it stands, and counts the labels.
-
-    Raises:
-        InputError: see `read_list`; or (training) no row can be used.
-    """
-    first_seen: dict[str, Row] = {}
-    records = []
-    for row in read_list(Path(list_file), labels, for_prediction=for_prediction):
-        label = None if row.tag.casefold() in ("", "null") else find_label(row.tag, labels) or row.tag
-        faults = _find_faults(row, label, labels, first_seen, quarantine.labels)
-        found = list(faults if for_prediction else islice(faults, 1))
-        if for_prediction:
-            found = [fault for fault in found if fault[0] != Reason.NO_LABEL]
-        for reason, action, detail in found:
-            action = action if for_prediction else Action.DROPPED
-            quarantine.add(row.number, row.guid, reason=reason, action=action, detail=detail)
-        if for_prediction or not found:
-            is_valid = is_valid_guid(row.guid)
-            records.append(Record(row.number, row.guid, label if is_valid and label in labels else None, is_valid))
-    if not records:
-        raise InputError(_no_usable_row(Path(list_file), quarantine, labels))
-    return records
-
-
-def _find_faults(
-    row: Row, label: str | None, labels: Sequence[str], first_seen: dict[str, Row], counts: Counter[str]
-) -> Iterator[tuple[Reason, Action, str]]:
-    """What is wrong with a row, and what a prediction does about it; a training stops at the first fault.
-
-    Counts the label and notes the guid as seen, unless it was stopped before.
-    """
-    if row.malformed:
-        yield Reason.MALFORMED_ROW, Action.UNLABELLED, row.malformed
-    if not is_valid_guid(row.guid):
-        detail = f"a guid is a plain file name without its ending, no path, of at most {_LONGEST_GUID} bytes"
-        yield Reason.INVALID_GUID, Action.BOTH_MASKED, detail
-        return
-    if label is None:
-        yield Reason.NO_LABEL, Action.DROPPED, f"got '{row.tag}'; a training row needs a label"
-    else:
-        counts[label] += 1
-        if label not in labels:
-            yield Reason.UNKNOWN_LABEL, Action.UNLABELLED, _unknown_label_detail(label, labels)
-    # Spellings that differ in Unicode alone are of the same files.
-    first = first_seen.setdefault(unicodedata.normalize("NFC", row.guid), row)
-    if first is not row:
-        other = "" if row.tag == first.tag else f" with another label ('{first.tag}', here '{row.tag}')"
-        shortened = "; a spreadsheet has shortened this number" if SHORTENED.fullmatch(row.guid) else ""
-        yield Reason.DUPLICATE_GUID, Action.REPEATED, f"first in row {first.number}{other}{shortened}"
+    part: str | None = None  # train, val or test where the data declare it
+    weight: float | None = None  # of its loss in training
 
 
 def is_valid_guid(guid: str) -> bool:
@@ -122,22 +75,98 @@ def is_valid_guid(guid: str) -> bool:
     return len(guid) <= _LONGEST_GUID and len(guid.encode("utf-8", "surrogatepass")) <= _LONGEST_GUID
 
 
-def find_label(tag: str, labels: Sequence[str]) -> str | None:
-    """The allowed label that a tag says, in whatever way Unicode writes it; None where it is none of them."""
-    if tag in labels:
-        return tag
-    name = unicodedata.normalize("NFC", tag)
-    return next((label for label in labels if unicodedata.normalize("NFC", label) == name), None)
+def read_records(
+    list_file: Path, *, labels: Sequence[str], quarantine: Quarantine, for_prediction: bool = False
+) -> list[Record]:
+    """`judge_rows` of a list file; `InputError` as from there and from `read_list`."""
+    rows = read_list(Path(list_file), labels, for_prediction=for_prediction)
+    return judge_rows(rows, str(list_file), labels=labels, quarantine=quarantine, for_prediction=for_prediction)
+
+
+def judge_rows(
+    rows: Iterable[Row],
+    source: str,
+    *,
+    labels: Sequence[str],
+    quarantine: Quarantine,
+    for_prediction: bool = False,
+    is_valid: Callable[[str], bool] = is_valid_guid,
+    task: str = "single_label",
+) -> list[Record]:
+    """The records of rows: `null` or nothing stands for unlabelled; `is_valid` says which guids can be used.
+
+    What else a tag may be goes by the task, see `label_forms`.
+
+    Training keeps the first row of each guid that has an allowed label. A prediction keeps every row, in order.
+    The quarantine takes every row that is left out, or not taken as it stands, and counts the labels.
+
+    Raises:
+        InputError: (training) no row can be used; `source` says of what, in the message.
+    """
+    first_seen: dict[str, Row] = {}
+    records = []
+    for row in rows:
+        names = None if row.tag.casefold() in ("", UNLABELLED) else split_label(row.tag, labels, task)
+        unknown = [name for name in names or () if not is_allowed(name, labels, task)]
+        faults = _find_faults(row, names, unknown, labels, first_seen, quarantine.labels, is_valid)
+        found = list(faults if for_prediction else islice(faults, 1))
+        if for_prediction:
+            found = [fault for fault in found if fault[0] != Reason.NO_LABEL]
+        for reason, action, detail in found:
+            action = action if for_prediction else Action.DROPPED
+            quarantine.add(row.number, row.guid, reason=reason, action=action, detail=detail)
+        if for_prediction or not found:
+            valid = is_valid(row.guid)
+            label = None if names is None or unknown or not valid else BETWEEN.join(names) or BETWEEN
+            records.append(Record(row.number, row.guid, label, valid, row.part, row.weight))
+    if not records:
+        raise InputError(_no_usable_row(source, quarantine, labels))
+    return records
+
+
+def _find_faults(
+    row: Row,
+    names: Sequence[str] | None,
+    unknown: Sequence[str],
+    labels: Sequence[str],
+    first_seen: dict[str, Row],
+    counts: Counter[str],
+    is_valid: Callable[[str], bool],
+) -> Iterator[tuple[Reason, Action, str]]:
+    """What is wrong with a row, and what a prediction does about it; a training stops at the first fault.
+
+    Counts the labels and notes the guid as seen, unless it was stopped before.
+    """
+    if row.malformed:
+        yield Reason.MALFORMED_ROW, Action.UNLABELLED, row.malformed
+    if not is_valid(row.guid):
+        detail = f"a guid is a plain file name without its ending, no path, of at most {_LONGEST_GUID} bytes"
+        yield Reason.INVALID_GUID, Action.BOTH_MASKED, detail
+        return
+    if names is None:
+        yield Reason.NO_LABEL, Action.DROPPED, f"got '{row.tag}'; a training row needs a label"
+    else:
+        counts.update(names)
+        if unknown:
+            yield Reason.UNKNOWN_LABEL, Action.UNLABELLED, _unknown_label_detail(unknown[0], labels)
+    # Spellings that differ in Unicode alone are of the same files.
+    first = first_seen.setdefault(unicodedata.normalize("NFC", row.guid), row)
+    if first is not row:
+        other = "" if row.tag == first.tag else f" with another label ('{first.tag}', here '{row.tag}')"
+        shortened = "; a spreadsheet has shortened this number" if SHORTENED.fullmatch(row.guid) else ""
+        yield Reason.DUPLICATE_GUID, Action.REPEATED, f"first in row {first.number}{other}{shortened}"
 
 
 def _unknown_label_detail(label: str, labels: Sequence[str]) -> str:
+    if list(labels) == [VALUE]:
+        return f"got '{label}'; allowed are finite numbers"
     folded = {known.casefold(): known for known in labels}
     close = difflib.get_close_matches(label.casefold(), folded, n=1) if len(label) <= _LONGEST_LABEL else []
     hint = f"; did you mean '{folded[close[0]]}'?" if close else ""
     return f"got '{label}'; allowed: {', '.join(labels)}{hint}"
 
 
-def _no_usable_row(list_file: Path, quarantine: Quarantine, labels: Sequence[str]) -> str:
+def _no_usable_row(source: str, quarantine: Quarantine, labels: Sequence[str]) -> str:
     first = quarantine.entries[0]
     counts = Counter(entry.reason for entry in quarantine)
     if Reason.UNKNOWN_LABEL in counts:
@@ -148,7 +177,7 @@ def _no_usable_row(list_file: Path, quarantine: Quarantine, labels: Sequence[str
         shown = printable(repr(first.guid), _SHOWN)
         remedy = f"Expected {EXPECTED}; row {first.row}, {shown}: {first.detail}."
     why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-    return f"no row of {list_file} can be trained on ({why}). {remedy}"
+    return f"no row of {source} can be trained on ({why}). {remedy}"
 
 
 def read_list(list_file: Path, labels: Sequence[str], *, for_prediction: bool = False) -> Iterator[Row]:

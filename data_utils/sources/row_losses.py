@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from data_utils.console.screen import printable
+from data_utils.sources.label_forms import VALUE
 from data_utils.sources.quarantine import Action, Entry, Fault, Reason
 from modeling.errors import InputError
 
@@ -106,6 +107,8 @@ def describe_labels(found: Counter[str], labels: Sequence[str], *, with_flag: bo
         f"{printable(repr(label), _SHOWN)} ({count})" for label, count in found.most_common(_SHOWN_LABELS)
     )
     more = f" and {len(found) - _SHOWN_LABELS} others" if len(found) > _SHOWN_LABELS else ""
+    if list(labels) == [VALUE]:
+        return f"Labels found, with their rows: {shown}{more}; a regression takes finite numbers."
     text = f"Labels found, with their rows: {shown}{more}; allowed: {', '.join(labels)}."
     if not with_flag:
         return text

@@ -7,6 +7,8 @@ import re
 from functools import lru_cache
 
 CLEANING_MODES = ("report", "tweet", "none")
+# Between the texts of several columns, until the tokenizer puts its own separator there: of no script, and no blank.
+TEXT_SEPARATOR = "\ue000"
 
 # An address ends at the first character that is not printable ASCII, since Chinese text follows it without a space.
 # Tweets are cut at 140 characters, so an address may be cut as well: "http://t.c…", "http…", "htt…".

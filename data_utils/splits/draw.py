@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedGroupKFold
 
 from data_utils.splits.groups import Numbers, find_copies, find_members
@@ -18,6 +19,20 @@ from modeling.errors import InputError
 
 logger = logging.getLogger(__name__)
 _KINDS = "groups of equal texts, equal pictures and copies"
+
+
+def find_strata(labels: ArrayLike) -> Numbers:
+    """A class number for each of N rows, (N,), by which parts and folds are made alike.
+
+    Of several labels that of the rarest one, and one for rows without any; of numbers that of the tenth they are in.
+    """
+    values = np.asarray(labels)
+    if values.dtype.kind == "i":
+        return values
+    if values.ndim == 1:
+        return np.digitize(values, np.unique(np.nanquantile(values, np.linspace(0.1, 0.9, 9))))
+    order = np.argsort(np.nansum(values, axis=0), kind="stable")
+    return np.where(values.max(axis=1) > 0, order[values[:, order].argmax(axis=1)], values.shape[1])
 
 
 def make_split(guids: Sequence[str], labels: Numbers, groups: Numbers, *, val_ratio: float, seed: int) -> Split:

@@ -64,9 +64,12 @@ def group_ids(dataset: Dataset) -> np.ndarray:
             row = parent[row]
         return row
 
-    for keys in (columns["text_key"], columns["image_key"], [root_guid(guid) for guid in columns["guid"]]):
+    # A row of several pictures has a key of each.
+    pictures = [(row, key) for row, keys in enumerate(columns["image_key"]) if keys for key in keys.split(",")]
+    roots = [root_guid(guid) for guid in columns["guid"]]
+    for keys in (enumerate(columns["text_key"]), pictures, enumerate(roots)):
         first: dict[str, int] = {}
-        for row, key in enumerate(keys):
+        for row, key in keys:
             if key is not None:
                 parent[find(row)] = find(first.setdefault(key, row))
     return np.array([find(row) for row in range(len(dataset))], dtype=np.int64)

@@ -97,6 +97,6 @@ def load_split(path: Path, *, known_guids: Collection[str] | None = None) -> Spl
     if unknown:
         raise InputError(
             f"{len(unknown)} guids of the split file {path} are not in the list, for example '{unknown[0]}'; "
-            "it belongs to other data: check --split_file, --data_dir and --train_file."
+            "it belongs to other data: check --split_file, --data, --data_dir and --train_file."
         )
     return split

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from data_utils.prepare.pairs import Pairs
 from data_utils.sources.arguments import DataArguments
-from data_utils.splits.draw import make_split, with_copies
+from data_utils.splits.draw import find_strata, hold_out, make_split, with_copies
 from data_utils.splits.groups import Numbers, check_largest_group, find_copies, find_members, group_ids
 from data_utils.splits.split_file import PART_TITLES, Split, load_split
 from modeling.errors import InputError
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def split_pairs(pairs: Pairs, data: DataArguments, *, seed: int) -> tuple[Split, np.ndarray, np.ndarray, np.ndarray]:
-    """The split that the arguments ask for: read from `--split_file` and checked, else drawn.
+    """The split that the arguments ask for: read from `--split_file` or declared by the data, and checked; else drawn.
 
     A file that names no copy was written for the list without them: the copies of its training rows are added.
 
@@ -29,16 +30,43 @@ def split_pairs(pairs: Pairs, data: DataArguments, *, seed: int) -> tuple[Split,
     """
     columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
     guids, groups = columns["guid"], group_ids(pairs.dataset)
-    if data.split_file is None:
+    if data.split_file is None and pairs.declared:
+        split = declared_split(pairs, groups, data, seed=seed)
+        check_no_leak(split, guids, groups, allow=data.allow_leaky_split)
+    elif data.split_file is None:
         if data.val_ratio > 0:
             check_largest_group(pairs.dataset, groups)
-        split = make_split(guids, columns["label"], groups, val_ratio=data.val_ratio, seed=seed)
+        split = make_split(guids, find_strata(columns["label"]), groups, val_ratio=data.val_ratio, seed=seed)
     else:
         split = load_split(Path(data.split_file), known_guids=pairs.known_guids)
         check_no_leak(split, guids, groups, allow=data.allow_leaky_split)
         if not (find_copies(guids) & find_members(split.guids, guids)).any():
             split = with_copies(split, guids, groups)
     return split, *split_indices(split, guids)
+
+
+def declared_split(pairs: Pairs, groups: Numbers, data: DataArguments, *, seed: int) -> Split:
+    """The parts that the data declare; validation is drawn from the training part where they declare a test alone.
+
+    `InputError` where a declared part has no row left.
+    """
+    if "val" in pairs.declared and data.val_ratio not in (0, DataArguments.val_ratio):
+        raise InputError(
+            f"Got --val_ratio {data.val_ratio}, and data that declare the rows for validation; leave it out, or add "
+            "--val_split none where they are a split."
+        )
+    columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
+    found: dict[str, list[str]] = {part: [] for part in pairs.declared}
+    for guid, part in zip(columns["guid"], pairs.parts, strict=True):
+        found[part or "train"].append(guid)
+    parts = {part: tuple(sorted(guids)) for part, guids in found.items()}
+    if empty := [PART_TITLES[part] for part, guids in parts.items() if not guids]:
+        raise InputError(f"No row of the declared {empty[0]} part can be used (see quarantine.csv); mend its rows.")
+    split = Split(parts["train"], parts.get("val", ()), seed=seed, val_ratio=None, test=parts.get("test", ()))
+    if "val" in parts or data.val_ratio == 0:
+        return split
+    fold = replace(split, val=split.test)
+    return hold_out(fold, columns["guid"], find_strata(columns["label"]), groups, val_ratio=data.val_ratio, seed=seed)
 
 
 def split_indices(split: Split, guids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -20,9 +20,9 @@ from data_utils.shards.shard_file import ShardRow
 from data_utils.shards.shard_set import ShardSet
 from data_utils.sources.arguments import MAX_PIXELS
 from data_utils.sources.file_kinds import find_pointer
+from data_utils.sources.label_forms import find_label
 from data_utils.sources.pictures import PictureError, PictureSettings, decode_picture
 from data_utils.sources.quarantine import Action, Entry, Fault, Reason
-from data_utils.sources.records import find_label
 from data_utils.sources.row_losses import LossRule
 from data_utils.sources.text import clean_text
 

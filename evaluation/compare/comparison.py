@@ -12,9 +12,8 @@ import numpy as np
 
 from evaluation.compare.runs import ComparedRun, Origin, align_runs, read_runs
 from evaluation.scores import paired_tests
-from evaluation.scores.metrics import SCORES, classification_metrics
+from evaluation.scores.metrics import SCORES, classification_metrics, find_majority
 from evaluation.scores.paired_tests import ALPHA, POWER, Difference
-from evaluation.scores.scoring import find_majority
 
 TESTS = {"accuracy": "exact McNemar", "macro_f1": "paired bootstrap"}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from evaluation.predict.joint_models import JointModels, join_models
 from evaluation.predict.loaded_run import LoadedRun, load_run
 from evaluation.scores.calibration import apply_temperature
 from evaluation.scores.metrics import Floats, Integers
+from evaluation.scores.tasks import Answers
+from evaluation.scores.thresholds import DEFAULT_THRESHOLD
 from modeling.errors import InputError
 from run_files.folds_folder import FoldsFolder
 from run_files.predictions_csv import read_predictions_csv
@@ -84,6 +86,16 @@ class Ensemble:
             for number, (run, each) in enumerate(zip(self.runs, pairs, strict=True))
         ]
 
+    def thresholds(self, split: str | None = None) -> Floats | None:
+        """Of the classes, (C,), for a list or a part: the models' mean; None where `answer_rows` cross-fits others.
+
+        It does for validation rows, which chose those of the models, and for what folds held out.
+        """
+        if self.first.config.task != "multi_label" or split == (HELD_OUT if self.is_cross_validated else "val"):
+            return None
+        own = [run.config.thresholds or [DEFAULT_THRESHOLD] * run.config.num_labels for run in self.runs]
+        return np.mean(own, axis=0)
+
     def read_held_out(self) -> tuple[Floats, Integers, Integers]:
         """Probabilities (N, C), labels (N,) and fold numbers (N,) of the out-of-fold rows, else of the validation rows.
 
@@ -112,18 +124,19 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What the models said of N rows with labels (N,): {name: (N, C)}, where several judged a row the mean."""
+    """What the models said of N rows with their labels: {name: (N, C)}, where several judged a row the mean."""
 
     guids: tuple[str, ...]
-    labels: Integers
+    labels: Answers
     outputs: dict[str, Floats]
 
 
-def load_ensemble(
-    path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None, trust_remote_code: bool = False
-) -> Ensemble:
+def load_ensemble(path: str | Path, **options: Any) -> Ensemble:
     """The models of a run folder, without their weights; see `load_run`."""
-    load = partial(load_run, data_dir=data_dir, cache_dir=cache_dir, trust_remote_code=trust_remote_code)
+
+    def load(folder: str | Path) -> LoadedRun:
+        return load_run(folder, **options)
+
     folder = FoldsFolder.find(path)
     if folder is None:
         run = load(path)
@@ -137,7 +150,7 @@ def evaluate_rows(
 ) -> EvalResult:
     """What each model says of its rows, each row once: in the list's order for one model, else sorted by guid."""
     guids = [guid for _, rows in parts for guid in rows["guid"][:]]
-    labels = np.concatenate([np.asarray(rows["label"][:], dtype=np.int64) for _, rows in parts])
+    labels = np.concatenate([np.asarray(rows["label"][:]) for _, rows in parts])
     outputs = _ask_each(parts, make_step, batch_size=batch_size, accelerator=accelerator)
     stacked = {name: np.concatenate([each[name].numpy() for each in outputs]).astype(float) for name in outputs[0]}
     if len(parts) == 1:

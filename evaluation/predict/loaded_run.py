@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.columns import MODEL_COLUMNS
+from data_utils.prepare.pair_source import PairSource
 from data_utils.prepare.pairs import Pairs, add_row_index, load_pairs
 from data_utils.prepare.tokens import tokenize_batch, tokenize_pairs, tokenizer_key
 from data_utils.shards.shard_set import find_shards
@@ -30,6 +31,7 @@ from data_utils.stream.part_cache import load_part
 from data_utils.stream.rows import RowPreparer
 from data_utils.system.device_copies import can_pin
 from data_utils.system.schema import check_types
+from data_utils.tables.opening import open_source
 from modeling.choices import FUSIONS
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
@@ -93,8 +95,8 @@ class LoadedRun:
                 )
         return model
 
-    def load_rows(self, list_file: Path, *, pair_dir: Path, for_prediction: bool = False) -> Pairs:
-        """The pairs of a list (see `load_pairs`) as in training: cleaned, decoded and tokenised for the model.
+    def load_rows(self, source: PairSource, *, for_prediction: bool = False) -> Pairs:
+        """The pairs of a source (see `load_pairs`) as in training: cleaned, decoded and tokenised for the model.
 
         The cleaned text is beside its tokens, for whoever changes it and tokenises it again.
         """
@@ -102,8 +104,7 @@ class LoadedRun:
         # What was trained on is judged as it is now; large losses are told.
         on_bad_pair = "mask" if for_prediction else self.data.on_bad_pair
         pairs = load_pairs(
-            list_file,
-            pair_dir=pair_dir,
+            source,
             data=replace(self.data, allow_data_loss=True, on_bad_pair=on_bad_pair),
             picture=self.picture,
             text_cleaning=self.config.text_cleaning,
@@ -116,8 +117,8 @@ class LoadedRun:
         return replace(pairs, dataset=dataset.select_columns([*MODEL_COLUMNS, "text"]))
 
     def load_own_pairs(self) -> Pairs:
-        """`load_rows` of the list that it was made of, wherever the data lie now."""
-        return self.load_rows(self.data.list_path(), pair_dir=Path(self.data.data_dir))
+        """`load_rows` of the data that it was made of, wherever they lie now."""
+        return self.load_rows(open_source(self.data))
 
     def training_guids(self) -> tuple[str, ...]:
         """Of the rows that it was trained on; none where they came from a stream, or the run was copied without."""
@@ -128,6 +129,8 @@ class LoadedRun:
         """The lists that it was made of: its rows and, if a file named it, their split."""
         split_file = self.data.split_file
         own = replace(self.data, data_dir=self.training_dir())
+        if self.data.data is not None:
+            return [Path(name) for name in (*self.data.data, *(self.data.val_data or ()), *(self.data.test_data or ()))]
         return [self.data.list_path(), own.list_path(), *([] if split_file is None else [Path(split_file)])]
 
     def training_dir(self) -> str:
@@ -186,8 +189,9 @@ class LoadedRun:
         if pairs.fingerprint != self.environment.get("data_fingerprint"):
             logger.warning(
                 "The data in %s are not quite those of the training (another hash); the figures are of the data as "
-                "they are now.",
+                "they are now%s.",
                 self.data.data_dir,
+                "" if self.data.data is None else ", and rows that are named by their numbers may be others",
             )
         gone = set(guids).difference(pairs.dataset["guid"][:])
         if gone:
@@ -196,28 +200,41 @@ class LoadedRun:
 
 
 def load_run(
-    path: str | Path, *, data_dir: str | None = None, cache_dir: str | None = None, trust_remote_code: bool = False
+    path: str | Path,
+    *,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
+    trust_remote_code: bool = False,
+    **tables: Any,
 ) -> LoadedRun:
-    """Read a run folder without its weights; data_dir and cache_dir stand in the place of its own."""
+    """Read a run folder without its weights; data_dir, cache_dir and `tables` stand in the place of its own.
+
+    `tables` are those of the flags of the data that `evaluate.py` takes, too; None for what is as in the training.
+    """
     folder = RunFolder.open(path)
     sections = folder.load_arguments()
     check_types(sections["data"], DataArguments, f"The data section of {folder.config_file}")
     cache_dir = cache_dir or _own_cache(folder, sections["data"].get("cache_dir"))
-    place = {"data_dir": data_dir} if data_dir else {}
-    data = DataArguments(**sections["data"] | place | {"cache_dir": cache_dir, "overwrite_cache": False})
-    workers = min(data.num_workers(), os.cpu_count() or 1)  # a number from another machine, or from anywhere
+    place = {name: value for name, value in {"data_dir": data_dir, **tables}.items() if value}
+    if tables.get("data"):  # the folder is theirs, and a list of pairs has its usual name
+        place = {"data_dir": None, "train_file": DataArguments.train_file} | place
+    flags = DataArguments(**sections["data"] | place | {"cache_dir": cache_dir, "overwrite_cache": False})
+    workers = min(flags.num_workers(), os.cpu_count() or 1)  # a number from another machine, or from anywhere
     check_files(folder.model_dir)
     check_model_file(folder.model_dir / "config.json")
     with wrap_load_errors(folder.model_dir, DAMAGED):
         config = SentimentConfig.from_pretrained(folder.model_dir, local_files_only=True, trust_remote_code=False)
         tokenizer = load_tokenizer(folder.model_dir, local_files_only=True, trust_remote_code=trust_remote_code)
         _check_tokenizer(tokenizer, config)
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    if (config.task, names) != (flags.task, flags.labels):
+        raise InputError(f"{folder.config_file} names another task than its model, or other labels. {DAMAGED}")
     return LoadedRun(
         folder=folder,
         config=config,
         tokenizer=tokenizer,
         picture=PictureSettings(**config.picture or {}),
-        data=replace(data, preprocessing_num_workers=workers),
+        data=replace(flags, preprocessing_num_workers=workers),
         training=sections["training"],
         environment=sections["environment"],
     )

@@ -21,6 +21,7 @@ from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 
 from data_utils.console.tables import format_markdown, format_table
+from data_utils.prepare.collator import refuse_several_pictures
 from data_utils.prepare.tokens import tokenize_batch
 from data_utils.system.files import write_text
 from evaluation.predict.inference import Batch, Outputs
@@ -106,6 +107,7 @@ class AskCorrupted:
     """
 
     def __init__(self, run: LoadedRun, rows: Dataset, *, seed: int = 0) -> None:
+        refuse_several_pictures(rows, run.picture.image_size, "by --robustness; leave it out")
         self._run, self._guids, self._texts, self._seed = run, rows["guid"][:], rows["text"][:], seed
 
     def __call__(self, models: JointModels, batch: Batch) -> Outputs:

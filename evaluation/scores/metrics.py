@@ -163,3 +163,9 @@ def macro_f1_of_counts(counts: Integers, labels: Integers, answers: Integers, nu
     """Counts (R, K) of kinds of rows with their labels (K,) and answers (K,) -> (R,); F1 of an absent class is 0."""
     labels, answers = np.eye(num_classes, dtype=np.int64)[[labels, answers]]  # (K, C) each
     return (2 * (counts @ (labels * answers)) / np.maximum(counts @ (labels + answers), 1)).mean(axis=1)
+
+
+def find_majority(labels: Integers, label_names: Sequence[str]) -> dict[str, Any]:
+    """The most frequent of the labels (N,), and the accuracy of always answering it."""
+    counts = np.bincount(labels, minlength=len(label_names))
+    return {"label": label_names[int(counts.argmax())], "accuracy": float(counts.max() / counts.sum())}

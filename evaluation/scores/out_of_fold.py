@@ -10,8 +10,9 @@ import numpy as np
 
 from data_utils.console.tables import format_interval
 from evaluation.scores.calibration import apply_temperature, draw_reliability, fit_out_of_fold
-from evaluation.scores.metrics import INTERVAL_SCORES, SCORES
-from evaluation.scores.scoring import score_predictions, score_seeds
+from evaluation.scores.scoring import score_answers, score_seeds, task_of_figures
+from evaluation.scores.tasks import name_task
+from evaluation.scores.thresholds import answer_rows
 from run_files.folds_folder import FoldsFolder
 from run_files.output import write_figure, write_json
 from run_files.predictions_csv import PredictionTable
@@ -43,22 +44,25 @@ def write_out_of_fold(folder: FoldsFolder, temperatures: Mapping[int, float]) ->
     tables = [_join_folds(folder, seed, temperatures) for seed in folder.seeds]
     for seed, table in zip(folder.seeds, tables, strict=True):
         table.write(folder.predictions_oof_file_of(seed))
-    averaged = replace(tables[0], probabilities=np.mean([table.probabilities for table in tables], axis=0))
+    means, labels = np.mean([table.probabilities for table in tables], axis=0), tables[0].labels
+    averaged = replace(tables[0], probabilities=means, answers=answer_rows(means, labels))
     averaged.write(folder.predictions_oof_file)
     scores = score_seeds(tables)
     seeds = {
-        str(seed): {name: scores.values[name][number] for name in SCORES} for number, seed in enumerate(folder.seeds)
+        str(seed): {name: values[number] for name, values in scores.values.items()}
+        for number, seed in enumerate(folder.seeds)
     }
     found = {"num_rows": len(averaged.guids), "mean": scores.mean, "std": scores.std, "intervals": scores.intervals}
-    figures = score_predictions(averaged.probabilities, averaged.labels, averaged.label_names)
+    figures = score_answers(means, labels, averaged.answers, averaged.label_names)
     return {**found, "seeds": seeds, "averaged": figures}
 
 
 def format_out_of_fold(scores: Mapping[str, Any]) -> str:
     """The headline of `write_out_of_fold` as plain text."""
     lines = [f"out of fold, {scores['num_rows']} rows, {len(scores['seeds'])} seeds"]
-    for name in INTERVAL_SCORES:
-        line, std = f"{SCORES[name]} {format_interval(scores['mean'][name], scores['intervals'][name])}", scores["std"]
+    task, std = task_of_figures(scores["averaged"]), scores["std"]
+    for name in (name for name in task.interval_scores if name in scores["mean"]):
+        line = f"{task.scores[name]} {format_interval(scores['mean'][name], scores['intervals'].get(name))}"
         if std[name] is not None:
             averaged = f"probabilities averaged over seeds {scores['averaged'][name]:.3f}"
             line += f" ± {std[name]:.3f} over seeds; {averaged}"
@@ -69,9 +73,9 @@ def format_out_of_fold(scores: Mapping[str, Any]) -> str:
 def _join_folds(folder: FoldsFolder, seed: int, temperatures: Mapping[int, float]) -> PredictionTable:
     """The held-out rows of one seed's folds."""
     tables = {member.fold: member.read_held_out() for member in folder.members(seed)}
-    return PredictionTable.join(
-        [
-            replace(table, probabilities=apply_temperature(table.probabilities, temperatures.get(fold, 1.0)))
+    if name_task(tables[0].labels) == "single_label":
+        tables = {
+            fold: replace(table, probabilities=apply_temperature(table.probabilities, temperatures.get(fold, 1.0)))
             for fold, table in tables.items()
-        ]
-    )
+        }
+    return PredictionTable.join(list(tables.values()))

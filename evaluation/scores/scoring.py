@@ -7,26 +7,18 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from data_utils.console.tables import format_interval, format_table
-from evaluation.scores.metrics import (
-    INTERVAL_SCORES,
-    SCORES,
-    Integers,
-    bootstrap_intervals,
-    classification_metrics,
-    take_labelled,
-)
+from evaluation.scores.resampling import Floats
+from evaluation.scores.tasks import TASKS, Figures, Task, name_task, take_rows
+from evaluation.scores.thresholds import answer_rows
 from run_files.predictions_csv import PredictionTable
-
-Figures = dict[str, Any]  # as `score_predictions` returns them
 
 
 @dataclass(frozen=True)
 class SeedScores:
-    """How S trainings judge the same rows: S values of each of `SCORES`, 95 % intervals of the means of some."""
+    """How S trainings judge the same rows: S values of each of `Task.scores`, 95 % intervals of the means of some."""
 
     values: Mapping[str, tuple[float, ...]]
     intervals: Mapping[str, tuple[float, float]]
@@ -58,30 +50,43 @@ class SeedScores:
 
 def score_seeds(tables: Sequence[PredictionTable]) -> SeedScores:
     """The scores of one or more tables of the same rows in the same order, all labelled."""
-    scores = [classification_metrics(table.probabilities, table.labels, table.label_names) for table in tables]
-    answers = np.stack([table.answers for table in tables])  # (S, N)
-    intervals = bootstrap_intervals(answers, tables[0].labels, len(tables[0].label_names))
-    return SeedScores({name: tuple(each[name] for each in scores) for name in SCORES}, intervals)
+    names, labels, task = tables[0].label_names, tables[0].labels, TASKS[name_task(tables[0].labels)]
+    rows = [take_rows(table.probabilities, labels, table.answers) for table in tables]
+    scores = [task.measure(*each, names) for each in rows]
+    intervals = task.find_intervals([each[0] for each in rows], rows[0][1], [each[2] for each in rows])
+    chosen = {name: ends for name in task.interval_scores if (ends := intervals[name]) is not None}
+    values = {name: tuple(each[name] for each in scores) for name in task.scores}
+    return SeedScores({name: each for name, each in values.items() if None not in each}, chosen)
 
 
-def score_predictions(probabilities: ArrayLike, labels: ArrayLike, label_names: Sequence[str]) -> Figures:
-    """`classification_metrics`, accuracy_interval and macro_f1_interval ([low, high], 95 %), and majority_baseline.
+def score_predictions(
+    probabilities: ArrayLike, labels: ArrayLike, label_names: Sequence[str], thresholds: Floats | None = None
+) -> Figures:
+    """`score_answers` of the answers that these rows get, see `answer_rows`."""
+    return score_answers(probabilities, labels, answer_rows(probabilities, labels, thresholds), label_names)
 
-    The last is {label, accuracy} of always answering the class that is most frequent among these very rows.
+
+def measure_predictions(probabilities: ArrayLike, labels: ArrayLike, label_names: Sequence[str]) -> Figures:
+    """`score_predictions` without intervals and baseline, which take a while."""
+    rows = take_rows(probabilities, labels, answer_rows(probabilities, labels))
+    return TASKS[name_task(labels)].measure(*rows, label_names)
+
+
+def score_answers(
+    probabilities: ArrayLike, labels: ArrayLike, answers: ArrayLike, label_names: Sequence[str]
+) -> Figures:
+    """`Task.measure` of the labelled rows, {score}_interval ([low, high], 95 %), and majority_baseline.
+
+    The last is {label, and the task's first score} of always giving one answer, the best for these very rows.
     """
-    values, known, _ = take_labelled(probabilities, labels)
-    intervals = bootstrap_intervals(values.argmax(axis=1), known, len(label_names))
+    task = TASKS[name_task(labels)]
+    values, known, given = take_rows(probabilities, labels, answers)
+    intervals = task.find_intervals([values], known, [given])
     return (
-        classification_metrics(values, known, label_names)
-        | {f"{name}_interval": list(intervals[name]) for name in INTERVAL_SCORES}
-        | {"majority_baseline": find_majority(known, label_names)}
+        task.measure(values, known, given, label_names)
+        | {f"{name}_interval": None if each is None else list(each) for name, each in intervals.items()}
+        | {"majority_baseline": task.find_baseline(known, label_names)}
     )
-
-
-def find_majority(labels: Integers, label_names: Sequence[str]) -> dict[str, Any]:
-    """The most frequent of the labels (N,), and the accuracy of always answering it."""
-    counts = np.bincount(labels, minlength=len(label_names))
-    return {"label": label_names[int(counts.argmax())], "accuracy": float(counts.max() / counts.sum())}
 
 
 def format_score(figures: Mapping[str, Any], name: str) -> str:
@@ -89,27 +94,40 @@ def format_score(figures: Mapping[str, Any], name: str) -> str:
     return format_interval(figures[name], figures.get(f"{name}_interval"))
 
 
+def task_of_figures(figures: Mapping[str, Any]) -> Task:
+    """By the score that they begin with."""
+    return next(task for task in TASKS.values() if next(iter(task.scores)) in figures)
+
+
 def tabulate_inputs(head: str, inputs: Mapping[str, Figures], scores: Sequence[str]) -> list[list[str]]:
-    """Scores, accuracy first, of several inputs of the same rows as rows of text; the majority class comes last."""
-    rows = [[head, *(SCORES[score] for score in scores)]]
+    """Scores, the task's first one first, of several inputs of the same rows as rows of text; the baseline is last."""
+    titles = task_of_figures(next(iter(inputs.values()))).scores
+    rows = [[head, *(titles[score] for score in scores)]]
     rows += [[name, *(format_score(figures, score) for score in scores)] for name, figures in inputs.items()]
     baseline = next(iter(inputs.values()))["majority_baseline"]
-    return [*rows, [f"always {baseline['label']}", f"{baseline['accuracy']:.3f}", *[""] * (len(scores) - 1)]]
+    return [*rows, [f"always {baseline['label']}", f"{baseline[scores[0]]:.3f}", *[""] * (len(scores) - 1)]]
 
 
 def format_metrics(metrics: Figures, *, title: str) -> str:
     """The summary, the table of classes and the confusion matrix of `score_predictions` as plain text."""
-    baseline = metrics["majority_baseline"]
-    classes = [["class", "precision", "recall", "F1", "rows"]]
-    for name, scores in metrics["per_class"].items():
-        figures = [f"{scores[key]:.3f}" for key in ("precision", "recall", "f1")]
-        classes.append([name, *figures, str(scores["support"])])
-    matrix = [["label \\ prediction", *metrics["label_names"]]]
-    for name, counts in zip(metrics["label_names"], metrics["confusion_matrix"], strict=True):
-        matrix.append([name, *map(str, counts)])
-    return (
-        f"{title}: {metrics['num_rows']} rows, 95 % intervals in brackets (bootstrap over rows)\n"
-        f"{'  '.join(f'{head} {format_score(metrics, name)}' for name, head in SCORES.items())}\n"
-        f"always {baseline['label']}: accuracy {baseline['accuracy']:.3f}\n\n"
-        f"{format_table(classes)}\n\n{format_table(matrix)}"
-    )
+    task, baseline = task_of_figures(metrics), metrics["majority_baseline"]
+    first, first_title = next(iter(task.scores.items()))
+    heads = {**task.scores, "auroc": "AUROC", "average_precision": "AP", "rounded_accuracy": "accuracy when rounded"}
+    scores = "  ".join(f"{head} {format_score(metrics, name)}" for name, head in heads.items() if name in metrics)
+    parts = [
+        f"{title}: {metrics['num_rows']} rows, 95 % intervals in brackets (bootstrap over rows)\n{scores}\n"
+        f"always {baseline['label']}: {first_title} {baseline[first]:.3f}"
+    ]
+    if "per_class" in metrics:
+        keys = {"precision": "precision", "recall": "recall", "f1": "F1", "average_precision": "AP"}
+        keys = {key: head for key, head in keys.items() if all(key in row for row in metrics["per_class"].values())}
+        classes = [["class", *keys.values(), "rows"]]
+        for name, row in metrics["per_class"].items():
+            classes.append([name, *(format_interval(row[key]) for key in keys), str(row["support"])])
+        parts.append(format_table(classes))
+    if "confusion_matrix" in metrics:
+        matrix = [["label \\ prediction", *metrics["label_names"]]]
+        for name, counts in zip(metrics["label_names"], metrics["confusion_matrix"], strict=True):
+            matrix.append([name, *map(str, counts)])
+        parts.append(format_table(matrix))
+    return "\n\n".join(parts)

@@ -12,8 +12,8 @@ from typing import Any
 
 from data_utils.console.tables import format_interval, format_markdown, format_table
 from data_utils.system.files import write_text
-from evaluation.scores.metrics import INTERVAL_SCORES, SCORES
-from evaluation.scores.scoring import SeedScores, find_majority, score_seeds
+from evaluation.scores.metrics import INTERVAL_SCORES, SCORES, find_majority
+from evaluation.scores.scoring import SeedScores, score_seeds
 from run_files.output import write_table
 from run_files.predictions_csv import PredictionTable
 from run_files.sweep_folder import SweepFolder, TrialRecord

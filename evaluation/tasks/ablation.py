@@ -15,7 +15,8 @@ from data_utils.prepare.columns import NO_LABEL_ID
 from evaluation.predict.inference import Batch, Outputs
 from evaluation.predict.joint_models import FeaturesOfEach, JointModels
 from evaluation.scores.contributions import INPUTS
-from evaluation.scores.scoring import score_predictions, tabulate_inputs
+from evaluation.scores.metrics import Floats
+from evaluation.scores.scoring import score_predictions, tabulate_inputs, task_of_figures
 
 ABLATION = INPUTS[:3]  # the fourth, neither modality, is for the contributions alone
 
@@ -56,7 +57,12 @@ def blank_batch(collator: PairCollator, tokenizer: PreTrainedTokenizerBase, abla
 
 
 def summarise_ablation(
-    probabilities: Mapping[str, ArrayLike], labels: ArrayLike, label_names: Sequence[str], *, ablation_input: str
+    probabilities: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    label_names: Sequence[str],
+    *,
+    ablation_input: str,
+    thresholds: Floats | None = None,
 ) -> dict[str, Any]:
     """The figures of ablation.json, from (N, C) by the input's name.
 
@@ -64,13 +70,16 @@ def summarise_ablation(
         ablation_input, num_rows, majority_baseline {label, accuracy}, inputs {full, text_only, image_only: the metrics
         of `score_predictions`} and remarks, a sentence for each input that does not beat the baseline.
     """
-    inputs = {name: score_predictions(values, labels, label_names) for name, values in probabilities.items()}
-    baseline = inputs["full"]["majority_baseline"]
+    inputs = {
+        name: score_predictions(values, labels, label_names, thresholds) for name, values in probabilities.items()
+    }
+    baseline, task = inputs["full"]["majority_baseline"], task_of_figures(inputs["full"])
+    score = next(iter(task.scores))
     remarks = [
-        f"The {name} input ({metrics['accuracy']:.3f}) does not beat always answering "
-        f"{baseline['label']} ({baseline['accuracy']:.3f})."
+        f"The {name} input ({metrics[score]:.3f}) does not beat always answering "
+        f"{baseline['label']} ({baseline[score]:.3f})."
         for name, metrics in inputs.items()
-        if metrics["accuracy"] <= baseline["accuracy"]
+        if task.sign * metrics[score] <= task.sign * baseline[score]
     ]
     return {
         "ablation_input": ablation_input,
@@ -84,5 +93,6 @@ def summarise_ablation(
 def format_ablation(summary: dict[str, Any], *, title: str) -> str:
     """The table of `summarise_ablation` and its remarks as plain text."""
     heading = f"ablation on {title}: {summary['num_rows']} rows, missing modality: {summary['ablation_input']}"
-    table = format_table(tabulate_inputs("input", summary["inputs"], ("accuracy", "macro_f1", "weighted_f1")))
+    scores = [name for name in task_of_figures(summary["inputs"]["full"]).scores if name != "ece"]
+    table = format_table(tabulate_inputs("input", summary["inputs"], scores))
     return "\n".join([f"{heading}, 95 % intervals in brackets", "", table, "", *summary["remarks"]]).rstrip()

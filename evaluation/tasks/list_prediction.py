@@ -6,23 +6,26 @@ import csv
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from datasets import Dataset
 from numpy.typing import NDArray
 
 from data_utils.console.screen import show
-from data_utils.prepare.columns import NO_LABEL_ID
-from data_utils.prepare.pair_files import PairFolder, pair_folder
+from data_utils.prepare.columns import is_labelled
+from data_utils.prepare.pair_files import PairFolder, PairList, pair_folder
 from data_utils.prepare.pairs import add_row_index
 from data_utils.sources.encodings import decode_text
+from data_utils.sources.label_forms import name_labels
 from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import read_records
 from data_utils.system.files import encode_csv, write_together
+from data_utils.tables.opening import names_table, open_asked
 from evaluation.arguments import EvaluationArguments
 from evaluation.predict.ensemble import Ensemble, Part, predict_rows
 from evaluation.predict.loaded_run import LoadedRun
@@ -30,9 +33,11 @@ from evaluation.scores import contributions
 from evaluation.scores.abstention import format_abstention
 from evaluation.scores.calibration import apply_temperature
 from evaluation.scores.metrics import Floats
-from evaluation.scores.scoring import format_metrics, score_predictions
+from evaluation.scores.scoring import format_metrics, score_answers
+from evaluation.scores.thresholds import answer_rows
 from evaluation.tasks.output_files import OutputFiles
 from evaluation.tasks.split_evaluation import choose_step
+from evaluation.tasks.table_output import PREDICTION, check_output, encode_answers
 from modeling.errors import InputError
 from run_files.output import write_json
 
@@ -42,10 +47,14 @@ _SHOWN = 60  # characters
 
 @dataclass(frozen=True)
 class AskedList:
-    """A list that was read and prepared: the folder of its pairs, where the answers go, each model with the rows."""
+    """What was asked, read and prepared: where the answers go, each model with the rows.
+
+    `pair_dir` is the folder of a list's pairs; of a table `table` has its columns.
+    """
 
     source: Path
     pair_dir: Path
+    table: Dataset | None
     files: OutputFiles
     parts: list[Part]
     quarantine: Quarantine
@@ -56,8 +65,11 @@ class AskedList:
         return self.parts[0][1]["guid"][:]
 
 
-def prepare_list(ensemble: Ensemble, source: Path, files: OutputFiles, *, data_dir: str | None) -> AskedList:
+def prepare_list(ensemble: Ensemble, name: str, files: OutputFiles, *, data_dir: str | None) -> AskedList:
     """Read the list and prepare its rows for every model; `InputError` where that, or the output, can't be."""
+    source = Path(name)
+    if names_table(name, ensemble.first.data):
+        return _prepare_table(ensemble, name, files)
     if not source.is_file():
         raise InputError(
             f"Got --predict {source}, which is not a file; name a list of guid,tag lines, or add --streaming for "
@@ -65,9 +77,22 @@ def prepare_list(ensemble: Ensemble, source: Path, files: OutputFiles, *, data_d
         )
     files.prepare([source, *ensemble.first.list_files()])
     pair_dir = find_pair_dir(source, ensemble.first, data_dir=data_dir)
-    found = ensemble.load_once(lambda run: run.load_rows(source, pair_dir=pair_dir, for_prediction=True))
+    found = ensemble.load_once(lambda run: run.load_rows(PairList(source, pair_dir), for_prediction=True))
     parts = [(run, add_row_index(pairs.dataset)) for run, pairs in zip(ensemble.runs, found, strict=True)]
-    return AskedList(source, pair_dir, files, parts, found[0].quarantine)
+    return AskedList(source, pair_dir, None, files, parts, found[0].quarantine)
+
+
+def _prepare_table(ensemble: Ensemble, name: str, files: OutputFiles) -> AskedList:
+    """As `prepare_list`, of a table."""
+    asked, source = open_asked("--predict", [name], ensemble.first.data), Path(name)
+    (table,) = asked.tables.values()
+    scores = [f"prob_{name}" for name in ensemble.first.label_names]
+    further = [*contributions.COLUMNS, "confidence", "answered"]
+    check_output(files.output, table.dataset, [PREDICTION, *scores, *further])
+    files.prepare([source, *ensemble.first.list_files()])
+    found = ensemble.load_once(lambda run: run.load_rows(asked, for_prediction=True))
+    parts = [(run, add_row_index(pairs.dataset)) for run, pairs in zip(ensemble.runs, found, strict=True)]
+    return AskedList(source, asked.path, table.dataset, files, parts, found[0].quarantine)
 
 
 def predict_list(
@@ -88,11 +113,12 @@ def predict_list(
     if abstention is not None:
         columns["confidence"] = apply_temperature(probabilities, abstention["temperature"]).max(axis=1)
         columns["answered"] = columns["confidence"] >= abstention["chosen"]["threshold"]
-    _write_answers(asked, probabilities, names, columns)
     labels = np.asarray(asked.parts[0][1]["label"][:])
-    _warn_of_known_rows(ensemble, asked, labels != NO_LABEL_ID)
-    if (labels != NO_LABEL_ID).any():
-        metrics = score_predictions(probabilities, labels, names)
+    answers = answer_rows(probabilities, labels, ensemble.thresholds())
+    _write_answers(asked, name_labels(answers, names), probabilities, names, columns)
+    _warn_of_known_rows(ensemble, asked, is_labelled(labels))
+    if is_labelled(labels).any():
+        metrics = score_answers(probabilities, labels, answers, names)
         write_json(files.metrics, metrics)
         show(format_metrics(metrics, title=f"labelled rows of {asked.source}"), "")
     if found:
@@ -130,16 +156,28 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
 
 
 def _write_answers(
-    asked: AskedList, probabilities: Floats, label_names: list[str], columns: Mapping[str, NDArray[Any]]
+    asked: AskedList,
+    answers: Sequence[str],
+    probabilities: Floats,
+    label_names: list[str],
+    columns: Mapping[str, NDArray[Any]],
 ) -> None:
     """Answers, probabilities (N, C) and further columns (N,) beside them, and what was wrong with rows."""
     files, guids = asked.files, asked.guids
-    rows = [[guid, label_names[index]] for guid, index in zip(guids, probabilities.argmax(axis=1), strict=True)]
+    rows = [list(row) for row in zip(guids, answers, strict=True)]
+    if len(label_names) == 1:  # the answers of a regression are its numbers
+        label_names, probabilities = [], probabilities[:, :0]
     header = ["guid", "prediction", *(f"prob_{name}" for name in label_names), *columns]
-    values = zip(rows, zip(*probabilities.T, *columns.values(), strict=True), strict=True)
-    details = [[*row, *map(_format, numbers)] for row, numbers in values]
-    answers = [*_read_header(asked.source, len(guids)), *rows]
-    write_together({files.output: encode_csv(answers), files.probabilities: encode_csv([header, *details])})
+    details = [
+        [*row, *map(_format, [*values, *(column[number] for column in columns.values())])]
+        for number, (row, values) in enumerate(zip(rows, probabilities, strict=True))
+    ]
+    if asked.table is None:
+        content = encode_csv([*_read_header(asked.source, len(guids)), *rows])
+    else:
+        scores = dict(zip(header[2:], (*probabilities.T.round(6), *columns.values()), strict=True))
+        content = encode_answers(files.output, asked.table, {PREDICTION: answers} | scores)
+    write_together({files.output: content, files.probabilities: encode_csv([header, *details])})
     for path in files.optional:
         path.unlink(missing_ok=True)
     asked.quarantine.save(files.quarantine, keep_empty=False)
@@ -168,8 +206,11 @@ def _warn_of_known_rows(ensemble: Ensemble, asked: AskedList, is_labelled: NDArr
     """
     trained = {guid for run in ensemble.runs for guid in run.training_guids()}
     own = Path(ensemble.first.training_dir())
-    is_own = own.is_dir() and pair_folder(own) == pair_folder(asked.pair_dir)
-    num_known = int((np.array([guid in trained for guid in asked.guids]) & (is_labelled | is_own)).sum())
+    if asked.table is None:
+        is_meant = is_labelled | (own.is_dir() and pair_folder(own) == pair_folder(asked.pair_dir))
+    else:  # whose rows may be named by their numbers, as those of any other
+        is_meant = np.full(len(is_labelled), str(asked.source.resolve()) in (ensemble.first.data.data or ()))
+    num_known = int((np.array([guid in trained for guid in asked.guids]) & is_meant).sum())
     if num_known:
         logger.warning(
             "%d rows have the guids of rows that the run was trained on: if they are these rows, their answers are "

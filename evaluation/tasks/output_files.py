@@ -12,11 +12,13 @@ from typing import Any
 
 from data_utils.sources.quarantine import COLUMNS, DECODED_COLUMNS, ENCODINGS_FILE, QUARANTINE_FILE
 from data_utils.system.schema import read_json
+from evaluation.tasks.table_output import SUFFIXES, read_predictions
 from modeling.errors import InputError
 
 # By what those are known that are there only if there is something to be said in them: their header, or a key.
 HEADERS = {QUARANTINE_FILE: list(COLUMNS), ENCODINGS_FILE: list(DECODED_COLUMNS)}
-KEYS = {"metrics.json": "confusion_matrix", "contributions.json": "overall"}
+FIRST = ["guid", "prediction"]
+KEYS = {"metrics.json": "majority_baseline", "contributions.json": "overall"}
 
 
 class OutputFiles:
@@ -64,9 +66,13 @@ class OutputFiles:
             if ending in HEADERS:
                 return _read_start(path)[:1] == [HEADERS[ending]]
             header, *known = _read_start(self.probabilities)
+            if path != self.probabilities and path.suffix.lower() in SUFFIXES and header[:2] == FIRST:
+                with suppress(InputError, OSError, ValueError, csv.Error):
+                    if known and read_predictions(path, len(known)) == [row[1] for row in known]:
+                        return True
             # The output begins with the rows of the probabilities; it may have no header, and so one row more.
             rows, answers = _read_start(path), [row[:2] for row in known]
-            is_scored = header[:2] == ["guid", "prediction"] and "".join(header[2:3]).startswith("prob_")
+            is_scored = header[:2] == FIRST and "".join(header[2:3] or ["prob_"]).startswith("prob_")
             is_answered = bool(answers) and answers in (rows[1:], rows[: len(answers)])
             return is_scored and (path == self.probabilities or is_answered)
         return False

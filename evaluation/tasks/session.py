@@ -10,8 +10,9 @@ import torch
 from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
+from data_utils.console.command_line import list_flags
 from data_utils.system.processes import keep_freed_memory
-from evaluation.arguments import EvaluationArguments
+from evaluation.arguments import EvaluationArguments, TableFlags
 from evaluation.predict.ensemble import load_ensemble
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.scores.abstention import abstain_out_of_fold
@@ -34,19 +35,23 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
     ensemble = load_ensemble(
         arguments.run,
         data_dir=arguments.data_dir,
+        **{flag.name: getattr(arguments, flag.name) for flag in list_flags(TableFlags)},
         cache_dir=arguments.cache_dir,
         trust_remote_code=arguments.trust_remote_code,
     )
+    check_task(ensemble.first.config.task, arguments)
     precision, abstention = choose_precision(ensemble.first, arguments), None
     if arguments.abstain is not None:
         abstention = abstain_out_of_fold(*ensemble.read_held_out(), arguments.abstain)
     if arguments.predict is None or arguments.output is None:
+        if arguments.data_dir is not None and ensemble.first.data.data is not None:
+            raise InputError(f"Got --data_dir, but {arguments.run} was trained on a table; name it by --data.")
         split = ensemble.choose_split(arguments.split)
         parts = ensemble.load_rows(split)
         return evaluate_split(ensemble, parts, split, arguments, join_ranks(precision), abstention)
     files = OutputFiles(Path(arguments.output))
     if not arguments.streaming:
-        asked = prepare_list(ensemble, Path(arguments.predict), files, data_dir=arguments.data_dir)
+        asked = prepare_list(ensemble, arguments.predict, files, data_dir=arguments.data_dir)
         return predict_list(ensemble, asked, arguments, join_ranks(precision), abstention)
     if ensemble.is_cross_validated:
         raise InputError(
@@ -54,6 +59,13 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
             "predict with one of the runs in its members/, or a list without --streaming."
         )
     predict_stream(ensemble.first, arguments.predict, files, arguments, join_ranks(precision))
+
+
+def check_task(task: str, arguments: EvaluationArguments) -> None:
+    """`InputError` for what is not to be had of a model of another task than single_label."""
+    for name in ("contributions", "robustness", "abstain", "streaming"):
+        if task != "single_label" and getattr(arguments, name):
+            raise InputError(f"Got --{name}, which takes a run of --task single_label; this one is of {task}.")
 
 
 def choose_precision(run: LoadedRun, arguments: EvaluationArguments) -> str:

@@ -21,6 +21,8 @@ from evaluation.robustness.robustness import (
 from evaluation.scores import contributions
 from evaluation.scores.abstention import format_abstention
 from evaluation.scores.scoring import format_metrics, score_predictions
+from evaluation.scores.tasks import name_task
+from evaluation.scores.thresholds import cross_fit_thresholds
 from evaluation.tasks.ablation import ABLATION, AskInputs, blank_batch, format_ablation, summarise_ablation
 from run_files.output import write_json, write_table
 
@@ -41,10 +43,15 @@ def evaluate_split(
     if not accelerator.is_main_process:
         return
     folder, title, names = ensemble.folder.path, ensemble.title(split), ensemble.first.label_names
+    thresholds = ensemble.thresholds(split)
+    if thresholds is None and name_task(result.labels) == "multi_label":  # the same for all inputs
+        thresholds = cross_fit_thresholds(result.outputs["full"], result.labels)
     suffix = "" if split == "val" else f"_{split}"
     if arguments.ablation:
         ablation_input = arguments.ablation_input or "mask"
-        summary = summarise_ablation(result.outputs, result.labels, names, ablation_input=ablation_input)
+        summary = summarise_ablation(
+            result.outputs, result.labels, names, ablation_input=ablation_input, thresholds=thresholds
+        )
         file, text = folder / f"ablation{suffix}.json", format_ablation(summary, title=title)
     elif arguments.contributions:
         columns = contributions.compute_contributions(result.outputs)
@@ -61,7 +68,7 @@ def evaluate_split(
         file, text = folder / f"robustness{suffix}.json", format_robustness(summary, title=title)
         write_robustness(file, split, summary)
     else:
-        summary = score_predictions(result.outputs["full"], result.labels, names)
+        summary = score_predictions(result.outputs["full"], result.labels, names, thresholds)
         file, text = folder / f"evaluation_{split}.json", format_metrics(summary, title=title)
     write_json(file, summary | {"split": split, "mixed_precision": accelerator.mixed_precision})
     show(text, f"\nSaved in {file}.")

@@ -11,6 +11,7 @@ from conftest import LABELS
 from PIL import Image
 
 from data_utils.augment.manifest import MANIFEST
+from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.quarantine import Quarantine
@@ -65,7 +66,7 @@ def test_files_with_endings_in_capitals_are_copied_and_never_taken_for_free(fold
 def test_copies_are_in_their_parents_group(folder, predict, make_arguments, small_picture):
     assert run(folder, "--copies", "2", predictions=predict()) == 0
     data = make_arguments(folder, train_file="train_augmented.txt")
-    pairs = load_pairs(data.list_path(), pair_dir=folder, data=data, picture=small_picture)
+    pairs = load_pairs(PairList(data.list_path(), folder), data=data, picture=small_picture)
     group_of = dict(zip(pairs.dataset["guid"][:], group_ids(pairs.dataset), strict=True))
     copies = read_manifest(folder)["copies"]
     assert len(copies) > 20

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.splits.draw import hold_out, make_folds, make_split, with_copies
 from data_utils.splits.groups import find_copies, root_guid
@@ -120,7 +121,7 @@ def test_split_file_of_the_plain_list_serves_the_augmented_one(make_pairs, make_
     rows = [(str(row), ["negative", "positive"][row % 2]) for row in range(20)]
     folder = make_pairs(rows + [(f"{row}_t1", label, f"words like those of {row}") for row, label in rows[:10]])
     data = make_arguments(folder, val_ratio=0.25)
-    pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=data, picture=small_picture)
+    pairs = load_pairs(PairList(folder / "train.txt", folder), data=data, picture=small_picture)
     split, *parts = split_pairs(pairs, data, seed=42)
     assert [sum(find_copies(pairs.dataset["guid"][:])[part]) for part in parts[1:]] == [0, 0]
     copies = {f"{guid}_t1" for guid in split.train} & set(pairs.known_guids)

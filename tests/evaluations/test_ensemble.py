@@ -18,6 +18,7 @@ from tiny import LABELS, TOKENIZER, tiny_batch, tiny_model
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
@@ -66,7 +67,7 @@ def make_run(
         rows = [(f"p{number}", LABELS[number % 3], text) for number, text in enumerate(texts)]
         data = make_arguments(make_pairs(rows))
         picture = PictureSettings(**build(0).config.picture)
-        pairs = load_pairs(data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=picture)
+        pairs = load_pairs(PairList(data.list_path(), Path(data.data_dir)), data=data, picture=picture)
         guids = pairs.dataset["guid"][:]
         split = make_split(guids, pairs.dataset["label"][:], list(range(NUM_PAIRS)), val_ratio=0.0, seed=0)
         sections = {"model": {}, "data": asdict(data), "environment": {"data_fingerprint": pairs.fingerprint}}

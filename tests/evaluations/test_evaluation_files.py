@@ -24,7 +24,7 @@ PROBABILITIES = np.array([[0.75, 0.25], [0.6, 0.4], [0.1, 0.9]])
 
 
 def test_bad_cases_hold_misjudged_labelled_rows_only(tmp_path: Path) -> None:
-    write_bad_cases(tmp_path / "bad.csv", GUIDS, LABELS, PROBABILITIES, NAMES)
+    write_bad_cases(tmp_path / "bad.csv", GUIDS, LABELS, np.argmax(PROBABILITIES, axis=1), NAMES)
     assert read_rows(tmp_path / "bad.csv") == [["guid", "label", "prediction"], ["b,c", "positive", "negative"]]
 
 

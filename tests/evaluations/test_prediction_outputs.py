@@ -64,7 +64,7 @@ def test_earlier_prediction_may_be_replaced(tmp_path: Path, header: str) -> None
     (tmp_path / "p.txt").write_text(header + TAGS)
     (tmp_path / "p.probabilities.csv").write_text(PROBABILITIES)
     (tmp_path / "p.quarantine.csv").write_text("row,guid,reason,action,detail\n1,1,missing_text,masked,\n")
-    write_json(tmp_path / "p.metrics.json", {"num_rows": 2, "confusion_matrix": []})
+    write_json(tmp_path / "p.metrics.json", {"num_rows": 2, "majority_baseline": []})
     write_json(tmp_path / "p.contributions.json", {"overall": {}})
     OutputFiles(tmp_path / "p.txt").prepare([])
     with pytest.raises(InputError, match=r"would overwrite .*p\.txt"):

@@ -30,7 +30,7 @@ def test_from_training_to_predictions(sample, tmp_path):
     run, output = tmp_path / "run", tmp_path / "predictions.txt"
     screen = launch(ONE_PROCESS, *train_flags(sample, run), cold=True)
     assert "Warning" not in screen
-    launch(ONE_PROCESS, "evaluate.py", str(run), cold=True)
+    launch(ONE_PROCESS, "evaluate.py", str(run))
     figures = json.loads((run / "evaluation_val.json").read_text())
     trained = json.loads((run / "metrics.json").read_text())["val"]
     assert figures["accuracy"] == trained["accuracy"]

@@ -15,6 +15,7 @@ from tiny import TOKENIZER
 
 from data_utils.prepare import loading
 from data_utils.prepare.cache import build_once, cache_folder
+from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.prepare.tokens import tokenize_pairs
 from data_utils.sources.pictures import PictureSettings
@@ -48,7 +49,7 @@ def load(make_arguments, small_picture, counted):
         counted.clear()
         data = make_arguments(folder, **options)
         pairs = load_pairs(
-            folder / "train.txt", pair_dir=folder, data=data, picture=picture, text_cleaning=text_cleaning
+            PairList(folder / "train.txt", folder), data=data, picture=picture, text_cleaning=text_cleaning
         )
         return pairs.dataset, (counted.count("picture"), counted.count("text"))
 
@@ -220,7 +221,7 @@ def test_two_runs_at_once_build_once(make_pairs, make_arguments, small_picture, 
 
     def run():
         barrier.wait(timeout=60)
-        pairs = load_pairs(folder / "train.txt", pair_dir=folder, data=data, picture=small_picture)
+        pairs = load_pairs(PairList(folder / "train.txt", folder), data=data, picture=small_picture)
         results.put((pairs.fingerprint, [len(row["image"]) for row in pairs.dataset]))
 
     runs = [processes.Process(target=run) for _ in range(2)]

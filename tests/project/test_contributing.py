@@ -50,8 +50,12 @@ def changed(tmp_path_factory):
 
 
 def test_examples_are_taken_trained_and_reported(changed, make_pairs, numbered_rows, tmp_path):
-    words = train_flags(make_pairs(numbered_rows(24)), tmp_path / "run", "--fusion", "gated", "--bf16", "False")
-    launch(["python"], *words, folder=changed)
+    rows = numbered_rows(24)
+    pairs = make_pairs(rows)
+    lines = [f"{guid}|words of {guid}|data/{guid}.jpg|{label}" for guid, label in rows]
+    (pairs / "rows.psv").write_text("\n".join(["id|text|image|label", *lines]))
+    words = train_flags(pairs, tmp_path / "run", "--fusion", "gated", "--bf16", "False")
+    launch(["python"], *words, "--data", str(pairs / "rows.psv"), folder=changed)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["parameters"]["fusion"] > 0
     assert -1 <= metrics["val"]["matthews"] <= 1

@@ -39,7 +39,7 @@ def read_commands(page):
 FOUND = [(page.name, *found) for page in PAGES for found in read_commands(page)]
 COMMANDS = {f"{name}: {' '.join(words)}": words for name, words, _ in FOUND}
 # Those that not every machine can run say why behind a #; what make and pytest do is run by CI.
-MARKS = re.compile(r"\b(GPUs?|cluster|network|hours)\b")
+MARKS = re.compile(r"\b(GPUs?|cluster|network|hours|files of your own|published files)\b")
 RUN_HERE = {
     " ".join(words): (name == "scale.md", words)  # streamed, into the same run folder: after the others
     for name, words, comment in FOUND
@@ -96,6 +96,8 @@ def test_command_is_one_that_the_programs_take(name):
         check_entry(ENTRIES[words[entries[0]]], words[entries[0] + 1 :])
     elif words[:2] == ["python", "-m"]:
         check_module(words[2], words[3:])
+    elif words[0] == "python":
+        assert (ROOT / words[1]).is_file()
     else:
         assert words[:2] in (["bash", "launchers/gpu/gather_wheels.sh"], ["bash", "launchers/gpu/run.sh"])
 

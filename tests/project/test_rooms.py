@@ -14,7 +14,7 @@ ROOMS = (
     *("training.checkpoint", "training.build", "training.flags", "training.launch"),
     *("evaluation.tasks", "evaluation.robustness", "evaluation.compare", "evaluation.predict", "evaluation.scores"),
     *("evaluation", "data_utils.augment", "run_files", "data_utils"),
-    *("data_utils.stream", "data_utils.shards", "data_utils.splits", "data_utils.prepare"),
+    *("data_utils.stream", "data_utils.shards", "data_utils.splits", "data_utils.tables", "data_utils.prepare"),
     *("data_utils.sources", "data_utils.system", "data_utils.console", "modeling"),
 )
 MAX_FILES = 13

@@ -102,11 +102,12 @@ def test_list_that_is_not_parted_by_commas_is_refused(write_shards, numbered_row
 
 def test_list_with_large_losses_is_refused(write_shards, capsys):
     rows = [(str(number), MOODS[number % 3]) for number in range(60)]
-    write_shards(rows, code=2)
+    named = ["--labels", "negative", "neutral", "positive"]
+    write_shards(rows, *named, code=2)
     message = capsys.readouterr().err
     assert "40 of 60 rows" in message
     assert "`--labels positive fear joy`. To train all the same on what there is: --allow_data_loss." in message
-    write_shards(rows, "--allow_data_loss", name="more")
+    write_shards(rows, *named, "--allow_data_loss", name="more")
 
 
 def test_faulty_rows_are_in_quarantine_and_counted_on_the_screen(make_pairs, tmp_path, monkeypatch, caplog):

@@ -161,7 +161,7 @@ def test_pointers_in_the_place_of_pictures_and_texts_are_named(tmp_path, check, 
 def test_counted_labels_are_refused_before_a_row_is_read(write_shards, fails, monkeypatch):
     folder = write_shards([(str(number), MOODS[number % 3]) for number in range(60)], "--labels", *MOODS)
     monkeypatch.setattr("training.data.stream_data.check_first_rows", None)
-    assert "36 of 54 rows" in fails(folder, code=2)
+    assert "36 of 54 rows" in fails(folder, "--labels", "negative", "neutral", "positive", code=2)
 
 
 def test_run_on_a_stream_keeps_the_encoding(run_train, tmp_path):

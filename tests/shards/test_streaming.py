@@ -10,6 +10,7 @@ from tiny import TOKENIZER
 
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.columns import NO_LABEL_ID
+from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.prepare.tokens import tokenize_pairs
 from data_utils.shards.manifest import MANIFEST
@@ -164,7 +165,7 @@ def test_rows_are_those_of_the_prepared_data(shards, prepare, make_arguments, sm
     dataset, quarantine = load_part(shards(rows=rows), prepare(), cache_dir=tmp_path / "cache")
     arguments = make_arguments(tmp_path / "pairs")
     pairs = load_pairs(
-        tmp_path / "pairs" / "train.txt", pair_dir=tmp_path / "pairs", data=arguments, picture=small_picture
+        PairList(tmp_path / "pairs" / "train.txt", tmp_path / "pairs"), data=arguments, picture=small_picture
     )
     expected, _ = tokenize_pairs(pairs.dataset, TOKENIZER, max_length=16, cache_dir=tmp_path / "cache")
     by_guid = {row["guid"]: row for row in expected}

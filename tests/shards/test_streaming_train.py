@@ -123,7 +123,7 @@ def test_streamed_run_is_evaluated_and_predicts(shards, run, tmp_path):
     words = [str(done), "--predict", str(tmp_path / "pairs" / "test.txt"), "--output", str(listed)]
     run_evaluation(parse_arguments(words))
     more = ["--dataloader_num_workers", "2", "--per_device_eval_batch_size", "3"]
-    (tmp_path / "streamed.metrics.json").write_text('{"confusion_matrix": []}')  # an earlier list's
+    (tmp_path / "streamed.metrics.json").write_text('{"majority_baseline": {}}')  # an earlier list's
     predict(done, test, streamed, *more)
     assert streamed.read_text() == listed.read_text()
     words = [str(done), "--predict", str(test), "--streaming", "--output", str(tmp_path / "ranks.txt"), *more]

@@ -9,6 +9,7 @@ import random
 import pytest
 from encoded_sentences import CASES, SENTENCES
 
+from data_utils.prepare.pair_files import PairList
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.encodings import decode_text, find_encoding
 from modeling.errors import InputError
@@ -212,6 +213,7 @@ def test_run_keeps_the_decision_for_later_predictions(folder, run_train, tmp_pat
 
     from evaluation.predict.loaded_run import load_run
 
-    found = load_run(run, data_dir=str(folder)).load_rows(folder / "list.txt", pair_dir=folder, for_prediction=True)
+    asked = PairList(folder / "list.txt", folder)
+    found = load_run(run, data_dir=str(folder)).load_rows(asked, for_prediction=True)
     assert found.quarantine.decoded[0][1] == "cp1252"
     assert json.dumps(found.dataset[0]["text"]) == json.dumps(" ".join(odd.decode("cp1252").split()))

@@ -22,6 +22,7 @@ from PIL import Image
 from data_utils import shard
 from data_utils.augment import __main__ as augment
 from data_utils.augment.manifest import read_manifest as read_augmentation
+from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.shards.read import check_columns, iterate_shard, read_texts
 from data_utils.shards.shard_set import find_shards
@@ -63,8 +64,10 @@ def write_folder(folder: Path) -> None:
 
 
 def read_folder(folder: Path) -> None:
-    data = DataArguments(data_dir=str(folder), cache_dir=str(folder / "cache"), preprocessing_num_workers=1)
-    pairs = load_pairs(data.list_path(), pair_dir=folder, data=data, picture=PICTURE)
+    data = DataArguments(
+        data_dir=str(folder), cache_dir=str(folder / "cache"), preprocessing_num_workers=1, labels=[*LABELS]
+    )
+    pairs = load_pairs(PairList(data.list_path(), folder), data=data, picture=PICTURE)
     for row in pairs.dataset:
         assert row["image"] is None or len(row["image"]) == 3 * PICTURE.image_size**2
 

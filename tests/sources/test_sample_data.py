@@ -10,9 +10,9 @@ from PIL import Image
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sample import PHRASES, SampleSettings, main, merge_moods, plan_moods, write_sample
-from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
 from modeling.errors import InputError
 
@@ -75,10 +75,10 @@ def test_lists_name_every_file_once_and_hide_the_test_labels(sample):
     }
 
 
-def test_project_reads_it_without_a_bad_pair(sample, tmp_path):
-    data = DataArguments(data_dir=str(sample), cache_dir=str(tmp_path), preprocessing_num_workers=1)
+def test_project_reads_it_without_a_bad_pair(sample, make_arguments):
+    data = make_arguments(sample)
     picture = PictureSettings(image_size=16, shortest_edge=16, resize_mode="squash", resample=2)
-    loaded = load_pairs(sample / "train.txt", pair_dir=sample, data=data, picture=picture)
+    loaded = load_pairs(PairList(sample / "train.txt", sample), data=data, picture=picture)
     assert len(loaded.dataset) == 600
     assert not loaded.quarantine.summary()
 

@@ -13,7 +13,16 @@ from torch import nn
 
 from data_utils.prepare.columns import NO_LABEL_ID
 from modeling.batch import SentimentOutput
-from training.engine.objective import ClassBalance, balance_classes, classification_loss, training_loss
+from modeling.choices import PROBLEM_TYPES
+from modeling.configuration import SentimentConfig
+from modeling.tasks import drop_labels
+from training.engine.objective import (
+    ClassBalance,
+    balance_classes,
+    balance_labels,
+    classification_loss,
+    training_loss,
+)
 
 LABELS = torch.tensor([0, 2, 1, 2, 0, 2, 2, 1])
 
@@ -30,7 +39,14 @@ def balance_of(counts, class_weights="none", logit_adjustment=0.0):
 
 def loss_of(logits, labels, balance, *, label_smoothing=0.0):
     weight_sum = balance.weights[labels[labels != NO_LABEL_ID]].sum()
-    return classification_loss(logits, labels, balance=balance, label_smoothing=label_smoothing, weight_sum=weight_sum)
+    return classification_loss(
+        logits,
+        labels,
+        config=SentimentConfig(),
+        balance=balance,
+        label_smoothing=label_smoothing,
+        weight_sum=weight_sum,
+    )
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("none", [1, 1, 0]), ("balanced", [4 / 9, 4 / 3, 0])])
@@ -90,6 +106,7 @@ def objective(model, rows):
     loss, _ = training_loss(
         model,
         {name: value[rows] for name, value in batch.items()},
+        config=SentimentConfig(),
         args=SimpleNamespace(seed=1, label_smoothing_factor=0.1, modality_dropout=0.3, unimodal_loss_weight=0.0),
         epoch=0,
         has_both=True,
@@ -112,6 +129,7 @@ def test_unimodal_losses_count_the_rows_that_have_the_modality():
     loss, outputs = training_loss(
         model,
         batch | {"labels": labels, "row_index": torch.arange(4)},
+        config=SentimentConfig(),
         args=SimpleNamespace(seed=1, label_smoothing_factor=0.0, modality_dropout=0.0, unimodal_loss_weight=0.5),
         epoch=0,
         has_both=True,
@@ -125,3 +143,42 @@ def test_unimodal_losses_count_the_rows_that_have_the_modality():
     expected = (both.sum() + 0.5 * (text[[0, 2, 3]].sum() + image[[0, 1, 3]].sum())) / 4
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert torch.equal(outputs.text_logits[2], outputs.logits[2])  # its picture is missing anyway
+
+
+TASK_LABELS = {
+    "single_label": LABELS,
+    "multi_label": torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]] * 2).float(),
+    "regression": torch.tensor([3.0, -1.0, 250.0, 7.0, 0.5, 2.0, 9.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("task", TASK_LABELS)
+@pytest.mark.parametrize("weights", [None, torch.tensor([1, 2, 0.5, 0, 3, 1, 1, 4])], ids=["plain", "weighted"])
+def test_loss_of_every_task_is_the_sum_of_its_pieces(task, weights, logits):
+    config = SentimentConfig(problem_type=PROBLEM_TYPES[task], label_mean=2.0, label_std=4.0)
+    labels = drop_labels(TASK_LABELS[task], torch.arange(8) != 3)
+    balance = balance_labels(SimpleNamespace(class_weights="sqrt", logit_adjustment=0.0), TASK_LABELS[task], 3)
+    total = balance.sum_weights(labels, weights)
+
+    def share(rows):
+        row_weights = None if weights is None else weights[rows]
+        options = {"config": config, "balance": balance, "label_smoothing": 0.0, "row_weights": row_weights}
+        return classification_loss(logits[rows], labels[rows], weight_sum=total, **options)
+
+    pieces = [share(slice(*ends)) for ends in ((0, 3), (3, 5), (5, 8))]
+    assert sum(pieces).item() == pytest.approx(share(slice(None)).item(), rel=1e-5)
+    assert sum(pieces).isfinite()
+    if task == "multi_label":
+        once = torch.ones(8) if weights is None else weights
+        terms = F.binary_cross_entropy_with_logits(
+            logits, TASK_LABELS[task], pos_weight=torch.ones(3), reduction="none"
+        ).mean(dim=1)
+        kept = torch.arange(8) != 3
+        assert balance.weights.tolist() == [1, 1, 1]  # as many ones as zeros
+        assert sum(pieces).item() == pytest.approx(((terms * once)[kept].sum() / once[kept].sum()).item())
+
+
+def test_positive_labels_weigh_by_the_odds_against_them():
+    labels = torch.tensor([[1.0, 0, 0]] * 2 + [[0.0, 0, 1]] * 6)
+    flags = SimpleNamespace(class_weights="balanced", logit_adjustment=0.0)
+    assert balance_labels(flags, labels, 3).weights.tolist() == pytest.approx([3, 1, 1 / 3])

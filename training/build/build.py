@@ -36,6 +36,7 @@ def build_model(
     tokenizer: PreTrainedTokenizerBase,
     labels: Sequence[str],
     text_cleaning: str,
+    task: str = "single_label",
     towers: Mapping[str, Tower] | None = None,
 ) -> SentimentClassifier:
     """The classifier in float32 on the CPU: the head at random, the towers from their sources.
@@ -47,7 +48,7 @@ def build_model(
         InputError: a source can't be had, or its weights don't fit.
     """
     plan, given = plan.for_tokenizer(tokenizer), towers or {}
-    config = plan.configure(args, labels=labels, text_cleaning=text_cleaning)
+    config = plan.configure(args, labels=labels, text_cleaning=text_cleaning, task=task)
     plans = {kind: {"text": plan.text, "image": plan.vision}[kind] for kind in args.modalities}
     is_filled = all(tower.source is not None for tower in plans.values())
     # Towers that are filled needn't be drawn at random first: of CLIP that takes longer than reading its weights.

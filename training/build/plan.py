@@ -15,7 +15,7 @@ from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_S
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.pictures import PictureSettings
 from data_utils.system.schema import Within, check_types
-from modeling.choices import frozen_modalities
+from modeling.choices import PROBLEM_TYPES, frozen_modalities
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
@@ -63,12 +63,15 @@ class ModelPlan:
         config.eos_token_id = tokenizer.sep_token_id
         return replace(self, text=replace(self.text, config=config))
 
-    def configure(self, args: ModelArguments, *, labels: Sequence[str], text_cleaning: str) -> SentimentConfig:
+    def configure(
+        self, args: ModelArguments, *, labels: Sequence[str], text_cleaning: str, task: str = "single_label"
+    ) -> SentimentConfig:
         """The classifier's configuration, over the towers that the head of `args` reads."""
         return SentimentConfig(
             architecture=args.model,
             fusion=args.fusion,
             align_dim=self.align_dim,
+            picture_pooling=args.picture_pooling,
             fusion_dropout=args.fusion_dropout,
             freeze=args.freeze,
             unfreeze_last=args.unfreeze_last,
@@ -77,6 +80,7 @@ class ModelPlan:
             picture=self.picture.to_dict(),
             image_mean=list(self.image_mean),
             image_std=list(self.image_std),
+            problem_type=PROBLEM_TYPES[task],
             id2label=dict(enumerate(labels)),
             label2id={label: index for index, label in enumerate(labels)},
             text_tower=self.text.settings() if "text" in args.modalities else None,

@@ -16,13 +16,15 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from data_utils.prepare.cache import was_built_after
-from data_utils.prepare.columns import MODEL_COLUMNS
+from data_utils.prepare.columns import MODEL_COLUMNS, WEIGHT
 from data_utils.prepare.pairs import add_row_index, load_pairs
 from data_utils.prepare.tokens import tokenize_pairs, tokenizer_key, train_wordpiece
 from data_utils.sources.arguments import DataArguments
+from data_utils.sources.label_forms import name_labels, split_label
 from data_utils.sources.quarantine import Quarantine
 from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import split_pairs
+from data_utils.tables.opening import open_source
 from modeling.errors import InputError
 from run_files.run_folder import RunFolder
 from training.build.plan import ModelPlan
@@ -113,9 +115,7 @@ class TrainingData:
 def prepare_data(data: DataArguments, plan: ModelPlan, model: ModelArguments, *, seed: int) -> TrainingData:
     """Read, decode, split and tokenise, or find it in the cache; `InputError` for data that can't be used."""
     start = time.perf_counter()
-    pairs = load_pairs(
-        data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture, needs=plan.reads
-    )
+    pairs = load_pairs(open_source(data), data=data, picture=plan.picture, needs=plan.reads)
     dataset = pairs.dataset
     split, train_rows, val_rows, test_rows = split_pairs(pairs, data, seed=seed)
     if len(train_rows) == 0:
@@ -134,11 +134,14 @@ def prepare_data(data: DataArguments, plan: ModelPlan, model: ModelArguments, *,
     )
     if num_cut:
         logger.info("%d texts are longer than %d tokens and were cut.", num_cut, plan.max_length)
-    dataset = dataset.select_columns([*MODEL_COLUMNS, "text_key", "image_key"])
+    weight = [WEIGHT] if WEIGHT in dataset.column_names else []
+    dataset = dataset.select_columns([*MODEL_COLUMNS, *weight, "text_key", "image_key"])
     train_rows = _limit(train_rows, data.max_train_samples, seed=seed)
     val_rows = _limit(val_rows, data.max_eval_samples, seed=seed)
-    numbers = set(dataset.select_columns("label").select(train_rows)["label"][:])
-    note_absent_classes({data.labels[number] for number in numbers}, data.labels)
+    if data.task != "regression":
+        texts = set(name_labels(dataset.select_columns("label").select(train_rows)["label"][:], data.labels))
+        present = {name for text in texts for name in split_label(text, data.labels, data.task)}
+        note_absent_classes(present, data.labels)
     return TrainingData(
         rows=dataset,
         train_rows=train_rows,

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.cache import SCHEMA_VERSION, build_once, cache_folder, was_built_after
-from data_utils.prepare.collator import FeatureColumn, PairCollator
+from data_utils.prepare.collator import FeatureColumn, PairCollator, refuse_several_pictures
 from data_utils.prepare.columns import PRESENT, ROW_INDEX, SOURCE
 from data_utils.prepare.pairs import add_row_index, join_columns
 from data_utils.sources.arguments import DataArguments
@@ -107,6 +107,9 @@ def cache_features(
     unread = _list_unread(model, chosen)
     if not chosen:
         return dataset.remove_columns(unread), collator
+    if "image" in chosen:
+        remedy = "where the output of frozen towers is cached, as for a sweep; a training takes --cache_features false"
+        refuse_several_pictures(dataset, collator.image_size, remedy)
     begin, started = time.perf_counter(), time.time()
     stored = add_row_index(Dataset(dataset.data, info=dataset.info.copy()))
     wanted = np.zeros(len(stored), dtype=bool)

@@ -11,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_utils.prepare.columns import NO_LABEL_ID
+from data_utils.prepare.columns import NO_LABEL_ID, WEIGHT, model_inputs
 from modeling.batch import SentimentOutput
+from modeling.configuration import SentimentConfig
+from modeling.tasks import drop_labels, is_labelled, row_losses
 from training.flags.arguments import SentimentTrainingArguments
 
+POWERS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}  # of --class_weights
 TOWER_PREFIXES = ("text_tower.", "image_tower.")
 # The constants of SplitMix64 (Steele, Lea and Flood 2014, figure 14) as signed 64-bit integers.
 _GOLDEN_GAMMA = -0x61C8864680B583EB
@@ -27,7 +30,7 @@ class ClassBalance(NamedTuple):
     """What training does about rare classes, (C,) float32 each.
 
     Attributes:
-        weights: of a row's loss by its label.
+        weights: of a row's loss by its label; of a multi-label task those of a class's positive rows (`pos_weight`).
         offsets: added to the logits in training and not afterwards: tau log p for the share p of a class, so that the
             model itself learns log p(label | pair) - tau log p (Menon et al. 2021, "Long-tail learning via logit
             adjustment", equation 10).
@@ -40,6 +43,12 @@ class ClassBalance(NamedTuple):
         """The same on a device."""
         return ClassBalance(self.weights.to(device), self.offsets.to(device))
 
+    def sum_weights(self, labels: Tensor, row_weights: Tensor | None = None) -> Tensor:
+        """What the rows with a label weigh together, (): each by its class, if it has one, and by its own weight."""
+        known = is_labelled(labels)
+        weights = known[known].float() if labels.is_floating_point() else self.weights[labels[known]]
+        return (weights if row_weights is None else weights * row_weights[known]).sum()
+
 
 def balance_classes(args: SentimentTrainingArguments, counts: Tensor) -> ClassBalance:
     """What the flags do about rare classes, given the training rows of each, (C,).
@@ -48,36 +57,62 @@ def balance_classes(args: SentimentTrainingArguments, counts: Tensor) -> ClassBa
     without rows counts as if it had one.
     """
     counts = counts.float()
-    balanced = counts.sum() / (len(counts) * counts.clamp(min=1))
-    power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[args.class_weights]
+    balanced, power = counts.sum() / (len(counts) * counts.clamp(min=1)), POWERS[args.class_weights]
     shares = counts.clamp(min=1) / counts.sum().clamp(min=1)
     return ClassBalance(torch.where(counts > 0, balanced**power, 0.0), args.logit_adjustment * shares.log())
 
 
+def balance_labels(args: SentimentTrainingArguments, labels: Tensor, num_classes: int) -> ClassBalance:
+    """`balance_classes` of the labels of all N training rows.
+
+    Of several labels a row, n_c positive rows of a class have the weight ((N - n_c) / n_c) to the power, 1 without any.
+    """
+    if not labels.is_floating_point():
+        return balance_classes(args, torch.bincount(labels, minlength=num_classes))
+    counts = labels.reshape(len(labels), -1).sum(dim=0)  # of numbers no count; nothing weighs them
+    odds = torch.where(counts > 0, (len(labels) - counts).clamp(min=1) / counts.clamp(min=1), 1.0)
+    return ClassBalance(odds ** POWERS[args.class_weights], torch.zeros(num_classes))
+
+
 def classification_loss(
-    logits: Tensor, labels: Tensor, *, balance: ClassBalance, label_smoothing: float, weight_sum: Tensor
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    config: SentimentConfig,
+    balance: ClassBalance,
+    label_smoothing: float,
+    weight_sum: Tensor,
+    row_weights: Tensor | None = None,
 ) -> Tensor:
-    """Weighted cross-entropy of a micro batch, as its share of the global batch's weighted mean.
+    """Weighted loss of a micro batch, as its share of the global batch's weighted mean.
 
     The sum over all micro batches and ranks of one update is the weighted mean over the global batch, whatever the
     number of accumulation steps or ranks; a mean per micro batch would weigh the same row differently in each.
 
     Args:
         logits: (B, C).
-        labels: (B,) class ids.
-        balance: weights of the rows and offsets of the logits.
-        label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7).
+        labels: as of `modeling.tasks.row_losses`, which says the loss of each task.
+        config: of the model.
+        balance: weights of the rows, or of positive labels, and offsets of the logits.
+        label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7), or over yes and
+            no of each label.
         weight_sum: () sum of the rows' weights over the global batch.
+        row_weights: (B,) further weights of the rows.
     """
-    loss = F.cross_entropy(
-        logits.float() + balance.offsets,
-        labels,
-        weight=balance.weights,
-        label_smoothing=label_smoothing,
-        reduction="sum",
-        ignore_index=NO_LABEL_ID,
-    )
-    return loss / weight_sum
+    if config.task == "single_label":
+        loss = F.cross_entropy(
+            logits.float() + balance.offsets,
+            labels,
+            weight=balance.weights,
+            label_smoothing=label_smoothing,
+            reduction="sum" if row_weights is None else "none",
+            ignore_index=NO_LABEL_ID,
+        )
+    else:
+        loss = row_losses(config, logits, labels + label_smoothing * (0.5 - labels), balance.weights)
+    if row_weights is not None:  # all of a batch may be 0
+        loss, weight_sum = loss * row_weights, weight_sum.clamp(min=torch.finfo().tiny)
+    return loss.sum() / weight_sum
 
 
 def drop_modalities(
@@ -106,6 +141,7 @@ def training_loss(
     model: nn.Module,
     batch: Mapping[str, Tensor],
     *,
+    config: SentimentConfig,
     args: SentimentTrainingArguments,
     epoch: int,
     has_both: bool,
@@ -118,15 +154,15 @@ def training_loss(
 
     Args:
         model: a `SentimentClassifier`, wrapped or not, in training mode.
-        batch: its inputs, with labels (B,) and row_index (B,).
+        config: the model's.
+        batch: its inputs, with labels, row_index (B,) and, where rows have weights of their own, weight (B,).
         args: rates, weights and the seed.
         epoch: from 0; rows lose other modalities in each.
         has_both: whether the model reads both modalities: one that reads a single one is never without it.
         balance: what is done about rare classes, on the batch's device.
         weight_sum: () sum of the rows' weights over the update.
     """
-    inputs = dict(batch)
-    row_index, labels = inputs.pop("row_index"), inputs.pop("labels")
+    inputs, labels, row_index = model_inputs(batch), batch["labels"], batch["row_index"]
     inputs["text_present"], inputs["image_present"] = drop_modalities(
         row_index,
         inputs["text_present"],
@@ -136,13 +172,18 @@ def training_loss(
         epoch=epoch,
     )
     loss_of = partial(
-        classification_loss, balance=balance, label_smoothing=args.label_smoothing_factor, weight_sum=weight_sum
+        classification_loss,
+        config=config,
+        balance=balance,
+        label_smoothing=args.label_smoothing_factor,
+        weight_sum=weight_sum,
+        row_weights=batch.get(WEIGHT),
     )
     if not (has_both and args.unimodal_loss_weight):
         outputs = model(**inputs)
         return loss_of(outputs.logits, labels), outputs
     outputs = model(**inputs, single_modalities=True)
-    text_labels, image_labels = (labels.where(inputs[f"{kind}_present"], NO_LABEL_ID) for kind in ("text", "image"))
+    text_labels, image_labels = (drop_labels(labels, inputs[f"{kind}_present"]) for kind in ("text", "image"))
     unimodal = loss_of(outputs.text_logits, text_labels) + loss_of(outputs.image_logits, image_labels)
     return loss_of(outputs.logits, labels) + args.unimodal_loss_weight * unimodal, outputs
 

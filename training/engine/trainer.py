@@ -22,14 +22,17 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
-from data_utils.prepare.columns import NO_LABEL_ID
+from data_utils.prepare.columns import LABELS, WEIGHT, model_inputs
 from data_utils.system.refusals import RankError
 from evaluation.predict.inference import check_rows_counted_once
 from evaluation.scores.metrics import SentimentMetrics
+from evaluation.scores.scoring import measure_predictions
 from modeling.batch import SentimentOutput
 from modeling.classifier import SentimentClassifier
+from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
-from training.engine.objective import ClassBalance, balance_classes, group_parameters, training_loss
+from modeling.tasks import drop_labels, read_logits
+from training.engine.objective import ClassBalance, balance_labels, group_parameters, training_loss
 from training.engine.resumable import ResumableTrainer
 from training.engine.updates import make_sampler
 from training.flags.arguments import SentimentTrainingArguments
@@ -68,6 +71,7 @@ class SentimentTrainer(ResumableTrainer):
         callbacks: Sequence[Any] = (),
     ) -> None:
         self._has_both = len(model.towers()) == 2
+        self.config = model.config
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         super().__init__(
             model=model,
@@ -115,11 +119,13 @@ class SentimentTrainer(ResumableTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """The micro batches of one update, and the sum of their rows' class weights over all ranks."""
+        """The micro batches of one update, and the sum of their rows' weights over all ranks."""
         batches = list(islice(epoch_iterator, num_batches))
         self._mask_padding_duplicates(batches)
-        labels = torch.cat([batch["labels"] for batch in batches] or [torch.zeros(0, dtype=torch.long)])
-        weight_sum = self.balance.weights[labels[labels != NO_LABEL_ID]].sum()
+        weight_sum = torch.zeros(())
+        if batches:
+            names = [name for name in (LABELS, WEIGHT) if name in batches[0]]
+            weight_sum = self.balance.sum_weights(*(torch.cat([batch[name] for batch in batches]) for name in names))
         # Every rank learns here, at no further cost, whether any was asked to stop.
         sums = torch.stack([weight_sum, torch.tensor(float(is_stop_requested()))])
         # From pinned memory an accelerator copies while the host goes on.
@@ -134,8 +140,7 @@ class SentimentTrainer(ResumableTrainer):
         self.stop_requested = sums[1] > 0
 
     def _balance_classes(self) -> ClassBalance:
-        counts = torch.bincount(torch.as_tensor(self.train_dataset["label"][:]), minlength=len(self.labels))
-        return balance_classes(self.args, counts)
+        return balance_labels(self.args, torch.as_tensor(self.train_dataset["label"][:]), len(self.labels))
 
     def _mask_padding_duplicates(self, batches: list[dict[str, Tensor]]) -> None:
         """Take the label of rows that stand in an epoch's last batches a second time, to give each rank as many.
@@ -150,7 +155,8 @@ class SentimentTrainer(ResumableTrainer):
         first = self.state.global_step % updates_per_epoch * args.gradient_accumulation_steps
         for number, batch in enumerate(batches, start=first):
             start = (number * args.world_size + args.process_index) * args.per_device_train_batch_size
-            batch["labels"][max(len(self.train_dataset) - start, 0) :] = NO_LABEL_ID
+            real = torch.arange(len(batch[LABELS])) + start < len(self.train_dataset)
+            batch[LABELS] = drop_labels(batch[LABELS], real)
 
     def compute_loss(
         self,
@@ -159,18 +165,18 @@ class SentimentTrainer(ResumableTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Tensor | tuple[Tensor, SentimentOutput]:
-        """In training the row's share of the global loss, in evaluation the plain mean cross-entropy of the batch.
+        """In training the row's share of the global loss, in evaluation the plain mean loss of the batch.
 
         Raises:
             NonFiniteLossError: a loss is nan or infinite; told at once on the CPU, else by `DeferredChecks`.
         """
         if not model.training:
-            inputs = {name: value for name, value in inputs.items() if name != "row_index"}
-            outputs = model(**inputs)
+            outputs = model(**model_inputs(inputs), labels=inputs[LABELS])
             return (outputs.loss, outputs) if return_outputs else outputs.loss
         loss, outputs = training_loss(
             model,
             inputs,
+            config=self.config,
             args=self.args,
             epoch=int(self.state.epoch or 0),
             has_both=self._has_both,
@@ -259,15 +265,20 @@ class SentimentTrainer(ResumableTrainer):
         return "before" if self.args.device.type == "cpu" else "after"
 
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        labels, _ = prediction.label_ids
+        labels, row_index = prediction.label_ids
         if not np.isfinite(prediction.predictions).all():
             raise NonFiniteLossError(
                 f"The model's answers are not finite after step {self.state.global_step}. {NON_FINITE_REMEDY}"
             )
-        metrics = SentimentMetrics(self.labels).compute(predictions=softmax(prediction.predictions), references=labels)
-        return {name: metrics[name] for name in METRICS if name != "loss"}
+        values = to_probabilities(self.config, prediction.predictions)
+        if self.config.task == "single_label":
+            metrics = SentimentMetrics(self.labels).compute(predictions=values, references=labels)
+        else:
+            order = row_index.argsort()  # thresholds are cross-fitted by it
+            metrics = measure_predictions(values[order], labels[order], self.labels)
+        return {name: metrics[name] for name in METRICS[self.config.task] if name != "loss"}
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Logits (N, C) of any precision -> probabilities (N, C) in float64."""
-    return torch.from_numpy(np.asarray(logits, dtype=np.float64)).softmax(dim=-1).numpy()
+def to_probabilities(config: SentimentConfig, logits: np.ndarray) -> np.ndarray:
+    """`modeling.tasks.read_logits` of logits (N, C) of any precision, in float64."""
+    return read_logits(config, torch.from_numpy(np.asarray(logits, dtype=np.float64))).numpy()

@@ -35,7 +35,7 @@ from training.data.features import use_features
 from training.experiments.cross_validation import draw_folds
 from training.experiments.training import build_inputs
 from training.flags.arguments import SentimentTrainingArguments
-from training.flags.parsing import Flags
+from training.flags.parsing import Flags, settle
 from training.heads.head_trainer import FeatureRows
 from training.launch.console import quiet
 from training.runs.claim import lock_run, make_run_folder, open_folder
@@ -77,6 +77,7 @@ class ProbeRows:
 
 def run_baselines(flags: Flags) -> None:
     """Judge all baselines, write their predictions and figures, and show a table."""
+    flags = settle(flags)
     run = make_run_folder(flags)
     with lock_run(run):
         if run.config_file.exists() and SECTION not in run.load_arguments():

@@ -17,7 +17,7 @@ from modeling.errors import InputError
 from training.build.plan import check_sources
 from training.experiments.cross_validation import check_supported, cross_validate, draw_folds
 from training.flags.own import LATEST
-from training.flags.parsing import Flags, parse_arguments
+from training.flags.parsing import Flags, parse_arguments, settle
 from training.flags.recipe import find_recipe, read_runs, to_flags, write_words
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
@@ -68,7 +68,7 @@ def check_comparison(recipe: ComparisonRecipe) -> dict[str, Flags]:
     parsed: dict[str, Flags] = {}
     for name, words in recipe.runs.items():
         with _naming(name), quiet(bool(parsed)):
-            parsed[name] = _parse_run(words)
+            parsed[name] = settle(_parse_run(words))
     check_same_classes({name: flags.data.labels for name, flags in parsed.items()})
     logger.info("Looking at the rows of all runs.")
     judged: dict[str, dict[str, str]] = {}
@@ -99,6 +99,7 @@ def _parse_run(words: Sequence[str]) -> Flags:
         raise InputError(
             "it has no folds; write `folds: 5` into the recipe. Runs of one split are compared by evaluate.py compare."
         )
+    flags.data.refuse_tasks("a comparison")
     check_supported(flags)
     check_sources(flags.model)
     return flags._replace(training=flags.training.replace(resume_from_checkpoint=LATEST))

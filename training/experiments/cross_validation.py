@@ -5,15 +5,15 @@ from __future__ import annotations
 import gc
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 from accelerate.state import AcceleratorState
 
 from data_utils.prepare.pairs import Pairs, load_pairs
-from data_utils.splits.draw import hold_out, make_folds
+from data_utils.splits.draw import find_strata, hold_out, make_folds
 from data_utils.splits.groups import check_fold_sizes, group_ids
 from data_utils.splits.split_file import Split
 from data_utils.system.files import write_text
+from data_utils.tables.opening import open_source
 from evaluation.scores.out_of_fold import calibrate_folds, format_out_of_fold, write_out_of_fold
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
@@ -25,7 +25,7 @@ from training.build.plan import plan_model
 from training.engine.updates import check_updates
 from training.experiments.training import train
 from training.flags.own import LATEST
-from training.flags.parsing import Flags
+from training.flags.parsing import Flags, settle
 from training.launch.checks import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
@@ -45,6 +45,7 @@ def cross_validate(flags: Flags) -> None:
     that of --val_ratio of the other rows (0: the last epoch).
     """
     check_supported(flags)
+    flags = settle(flags)
     run = make_run_folder(flags)
     args = flags.training.replace(run_name=flags.training.run_name or run.path.name)
     flags = flags._replace(training=args)
@@ -60,7 +61,7 @@ def cross_validate(flags: Flags) -> None:
                 _open(folder, flags, splits, pairs)
         _train_missing(folder, flags)
         if is_main_process():
-            _write_results(folder)
+            _write_results(folder, flags.data.task)
 
 
 def _train_missing(folder: FoldsFolder, flags: Flags) -> None:
@@ -76,21 +77,23 @@ def _train_missing(folder: FoldsFolder, flags: Flags) -> None:
         AcceleratorState._reset_state()  # or accelerate refuses a second DeepSpeed engine
         if is_main_process():
             scores = member.load_metrics()["test"]
-            logger.info(
-                "%s (%d of %d): held-out accuracy %.3f, macro-F1 %.3f",
-                *(member.path.name, members.index(member) + 1, len(members), scores["accuracy"], scores["macro_f1"]),
-            )
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
+            place = (member.path.name, members.index(member) + 1, len(members))
+            logger.info("%s (%d of %d): held-out %s", *place, shown)
 
 
 def draw_folds(flags: Flags) -> tuple[tuple[Split, ...], Pairs]:
     """The splits of the folds, and the pairs."""
     _, data, args = flags
     plan = plan_model(flags.model, data)
-    pairs = load_pairs(
-        data.list_path(), pair_dir=Path(data.data_dir), data=data, picture=plan.picture, needs=plan.reads
-    )
+    pairs = load_pairs(open_source(data), data=data, picture=plan.picture, needs=plan.reads)
+    if pairs.declared:
+        raise InputError(
+            f"Got --folds {args.folds} and data that declare their parts ({', '.join(pairs.declared)}); to deal the "
+            "rows for training into folds add --val_split none --test_split none, or leave --val_data and --test_data."
+        )
     columns, groups = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:], group_ids(pairs.dataset)
-    rows = (columns["guid"], columns["label"], groups)
+    rows = (columns["guid"], find_strata(columns["label"]), groups)
     folds = make_folds(*rows, num_folds=args.folds or 0, seed=args.seed)
     check_fold_sizes(folds, pairs.dataset, groups)
     return tuple(hold_out(fold, *rows, val_ratio=data.val_ratio, seed=args.seed) for fold in folds), pairs
@@ -146,9 +149,9 @@ def _flags_of(member: Member, folder: FoldsFolder, flags: Flags) -> Flags:
     return Flags(flags.model, data, args)
 
 
-def _write_results(folder: FoldsFolder) -> None:
-    temperatures = calibrate_folds(folder)
-    for member in folder.members():
+def _write_results(folder: FoldsFolder, task: str) -> None:
+    temperatures = calibrate_folds(folder) if task == "single_label" else {}
+    for member in folder.members() if temperatures else ():
         path = RunFolder(member.path).model_dir
         check_model_file(path / "config.json")
         config = SentimentConfig.from_pretrained(path, trust_remote_code=False)

@@ -6,9 +6,11 @@ batches -> towers -> fusion head -> loss.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import asdict
 
+import numpy as np
 from transformers import EarlyStoppingCallback, ProgressCallback, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import enable_full_determinism
@@ -28,7 +30,7 @@ from training.engine.trainer import SentimentTrainer
 from training.engine.updates import check_updates, warn_of_idle_updates
 from training.experiments.dry_run import run_dry
 from training.flags.arguments import SentimentTrainingArguments
-from training.flags.parsing import Flags
+from training.flags.parsing import Flags, settle
 from training.launch import signals
 from training.launch.checks import check_same_everywhere
 from training.launch.console import GO_ON
@@ -37,12 +39,14 @@ from training.runs.claim import lock_run, make_room, make_run_folder, settle_fil
 from training.runs.resume import check_continues, find_checkpoint
 from training.runs.run import note_interruption, write_results, write_start
 
+logger = logging.getLogger(__name__)
+
 
 def train(flags: Flags) -> None:
     """Check the run folder, then train in it while no other job may."""
-    model, data, args = flags
-    if data.max_train_samples is not None:  # there may be fewer, which is known once the list is read
-        check_updates(data.max_train_samples, args)
+    if flags.data.max_train_samples is not None:  # there may be fewer, which is known once the list is read
+        check_updates(flags.data.max_train_samples, flags.training)
+    model, data, args = flags = settle(flags)
     if args.dry_run:
         with tempfile.TemporaryDirectory(prefix="dry-run-") as folder:  # nothing but the data cache stays
             check_sources(model)
@@ -67,7 +71,7 @@ def train(flags: Flags) -> None:
 
 def assemble(flags: Flags) -> tuple[SentimentTrainer, TrainingData | StreamedData, ModelPlan]:
     """Prepare the data, build the model, and put both into a trainer with the callbacks that the flags ask for."""
-    model_args, data_args, args = flags
+    model_args, data_args, args = flags = settle(flags)
     unset_hf_deepspeed_config()  # ZeRO-3 would shard the towers while they are read; the trainer shards the whole
     plan = plan_model(model_args, data_args)
     prepared: TrainingData | StreamedData
@@ -113,7 +117,13 @@ def build_inputs(
         tokenizer=prepared.tokenizer,
         labels=data_args.labels,
         text_cleaning=data_args.text_cleaning,
+        task=data_args.task,
     )
+    if data_args.task == "regression":
+        numbers = np.asarray(prepared.train["label"][:], dtype=np.float64)
+        mean, std = float(numbers.mean()), float(numbers.std()) or 1.0
+        model.config.label_mean, model.config.label_std = mean, std
+        logger.info("The training labels have the mean %.4g and the deviation %.4g, the unit of the loss.", mean, std)
     if launched_world_size() > 1 and args.ddp_find_unused_parameters is None:
         args = args.replace(ddp_find_unused_parameters=bool(find_idle(model)))
     args = args.with_precision_for(model)

@@ -103,7 +103,7 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             self.eval_on_start = False
             self.early_stopping_patience = 0
         if self.__dict__["greater_is_better"] is None:
-            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "ece"))
+            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "ece", "mae", "rmse"))
 
     def _match_strategies(self) -> None:
         """Without evaluation or checkpoints there is no best model; otherwise both must come at the same steps."""

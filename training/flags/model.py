@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from data_utils.console.command_line import flag
-from modeling.choices import ARCHITECTURES, FREEZE_CHOICES, FUSIONS, POOLINGS, check_width, frozen_modalities
+from modeling.choices import (
+    ARCHITECTURES,
+    FREEZE_CHOICES,
+    FUSIONS,
+    PICTURE_POOLINGS,
+    POOLINGS,
+    check_width,
+    frozen_modalities,
+)
 from modeling.errors import InputError, check_choice
 
 logger = logging.getLogger(__name__)
@@ -56,6 +64,9 @@ class ModelArguments:
     vision_feature_layer: list[int] = flag(
         None, "Layers whose vectors make that of a picture, from 0 (the embeddings) or from the end (-1)."
     )
+    picture_pooling: str = flag(
+        "mean", "Of rows with several pictures, the vector: mean, or attention with a learned query."
+    )
     vocab_size: int = flag(21_500, "Upper limit of a tokenizer trained here.")
     lowercase: bool = flag(True, "A tokenizer trained here takes capitals as small letters; it keeps accents.")
     fusion_dropout: float = flag(0.1, "Dropout inside the fusion head.")
@@ -74,6 +85,9 @@ class ModelArguments:
         check_choice("--fusion", self.fusion, FUSIONS)
         check_choice("--freeze", self.freeze, FREEZE_CHOICES)
         check_choice("--text_pooling", self.text_pooling, POOLINGS)
+        check_choice("--picture_pooling", self.picture_pooling, PICTURE_POOLINGS)
+        if self.picture_pooling != "mean" and "image" not in self.modalities:
+            raise InputError(f"Got --picture_pooling with --fusion {self.fusion}, which reads none; leave it out.")
         for name in ("text_config", "vision_config"):
             object.__setattr__(self, name, getattr(self, name) or {})
         if not 0 <= self.fusion_dropout < 1:

@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 from data_utils.console.command_line import flag
 
 CLASS_WEIGHTS = ("none", "sqrt", "balanced")
-METRICS = ("accuracy", "macro_f1", "weighted_f1", "ece", "loss")
+# By the task; the first is its default.
+METRICS = {
+    "single_label": ("accuracy", "macro_f1", "weighted_f1", "ece", "loss"),
+    "multi_label": ("map", "macro_f1", "micro_f1", "weighted_f1", "subset_accuracy", "loss"),
+    "regression": ("mae", "rmse", "pearson", "spearman", "loss"),
+}
+_LISTED = "; ".join(f"{task}: {', '.join(names)}" for task, names in METRICS.items())
 LATEST = "latest"
 
 
@@ -68,7 +74,7 @@ class EvaluationFlags:
     eval_strategy: str = flag("epoch", "When to evaluate: no, steps, epoch.")
     per_device_eval_batch_size: int = flag(32, "Rows per device and evaluation step.")
     load_best_model_at_end: bool = flag(True, "End with the best model, not the last.")
-    metric_for_best_model: str = flag("accuracy", f"Validation metric of the best model: {', '.join(METRICS)}.")
+    metric_for_best_model: str = flag("accuracy", f"Validation metric of the best model, by the task: {_LISTED}.")
     early_stopping_patience: int = flag(0, "Stop after this many evaluations without a better model; 0: off.")
 
 

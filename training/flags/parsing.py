@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from data_utils.console.command_line import FlagParser, list_flags
-from data_utils.sources.arguments import DataArguments
+from data_utils.sources.arguments import DEFAULT_LABELS, DataArguments
 from modeling.errors import InputError
 from training.flags.model import ModelArguments
+from training.flags.own import METRICS
 from training.flags.recipe import (
     GROUPS,
     SWEEP,
@@ -60,6 +62,7 @@ def parse_arguments(argv: Sequence[str], *, description: str = "Train a classifi
     if "head_learning_rate" not in values:
         factor = 1 if model.from_scratch or model.model == "baseline" else 10
         values["head_learning_rate"] = factor * values.get("learning_rate", all_flags()["learning_rate"].default)
+    values.setdefault("metric_for_best_model", METRICS[data.task][0])
     # Take seconds, so after what is judged without them.
     from training.flags.arguments import SentimentTrainingArguments
     from training.flags.machine import check_optimizer, check_schedule
@@ -73,6 +76,18 @@ def parse_arguments(argv: Sequence[str], *, description: str = "Train a classifi
     check_optimizer(training)
     check_schedule(training)
     return Flags(model, data, training)
+
+
+def settle(flags: Flags) -> Flags:
+    """The flags with the labels of the data, where none are named; `InputError` where they can't be found there."""
+    from data_utils.shards.shard_set import find_shards
+    from data_utils.tables.opening import settle_labels
+
+    data = flags.data
+    if data.streaming and data.labels is None:
+        shards = find_shards(data.data_dir, "train")
+        data = replace(data, labels=list(shards.labels if shards and shards.labels else DEFAULT_LABELS))
+    return flags._replace(data=settle_labels(data))
 
 
 def check_command_line(argv: Sequence[str], *, description: str = "Train a classifier.") -> None:

@@ -25,7 +25,6 @@ METRIC_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
 # Of flags of one word, or of several, in which commas may stand as well.
 WORDS = {
     "class_weights": CLASS_WEIGHTS,
-    "metric_for_best_model": (*METRICS, *(f"eval_{name}" for name in METRICS)),
     "eval_strategy logging_strategy": ("no", "steps", "epoch"),
     "save_strategy": ("no", "steps", "epoch", "best"),
     "train_sampling_strategy": ("random", "sequential", "group_by_length", "batch_rebalance"),
@@ -115,6 +114,11 @@ NEVER = {
     "remove_unused_columns": "what the model reads is chosen by the program",
     "use_cache": "a classifier generates nothing to keep; for frozen towers take --cache_features",
 }
+# Flags that have no meaning for a task.
+UNUSED = {
+    **dict.fromkeys(("streaming", "logit_adjustment"), ("multi_label", "regression")),
+    **dict.fromkeys(("class_weights", "label_smoothing_factor"), ("regression",)),
+}
 # Flags that have an effect only beside another one.
 NEEDS: dict[str, tuple[str, Callable[[SimpleNamespace], bool]]] = {
     "activation_checkpointing_kwargs gradient_checkpointing_kwargs": (
@@ -152,7 +156,8 @@ def check_flags(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """
     args = SimpleNamespace(**{**defaults, **given})
     changed = {name: value for name, value in given.items() if value != defaults[name] or name in _IDLE}
-    faults = (_single_faults(args, changed), _contradictions(args, given), _idle_evaluations(args), _launches(args))
+    contradictions = (_task_faults(args, given), _contradictions(args, given))
+    faults = (_single_faults(args, changed), *contradictions, _idle_evaluations(args), _launches(args))
     for sentence in chain(*faults):
         raise InputError(sentence)
 
@@ -174,6 +179,16 @@ def _single_faults(args: SimpleNamespace, changed: Mapping[str, Any]) -> Iterato
         if not is_given(args):
             shown = _show(name, changed[name])
             yield f"Got {shown}, which has no effect without {needed}; add that, or leave it out."
+
+
+def _task_faults(args: SimpleNamespace, given: Mapping[str, Any]) -> Iterator[str]:
+    """What the task has no use for."""
+    if "metric_for_best_model" in given:
+        name = args.metric_for_best_model.removeprefix("eval_")
+        check_choice("--metric_for_best_model", name, METRICS[args.task])
+    for name, tasks in UNUSED.items():
+        if args.task in tasks and given.get(name) not in (None, False, 0, "none"):
+            yield f"Got {_show(name, given[name])} and --task {args.task}, for which there is none; leave it out."
 
 
 def _among(changed: Mapping[str, Any], table: Mapping[str, Rule]) -> Iterator[tuple[str, Rule]]:

@@ -27,12 +27,12 @@ from transformers import get_scheduler, set_seed
 
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
-from data_utils.prepare.columns import model_inputs
+from data_utils.prepare.columns import WEIGHT, model_inputs
 from evaluation.scores.metrics import classification_metrics
 from modeling.classifier import SentimentClassifier
 from training.engine.deferred_checks import DeferredChecks
 from training.engine.objective import ClassBalance, balance_classes, group_parameters, training_loss
-from training.engine.trainer import NonFiniteLossError, SentimentTrainer, softmax
+from training.engine.trainer import NonFiniteLossError, SentimentTrainer, to_probabilities
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.own import METRICS
 
@@ -168,11 +168,12 @@ class _Update:
             loss, _ = training_loss(
                 self._model,
                 batch,
+                config=self._model.config,
                 args=self._args,
                 epoch=epoch,
                 has_both=len(self._model.towers()) == 2,
                 balance=self._balance,
-                weight_sum=self._balance.weights[batch["labels"]].sum(),
+                weight_sum=(self._balance.weights[batch["labels"]] * batch.get(WEIGHT, 1)).sum(),
             )
         loss.backward()
         norm = loss
@@ -202,11 +203,11 @@ def _judge(
     answers, labels = torch.cat(logits).cpu(), rows.labels[val_rows]
     if not torch.isfinite(answers).all():
         raise NonFiniteLossError(f"answers are not finite after epoch {epoch}")
-    probabilities = softmax(answers.numpy())
+    probabilities = to_probabilities(model.config, answers.numpy())
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     metrics = classification_metrics(probabilities, labels.numpy(), names)
     metrics["loss"] = F.cross_entropy(answers, labels).item()
-    return Judgement(epoch, probabilities, {name: metrics[name] for name in METRICS})
+    return Judgement(epoch, probabilities, {name: metrics[name] for name in METRICS["single_label"]})
 
 
 def _autocast(args: SentimentTrainingArguments) -> torch.autocast:

@@ -36,6 +36,7 @@ from training.build.plan import ModelPlan, plan_model
 from training.data.data import prepare_data
 from training.data.features import use_features
 from training.engine.trainer import NonFiniteLossError
+from training.flags.parsing import settle
 from training.flags.recipe import to_flags
 from training.heads.head_trainer import FeatureRows, train_head
 from training.heads.sweep_recipe import NO_VALIDATION, SweepRecipe, Trial
@@ -157,7 +158,10 @@ def plan_towers(recipe: SweepRecipe) -> ModelPlan:
 
 def run_sweep(recipe: SweepRecipe) -> None:
     """Train all trials of the recipe that aren't finished yet, and write the tables."""
-    first = recipe.trials[0].flags
+    first = settle(recipe.trials[0].flags)
+    labelled = partial(replace, labels=first.data.labels)  # all are of the same data
+    trials = tuple(replace(each, flags=each.flags._replace(data=labelled(each.flags.data))) for each in recipe.trials)
+    recipe = recipe._replace(trials=trials)
     args = first.training.replace(output_dir=first.training.output_dir or f"runs/sweep-{recipe.name}")
     run = make_run_folder(first._replace(training=args))
     if not shares_files(run.path):

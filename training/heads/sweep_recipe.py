@@ -153,6 +153,7 @@ def _check_supported(model: ModelArguments, training: SentimentTrainingArguments
 
 
 def _check_data(data: DataArguments, num_folds: int | None, named: set[str]) -> None:
+    data.refuse_tasks("a sweep")
     if data.streaming:
         raise InputError("Got --streaming, which has no rows to train heads on many times; leave it out of a sweep.")
     if num_folds is None and data.val_ratio == 0 and data.split_file is None:

@@ -26,7 +26,7 @@ def describe_run(run: RunFolder, flags: Flags, fingerprints: Mapping[str, str]) 
     model, data, args = flags
     return {
         "model": asdict(model),
-        "data": asdict(data) | {"data_dir": data.resolved_dir(), "cache_dir": str(data.cache_path())},
+        "data": asdict(data) | data.resolved(),
         "training": args.to_plain_dict() | {"output_dir": str(run.path)},
         "environment": {
             "python": platform.python_version(),

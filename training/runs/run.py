@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from transformers.trainer_utils import PredictionOutput
 
 from data_utils.console.tables import format_table
 from data_utils.system.files import remove
 from data_utils.system.refusals import tell_refusals
-from evaluation.scores.scoring import format_metrics, score_predictions
+from evaluation.scores.scoring import format_metrics, score_answers
+from evaluation.scores.thresholds import DEFAULT_THRESHOLD, answer_rows, choose_thresholds
+from modeling.tasks import batch_loss
 from run_files.output import write_json
 from run_files.predictions_csv import write_bad_cases, write_predictions_csv
 from run_files.run_folder import RunFolder
@@ -24,7 +26,7 @@ from training.build.parameters import parameter_table
 from training.checkpoint.checkpoints import copy_mode
 from training.data.data import TrainingData
 from training.data.stream_data import StreamedData
-from training.engine.trainer import SentimentTrainer, softmax
+from training.engine.trainer import SentimentTrainer, to_probabilities
 from training.flags.arguments import SentimentTrainingArguments
 from training.flags.parsing import Flags
 from training.launch.console import GO_ON
@@ -76,9 +78,12 @@ def write_results(
     resumed: bool,
 ) -> None:
     """Save the best model and the figures; called by every rank, because sharded weights are gathered from all."""
-    save_model(run, trainer, prepared)
     parts = {name: rows for name, rows in (("val", prepared.val), ("test", prepared.test)) if rows is not None}
     found = {name: trainer.predict(rows, metric_key_prefix="eval") for name, rows in parts.items()}
+    if "val" in found and trainer.config.task == "multi_label":
+        labels, values = found["val"].label_ids[0], to_probabilities(trainer.config, found["val"].predictions)
+        trainer.config.thresholds = choose_thresholds(values, labels).tolist()
+    save_model(run, trainer, prepared)
     if not trainer.is_world_process_zero():
         return
     scores = {name: _write_part(run, trainer, name, parts[name]["guid"], found[name]) for name in found}
@@ -171,12 +176,16 @@ def _write_part(
     """Write and show what is to be known of the answers for a part; `part` is val or test."""
     labels, row_index = prediction.label_ids
     order = row_index.argsort()
-    labels, probabilities = labels[order], softmax(prediction.predictions)[order]
-    write_predictions_csv(run.predictions_files[part], guids, labels, probabilities, trainer.labels)
+    config, names, labels = trainer.config, trainer.labels, labels[order]
+    probabilities = to_probabilities(config, prediction.predictions)[order]
+    # The thresholds were chosen on validation rows, which are judged by those of the others among them.
+    thresholds = None if part == "val" else np.array(config.thresholds or DEFAULT_THRESHOLD)
+    answers = answer_rows(probabilities, labels, thresholds)
+    write_predictions_csv(run.predictions_files[part], guids, labels, probabilities, names, answers)
     if part == "val":
-        write_bad_cases(run.bad_cases_file, guids, labels, probabilities, trainer.labels)
-    metrics = score_predictions(probabilities, labels, trainer.labels)
+        write_bad_cases(run.bad_cases_file, guids, labels, answers, names)
+    metrics = score_answers(probabilities, labels, answers, names)
     logger.info("%s", format_metrics(metrics, title=PART_TITLES[part]))
     # Trainer's own mean counts the rows that fill up the last batch of several ranks.
     logits = torch.from_numpy(prediction.predictions[order]).double()
-    return metrics | {"loss": F.cross_entropy(logits, torch.from_numpy(labels)).item()}
+    return metrics | {"loss": batch_loss(config, logits, torch.from_numpy(labels)).item()}
