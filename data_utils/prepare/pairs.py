@@ -146,14 +146,9 @@ def prepare_records(
         ]
         for table, side in ((texts, "text"), (pictures, "image"))
     )
-    kept = []
-    for record, *faults in zip(records, text_faults, image_faults, strict=True):
-        found = [fault for side, fault in zip(("text", "image"), faults, strict=True) if fault and side in source.sides]
-        is_empty = len(found) == len(source.sides)
-        action = choose_action(both=is_empty, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction)
-        for fault in found if record.valid else ():  # an invalid guid is in the quarantine already
-            quarantine.add(record.row, record.guid, reason=fault.reason, action=action, detail=str(fault))
-        kept.append(not found or action != Action.DROPPED)
+    sides = {"text": text_faults, "image": image_faults}
+    faults = list(zip(*(sides[side] for side in source.sides), strict=True))
+    kept = _choose_kept(records, faults, quarantine, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction)
     if data.on_bad_pair == "error":
         _refuse_faults(rule.source, quarantine.entries)
     rule.check_files([record.guid for record in records], text_faults, image_faults)
@@ -171,6 +166,26 @@ def prepare_records(
     sources = [pair.picture for pair in compress(files, kept)]
     dataset = dataset if all(kept) else dataset.select(np.flatnonzero(kept))
     return Pairs(dataset, parts, source.parts, sources, quarantine, fingerprint, chosen)
+
+
+def _choose_kept(
+    records: Sequence[Record],
+    faults: Sequence[Faults],
+    quarantine: Quarantine,
+    *,
+    on_bad_pair: str,
+    for_prediction: bool,
+) -> list[bool]:
+    """Which records are kept, given the fault or None of each side that the data have; the quarantine takes all."""
+    kept = []
+    for record, sides in zip(records, faults, strict=True):
+        found = [fault for fault in sides if fault]
+        is_empty = len(found) == len(sides)
+        action = choose_action(both=is_empty, on_bad_pair=on_bad_pair, for_prediction=for_prediction)
+        for fault in found if record.valid else ():  # an invalid guid is in the quarantine already
+            quarantine.add(record.row, record.guid, reason=fault.reason, action=action, detail=str(fault))
+        kept.append(not found or action != Action.DROPPED)
+    return kept
 
 
 def choose_action(*, both: bool, on_bad_pair: str, for_prediction: bool) -> Action:

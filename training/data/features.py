@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -121,16 +121,22 @@ def cache_features(
     for features in found.values():
         dataset = join_columns(dataset, features)
     columns = tuple(column for kind in chosen for column in chosen[kind])
-    files = [Path(file["filename"]) for features in found.values() for file in features.cache_files]
+    _tell(columns, wanted.sum(), found.values(), began=started, seconds=time.perf_counter() - begin)
+    return dataset.remove_columns(unread), replace(collator, features=columns)
+
+
+def _tell(
+    columns: Sequence[FeatureColumn], num_rows: int, found: Iterable[Dataset], *, began: float, seconds: float
+) -> None:
+    files = [Path(file["filename"]) for features in found for file in features.cache_files]
     logger.info(
         "Output of frozen parts: %s of %d rows (%.1f MB) %s %.1f s.",
         ", ".join(column.name for column in columns),
-        wanted.sum(),
+        num_rows,
         sum(file.stat().st_size for file in files) / 1e6,
-        "computed in" if any(was_built_after(file.parent, started) for file in files) else "found in the cache in",
-        time.perf_counter() - begin,
+        "computed in" if any(was_built_after(file.parent, began) for file in files) else "found in the cache in",
+        seconds,
     )
-    return dataset.remove_columns(unread), replace(collator, features=columns)
 
 
 def choose_columns(
