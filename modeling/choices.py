@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .errors import InputError
 
+NO_CLASS = -100  # class id of a row without a label
 ARCHITECTURES = ("baseline", "vilbert", "clip")
 FREEZE_CHOICES = ("none", "text", "image", "both")
 POOLINGS = ("default", "mean")

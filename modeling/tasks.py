@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from .choices import NO_CLASS
 from .configuration import SentimentConfig
-
-NO_CLASS = -100  # class id of a row without a label; where labels are floats, nan stands for none
 
 
 def is_labelled(labels: Tensor) -> Tensor:

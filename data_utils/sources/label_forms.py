@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from modeling.choices import NO_CLASS
+
 BETWEEN = "|"
 UNLABELLED = "null"
 VALUE = "value"  # what a regression's one class is called
-NO_CLASS = -100
 _LARGEST = 3.4e38  # of float32
 
 
