@@ -78,7 +78,8 @@ def settle_labels(data: DataArguments) -> DataArguments:
             if name.strip().casefold() not in ("", "null"):
                 found[unicodedata.normalize("NFC", name.strip())] += count
     declared = source.declared_labels if isinstance(source, TableSource) else None
-    if isinstance(source, PairList) and 2 * sum(found[label] for label in DEFAULT_LABELS) > found.total():
+    are_ours = not found or 2 * sum(found[label] for label in DEFAULT_LABELS) > found.total()
+    if isinstance(source, PairList) and are_ours:  # of a list without labels its rows are told
         return replace(data, labels=list(DEFAULT_LABELS))
     labels = declared or _sort(found)
     _check_labels(source.name, found, labels, len(tags))
@@ -100,6 +101,15 @@ def _check_labels(name: str, found: Counter[str], labels: Sequence[str], num_row
             f"The {num_rows} rows of {name} have {got}; to learn anything takes at least two. Check the column of the "
             "labels (--label_column), or keep the list for --predict."
         )
+    spellings: dict[str, str] = {}
+    for label in labels:
+        other = spellings.setdefault(" ".join(label.casefold().split()), label)
+        if other != label:
+            raise InputError(
+                f"{name} has the labels {printable(repr(other), _SHOWN)} ({found[other]} rows) and "
+                f"{printable(repr(label), _SHOWN)} ({found[label]}), which differ in capitals or blanks alone: write "
+                "them alike, or name the classes with --labels."
+            )
     if len(labels) > min(_MOST_LABELS, max(2, num_rows // 2)):
         some = ", ".join(printable(repr(label), _SHOWN) for label in labels[:3])
         raise InputError(
@@ -111,15 +121,6 @@ def _check_labels(name: str, found: Counter[str], labels: Sequence[str], num_row
             f"{name} has the label {printable(repr(odd), _SHOWN)} ({found[odd]} rows); a class has no comma or NUL, no "
             f"blanks at its ends, at most {LONGEST_LABEL:,} letters, and isn't 'null': write it so."
         )
-    spellings: dict[str, str] = {}
-    for label in labels:
-        other = spellings.setdefault(" ".join(label.casefold().split()), label)
-        if other != label:
-            raise InputError(
-                f"{name} has the labels {printable(repr(other), _SHOWN)} ({found[other]} rows) and "
-                f"{printable(repr(label), _SHOWN)} ({found[label]}), which differ in capitals or blanks alone: write "
-                "them alike, or name the classes with --labels."
-            )
     for label in labels:
         if 0 < found[label] <= num_rows / 100 and (
             near := difflib.get_close_matches(label, [each for each in labels if found[each] > 10 * found[label]], 1)
