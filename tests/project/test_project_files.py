@@ -57,7 +57,8 @@ def test_ranges_hold_what_was_tested(tested):
 def test_every_package_that_is_imported_is_required():
     own = {*PACKAGES, "train"}
     distributions = packages_distributions()
-    required = {name.replace("-", "_") for name in read_pins("requirements.txt")}
+    optional = (Requirement(line).name for lines in PROJECT["optional-dependencies"].values() for line in lines)
+    required = {name.replace("-", "_") for name in (*read_pins("requirements.txt"), *optional)}
     foreign = set(imported_names()) - own - sys.stdlib_module_names - {"_typeshed"}  # which is of types alone
     names = {module: {name.lower().replace("-", "_") for name in distributions[module]} for module in foreign}
     assert {module for module, found in names.items() if not found & required} == set()
