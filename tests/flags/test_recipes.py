@@ -152,6 +152,14 @@ def test_switches_quoted_words_and_dashes_are_taken(write, tmp_path):
     assert training.save_strategy == "no"
 
 
+def test_data_of_the_command_line_take_the_place_of_the_recipes(write, tmp_path):
+    of_lists = write(f"data_dir: {tmp_path}\ntrain_file: other.txt\n", "lists.yaml")
+    assert parse_arguments(["--config", of_lists, "--data=rows.csv"]).data.data == ["rows.csv"]
+    of_tables = write("data: rows.csv\n", "tables.yaml")
+    data = parse_arguments(["--config", of_tables, "--data-dir", str(tmp_path)]).data
+    assert (data.data, data.data_dir) == (None, str(tmp_path))
+
+
 def test_recipe_of_many_trainings_is_not_taken_for_one(write):
     with pytest.raises(InputError, match=r"which train\.py takes"):
         parse_arguments(["--sweep", write(SWEEP)])

@@ -18,7 +18,7 @@ from training.build.plan import check_sources
 from training.experiments.cross_validation import check_supported, cross_validate, draw_folds
 from training.flags.own import LATEST
 from training.flags.parsing import Flags, parse_arguments, settle
-from training.flags.recipe import find_recipe, read_runs, to_flags, write_words
+from training.flags.recipe import find_recipe, join_words, read_runs, write_words
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
 from training.runs.claim import make_run_folder
@@ -48,7 +48,7 @@ def read_comparison(argv: Sequence[str]) -> ComparisonRecipe | None:
     (default,) = write_words("output_dir", shared.get("output_dir") or f"runs/{path.stem}")
     folder = Path(known.output_dir or default)
     # The folder's word counts, which is the last.
-    words = {name: [*to_flags(shared | own), *rest, "--output_dir", str(folder / name)] for name, own in runs.items()}
+    words = {name: [*join_words(shared | own, rest), "--output_dir", str(folder / name)] for name, own in runs.items()}
     return ComparisonRecipe(folder, words)
 
 

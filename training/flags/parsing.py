@@ -17,11 +17,11 @@ from training.flags.recipe import (
     SWEEP,
     all_flags,
     find_recipe,
+    join_words,
     read_axes,
     read_recipe,
     read_runs,
     spell_flags,
-    to_flags,
     trainer_flags,
 )
 from training.flags.rules import check_flags, check_texts
@@ -147,10 +147,10 @@ def _list_trainings(parser: FlagParser, starter: str, path: Path, rest: list[str
     if starter == "--compare":
         shared, runs = read_runs(path)
         check_names(shared)
-        return {name: [*to_flags(shared | check_names(own)), *rest] for name, own in runs.items()}
+        return {name: join_words(shared | check_names(own), rest) for name, own in runs.items()}
     values = read_recipe(path, SWEEP if starter == "--sweep" else None)
     swept = values.pop(SWEEP, None)
-    base = [*to_flags(check_names(values)), *rest]
+    base = join_words(check_names(values), rest)
     if starter == "--config":
         return {"": base}
     if isinstance(swept, dict):

@@ -36,6 +36,7 @@ SWEPT = (
 RESULT_FILES = ("comparison.md", "comparison.csv", "comparison.json", "comparison.png", "pairs.csv")
 # What belongs to the whole recipe, or to the command line.
 _NOT_IN_A_RUN = ("output_dir", "config", "sweep", "compare", RUNS)
+_REPLACES = {"data": ("data_dir", "train_file"), "data_dir": ("data",)}
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 _KINDS = {list: "a list", dict: "a map", float: "a number"}
 _FLAG_LIKE = re.compile("-.*[A-Za-z]")
@@ -108,6 +109,16 @@ def spell_flags(path: Path, values: Mapping[Any, Any]) -> dict[str, Any]:
             raise InputError(f"The recipe {path} has {flag}; it is given on the command line alone, as --{flag}.")
         spelled[flag] = value
     return spelled
+
+
+def join_words(values: Mapping[str, Any], rest: Sequence[str]) -> list[str]:
+    """The flags {flag: value} of a recipe as words, and after them the command line's own, which win.
+
+    Data that the command line names take the place of the recipe's, also where these are given in the other way.
+    """
+    given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in rest}
+    replaced = {name for flag, names in _REPLACES.items() if flag in given for name in names}
+    return [*to_flags({name: value for name, value in values.items() if name not in replaced}), *rest]
 
 
 def to_flags(values: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from training.flags.arguments import SentimentTrainingArguments
 from training.flags.model import ModelArguments
 from training.flags.own import LATEST
 from training.flags.parsing import Flags, parse_arguments
-from training.flags.recipe import SWEEP, find_recipe, read_axes, read_recipe, to_flags
+from training.flags.recipe import SWEEP, find_recipe, join_words, read_axes, read_recipe, to_flags
 from training.flags.rules import METRIC_SCHEDULES
 from training.launch.console import quiet
 from training.launch.ranks import uses_deepspeed, uses_fsdp
@@ -93,7 +93,7 @@ def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
             f"{path} sweeps learning_rate, which only frozen towers would have: all heads would train with the "
             "--head_learning_rate that is given too; leave one of them out."
         )
-    trials = _make_trials(["--freeze", "both", *to_flags(values), *rest], axes, num_folds)
+    trials = _make_trials(["--freeze", "both", *join_words(values, rest)], axes, num_folds)
     if "report_to" in named and (trackers := trials[0].flags.training.report_to):
         raise InputError(
             f"Got --report_to {' '.join(trackers)}, but the trials of a sweep stand in its tables alone; leave it out, "
