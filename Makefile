@@ -22,9 +22,11 @@ SAMPLE := data/sample
 RUN := runs/quickstart
 # Three files of tests at once: they wait for programs half of the time; each takes some 3 GB.
 AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
+# DeepSpeed compiles these at its first start, on all cores for a minute; here once, before tests wait for it in turn.
+EXTENSIONS := CPUAdamBuilder ShareMemCommBuilder
 
 .DELETE_ON_ERROR:
-.PHONY: help venv dev quickstart test test-all test-matrix test-fuzz test-gpu test-old bench docs lint format
+.PHONY: help venv dev quickstart extensions test test-all test-matrix test-fuzz test-gpu test-old bench docs lint format
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -60,13 +62,18 @@ quickstart: venv $(SAMPLE)/train.txt
 	@echo "  predictions.txt    answers for $(SAMPLE)/test_without_label.txt"
 	@echo "  model/             the trained model"
 
-test: dev
+extensions: dev
+	@! command -v g++ > /dev/null || $(BIN)/python -c "import sys; from deepspeed.accelerator import get_accelerator; \
+	    [get_accelerator().create_op_builder(name).load(verbose=False) for name in sys.argv[1:]]" $(EXTENSIONS) \
+	    > /dev/null 2>&1 || echo "error: DeepSpeed's extensions can't be compiled; its tests will say why" >&2
+
+test: extensions
 	$(BIN)/python -m pytest $(AT_ONCE)
 
-test-all: dev
+test-all: extensions
 	$(BIN)/python -m pytest $(AT_ONCE) -m ""
 
-test-matrix: dev
+test-matrix: extensions
 	$(BIN)/python -m pytest -m slow -s tests/launches
 
 test-fuzz: dev

@@ -56,7 +56,7 @@ def program_of(name: str) -> str:
 
 
 def launch(
-    command: Sequence[str], *words: str, code: int = 0, timeout: float = 240, cold: bool = False, folder: Path = ROOT
+    command: Sequence[str], *words: str, code: int = 0, timeout: float = 600, cold: bool = False, folder: Path = ROOT
 ) -> str:
     """Run a command in a folder to its end; returns what it printed on both streams.
 

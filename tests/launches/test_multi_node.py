@@ -69,7 +69,7 @@ def start_both(network, folder, commands, cwds=(ROOT, ROOT)):
     return started, logs
 
 
-def run_both(network, folder, commands, cwds=(ROOT, ROOT), timeout=240):
+def run_both(network, folder, commands, cwds=(ROOT, ROOT), timeout=600):
     """What each node printed, after both have ended well."""
     started, logs = start_both(network, folder, commands, cwds)
     codes = [process.wait(timeout) for process in started]
