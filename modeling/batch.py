@@ -1,15 +1,24 @@
 """A batch on its way through the classifier: its inputs, what towers make of them, what it gives back.
 
+What logits and labels mean goes by the task, which the configuration names as `problem_type`.
+
 Shapes: B batch, L text tokens, H picture side, S sequence, D width, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import ModelOutput
+
+from .choices import NO_CLASS
+from .configuration import SentimentConfig
 
 # What the classifier's forward takes. Where a tower is frozen and ran before, its output stands for its inputs.
 #   input_ids, attention_mask: (B, L) int64, padded on the right. Beside text_vector only a head that reads text tokens
@@ -64,3 +73,77 @@ class SentimentOutput(ModelOutput):
     image_logits: Tensor | None = None
     text_embeds: Tensor | None = None
     image_embeds: Tensor | None = None
+
+
+def pad_texts(texts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Token numbers of B texts -> input_ids and attention_mask, both (B, L) int64, padded on the right."""
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    real = np.arange(lengths.max()) < lengths[:, None]
+    input_ids = np.full(real.shape, pad_token_id, dtype=np.int64)
+    input_ids[real] = np.concatenate(texts)
+    return torch.from_numpy(input_ids), torch.from_numpy(real.astype(np.int64))
+
+
+def stack_pictures(
+    pictures: Sequence[bytes | np.ndarray | None], image_size: int, *, pin_memory: bool = False
+) -> dict[str, Tensor]:
+    """The bytes of the pictures of B rows, several one behind the other -> pixel_values, and picture_mask with several.
+
+    See `Inputs`. An absent picture is black, and counts as one.
+    """
+    shape = (3, image_size, image_size)
+    counts = [1 if picture is None else len(picture) // math.prod(shape) for picture in pictures]
+    most = max(counts)
+    several = [most] if most > 1 else []
+    pixels = torch.empty((len(pictures), *several, *shape), dtype=torch.uint8, pin_memory=pin_memory)
+    for row, picture, count in zip(pixels.view(len(pictures), most, -1).numpy(), pictures, counts, strict=True):
+        row[:count] = 0 if picture is None else np.frombuffer(picture, dtype=np.uint8).reshape(count, -1)
+        row[count:] = 0
+    if most == 1:
+        return {"pixel_values": pixels}
+    return {"pixel_values": pixels, "picture_mask": torch.arange(most) < torch.tensor(counts)[:, None]}
+
+
+def is_labelled(labels: Tensor) -> Tensor:
+    """Which of B rows have a label, (B,) bool."""
+    return labels.isfinite().reshape(len(labels), -1).all(dim=1) if labels.is_floating_point() else labels != NO_CLASS
+
+
+def drop_labels(labels: Tensor, kept: Tensor) -> Tensor:
+    """The labels of B rows without those of the rows where `kept` (B,) is False."""
+    nothing = float("nan") if labels.is_floating_point() else NO_CLASS
+    return labels.where(kept.reshape(-1, *[1] * (labels.dim() - 1)), nothing)
+
+
+def row_losses(
+    config: SentimentConfig, logits: Tensor, labels: Tensor, positive_weights: Tensor | None = None
+) -> Tensor:
+    """The loss of each row, (B,); 0 for one without a label.
+
+    Cross-entropy of class ids (B,); the mean over the classes of binary cross-entropy of zeros and ones (B, C), a one
+    counting `positive_weights` (C,) times; or of numbers (B,) the squared error in the unit of `config.label_std`.
+    """
+    logits, known = logits.float(), is_labelled(labels)
+    if config.task == "single_label":
+        return F.cross_entropy(logits, labels, reduction="none", ignore_index=NO_CLASS)
+    if config.task == "multi_label":
+        losses = F.binary_cross_entropy_with_logits(
+            logits, labels.nan_to_num(), pos_weight=positive_weights, reduction="none"
+        ).mean(dim=-1)
+    else:
+        losses = (logits[:, 0] - (labels.nan_to_num() - config.label_mean) / config.label_std).square()
+    return losses.where(known, 0.0)
+
+
+def batch_loss(config: SentimentConfig, logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean over the rows that have a label, ()."""
+    if config.task == "single_label":
+        return F.cross_entropy(logits, labels)
+    return row_losses(config, logits, labels).sum() / is_labelled(labels).sum()
+
+
+def read_logits(config: SentimentConfig, logits: Tensor) -> Tensor:
+    """Logits (B, C) -> calibrated probabilities (B, C); of a regression the numbers themselves, (B, 1)."""
+    if config.task == "regression":
+        return logits * config.label_std + config.label_mean
+    return logits.sigmoid() if config.task == "multi_label" else (logits / config.temperature).softmax(dim=-1)

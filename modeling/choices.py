@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from .errors import InputError
 
+DEFAULT_THRESHOLD = 0.5  # probability from which on a class is answered, one of several labels
 NO_CLASS = -100  # class id of a row without a label
 ARCHITECTURES = ("baseline", "vilbert", "clip")
 FREEZE_CHOICES = ("none", "text", "image", "both")
 POOLINGS = ("default", "mean")
 PICTURE_POOLINGS = ("mean", "attention")
+RESIZE_MODES = ("shortest", "squash")
+# Most pixels that are decoded; a JPEG of more is decoded at 1/2, 1/4 or 1/8 instead.
+MAX_PIXELS = 100_000_000
 MAX_WIDTH = 65_536  # of the vectors that towers are brought to
 # By the task, what transformers calls it.
 PROBLEM_TYPES = {

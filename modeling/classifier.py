@@ -8,17 +8,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from .batch import Features, Inputs, SentimentOutput
+from .batch import Features, Inputs, SentimentOutput, batch_loss, read_logits
 from .choices import FUSIONS, frozen_modalities
 from .configuration import SentimentConfig
 from .errors import InputError
 from .fusion import FUSION_HEADS, TransformerLayer
-from .limits import bounded_build
-from .loading import describe_differences, without_reports
-from .tasks import batch_loss, read_logits
+from .loading import bounded_build, describe_differences, without_reports
 from .towers import Tower
 
 
@@ -37,8 +35,7 @@ class SentimentClassifier(PreTrainedModel):
 
     def __init__(self, config: SentimentConfig) -> None:
         super().__init__(config)
-        with bounded_build("This model"):
-            self._build(config)
+        self._build(config)
         towers = self.towers()
         for kind in frozen_modalities(config.freeze, config.unfreeze_last):
             if kind in towers:
@@ -48,6 +45,7 @@ class SentimentClassifier(PreTrainedModel):
         self._no_split_modules = named & {type(module).__name__ for module in self.modules()}
         self.post_init()
 
+    @bounded_build("This model")
     def _build(self, config: SentimentConfig) -> None:
         head_class, modalities = FUSION_HEADS[config.fusion], FUSIONS[config.fusion]
         self.text_tower = Tower(config.text_tower or {}) if "text" in modalities else None
@@ -255,7 +253,3 @@ class SentimentClassifier(PreTrainedModel):
 
 def _map_width(source: int, width: int, *, always: bool = False) -> nn.Module:
     return nn.Linear(source, width, bias=False) if always or source != width else nn.Identity()
-
-
-AutoConfig.register(SentimentConfig.model_type, SentimentConfig)
-AutoModel.register(SentimentConfig, SentimentClassifier)

@@ -26,7 +26,7 @@ class SentimentConfig(PreTrainedConfig):
         freeze: which towers are kept as they were loaded.
         unfreeze_last: blocks at the end of the frozen towers (with none: of both) that are trained all the same.
         text_cleaning, max_length: how texts are cleaned, and cut (tokens).
-        picture: fields of `data_utils.PictureSettings`.
+        picture: fields of `PictureSettings`.
         image_mean, image_std: per channel, of pixels rescaled to [0, 1].
         temperature: by which logits are divided where probabilities are wanted (Guo et al. 2017), fitted on rows that
             the model did not see; training and its loss know nothing of it.

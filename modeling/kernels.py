@@ -105,7 +105,7 @@ class PatchConv2d(nn.Conv2d):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, channels, H, W) -> (B, D, H / height, W / width), rows and columns that fill no patch left out."""
-        (height, width), batch_size = self.kernel_size, len(pixels)
+        (height, width), batch_size = self.kernel_size, pixels.shape[0]
         rows, columns = pixels.shape[2] // height, pixels.shape[3] // width
         if not any(pixels.stride()):
             return super().forward(pixels[:1, :, :height, :width]).expand(batch_size, -1, rows, columns)

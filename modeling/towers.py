@@ -20,7 +20,7 @@ from .choices import check_width
 from .errors import InputError, reason_of
 from .frozen import FrozenBlocks, cut_blocks
 from .kernels import ATTENTION, replace_patch_convolutions
-from .limits import bounded_build, check_sizes, drop_code
+from .loading import bounded_build, check_sizes, drop_code
 
 # SigLIP reads a text from its last position, and was trained on texts padded to one length, without a mask.
 READ_AT_THE_END = ("siglip_text_model", "siglip2_text_model")

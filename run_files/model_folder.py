@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
@@ -19,9 +19,11 @@ from data_utils.system.schema import COPY_AGAIN, read_json
 from modeling.choices import FUSIONS
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
-from modeling.limits import check_sizes
+from modeling.loading import check_sizes
 from run_files.schema import ModelFile
 
+# AutoTokenizer reads config.json too, and would take the folder's code for a model type that it doesn't know.
+AutoConfig.register(SentimentConfig.model_type, SentimentConfig)
 TEXTS, MAX_TEXT = (".json", ".txt", ".model", ".jinja", ".py"), 2**28
 TOWERS = {"text": "text_tower", "image": "vision_tower"}
 

@@ -21,7 +21,7 @@ ARGUMENT_SECTIONS = ("model", "data", "training", "environment")
 LOCK, MOVING, ASIDE = ".lock", ".moving", "old-"
 # What a run folder may hold before it has a config.yaml: of a job that was killed early.
 _ENTRIES = (
-    *(LOCK, MOVING, "checkpoints", "logs", "model", ".model.partial", "split.json", "splits", "members"),
+    *(LOCK, MOVING, "checkpoints", "logs", "model", "adapter", ".model.partial", "split.json", "splits", "members"),
     *("quarantine.csv", "encodings.csv"),
 )
 _TEMPORARY = (ASIDE, ".seen-", ".config.yaml.", ".split.json.", ".quarantine.csv.", ".encodings.csv.")
@@ -41,6 +41,7 @@ class RunFolder:
         self.path = Path(path)
         self.config_file = self.path / "config.yaml"  # every argument, resolved, and the environment
         self.model_dir = self.path / "model"  # the best model, its tokenizer and preprocessing, for `from_pretrained`
+        self.adapter_dir = self.path / "adapter"  # with --lora_rank, those of the towers, which model/ has in it
         self.split_file = self.path / "split.json"  # the guids of each part, the seed and the hash
         self.metrics_file = self.path / "metrics.json"  # the final figures of train.py
         # Label, prediction and probabilities of the rows of a part; the test part is written where the split has one.

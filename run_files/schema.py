@@ -35,6 +35,9 @@ class EnvironmentSection(TypedDict, total=False):
     tokens_sha256: Name | None
     rows_sha256: Name | None
     sweep_sha256: Name | None
+    sources: dict[str, Name]
+    python: Name
+    versions: dict[str, Name]
     mixed_precision: Literal["no", "bf16", "fp16", "fp8"]
 
 
@@ -104,6 +107,8 @@ class TrainingFigures(TypedDict, total=False):
 
     seconds: float | None
     resumed_at_step: Count | None
+    num_train_rows: Count | None
+    label_counts: dict[str, Count] | None
 
 
 class BestFigures(TypedDict, total=False):

@@ -34,10 +34,14 @@ class TrialRecord:
 
 
 class TrialPredictions(NamedTuple):
-    """A trial's answers for the same rows after its best epoch and after the last one."""
+    """A trial's answers for the same rows after its best epoch and after the last one.
+
+    `held_out` are its answers after the best epoch for rows that chose nothing, of a trial that was given some.
+    """
 
     best: PredictionTable
     last: PredictionTable
+    held_out: PredictionTable | None = None
 
 
 class SweepFolder(RunFolder):
@@ -71,7 +75,7 @@ class SweepFolder(RunFolder):
     def write_trial(self, record: TrialRecord, predictions: TrialPredictions | None) -> None:
         """Write a trial's predictions, if it has any, and then its record, which makes it a finished one."""
         if predictions is not None:
-            for path, table in zip(self._predictions_files(record.number), predictions, strict=True):
+            for path, table in zip(self._predictions_files(record.number), predictions[:2], strict=True):
                 table.write(path)
         write_json(self.path / "trials" / f"{record.number:04d}.json", asdict(record))
 

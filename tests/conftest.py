@@ -19,7 +19,7 @@ from data_utils import shard
 from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.pictures import PictureSettings
+from modeling.pictures import PictureSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("negative", "neutral", "positive")

@@ -14,11 +14,11 @@ from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.prepare.tokens import train_wordpiece
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.pictures import PictureSettings
 from data_utils.splits.draw import make_split
 from data_utils.splits.split_file import save_split
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
+from modeling.pictures import PictureSettings
 from run_files.run_folder import RunFolder
 
 NUM_PAIRS = 60

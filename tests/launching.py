@@ -112,6 +112,13 @@ def list_steps(run: Path) -> list[int]:
     return [step_of(path) for path in list_checkpoints(run / "checkpoints")]
 
 
+def read_model_folder(run: Path) -> dict[str, bytes]:
+    """A saved model's files by name, but for its weights, its card, and the last cut in its tokenizer."""
+    paths = (run / "model").iterdir()
+    told = {path.name: path.read_bytes() for path in paths if path.suffix not in (".safetensors", ".md")}
+    return told | {"tokenizer.json": b""} if "tokenizer.json" in told else told
+
+
 def load_weights(run: Path) -> dict[str, torch.Tensor]:
     """The run's saved model, float32."""
     weights = SentimentClassifier.from_pretrained(run / "model").state_dict()

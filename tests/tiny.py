@@ -55,11 +55,12 @@ def plan_of(arguments: ModelArguments, *, image_size: int | None = None, max_len
     return plan_model(arguments, DataArguments(data_dir=".", image_size=image_size, max_length=max_length))
 
 
-def save_encoders(folder: Path) -> None:
-    """Write text/ and vision/, encoders that pass for pretrained ones."""
+def save_encoders(folder: Path, *, dropout: float = 0.1) -> None:
+    """Write text/ and vision/, encoders that pass for pretrained ones; the text's has dropout."""
     set_seed(0)
     options = SIZES | {"initializer_range": 0.5}  # or all rows would have nearly the same vector
-    text = BertConfig(**options, vocab_size=len(TOKENIZER), max_position_embeddings=16)
+    dropped = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    text = BertConfig(**options, **dropped, vocab_size=len(TOKENIZER), max_position_embeddings=16)
     BertModel(text).save_pretrained(folder / "text")
     TOKENIZER.save_pretrained(folder / "text")
     ViTModel(ViTConfig(**options, image_size=32, patch_size=16)).save_pretrained(folder / "vision")

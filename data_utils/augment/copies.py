@@ -18,10 +18,10 @@ from data_utils.augment.text import change_text
 from data_utils.prepare.loading import read_file, read_text_file
 from data_utils.prepare.pair_files import TEXT_SUFFIX, FileState, PairFiles, PairFolder, possible_paths
 from data_utils.sources.encodings import decode_text
-from data_utils.sources.pictures import PICTURE_SUFFIXES, PictureError
 from data_utils.sources.records import Record
-from data_utils.sources.text import clean_text, text_key
 from modeling.errors import InputError
+from modeling.pictures import PICTURE_SUFFIXES, PictureError
+from modeling.text import clean_text, text_key
 
 NO_TEXT = "rows without a text that can be read"
 EMPTY_TEXT = "texts of nothing but addresses and names"
@@ -71,7 +71,7 @@ class CopyMaker:
         Raises:
             InputError: a file cannot be written.
         """
-        pair = self.folder.find(parent)
+        pair = self.folder.find(parent.guid)
         change, suffix, other = (
             (self._change_text, TEXT_SUFFIX, pair.picture)
             if kind == "text"

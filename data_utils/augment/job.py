@@ -23,10 +23,10 @@ from data_utils.prepare.loading import find_text_encoding
 from data_utils.prepare.pair_files import PairFolder, pair_folder
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.quarantine import Quarantine
-from data_utils.sources.records import Record, read_records
-from data_utils.sources.text import text_key
+from data_utils.sources.records import Record, Rows, read_records
 from data_utils.system.files import remove
 from modeling.errors import InputError
+from modeling.text import text_key
 from run_files.folds_folder import OUT_OF_FOLD_FILE
 from run_files.predictions_csv import PredictionTable, read_predictions_csv
 
@@ -51,7 +51,7 @@ def augment(args: AugmentArguments) -> None:
         table = read_predictions_csv(path)
         quarantine = Quarantine()
         records = read_records(list_file, labels=table.label_names, quarantine=quarantine)
-        taken = {record.guid for record in records} | {entry.guid for entry in quarantine}
+        taken = {*records.guids} | {entry.guid for entry in quarantine}
         chosen = _choose_rows(table, records, taken, min_loss=args.min_loss, only=args.only)
         if not chosen:
             raise InputError(f"No row of {path} is to be copied; check --min_loss and --only.")
@@ -105,7 +105,7 @@ def _find_predictions(path: Path) -> Path:
 
 def _choose_rows(
     table: PredictionTable,
-    records: Sequence[Record],
+    records: Rows,
     known: Collection[str],
     *,
     min_loss: float | None,
@@ -127,7 +127,7 @@ def _choose_rows(
     unknown = [label for label in only or () if label not in table.label_names]
     if unknown:
         raise InputError(f"Got --only {' '.join(unknown)}; the predictions know {', '.join(table.label_names)}.")
-    label_of = {record.guid: record.label for record in records}
+    label_of = dict(zip(records.guids, records.labels, strict=True))
     faults: dict[str, list[str]] = {"not in the list": [], "not labelled": [], "labelled otherwise": []}
     chosen = set()
     for guid, label, answer, values in zip(table.guids, table.labels, table.answers, table.probabilities, strict=True):
@@ -149,9 +149,9 @@ def _choose_rows(
     return [record for record in records if record.guid in chosen and (not only or record.label in only)]
 
 
-def _open_maker(staging: Path, records: Sequence[Record], args: AugmentArguments, taken: set[str]) -> CopyMaker:
+def _open_maker(staging: Path, records: Rows, args: AugmentArguments, taken: set[str]) -> CopyMaker:
     folder = PairFolder(pair_folder(Path(args.data_dir)))
-    files = [folder.find(record).text for record in records]
+    files = [folder.find(guid).text for guid in records.guids]
     encoding = args.text_encoding or find_text_encoding(files)
     known_texts = frozenset(text_key(read_text(file, encoding) or "") for file in files)
     return CopyMaker(folder, staging, args.seed, args.flip, taken, known_texts, encoding)

@@ -7,7 +7,7 @@ import random
 
 from PIL import Image, ImageEnhance
 
-from data_utils.sources.pictures import PictureError, open_picture
+from modeling.pictures import PictureError, open_picture
 
 # As factors: far enough from 1 to be another picture, near enough to leave the mood of a scene.
 _LEAST_CHANGE, _MOST_CHANGE = 0.05, 0.2

@@ -41,6 +41,8 @@ _MEANT = {
     "clip_name": "model_name model_name_or_path pretrained",
     "text_name": "text_model bert_name tokenizer",
     "vision_name": "image_name image_model vision_model vit_name",
+    "lora_rank": "lora lora_r",
+    "ema_decay": "ema model_ema",
     "report_to wandb": "wandb",
     "report_to tensorboard": "tensorboard",
     "predict": "test_file",
@@ -48,9 +50,11 @@ _MEANT = {
 SYNONYMS = {name: tuple(flags.split(" | ")) for flags, names in _MEANT.items() for name in names.split()}
 # What is said of names that no flag of ours stands for.
 _ASIDE = " It isn't needed: an earlier run in --output_dir is moved aside by itself."
+_WHOLE = " Towers are trained and saved in float32; to spare memory take --lora_rank, --freeze, or ZeRO-3."
 _LAUNCH = " It belongs to the launcher, in front of the program: accelerate launch --{} ..."
 ANSWERS = {
     **dict.fromkeys(("overwrite_output_dir", "overwrite", "force"), _ASIDE),
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit"), _WHOLE),
     "config_file": _LAUNCH.format("config_file FILE.yaml"),
     **dict.fromkeys(
         ("gpus", "num_gpus", "num_processes", "nproc_per_node", "world_size"), _LAUNCH.format("num_processes N")

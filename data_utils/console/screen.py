@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
@@ -47,6 +48,17 @@ def show(*parts: str, file: TextIO | None = None) -> None:
 def show_error(error: object, *, kind: str = "error") -> None:
     """Print an error's text as one line, beside whatever bar is being drawn."""
     tqdm.write(f"{kind}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Without notices and warnings of any package."""
+    earlier = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(earlier)
 
 
 class _ShownRecord(logging.LogRecord):

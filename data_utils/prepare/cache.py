@@ -97,8 +97,7 @@ def build_once(
                     return _open(destination)
                 except _DamagedError as error:
                     logger.warning("the cache %s is damaged (%s); building it again", destination, error)
-            _build(destination, build, checked=checked)
-            return _open(destination)
+            return _build(destination, build, checked=checked)
     except OSError as error:
         if error.errno in NOT_ON_DISK:  # of the processes that built it
             raise
@@ -128,7 +127,7 @@ def _lock_file(destination: Path) -> Path:
     return destination.with_name(f"{destination.name}{_LOCK}")
 
 
-def _build(destination: Path, build: Callable[[Path], None], *, checked: bool) -> None:
+def _build(destination: Path, build: Callable[[Path], None], *, checked: bool) -> Dataset:
     """Build into a folder beside, note what its files should hold, and move it into place in one step."""
     _remove_leftovers(destination)
     folder = destination.with_name(f"{destination.name}{_BUILDING}")
@@ -146,6 +145,7 @@ def _build(destination: Path, build: Callable[[Path], None], *, checked: bool) -
         (folder / _META).write_text(json.dumps(meta), encoding="utf-8")
         remove(destination)  # whoever opens it now takes it for damaged, and waits for the lock
         os.rename(folder, destination)
+        return _map_tables(destination, files)
     finally:
         remove(folder)
 

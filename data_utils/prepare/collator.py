@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from torch.utils.data import get_worker_info
 
 from data_utils.prepare.batches import Columns
 from data_utils.prepare.columns import LABELS, WEIGHT
+from modeling.batch import pad_texts, stack_pictures
 from modeling.errors import InputError
 
 # Column of the rows -> key and type of the batch.
@@ -106,32 +106,8 @@ class PairCollator:
         if WEIGHT in columns:
             batch[WEIGHT] = torch.as_tensor(columns[WEIGHT], dtype=torch.float32)
         if "input_ids" in columns:
-            batch["input_ids"], batch["attention_mask"] = self.pad(columns["input_ids"])
+            batch["input_ids"], batch["attention_mask"] = pad_texts(columns["input_ids"], self.pad_token_id)
         if "image" in columns:
-            batch["pixel_values"], counts = self._stack(columns["image"])
-            if (most := max(counts)) > 1:
-                batch["picture_mask"] = torch.arange(most) < torch.tensor(counts)[:, None]
+            pin = self.pin and get_worker_info() is None
+            batch |= stack_pictures(columns["image"], self.image_size, pin_memory=pin)
         return batch | {column.name: column.stack(columns[column.name]) for column in self.features}
-
-    def pad(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token numbers of B texts -> input_ids and attention_mask, both (B, L) int64."""
-        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-        real = np.arange(lengths.max()) < lengths[:, None]
-        input_ids = np.full(real.shape, self.pad_token_id, dtype=np.int64)
-        input_ids[real] = np.concatenate(texts)
-        return torch.from_numpy(input_ids), torch.from_numpy(real.astype(np.int64))
-
-    def _stack(self, pictures: Sequence[bytes | np.ndarray | None]) -> tuple[torch.Tensor, list[int]]:
-        """The pixels, and how many pictures each row has; an absent one counts as one."""
-        shape = (3, self.image_size, self.image_size)
-        counts = [1 if picture is None else len(picture) // math.prod(shape) for picture in pictures]
-        most = max(counts)
-        pixels = torch.empty(
-            (len(pictures), *([most] if most > 1 else []), *shape),
-            dtype=torch.uint8,
-            pin_memory=self.pin and get_worker_info() is None,
-        )
-        for row, picture, count in zip(pixels.view(len(pictures), most, -1).numpy(), pictures, counts, strict=True):
-            row[:count] = 0 if picture is None else np.frombuffer(picture, dtype=np.uint8).reshape(count, -1)
-            row[count:] = 0
-        return pixels, counts

@@ -15,23 +15,15 @@ from datasets import Dataset, Features, Value
 
 from data_utils.prepare.cache import SCHEMA_VERSION, build_once
 from data_utils.prepare.mapping import Columns, map_to_folder
-from data_utils.prepare.pair_files import (
-    TEXT_SUFFIX,
-    CellReader,
-    FileState,
-    PairCells,
-    PairFiles,
-    Picture,
-    TextCell,
-)
+from data_utils.prepare.pair_files import TEXT_SUFFIX, CellReader, FileState, Picture, Pictures, Text
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.encodings import LOST, decode_text, find_encoding
-from data_utils.sources.file_kinds import name_other_than_text
-from data_utils.sources.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture
 from data_utils.sources.quarantine import Fault, Reason
-from data_utils.sources.text import clean_text, text_key
 from data_utils.system.bounded import MEBIBYTE, read_bounded
 from modeling.errors import InputError
+from modeling.file_kinds import name_other_than_text
+from modeling.pictures import PICTURE_SUFFIXES, PictureError, PictureSettings, decode_picture
+from modeling.text import clean_text, text_key
 
 # A file beyond is no text of a pair, or no picture, but would fill the memory.
 _MAX_TEXT_BYTES, _MAX_PICTURE_BYTES = 16 * MEBIBYTE, 512 * MEBIBYTE
@@ -97,14 +89,14 @@ def load_picture_row(
     return found | {"image": array.tobytes(), "image_key": hashlib.sha256(source).hexdigest()}
 
 
-def load_text_row(guid: str, file: FileState | TextCell | Fault, mode: str, chosen: str | None) -> Row:
+def load_text_row(guid: str, file: Text, mode: str, chosen: str | None) -> Row:
     """Read and clean the text of one row in a worker process; faults become reason and detail.
 
     `chosen` is the encoding of all texts whose own isn't certain.
     """
     found: Row = dict.fromkeys(_TEXT_FEATURES) | {"text": "", "chosen_encoding": chosen}
-    if isinstance(file, TextCell):
-        return found | _clean(file.text, mode, "the cell")
+    if isinstance(file, str):
+        return found | _clean(file, mode, "the cell")
     if isinstance(file, Fault):
         return found | {"text_reason": file.reason, "text_detail": file.detail}
     if file.kind == "absent":
@@ -145,23 +137,26 @@ def read_file(file: FileState, limit: int = _MAX_PICTURE_BYTES) -> bytes | None:
         return None
 
 
-def find_text_encoding(files: Iterable[FileState | TextCell | Fault]) -> str | None:
+def find_text_encoding(files: Iterable[Text]) -> str | None:
     """The encoding of those texts whose own isn't certain, by all of them; see `find_encoding`."""
     return find_encoding(filter(None, (read_text_file(file) for file in files if isinstance(file, FileState))))
 
 
 def load_pictures(
-    files: Sequence[PairFiles | PairCells], settings: PictureSettings, data: DataArguments, read_cell: CellReader | None
+    guids: Sequence[str],
+    files: Pictures,
+    settings: PictureSettings,
+    data: DataArguments,
+    read_cell: CellReader | None,
 ) -> Dataset:
     """Decoded pictures, one row each, from the cache `pictures-*`, which is built when needed."""
-    rows = [(pair.guid, pair.picture) for pair in files]
-    key = {**settings.to_dict(), "max_pixels": data.max_image_pixels, "pillow": PIL.__version__.split(".")[0]}
-
+    shaping = {**settings.to_dict(), "max_pixels": data.max_image_pixels, "pillow": PIL.__version__.split(".")[0]}
+    key = _key(shaping, guids, files)
     load = partial(load_picture_row, settings=settings, max_pixels=data.max_image_pixels, read_cell=read_cell)
 
     def build(folder: Path) -> None:
         map_to_folder(
-            rows,
+            list(zip(guids, files, strict=True)),
             partial(_load_columns, load),
             folder=folder,
             features=_PICTURE_FEATURES,
@@ -171,23 +166,22 @@ def load_pictures(
             batch_size=_BATCH_SIZE,
         )
 
-    return build_once(data.cache_path(), "pictures", _key(key, rows), build, overwrite=data.overwrite_cache)
+    return build_once(data.cache_path(), "pictures", key, build, overwrite=data.overwrite_cache)
 
 
-def load_texts(files: Sequence[PairFiles | PairCells], mode: str, data: DataArguments) -> Dataset:
+def load_texts(guids: Sequence[str], files: Sequence[Text], data: DataArguments) -> Dataset:
     """Cleaned texts of the files, one row each, from the cache `texts-*`, which is built when needed.
 
     Texts whose own encoding isn't certain are of `data.text_encoding`; None: of the one that all of them together make
     the most sense in, which every row then names as chosen_encoding.
     """
-    rows = [(pair.guid, pair.text) for pair in files]
-    key = _key({"text_cleaning": mode, "text_encoding": data.text_encoding}, rows)
+    key = _key({"text_cleaning": data.text_cleaning, "text_encoding": data.text_encoding}, guids, files)
 
     def build(folder: Path) -> None:
-        chosen = data.text_encoding or find_text_encoding(file for _, file in rows)
+        chosen = data.text_encoding or find_text_encoding(files)
         map_to_folder(
-            rows,
-            partial(_load_columns, partial(load_text_row, mode=mode, chosen=chosen)),
+            list(zip(guids, files, strict=True)),
+            partial(_load_columns, partial(load_text_row, mode=data.text_cleaning, chosen=chosen)),
             folder=folder,
             features=_TEXT_FEATURES,
             description="Reading texts",
@@ -199,11 +193,12 @@ def load_texts(files: Sequence[PairFiles | PairCells], mode: str, data: DataArgu
     return build_once(data.cache_path(), "texts", key, build, overwrite=data.overwrite_cache, checked=True)
 
 
-def _key(settings: dict[str, Any], rows: Sequence[tuple[str, Iterable[Any]]]) -> str:
+def _key(settings: dict[str, Any], guids: Sequence[str], files: Sequence[Any]) -> str:
     """Hash of the settings and of every row's guid and content: of a file its path, kind, size and time of change."""
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, settings], sort_keys=True).encode())
-    for guid, file in rows:
-        digest.update(json.dumps([guid, *file]).encode())
+    for start in range(0, len(guids), 1000):
+        rows = slice(start, start + 1000)
+        digest.update(json.dumps([guids[rows], files[rows]]).encode())
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""A list and the two files of each guid: found as the list writes it, or as the one twin that Unicode knows."""
+"""Where pairs come from; of a list the two files of each guid, as it is written, or the one twin that Unicode knows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import unquote
 
-from data_utils.sources.pictures import PICTURE_SUFFIXES
 from data_utils.sources.quarantine import Fault, Hint, Reason
-from data_utils.sources.records import SHORTENED, Record, Row, is_valid_guid, read_list
+from data_utils.sources.records import SHORTENED, Rows, is_valid_guid, read_list
 from modeling.errors import InputError
+from modeling.pictures import PICTURE_SUFFIXES
 
 TEXT_SUFFIX = ".txt"
 # What is easily lost or added between list and folder: endings, signs that show nothing, quotes, a leading plus,
@@ -50,17 +50,10 @@ _ABSENT = FileState()
 
 
 class PairFiles(NamedTuple):
-    """The two files of one record; both absent when the guid is not valid."""
+    """The two files of a guid; both absent when it is not valid."""
 
-    guid: str
     text: FileState
     picture: FileState
-
-
-class TextCell(NamedTuple):
-    """A text that stands in a table."""
-
-    text: str
 
 
 class PictureCell(NamedTuple):
@@ -75,17 +68,44 @@ class PictureCell(NamedTuple):
 
 
 CellReader = Callable[[PictureCell], bytes]  # raises ValueError, which says why, for what is no picture's bytes
+# Where a text and a picture are; a text that stands in a table is itself, and a fault says why there is none.
+Text = FileState | str | Fault
+Picture = FileState | PictureCell | Fault
+Pictures = Sequence[Picture | list[Picture]]  # of rows; a list holds two or more
 
 
-Picture = FileState | PictureCell | Fault  # a fault says why there is none
+class PairSource(Protocol):
+    """Rows, and the text and the picture of each: what `load_pairs` asks of a list and of a table alike.
 
+    Attributes:
+        name: for messages.
+        path: the folder of the files, for messages.
+        sides: of "text" and "image" those that the data have at all.
+        parts: those (of train, val, test) that the data declare; none, or several.
+        passed_over: names of files that are empty or can't be read, with that of the one taken in their place.
+        read_cell: reads the pictures that stand in a table; can be sent to another process.
+        has_files: whether files are called as the guids, which then have to be valid.
+    """
 
-class PairCells(NamedTuple):
-    """As `PairFiles`, of a record whose text or picture may stand in a table; a list holds two pictures or more."""
+    name: str
+    path: Path
+    sides: Sequence[str] = ("text", "image")
+    parts: Collection[str] = ()
+    passed_over: list[tuple[str, str]]
+    read_cell: CellReader | None = None
+    has_files: bool = False
 
-    guid: str
-    text: FileState | TextCell | Fault
-    picture: Picture | list[Picture]
+    def rows(self, labels: Sequence[str], *, for_prediction: bool = False) -> Rows:
+        """The rows; `InputError` where they can't be read."""
+        ...
+
+    def locate(self, rows: Rows) -> tuple[Sequence[Text], Pictures]:
+        """Where the texts and the pictures of some of its rows are."""
+        ...
+
+    def explain(self, guid: str, fault: Fault) -> Fault:
+        """The fault of a row's text or picture, with a hint where something else may have been meant."""
+        return fault
 
 
 def pair_folder(pair_dir: Path) -> Path:
@@ -106,29 +126,29 @@ def pair_folder(pair_dir: Path) -> Path:
 
 
 class PairFolder:
-    """Finds the files of records; the folder is listed only where a name isn't there as it is written.
+    """Finds the files of guids; the folder is listed only where a name isn't there as it is written.
 
     Attributes:
         path: the folder.
-        passed_over: names of files that are empty or can't be read, with that of the one taken in their place.
+        passed_over: see `PairSource`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.passed_over: list[tuple[str, str]] = []
 
-    def find(self, record: Record) -> PairFiles:
-        """Look up the text and the picture of a record; for a guid that is not valid no file is looked at."""
-        if not record.valid:
-            return PairFiles(record.guid, _ABSENT, _ABSENT)
-        return PairFiles(record.guid, self._find(record.guid, TEXT_SUFFIX), self._find(record.guid, *PICTURE_SUFFIXES))
+    def find(self, guid: str) -> PairFiles:
+        """Look up text and picture; of a guid that is not valid no file is looked at, as it may lie elsewhere."""
+        if not is_valid_guid(guid):
+            return PairFiles(_ABSENT, _ABSENT)
+        return PairFiles(self._find(guid, TEXT_SUFFIX), self._find(guid, *PICTURE_SUFFIXES))
 
-    def explain(self, record: Record, fault: Fault) -> Fault:
+    def explain(self, guid: str, fault: Fault) -> Fault:
         """The fault of one of its files, with a hint where a file of another name may have been meant."""
         if fault.reason in (Reason.MISSING_TEXT, Reason.MISSING_IMAGE):
-            return fault._replace(hint=self.find_near(record.guid, is_text=fault.reason == Reason.MISSING_TEXT))
+            return fault._replace(hint=self.find_near(guid, is_text=fault.reason == Reason.MISSING_TEXT))
         is_damaged = fault.reason == Reason.UNREADABLE_IMAGE
-        return fault._replace(hint=self._find_other(self.find(record))) if is_damaged else fault
+        return fault._replace(hint=self._find_other(guid, self.find(guid).picture)) if is_damaged else fault
 
     def find_near(self, guid: str, *, is_text: bool) -> Hint | None:
         """Why a file that is absent may be there under another name, with that name; None where there is none."""
@@ -145,10 +165,10 @@ class PairFolder:
         remedy = "rename it" if is_text else "convert it to JPEG or PNG, or rename it if it is one"
         return Hint(f"there is {found[0]}, an ending that is not read: {remedy}")
 
-    def _find_other(self, pair: PairFiles) -> Hint | None:
+    def _find_other(self, guid: str, taken: FileState) -> Hint | None:
         """Another picture beside the one that was taken and can't be read."""
-        paths = possible_paths(os.path.join(self.path, pair.guid), *PICTURE_SUFFIXES)
-        names = (os.path.basename(path) for path in paths if path != pair.picture.path and os.path.isfile(path))
+        paths = possible_paths(os.path.join(self.path, guid), *PICTURE_SUFFIXES)
+        names = (os.path.basename(path) for path in paths if path != taken.path and os.path.isfile(path))
         return next((Hint(f"there is {name} as well") for name in names), None)
 
     def _find(self, guid: str, *suffixes: str) -> FileState:
@@ -181,31 +201,23 @@ class PairFolder:
         return found
 
 
-class PairList(PairFolder):
-    """A list file, and the folder of its pairs.
+class PairList(PairFolder, PairSource):
+    """A list file, and the folder of its pairs."""
 
-    Attributes:
-        name: of the list, for messages.
-        read_cell, parts: of nothing, since all is in files, and a list declares no parts.
-        sides: a guid has both.
-    """
-
-    read_cell: CellReader | None = None
-    parts: Collection[str] = ()
-    sides: Sequence[str] = ("text", "image")
+    has_files = True
 
     def __init__(self, list_file: Path, pair_dir: Path) -> None:
         super().__init__(pair_folder(pair_dir))
         self.name = str(list_file)
 
-    def rows(self, labels: Sequence[str], *, for_prediction: bool = False) -> Iterator[Row]:
+    def rows(self, labels: Sequence[str], *, for_prediction: bool = False) -> Rows:
         """See `read_list`."""
         return read_list(Path(self.name), labels, for_prediction=for_prediction)
 
-    @staticmethod
-    def is_valid(guid: str) -> bool:
-        """Whether a guid can name files."""
-        return is_valid_guid(guid)
+    def locate(self, rows: Rows) -> tuple[Sequence[Text], Pictures]:
+        """`find` of all rows."""
+        found = list(map(self.find, rows.guids))
+        return [pair.text for pair in found], [pair.picture for pair in found]
 
 
 def look_at(path: str) -> FileState:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +17,14 @@ from datasets.table import InMemoryTable, concat_tables
 
 from data_utils.prepare.columns import WEIGHT
 from data_utils.prepare.loading import load_pictures, load_texts
-from data_utils.prepare.pair_files import Picture
-from data_utils.prepare.pair_source import PairSource
+from data_utils.prepare.pair_files import PairSource, Pictures
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.label_forms import encode_labels
-from data_utils.sources.pictures import PictureSettings
 from data_utils.sources.quarantine import Action, Entry, Fault, Quarantine
-from data_utils.sources.records import Record, judge_rows
+from data_utils.sources.records import Rows, is_valid_guid, judge_rows
 from data_utils.sources.row_losses import LossRule
 from modeling.errors import InputError
+from modeling.pictures import PictureSettings
 
 _HASHED = ["guid", "label", "text", "text_present", "image_present", "image_key"]
 _SHOWN = 3
@@ -54,7 +52,7 @@ class Pairs:
     dataset: Dataset
     parts: list[str | None]
     declared: Collection[str]
-    pictures: list[Picture | list[Picture]]
+    pictures: Pictures
     quarantine: Quarantine
     fingerprint: str
     text_encoding: str | None
@@ -70,7 +68,6 @@ def load_pairs(
     *,
     data: DataArguments,
     picture: PictureSettings,
-    text_cleaning: str | None = None,
     for_prediction: bool = False,
     needs: Collection[str] = ("text", "image"),
 ) -> Pairs:
@@ -78,7 +75,6 @@ def load_pairs(
 
     Args:
         source: see `open_source`.
-        text_cleaning: instead of `data.text_cleaning`.
         needs: of "text" and "image" those that the head reads.
 
     Raises:
@@ -98,7 +94,7 @@ def load_pairs(
         labels=data.labels,
         quarantine=quarantine,
         for_prediction=for_prediction,
-        is_valid=source.is_valid,
+        has_files=source.has_files,
         task=data.task,
     )
     if data.on_bad_pair != "error":
@@ -109,7 +105,6 @@ def load_pairs(
         source,
         data=data,
         picture=picture,
-        text_cleaning=text_cleaning or data.text_cleaning,
         for_prediction=for_prediction,
         quarantine=quarantine,
         rule=rule,
@@ -117,12 +112,11 @@ def load_pairs(
 
 
 def prepare_records(
-    records: Sequence[Record],
+    records: Rows,
     source: PairSource,
     *,
     data: DataArguments,
     picture: PictureSettings,
-    text_cleaning: str,
     for_prediction: bool,
     quarantine: Quarantine,
     rule: LossRule,
@@ -133,57 +127,59 @@ def prepare_records(
     with it; then both modalities may be absent.
 
     Args:
-        records: of `source`, which knows their texts and pictures.
+        records: usable ones of `source`, which knows their texts and pictures.
         quarantine: takes the faults of their files.
         rule: judges large losses.
     """
-    files = [source.find(record) for record in records]
-    pictures, texts = load_pictures(files, picture, data, source.read_cell), load_texts(files, text_cleaning, data)
+    text_files, picture_files = source.locate(records)
+    pictures = load_pictures(records.guids, picture_files, picture, data, source.read_cell)
+    texts = load_texts(records.guids, text_files, data)
     text_faults, image_faults = (
         [
-            fault and source.explain(record, fault)
-            for record, fault in zip(records, _read_faults(table, side), strict=True)
+            fault and source.explain(guid, fault)
+            for guid, fault in zip(records.guids, _read_faults(table, side), strict=True)
         ]
         for table, side in ((texts, "text"), (pictures, "image"))
     )
     sides = {"text": text_faults, "image": image_faults}
     faults = list(zip(*(sides[side] for side in source.sides), strict=True))
-    kept = _choose_kept(records, faults, quarantine, on_bad_pair=data.on_bad_pair, for_prediction=for_prediction)
+    kept = _choose_kept(records, source, faults, quarantine, data.on_bad_pair, for_prediction)
     if data.on_bad_pair == "error":
         _refuse_faults(rule.source, quarantine.entries)
-    rule.check_files([record.guid for record in records], text_faults, image_faults)
+    rule.check_files(records.guids, text_faults, image_faults)
     if not any(kept):
-        _refuse_empty(source.path, quarantine)
+        _refuse_empty(source, quarantine)
     _note_files(source, records, texts, quarantine)
     rows = _row_columns(records, text_faults, image_faults, data)
     # Joined as tables: a data set describes and hashes each piece anew at every step.
     columns = [texts.data.select(["text", "text_key"]), pictures.data.select(["image", "image_key"])]
     table = concat_tables([rows, *columns], axis=1)
-    settings = {"labels": data.labels, "text_cleaning": text_cleaning, "picture": picture.to_dict()}
+    settings = {"labels": data.labels, "text_cleaning": data.text_cleaning, "picture": picture.to_dict()}
     fingerprint = _fingerprint(table.table, np.array(kept), settings)
     dataset, chosen = Dataset(table, fingerprint=fingerprint), texts.data["chosen_encoding"][0].as_py()
-    parts = [record.part for record in compress(records, kept)]
-    sources = [pair.picture for pair in compress(files, kept)]
+    parts, files = list(compress(records.parts, kept)), list(compress(picture_files, kept))
     dataset = dataset if all(kept) else dataset.select(np.flatnonzero(kept))
-    return Pairs(dataset, parts, source.parts, sources, quarantine, fingerprint, chosen)
+    return Pairs(dataset, parts, source.parts, files, quarantine, fingerprint, chosen)
 
 
 def _choose_kept(
-    records: Sequence[Record],
+    records: Rows,
+    source: PairSource,
     faults: Sequence[Faults],
     quarantine: Quarantine,
-    *,
     on_bad_pair: str,
     for_prediction: bool,
 ) -> list[bool]:
     """Which records are kept, given the fault or None of each side that the data have; the quarantine takes all."""
     kept = []
-    for record, sides in zip(records, faults, strict=True):
+    for number, guid, sides in zip(records.numbers, records.guids, faults, strict=True):
         found = [fault for fault in sides if fault]
         is_empty = len(found) == len(sides)
         action = choose_action(both=is_empty, on_bad_pair=on_bad_pair, for_prediction=for_prediction)
-        for fault in found if record.valid else ():  # an invalid guid is in the quarantine already
-            quarantine.add(record.row, record.guid, reason=fault.reason, action=action, detail=str(fault))
+        for fault in (
+            found if not source.has_files or is_valid_guid(guid) else ()
+        ):  # an invalid guid is in the quarantine already
+            quarantine.add(number, guid, reason=fault.reason, action=action, detail=str(fault))
         kept.append(not found or action != Action.DROPPED)
     return kept
 
@@ -208,16 +204,16 @@ def _column(dataset: Dataset, name: str) -> list[Any]:
     return dataset.data.column(name).to_pylist()
 
 
-def _row_columns(records: Sequence[Record], texts: Faults, pictures: Faults, data: DataArguments) -> InMemoryTable:
-    labels = encode_labels([record.label for record in records], data.labels, data.task)
+def _row_columns(records: Rows, texts: Faults, pictures: Faults, data: DataArguments) -> InMemoryTable:
+    labels = encode_labels(records.labels, data.labels, data.task)
     columns = {
-        "guid": pa.array([record.guid for record in records], pa.string()),
+        "guid": pa.array(records.guids, pa.string()),
         "label": pa.array(labels if labels.ndim == 1 else list(labels)),
         "text_present": pa.array([fault is None for fault in texts]),
         "image_present": pa.array([fault is None for fault in pictures]),
     }
-    if any(record.weight is not None for record in records):
-        columns[WEIGHT] = pa.array([record.weight for record in records], pa.float32())
+    if any(weight is not None for weight in records.weights):
+        columns[WEIGHT] = pa.array(records.weights, pa.float32())
     return InMemoryTable(pa.table(columns))
 
 
@@ -233,17 +229,17 @@ def _refuse_faults(source: str, entries: Sequence[Entry]) -> None:
         )
 
 
-def _refuse_empty(folder: Path, quarantine: Quarantine) -> None:
+def _refuse_empty(source: PairSource, quarantine: Quarantine) -> None:
     counts = Counter(entry.reason for entry in quarantine)
     why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     first = next(iter(quarantine))
     raise InputError(
-        f"no pair can be trained on ({why}). Expected {{guid}}.txt and {{guid}}.jpg in {folder}; "
-        f"row {first.row}: {first.detail}. Check --data_dir, and --on_bad_pair if it is drop."
+        f"no pair of {source.name} in {source.path} can be trained on ({why}); row {first.row}: {first.detail}. Check "
+        "--data_dir (of a table --image_dir), and --on_bad_pair if it is drop."
     )
 
 
-def _note_files(source: PairSource, records: Sequence[Record], texts: Dataset, quarantine: Quarantine) -> None:
+def _note_files(source: PairSource, records: Rows, texts: Dataset, quarantine: Quarantine) -> None:
     """Tell of files that were passed over, and of texts that aren't UTF-8."""
     if source.passed_over:
         bad, good = source.passed_over[0]
@@ -252,7 +248,7 @@ def _note_files(source: PairSource, records: Sequence[Record], texts: Dataset, q
         )
     for row, encoding in enumerate(_column(texts, "text_encoding")):
         if encoding not in (None, "utf-8"):
-            quarantine.add_decoded(records[row].guid, encoding, texts.data["text"][row].as_py())
+            quarantine.add_decoded(records.guids[row], encoding, texts.data["text"][row].as_py())
 
 
 def _fingerprint(table: pa.Table, kept: np.ndarray, settings: dict[str, Any]) -> str:

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from data_utils.prepare.cache import SCHEMA_VERSION, build_once
 from data_utils.prepare.mapping import Columns, map_to_folder
 from data_utils.prepare.pairs import join_columns
-from data_utils.sources.text import TEXT_SEPARATOR
 from modeling.errors import InputError
+from modeling.text import TEXT_SEPARATOR, tokenize_batch
 
 _FEATURES = Features({"input_ids": List(Value("int32")), "text_cut": Value("bool")})
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -47,21 +47,6 @@ def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
             backend.enable_padding(**padding)
     content += [tokenizer.truncation_side]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def tokenize_batch(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Columns:
-    """Tokenize texts; those longer than `max_length` tokens are cut by the tokenizer, which keeps its end token."""
-    if any(TEXT_SEPARATOR in text for text in texts):
-        separator = f" {tokenizer.sep_token or ''} "
-        texts = [text.replace(TEXT_SEPARATOR, separator) for text in texts]
-    tokens = tokenizer(list(texts), verbose=False)["input_ids"]
-    cut = [len(row) > max_length for row in tokens]
-    long = [number for number, is_cut in enumerate(cut) if is_cut]
-    if long:
-        shorter = tokenizer([texts[number] for number in long], truncation=True, max_length=max_length)["input_ids"]
-        for number, row in zip(long, shorter, strict=True):
-            tokens[number] = row
-    return {"input_ids": tokens, "text_cut": cut}
 
 
 def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:

@@ -16,14 +16,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from data_utils.console.progress import progress
 from data_utils.prepare.columns import NO_LABEL_ID
-from data_utils.prepare.pair_files import CellReader
-from data_utils.prepare.pair_source import PairSource
+from data_utils.prepare.pair_files import CellReader, PairSource
 from data_utils.prepare.pairs import Pairs, load_pairs
 from data_utils.shards.arguments import ShardArguments
 from data_utils.shards.manifest import MANIFEST, VERSION, read_manifest, shard_name
 from data_utils.shards.write import PlannedRow, PlannedShard, describe_shard, find_damage, write_shard
 from data_utils.sources.arguments import DEFAULT_LABELS, DataArguments
-from data_utils.sources.pictures import PictureSettings
 from data_utils.sources.quarantine import QUARANTINE_FILE
 from data_utils.splits.split_file import save_split
 from data_utils.splits.splits import split_pairs
@@ -31,6 +29,7 @@ from data_utils.system.files import list_own, remove_leftovers, write_text
 from data_utils.system.processes import limit_workers, run_tasks
 from data_utils.tables.opening import open_asked, open_source, settle_labels
 from modeling.errors import InputError
+from modeling.pictures import PictureSettings
 
 logger = logging.getLogger(__name__)
 # Every picture is decoded once to know that it can be; nothing larger than a pixel is kept of it.
@@ -83,9 +82,8 @@ def _settle(args: ShardArguments, data: DataArguments) -> DataArguments:
 def _load_rows(args: ShardArguments, data: DataArguments, source: PairSource) -> Pairs:
     pairs = load_pairs(
         source,
-        data=data,
+        data=replace(data, text_cleaning="none"),
         picture=_DECODING,
-        text_cleaning="none",
         for_prediction=args.for_prediction,
         needs=source.sides,
     )
@@ -93,8 +91,8 @@ def _load_rows(args: ShardArguments, data: DataArguments, source: PairSource) ->
     if args.for_prediction and not any(map(any, present.values())):
         raise InputError(
             f"Found no text and no picture of the {len(pairs.dataset)} rows of {source.name} in {source.path}; the "
-            f"first row is read as the guid {pairs.dataset[0]['guid']!r}. Check --data_dir, and that the list holds "
-            "lines of guid,tag, parted by commas."
+            f"first row is read as the guid {pairs.dataset[0]['guid']!r}. Check --data_dir (of a table the columns "
+            "and --image_dir), and that a list holds lines of guid,tag, parted by commas."
         )
     return pairs
 

@@ -12,9 +12,9 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from data_utils.console.screen import printable
-from data_utils.sources.file_kinds import PARQUET, name_kind
 from data_utils.system.refusals import RankError
 from modeling.errors import InputError
+from modeling.file_kinds import PARQUET, name_kind
 
 GUID_COLUMNS = ("guid", "id", "__key__")
 _SHOWN = 200  # characters of a library's own words

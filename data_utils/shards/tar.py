@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, cast
 
 from data_utils.shards.shard_file import GUID_COLUMNS, Row, Shard, ShardError, ShardRow, find_guid, open_shard
 from data_utils.sources.encodings import decode_text
-from data_utils.sources.pictures import PICTURE_SUFFIXES
 from data_utils.system.bounded import MEBIBYTE, parse_json
+from modeling.pictures import PICTURE_SUFFIXES
 
 Members = dict[str, tarfile.TarInfo]
 _COLUMN_OF = {"txt": "text", "cls": "label", **{suffix.removeprefix("."): "image" for suffix in PICTURE_SUFFIXES}}

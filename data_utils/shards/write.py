@@ -23,10 +23,10 @@ from data_utils.prepare.pair_files import CellReader, FileState, Picture, Pictur
 from data_utils.shards.manifest import ShardEntry
 from data_utils.shards.read import iterate_shard
 from data_utils.shards.shard_file import Shard, ShardError
-from data_utils.sources.pictures import PICTURE_SUFFIXES
 from data_utils.system.files import temporary_path
 from data_utils.system.refusals import describe_refusal
 from modeling.errors import InputError
+from modeling.pictures import PICTURE_SUFFIXES
 
 FEATURES = Features({"guid": Value("string"), "text": Value("string"), "label": Value("string"), "image": Image()})
 # Rows that a reader has to take in together, with their pictures.

@@ -13,14 +13,14 @@ from typing import ClassVar, Literal
 from data_utils.console.command_line import flag
 from data_utils.sources.encodings import check_encoding
 from data_utils.sources.label_forms import BETWEEN, VALUE
-from data_utils.sources.text import CLEANING_MODES
 from data_utils.system.home import count_cores
+from modeling.choices import MAX_PIXELS, RESIZE_MODES
 from modeling.errors import InputError, check_choice
+from modeling.text import CLEANING_MODES
 
 logger = logging.getLogger(__name__)
 DEFAULT_DIRS = ("data/project5", "data")
 BAD_PAIR_MODES = ("mask", "drop", "error")
-RESIZE_MODES = ("shortest", "squash")
 # Flags about tables, which need --data.
 OF_TABLES = (
     *("val_data", "test_data", "train_split", "val_split", "test_split", "image_dir", "allow_urls"),
@@ -34,8 +34,6 @@ UNSTREAMED = {
     "allow_leaky_split": "pass it to python -m data_utils.shard, which splits",
     "train_file": "name the shards by --data_dir, which takes a glob",
 }
-# Most pixels that are decoded; a JPEG of more is decoded at 1/2, 1/4 or 1/8 instead.
-MAX_PIXELS = 100_000_000
 # What shards are written and read as, and how their names end.
 SHARD_SUFFIXES = {"parquet": ".parquet", "webdataset": ".tar"}
 LONGEST_LABEL = 1000  # letters

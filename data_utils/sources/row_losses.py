@@ -19,8 +19,8 @@ MAX_LOST, MAX_ABSENT = 0.1, 0.5
 # Characters of a label, of a fault and of the flag that names all labels, in one sentence; and labels that are listed.
 _SHOWN, _SHOWN_DETAIL, _LONGEST_FLAG, _SHOWN_LABELS = 30, 200, 800, 20
 _REMEDIES = {
-    Reason.NO_LABEL: "Label them, or keep them in a list for --predict.",
-    Reason.MALFORMED_ROW: "Write lines of guid,tag.",
+    Reason.NO_LABEL: "Label them, or keep them for --predict.",
+    Reason.MALFORMED_ROW: "Mend these rows.",
     Reason.INVALID_GUID: "Write guids as the files are called, without folder and ending.",
     Reason.DUPLICATE_GUID: "Write each guid once.",
 }
@@ -80,7 +80,7 @@ class LossRule:
         both = [row for row in without["text"] if row in without["image"]]
         if _is_large(len(both), len(guids)):
             faults = [(guids[row], without[side][row]) for row in both for side in without]
-            what, remedy = "neither a text nor a picture", "Check --data_dir and the guids."
+            what, remedy = "neither a text nor a picture", "Check the rows, and --data_dir (of a table --image_dir)."
             self._tell(f"{len(both)} of {len(guids)} rows have {what} {_describe(faults)} {remedy}")
             return
         for side, word, other in (("text", "text", "image_only"), ("image", "picture", "text_only")):

@@ -14,17 +14,16 @@ from transformers import PreTrainedTokenizerBase
 
 from data_utils.prepare.columns import NO_LABEL_ID
 from data_utils.prepare.pairs import choose_action
-from data_utils.prepare.tokens import tokenize_batch
 from data_utils.shards.read import iterate_shard
 from data_utils.shards.shard_file import ShardRow
 from data_utils.shards.shard_set import ShardSet
-from data_utils.sources.arguments import MAX_PIXELS
-from data_utils.sources.file_kinds import find_pointer
 from data_utils.sources.label_forms import find_label
-from data_utils.sources.pictures import PictureError, PictureSettings, decode_picture
 from data_utils.sources.quarantine import Action, Entry, Fault, Reason
 from data_utils.sources.row_losses import LossRule
-from data_utils.sources.text import clean_text
+from modeling.choices import MAX_PIXELS
+from modeling.file_kinds import find_pointer
+from modeling.pictures import PictureError, PictureSettings, decode_picture
+from modeling.text import clean_text, tokenize_batch
 
 _LOOKED_AT = 100  # letters of a text, which may be a pointer to it
 # Of which the first rows are judged: a sorted list may have been cut into shards, so that the first isn't like others.

@@ -7,8 +7,9 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,12 +70,34 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
 
 
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to be filled, which takes the place of `folder` if all in here goes well, and else is gone."""
+    partial = temporary_path(folder.absolute())
+    try:
+        remove_leftovers(partial.parent, [folder.name])
+        partial.mkdir(parents=True)
+        yield partial
+        remove(folder)
+        partial.rename(folder)
+    finally:
+        remove(partial)
+
+
 def remove(path: Path) -> None:
     """Remove a file, a folder with all that is in it, or a link and not what it points to; what can't be, stays."""
     try:
         path.unlink()
     except OSError:  # a folder, or nothing there
         shutil.rmtree(path, ignore_errors=True)
+
+
+def copy_mode(model: Path) -> None:
+    """Give every file beside `model` its rights, those of the umask: safetensors lets nobody else read its files."""
+    rights = stat.S_IMODE(model.stat().st_mode)
+    for path in model.parent.iterdir():
+        if path.is_file() and not path.is_symlink():
+            path.chmod(rights)
 
 
 def list_own(folder: Path) -> list[Path]:
@@ -94,7 +117,7 @@ def refuse_folder_links(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:
-    """Remove the files at a `temporary_path` of processes that were killed; one that runs on this machine keeps its.
+    """Remove what lies at a `temporary_path` of processes that were killed; one that runs on this machine keeps its.
 
     Args:
         folder: where they lie.
@@ -106,7 +129,7 @@ def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None
             continue
         # Where each container counts its processes anew, this one may have the number of the one that was killed.
         if int(match[2]) == os.getpid() or not _is_running(int(match[2])):
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 def _is_running(pid: int) -> bool:

@@ -25,11 +25,11 @@ from fsspec.implementations.local import LocalFileSystem
 from data_utils.prepare.cache import build_once
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.encodings import decode_text, find_encoding
-from data_utils.sources.file_kinds import PARQUET, name_kind, name_other_than_text
 from data_utils.system.bounded import MAX_DOCUMENT, MEBIBYTE
 from data_utils.tables.table import Table
 from data_utils.tables.text_formats import check_names, read_csv, read_json
 from modeling.errors import InputError, reason_of
+from modeling.file_kinds import PARQUET, name_kind, name_other_than_text
 
 _BINARY, _DELIMITERS = (".parquet", ".arrow"), {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*_DELIMITERS, ".json", ".jsonl", ".ndjson", *_BINARY)
@@ -222,7 +222,8 @@ def _read_text(file: RowFile, source: BinaryIO) -> bytes:
 
 def _to_utf8(content: bytes, file: RowFile, encoding: str | None) -> bytes:
     """The text in UTF-8: of lines that are no UTF-8 each in its encoding, so that one of them changes no other."""
-    if content.startswith(_WIDE_MARKS) or any(mark in content for mark in (b"\0", b"\x1b$")):
+    is_shifted = b"\x1b" in content and b"\x1b$" in content  # one byte is found many times faster than two
+    if is_shifted or b"\0" in content or content.startswith(_WIDE_MARKS):
         content = decode_text(content, encoding)[0].encode()
     else:
         try:

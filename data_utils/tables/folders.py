@@ -15,12 +15,12 @@ from datasets import ClassLabel, DatasetDict, Features, Value, load_from_disk
 from data_utils.prepare.pair_files import PairFiles, PairFolder, pair_folder
 from data_utils.sources.arguments import DEFAULT_LABELS, DataArguments
 from data_utils.sources.encodings import decode_text, find_encoding
-from data_utils.sources.pictures import PICTURE_SUFFIXES
-from data_utils.sources.records import Record, is_valid_guid
+from data_utils.sources.records import is_valid_guid
 from data_utils.system.bounded import MAX_DOCUMENT, MEBIBYTE, read_bounded
 from data_utils.tables.files import find_files, keep, open_table, read_files, write_tables
 from data_utils.tables.table import Table
 from modeling.errors import InputError, reason_of
+from modeling.pictures import PICTURE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 WHOLE = ""  # in the place of a split's name, of what has no splits
@@ -89,7 +89,7 @@ def _read_mvsa(folder: Path, data: DataArguments) -> Table:
 
     MVSA-Multiple has those of three annotators, whose majority is taken, of the text and of the picture.
     """
-    files, rows, conflicts = PairFolder(pair_folder(folder)), list[tuple[str, PairFiles]](), 0
+    files, rows, conflicts = PairFolder(pair_folder(folder)), list[tuple[str, str, PairFiles]](), 0
     lines = decode_text(read_bounded(folder / _MVSA, MAX_DOCUMENT))[0].splitlines()
     for number, line in enumerate(lines, start=1):
         guid, *votes = (cell.strip() for cell in line.split("\t"))
@@ -106,7 +106,7 @@ def _read_mvsa(folder: Path, data: DataArguments) -> Table:
         if label is None:
             conflicts += 1
         else:
-            rows.append((label, files.find(Record(number, guid, label))))
+            rows.append((guid, label, files.find(guid)))
     logger.info(
         "%s: %d rows are left out, as their labels contradict each other; %d stay.", folder, conflicts, len(rows)
     )
@@ -122,13 +122,14 @@ def _merge(pairs: Sequence[Sequence[str]]) -> str | None:
     return image if text == "neutral" else text
 
 
-def _write_pairs(rows: Sequence[tuple[str, PairFiles]], encoding: str | None, folder: Path) -> None:
-    sources = [read_bounded(Path(pair.text.path), MEBIBYTE) if pair.text.kind == "file" else None for _, pair in rows]
+def _write_pairs(rows: Sequence[tuple[str, str, PairFiles]], encoding: str | None, folder: Path) -> None:
+    guids, labels, pairs = zip(*rows, strict=True) if rows else ((), (), ())
+    sources = [read_bounded(Path(pair.text.path), MEBIBYTE) if pair.text.kind == "file" else None for pair in pairs]
     encoding = encoding or find_encoding(source for source in sources if source is not None)
     columns = {
-        "id": [pair.guid for _, pair in rows],
+        "id": guids,
         "text": [None if source is None else decode_text(source, encoding)[0] for source in sources],
-        "image": [os.path.basename(pair.picture.path) or None for _, pair in rows],
-        "label": [label for label, _ in rows],
+        "image": [os.path.basename(pair.picture.path) or None for pair in pairs],
+        "label": labels,
     }
     write_tables(folder / "0.arrow", [pa.table(columns, pa.schema([(name, pa.string()) for name in columns]))])

@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_utils.console.screen import printable
-from data_utils.prepare.pair_files import PairList
-from data_utils.prepare.pair_source import PairSource
+from data_utils.prepare.pair_files import PairList, PairSource
 from data_utils.sources.arguments import DEFAULT_LABELS, LONGEST_LABEL, DataArguments, is_odd_label
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.label_forms import BETWEEN
+from data_utils.sources.records import is_valid_guid
 from data_utils.tables.files import SUFFIXES
 from data_utils.tables.reading import read_asked, read_parts
 from data_utils.tables.source import TableSource
@@ -71,7 +71,9 @@ def settle_labels(data: DataArguments) -> DataArguments:
     if isinstance(source, TableSource):
         tags = source.tags_of(next(iter(source.tables)))
     else:
-        tags = [row.tag for row in source.rows([]) if not row.malformed and source.is_valid(row.guid)]
+        rows = source.rows([])
+        places = (place for place, guid in enumerate(rows.guids) if is_valid_guid(guid))
+        tags = [rows.labels[place] or "" for place in places if place not in rows.malformed]
     found = Counter[str]()
     for tag, count in Counter(tags).items():
         for name in tag.split(BETWEEN) if data.task == "multi_label" else [tag]:
@@ -99,7 +101,7 @@ def _check_labels(name: str, found: Counter[str], labels: Sequence[str], num_row
         got = f"the label {printable(repr(labels[0]), _SHOWN)} alone" if labels else "no label"
         raise InputError(
             f"The {num_rows} rows of {name} have {got}; to learn anything takes at least two. Check the column of the "
-            "labels (--label_column), or keep the list for --predict."
+            "labels (--label_column), or keep the rows for --predict."
         )
     spellings: dict[str, str] = {}
     for label in labels:

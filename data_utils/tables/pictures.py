@@ -17,10 +17,11 @@ from datasets import Dataset
 
 from data_utils.console.screen import printable
 from data_utils.prepare.pair_files import FileState, Picture, PictureCell, look_at, possible_paths
-from data_utils.sources.pictures import PICTURE_SUFFIXES
+from data_utils.sources.arguments import DataArguments
 from data_utils.sources.quarantine import Fault, Reason
 from data_utils.tables.table import Table
 from modeling.errors import InputError
+from modeling.pictures import PICTURE_SUFFIXES
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
 # Of short texts: a data URI, or base64 that begins as PNG, JPEG, GIF or WebP do, of at least some 30 bytes.
@@ -56,25 +57,19 @@ class TableCells:
         return value if isinstance(value, bytes) else _decode(value)
 
 
-def locate_pictures(
-    table: Table, column: str, *, image_dir: str | None, allow_urls: bool, cache_dir: Path
-) -> list[Picture | list[Picture]]:
+def locate_pictures(table: Table, column: str, data: DataArguments) -> list[Picture | list[Picture]]:
     """Where the picture of each row is, or its pictures; of those that stand in the table none is read.
-
-    Args:
-        image_dir: where relative paths begin; None: in the folder of the table.
-        allow_urls: fetch pictures that are given as URLs, which stay in `cache_dir`.
 
     Raises:
         InputError: the column holds no pictures, too many per row, or URLs that may not be fetched; there is no
             `image_dir`.
     """
-    if image_dir is not None and not os.path.isdir(image_dir):
-        raise InputError(f"There is no folder {image_dir}, where --image_dir lets the paths of pictures begin.")
+    if data.image_dir is not None and not os.path.isdir(data.image_dir):
+        raise InputError(f"There is no folder {data.image_dir}, where --image_dir lets the paths of pictures begin.")
     texts, counts = _read_short(table, column)
     urls = dict.fromkeys(text.strip() for text in texts if "://" in text and _URL.match(text.strip()))
     fetched: dict[str, Path | str] = {}
-    if urls and not allow_urls:
+    if urls and not data.allow_urls:
         raise InputError(
             f"{sum(text.strip() in urls for text in texts):,} of {len(texts):,} pictures of {table.name} are URLs in "
             f"the column {column!r}, like {printable(next(iter(urls)), 200)}: take --allow_urls to fetch them once, or "
@@ -83,26 +78,32 @@ def locate_pictures(
     if urls:
         from data_utils.tables.urls import fetch_urls  # only here, since its library takes a while to load
 
-        fetched = fetch_urls(urls, cache_dir / "urls")
-    folder, key = os.path.join(os.path.abspath(image_dir or table.folder), ""), table.dataset._fingerprint
-    found = iter([_locate(text, folder, fetched) for text in texts])
-    rows: list[Picture | list[Picture]] = []
-    for row, count in enumerate(counts):
-        cells = ((item, next(found)) for item in range(count))
-        pictures = [each or PictureCell(key, row, item) for item, each in cells if each is not _EMPTY]
-        rows.append(pictures if len(pictures) > 1 else pictures[0] if pictures else _EMPTY)
+        fetched = fetch_urls(urls, data.cache_path() / "urls")
+    folder, key = os.path.join(os.path.abspath(data.image_dir or table.folder), ""), table.dataset._fingerprint
+
+    def find(text: str, row: int, item: int = 0) -> Picture:
+        return (text is not _INSIDE and _locate(text, folder, fetched)) or PictureCell(key, row, item)
+
+    if counts is None:
+        rows: list[Picture | list[Picture]] = [find(text, row) for row, text in enumerate(texts)]
+    else:
+        rows, following = [], iter(texts)
+        for row, count in enumerate(counts):
+            found = [find(next(following), row, item) for item in range(count)]
+            there = [each for each in found if each is not _EMPTY]
+            rows.append(there if len(there) > 1 else there[0] if there else _EMPTY)
     indices = table.dataset._indices
     return rows if indices is None else [rows[row] for row in indices.column(0).to_pylist()]
 
 
 def _locate(text: str, folder: str, fetched: Mapping[str, Path | str]) -> FileState | Fault | None:
-    """Where the picture of a cell is; None: in the cell itself. A path is tried first, as most are."""
-    if text and text is not _INSIDE:
+    """Where the picture of a short text is; None: in the text itself. A path is tried first, as most are."""
+    if text:
         state = look_at(text if text[0] == "/" else folder + text)
         if state.kind == "file":
             return state
     bare = text.strip()
-    if text is _INSIDE or _PICTURE.fullmatch(bare):
+    if _PICTURE.fullmatch(bare):
         return None
     if bare.casefold() in ("", "nan"):
         return _EMPTY
@@ -121,10 +122,9 @@ def _look_at_named(path: str) -> FileState:
     return next((each for each in states if each.kind == "file"), state)
 
 
-def _read_short(table: Table, column: str) -> tuple[list[str], list[int]]:
-    """The text of each stored cell (`_INSIDE` where the picture stands there), and how many cells each row has."""
-    cells = table.dataset.data.column(column)
-    counts = np.ones(len(cells), dtype=np.int64)
+def _read_short(table: Table, column: str) -> tuple[list[str], list[int] | None]:
+    """The text of each stored cell (`_INSIDE` where the picture stands there), and of lists how many each row has."""
+    cells, counts = table.dataset.data.column(column), None
     if any(is_kind(cells.type) for is_kind in LISTS):
         counts = pc.fill_null(pc.list_value_length(cells), 0).to_numpy()
         cells = pc.list_flatten(cells)
@@ -135,7 +135,7 @@ def _read_short(table: Table, column: str) -> tuple[list[str], list[int]]:
             )
     names = {field.name for field in cells.type} & {"bytes", "path"} if pa.types.is_struct(cells.type) else ()
     parts = [pc.struct_field(cells, name) for name in sorted(names)] or [cells]  # bytes come before the path
-    found = [""] * len(cells)
+    found = np.full(len(cells), "", dtype=object)
     for part in parts:
         if pc.all(pc.is_null(part, nan_is_null=True), min_count=0).as_py():
             continue
@@ -149,13 +149,12 @@ def _read_short(table: Table, column: str) -> tuple[list[str], list[int]]:
                 "bytes, base64, URLs, the Image of datasets, or lists of these; name another one with --image_column."
             )
         size = pc.fill_null(pc.binary_length(part), 0).to_numpy()
-        is_short = (size > 0) & (size <= limit)
-        texts = part.filter(pa.array(is_short)).cast(pa.large_binary()).to_pylist()  # UTF-8 that nobody has checked
-        for place, text in zip(np.flatnonzero(is_short).tolist(), texts, strict=True):
-            found[place] = found[place] or text.decode(errors="backslashreplace")
-        for place in np.flatnonzero(size > limit).tolist():
-            found[place] = found[place] or _INSIDE
-    return found, counts.tolist()
+        is_free = found == ""
+        is_short = is_free & (size > 0) & (size <= limit)
+        texts = part.filter(pa.array(is_short)).cast(pa.large_binary()).to_numpy()  # UTF-8 that nobody has checked
+        found[is_short] = [text.decode(errors="backslashreplace") for text in texts]
+        found[is_free & (size > limit)] = _INSIDE
+    return found.tolist(), None if counts is None else counts.tolist()
 
 
 def _decode(text: str) -> bytes:

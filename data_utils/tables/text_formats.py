@@ -105,7 +105,7 @@ def _read_header(row: list[str], place: str, delimiter: str) -> list[str]:
 
 def _read_sound(content: bytes, header: list[str], delimiter: str) -> pa.Table | None:
     """What Arrow reads several times faster than Python; None where the two may differ, or something is wrong."""
-    pieces = (b"\n" + content + b"\n").split(b'"')
+    pieces = (b"\n" + content + b"\n").split(b'"') if b'"' in content else [b""]
     outside = pieces[::2]  # of quotes; an empty piece is the middle of a doubled one
     edges = {piece[:1] for piece in outside} | {piece[-1:] for piece in outside}
     if not len(pieces) % 2 or not edges <= {b"", b"\r", b"\n", delimiter.encode()}:
@@ -142,7 +142,7 @@ def read_json(content: bytes, place: str) -> pa.Table:
         raise InputError(f"{place} is empty; it takes {_OBJECTS}.")
     check_names(list(names), place)
     try:
-        return pa.table({name: _to_array([row.get(name) for _, row in numbered]) for name in names})
+        return pa.table({name: to_array([row.get(name) for _, row in numbered]) for name in names})
     except UnicodeEncodeError as error:
         line = next(line for line, row in numbered if repr(error.object) in repr(row))
         raise InputError(
@@ -187,8 +187,9 @@ def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _to_array(values: list[Any]) -> pa.Array:
+def to_array(values: list[Any], *, from_pandas: bool = False) -> pa.Array:
+    """A column; of values of several types as texts. `from_pandas`: nan stands for nothing, too."""
     try:
-        return pa.array(values)
+        return pa.array(values, from_pandas=from_pandas)
     except (pa.ArrowException, OverflowError):  # of several types, or numbers beyond 64 bits
         return pa.array([each if isinstance(each, str | None) else json.dumps(each) for each in values], pa.string())

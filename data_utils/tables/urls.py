@@ -13,9 +13,9 @@ from aiohttp import ClientSession, ClientTimeout, DummyCookieJar
 
 from data_utils.console.progress import progress
 from data_utils.prepare.cache import hold_lock
-from data_utils.sources.file_kinds import name_kind, name_text
 from data_utils.system.bounded import MAX_DOCUMENT, MEBIBYTE, parse_json, read_bounded
 from data_utils.system.files import remove_leftovers, write_bytes, write_text
+from modeling.file_kinds import name_kind, name_text
 
 WAIT, TOTAL = 10.0, 60.0  # seconds: to connect, and between two reads; for one picture in all
 MAX_BYTES = 64 * MEBIBYTE  # of one picture; as many are held at once as there are connections

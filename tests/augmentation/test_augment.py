@@ -4,9 +4,9 @@ import csv
 import hashlib
 import re
 
-import augmenting
 import pytest
-from augmenting import RIGHT, TEXTS, digest, read_manifest, run
+from augmentation import augmenting
+from augmentation.augmenting import RIGHT, TEXTS, digest, read_manifest, run
 from conftest import LABELS
 from PIL import Image
 
@@ -16,8 +16,8 @@ from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.encodings import decode_text
 from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import read_records
-from data_utils.sources.text import text_key
 from data_utils.splits.groups import group_ids
+from modeling.text import text_key
 
 folder, predict = augmenting.folder, augmenting.predict
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from data_utils.augment.picture import change_picture
-from data_utils.sources.pictures import PictureError, decode_picture
+from modeling.pictures import PictureError, decode_picture
 
 
 def to_bytes(picture, **options):

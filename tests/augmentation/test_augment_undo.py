@@ -2,9 +2,9 @@
 
 import json
 
-import augmenting
 import pytest
-from augmenting import digest, read_manifest, run
+from augmentation import augmenting
+from augmentation.augmenting import digest, read_manifest, run
 
 from data_utils.augment import manifest as augment_manifest
 from data_utils.augment.manifest import MANIFEST

@@ -195,6 +195,9 @@ def test_every_loading_says_whether_code_is_trusted() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("from_pretrained", "from_config"):
                 says = any(keyword.arg in ("trust_remote_code", None) for keyword in node.keywords)
+                says = (
+                    says or ast.unparse(node.func) == "SentimentProcessor.from_config"
+                )  # our own, which loads nothing
                 spoken += says
                 silent += [] if says else [f"{path}:{node.lineno}"]
     assert silent == []

@@ -10,11 +10,12 @@ import pytest
 import torch
 from conftest import LABELS, tiny_flags
 from tiny import IMAGE_SIZE, TOKENIZER, tiny_batch, tiny_model
-from transformers import AutoModel
 
 from data_utils.prepare.collator import PairCollator
-from data_utils.prepare.pair_files import PairCells, PairList
+from data_utils.prepare.pair_files import PairFiles, PairList
+from modeling.batch import stack_pictures
 from modeling.choices import FUSIONS
+from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
 from training.build.parameters import find_idle
 from training.flags.model import ModelArguments
@@ -61,10 +62,9 @@ def test_pictures_are_padded_to_the_longest_row():
         [True, False, False],
     ]
     assert not batch["pixel_values"][~batch["picture_mask"]].any()
-    collator = PairCollator(pad_token_id=0, image_size=IMAGE_SIZE)
-    pixels, counts = collator._stack([None, bytes([7]) * 3 * IMAGE_SIZE**2])
+    (pixels,) = stack_pictures([None, bytes([7]) * 3 * IMAGE_SIZE**2], IMAGE_SIZE).values()
     assert pixels.shape == (2, 3, IMAGE_SIZE, IMAGE_SIZE)
-    assert (counts, pixels[0].max(), pixels[1].min()) == ([1, 1], 0, 7)
+    assert (pixels[0].max(), pixels[1].min()) == (0, 7)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "attention"])
@@ -103,7 +103,7 @@ def test_the_query_is_saved_and_learns(tmp_path: Path):
     assert model.picture_query.grad.abs().sum() > 0
     torch.nn.init.normal_(model.picture_query)
     model.save_pretrained(tmp_path)
-    assert torch.equal(AutoModel.from_pretrained(tmp_path).picture_query, model.picture_query)
+    assert torch.equal(SentimentClassifier.from_pretrained(tmp_path).picture_query, model.picture_query)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,10 @@ def several(monkeypatch):
     """Every third row has two pictures, the other one being that of the first row."""
     find = PairList.find
 
-    def find_two(source, record):
-        pair = find(source, record)
-        pictures = [pair.picture, find(source, record._replace(guid="0")).picture]
-        return PairCells(pair.guid, pair.text, pictures) if int(record.guid) % 3 == 0 else pair
+    def find_two(source, guid):
+        pair = find(source, guid)
+        pictures = [pair.picture, find(source, "0").picture]
+        return PairFiles(pair.text, pictures) if int(guid) % 3 == 0 else pair
 
     monkeypatch.setattr(PairList, "find", find_two)
 

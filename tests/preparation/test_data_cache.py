@@ -18,8 +18,8 @@ from data_utils.prepare.cache import build_once, cache_folder
 from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.prepare.tokens import tokenize_pairs
-from data_utils.sources.pictures import PictureSettings
 from modeling.errors import InputError
+from modeling.pictures import PictureSettings
 
 KEY = "0" * 64
 ROWS = {
@@ -45,12 +45,10 @@ def counted(monkeypatch):
 def load(make_arguments, small_picture, counted):
     """Load a folder; returns the dataset and the numbers of pictures decoded and texts read for it."""
 
-    def run(folder, *, picture=small_picture, text_cleaning=None, **options):
+    def run(folder, *, picture=small_picture, **options):
         counted.clear()
         data = make_arguments(folder, **options)
-        pairs = load_pairs(
-            PairList(folder / "train.txt", folder), data=data, picture=picture, text_cleaning=text_cleaning
-        )
+        pairs = load_pairs(PairList(folder / "train.txt", folder), data=data, picture=picture)
         return pairs.dataset, (counted.count("picture"), counted.count("text"))
 
     return run

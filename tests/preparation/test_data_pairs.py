@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data_utils.prepare.pairs import add_row_index
-from data_utils.sources.pictures import decode_picture
 from modeling.errors import InputError
+from modeling.pictures import decode_picture
 
 CORRUPT = b"\xff\xd8\xff this is no picture"
 

@@ -11,8 +11,8 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from transformers import BitImageProcessorPil, CLIPImageProcessorPil, ViTImageProcessorPil
 
-from data_utils.sources.pictures import PictureError, PictureSettings, decode_picture
 from modeling.errors import InputError
+from modeling.pictures import PictureError, PictureSettings, decode_picture
 
 SIZES = [(400, 301), (301, 400), (224, 224), (333, 250), (48, 48), (57, 391), (640, 97), (225, 256)]
 SQUARE = {"height": 224, "width": 224}

@@ -90,7 +90,7 @@ def test_prediction_keeps_every_row(read):
     records, entries = read(source, for_prediction=True)
     assert [record.guid for record in records] == ["1", "2", "../3", "1", "4", "5", "6"]
     assert [record.label for record in records] == [None, None, None, None, None, "neutral", None]
-    assert [record.valid for record in records] == [True, True, False, True, True, True, True]
+    assert [is_valid_guid(record.guid) for record in records] == [True, True, False, True, True, True, True]
     assert Counter(entry.reason for entry in entries) == {
         "invalid_guid": 1,
         "duplicate_guid": 1,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_utils.sources.text import clean_text, text_key
+from modeling.text import clean_text, text_key
 
 
 @pytest.mark.parametrize(

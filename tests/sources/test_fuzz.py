@@ -27,13 +27,13 @@ from data_utils.prepare.pairs import load_pairs
 from data_utils.shards.read import check_columns, iterate_shard, read_texts
 from data_utils.shards.shard_set import find_shards
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.pictures import PictureError, decode_picture
 from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.records import read_records
 from data_utils.splits.draw import make_split
 from data_utils.splits.split_file import load_split, save_split
 from evaluation.compare.runs import read_run as read_compared
 from evaluation.predict.loaded_run import load_run
+from modeling.pictures import PictureError, decode_picture
 from run_files.predictions_csv import read_predictions_csv, write_predictions_csv
 from training.checkpoint import checkpoints
 from training.experiments.comparison import read_comparison

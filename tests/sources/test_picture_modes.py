@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 from sources.test_data_pictures import encode
 
-from data_utils.sources.pictures import PictureError, PictureSettings, decode_picture
+from modeling.pictures import PictureError, PictureSettings, decode_picture
 
 SQUASH = PictureSettings(image_size=16, shortest_edge=16, resize_mode="squash", resample=2)
 SIZE = (40, 32)

@@ -56,7 +56,7 @@ def test_a_tenth_of_odd_labels_goes_into_the_quarantine(make_pairs, load):
     ("line", "named"),
     [
         ("{},null", "no_label.*a training row needs a label.*Label them"),
-        ("{},positive,0.7", "malformed_row.*3 cells.*Write lines of guid,tag"),
+        ("{},positive,0.7", "malformed_row.*3 cells; expected guid,tag.*Mend"),
         ("images/{},positive", "invalid_guid.*a plain file name.*without folder and ending"),
         ("0,neutral", "duplicate_guid.*first in row 1.*Write each guid once"),
     ],

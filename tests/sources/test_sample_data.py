@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sample import PHRASES, SampleSettings, main, merge_moods, plan_moods, write_sample
-from data_utils.sources.pictures import PictureSettings
 from modeling.errors import InputError
+from modeling.pictures import PictureSettings
 
 NUM_TRAIN = 400  # of the 600 labelled pairs; the rest judges the simple readers below
 

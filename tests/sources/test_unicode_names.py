@@ -35,7 +35,7 @@ def test_copies_are_made_of_them(folder, tmp_path, kind):
     (tmp_path / "staging").mkdir()
     files = PairFolder(folder / "data")
     records = [Record(number, name, "positive") for number, name in enumerate(NAMES)]
-    assert len({read_text(files.find(record).text, None) for record in records} - {None}) == 6
+    assert len({read_text(files.find(record.guid).text, None) for record in records} - {None}) == 6
     maker = CopyMaker(files, tmp_path / "staging", seed=1, flip=False, taken=set(NAMES))
     (copy,) = maker.make(records[0], kind, 1)
     assert {name.rpartition(".")[2] for name in copy.files} == {"txt", "jpg"}

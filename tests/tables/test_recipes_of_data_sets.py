@@ -12,9 +12,8 @@ import pytest
 from conftest import LABELS, ONE_EPOCH, ROOT, SMALL, TINY, draw_photo, read_csv
 
 import train
-from data_utils.sources.records import Record
-from data_utils.sources.text import TEXT_SEPARATOR
 from data_utils.tables.opening import open_source
+from modeling.text import TEXT_SEPARATOR
 from training.flags.parsing import parse_arguments
 
 FOLDER, DATA = ROOT / "configs" / "data_sets", Path("data")
@@ -141,8 +140,8 @@ def test_recipe_trains_on_the_files_as_published_and_answers_the_test(name, tmp_
     run = Path(args.output_dir)
     assert run == Path("runs", name)
     source = open_source(data)
-    assert source.find(Record(1, case["name"], case["labels"][0])).text.text == case["text"]
-    assert next(iter(source.rows([]))).guid == case["name"]
+    rows = source.rows([])
+    assert (rows.guids[0], source.locate(rows)[0][0]) == (case["name"], case["text"])
     split = json.loads((run / "split.json").read_text())
     assert tuple(len(split.get(part, ())) for part in PARTS) == case["sizes"]
     metrics = json.loads((run / "metrics.json").read_text())

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 import train
 from data_utils.prepare.pairs import load_pairs
-from data_utils.prepare.tokens import tokenize_batch, train_wordpiece
+from data_utils.prepare.tokens import train_wordpiece
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.text import TEXT_SEPARATOR
 from data_utils.splits.groups import group_ids
 from data_utils.tables.opening import open_asked, open_source, settle_labels
 from evaluation.predict.loaded_run import load_run
+from modeling.text import TEXT_SEPARATOR, tokenize_batch
 
 ROWS = [
     {"id": f"{number:03}", "text": f"{TELLING_WORDS[LABELS[number % 3]]} number {number}", "label": LABELS[number % 3]}
@@ -142,9 +142,9 @@ def test_several_texts_are_joined_by_the_tokenizers_separator(write, tmp_path):
     rows = [row | {"title": f"title {number}"} for number, row in enumerate(ROWS)]
     data = settled(tmp_path, write(rows), text_column=["title", "text"])
     source = open_source(data)
-    (first, *_) = source.rows(data.labels)
-    assert first.guid == "000"
-    texts = [text.text for text in source._texts]
+    rows = source.rows(data.labels)
+    assert rows.guids[0] == "000"
+    texts, _ = source.locate(rows)
     assert texts[0] == f"title 0{TEXT_SEPARATOR}{ROWS[0]['text']}"
     tokenizer = train_wordpiece(texts, vocab_size=200, max_length=32)
     assert TEXT_SEPARATOR not in tokenizer.get_vocab()
@@ -220,5 +220,5 @@ def test_several_labels_are_a_list_a_text_or_columns_of_0_and_1(write, tmp_path)
         columns = {"label_column": ["fear", "joy"]} if number == 2 else {}
         data = settled(tmp_path, write(rows, f"way{number}"), task="multi_label", **columns)
         assert data.labels == ["fear", "joy"]
-        tags = [set(row.tag.split("|")) - {""} for row in open_source(data).rows(data.labels)]
+        tags = [set(row.label.split("|")) - {""} for row in open_source(data).rows(data.labels)]
         assert tags == [set(names) for names in wanted]

@@ -6,14 +6,15 @@ import io
 import warnings
 from dataclasses import asdict, dataclass
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin
 
-from data_utils.sources.arguments import MAX_PIXELS, RESIZE_MODES
-from data_utils.sources.file_kinds import name_kind, name_text
-from modeling.errors import InputError, check_choice
+from .choices import MAX_PIXELS, RESIZE_MODES
+from .errors import InputError, check_choice
+from .file_kinds import name_kind, name_text
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 # The name is not trusted: a file is read as what it is. Only formats of plain pixels; others start helper programs.
@@ -35,10 +36,9 @@ GROUND = 255
 # What is white in a picture of numbers: the first of these that its largest number doesn't exceed.
 _WHITE = {"I": (255, 65_535, 2**31 - 1), "F": (1, 255, 65_535)}
 _SCALED_BY = {"L;2": 85, "L;4": 17}
-# Pillow's own bound knows nothing of JPEGs that are decoded smaller; `_check_size` stands in its place.
-Image.MAX_IMAGE_PIXELS = None
 # What lies beside the pixels, like a profile or an editor's history, costs no picture up to what all may take together.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+_OPENING = Lock()
 
 
 class PictureError(Exception):
@@ -183,11 +183,27 @@ def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
     return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
 
 
-def open_picture(source: bytes, settings: PictureSettings | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def _open(source: bytes) -> Image.Image:
+    """Without Pillow's own bound, which knows nothing of JPEGs that are decoded smaller: `_check_size` takes its place.
+
+    Whatever else opens pictures in this process keeps that bound.
+    """
+    with _OPENING:
+        bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(source), formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = bound
+
+
+def open_picture(
+    source: bytes | Image.Image, settings: PictureSettings | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """The picture in a file's bytes: first frame, upright, RGB on white ground; resized once if there are settings.
 
     Args:
-        source: the file's bytes (JPEG, PNG, WebP, GIF, BMP or TIFF, whatever the file is called).
+        source: the file's bytes (JPEG, PNG, WebP, GIF, BMP or TIFF, whatever the file is called); or a picture of
+            Pillow's, which stays as it is. Large JPEGs give slightly other pixels by it, as they were decoded whole.
         settings: size, resize mode and resampling of the picture tower.
         max_pixels: most pixels that are decoded.
 
@@ -197,7 +213,7 @@ def open_picture(source: bytes, settings: PictureSettings | None = None, max_pix
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(source), formats=_FORMATS) as image:
+            with _open(source) if isinstance(source, bytes) else source.copy() as image:
                 stored = image.size
                 _shrink_while_decoding(image, settings, max_pixels)
                 _check_size(image, stored, max_pixels)
@@ -213,7 +229,7 @@ def open_picture(source: bytes, settings: PictureSettings | None = None, max_pix
         raise PictureError(_reason(error, source)) from error
 
 
-def decode_picture(source: bytes, settings: PictureSettings, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_picture(source: bytes | Image.Image, settings: PictureSettings, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """`open_picture` as a uint8 array of shape (3, image_size, image_size), channels first."""
     square = open_picture(source, settings, max_pixels)
     # Band by band takes less than half as long as transposing interleaved pixels.
@@ -221,9 +237,9 @@ def decode_picture(source: bytes, settings: PictureSettings, max_pixels: int = M
     return np.frombuffer(bands, dtype=np.uint8).reshape(3, square.height, square.width)
 
 
-def _reason(error: Exception, source: bytes) -> str:
+def _reason(error: Exception, source: bytes | Image.Image) -> str:
     if not source:
         return "the file is empty"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, Image.UnidentifiedImageError) and isinstance(source, bytes):
         return name_kind(source) or name_text(source) or "not a picture in a known format"
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
