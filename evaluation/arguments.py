@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from data_utils.console.command_line import FlagParser, flag
 from modeling.errors import InputError
+
+# By the word after --export: what requirements.txt hasn't.
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +53,29 @@ class PredictionFlags:
         None, "A list of guid,tag lines, or a table as for train.py --data; labels, where it has any, are scored."
     )
     output: str | None = flag(
-        None, "The file for the predictions, one per row; of a table with its columns, as .csv, .jsonl or .parquet."
+        None,
+        "The file for the predictions, one per row; of a table with its columns, as .csv, .jsonl or .parquet. Of "
+        "--export the folder.",
     )
     streaming: bool = flag(
         False, "--predict is a folder, glob, file or URL of shards (Parquet or tar), answered in their order."
     )
     dataloader_num_workers: int = flag(0, "Processes per rank that decode a stream.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFlags:
+    group: ClassVar[str] = "export"
+
+    export: Literal["onnx", "torch", "transformers"] | None = flag(
+        None,
+        "onnx, torch: write the model as a graph that runs without this project, for onnxruntime or torch.export.load, "
+        "if it answers the rows of --split as the model does. transformers: all models of a cross-validated run as "
+        "one, which transformers loads as it does RUN/model. To RUN/export, or the folder --output.",
+    )
+    export_int8: bool = flag(
+        False, "With --export onnx: a second, smaller graph of 8-bit integers, and what it loses on all these rows."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +111,14 @@ class TableFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationArguments(ScoringFlags, PredictionFlags, TableFlags, CommonFlags):
+class EvaluationArguments(ScoringFlags, PredictionFlags, ExportFlags, TableFlags, CommonFlags):
     """What evaluate.py is asked for."""
 
     run: str
 
     def __post_init__(self) -> None:
-        if self.output is not None and (Path(self.output).name in ("", "..") or self.output.endswith(os.sep)):
+        is_folder = self.output is not None and self.output.endswith(os.sep) and self.export is None
+        if self.output is not None and (is_folder or Path(self.output).name in ("", "..")):
             raise InputError(f"Got --output {self.output!r}, which names no file; name one, as predictions.txt.")
         if self.abstain is not None and not 0 < self.abstain <= 1:
             raise InputError(f"Got --abstain {self.abstain}; it takes the wanted accuracy, above 0 and at most 1.")
@@ -112,7 +134,10 @@ class EvaluationArguments(ScoringFlags, PredictionFlags, TableFlags, CommonFlags
         conflicts: list[tuple[object, str]] = [
             (self.data and self.data_dir, "--data and --data_dir"),
             (predicts and self.output is None, "--predict without --output"),
-            (self.output is not None and not predicts, "--output without --predict"),
+            (self.output is not None and not (predicts or self.export), "--output without --predict or --export"),
+            (self.export and (predicts or asked or self.abstain), "--export and something else to do"),
+            (self.export and self.mixed_precision, "--export and --mixed_precision, where graphs are of float32"),
+            (self.export_int8 and self.export != "onnx", "--export_int8 without --export onnx"),
             (len(asked) > 1, f"--{' and --'.join(asked)}"),
             (
                 self.ablation_input and asked in ([], ["robustness"]),
@@ -127,6 +152,9 @@ class EvaluationArguments(ScoringFlags, PredictionFlags, TableFlags, CommonFlags
         for is_got, what in conflicts:
             if is_got:
                 raise InputError(f"Got {what}; leave one out, add what is missing, or run evaluate.py once for each.")
+        missing = [name for name in PACKAGES.get(self.export or "", ()) if find_spec(name) is None]
+        if missing:
+            raise InputError(f"Got --export {self.export}, which needs more packages: pip install {' '.join(missing)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +175,7 @@ class ComparisonArguments(ComparisonFlags):
 def parse_arguments(argv: Sequence[str] | None = None) -> EvaluationArguments:
     """The command line as `EvaluationArguments`; `InputError` for what it doesn't allow."""
     parser = FlagParser(
-        *(ScoringFlags, PredictionFlags, TableFlags, CommonFlags),
+        *(ScoringFlags, PredictionFlags, ExportFlags, TableFlags, CommonFlags),
         prog="evaluate.py",
         description="Score a run, measure its modalities, or predict new pairs. `evaluate.py compare RUN RUN ...` says "
         "which of several runs is better: see evaluate.py compare --help.",

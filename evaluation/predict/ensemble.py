@@ -14,12 +14,13 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from evaluation.predict.inference import Outputs, Step, run_inference
-from evaluation.predict.joint_models import JointModels, join_models
+from evaluation.predict.joint_models import join_models
 from evaluation.predict.loaded_run import LoadedRun, load_run
 from evaluation.scores.calibration import apply_temperature
 from evaluation.scores.metrics import Floats, Integers
 from evaluation.scores.tasks import Answers
-from evaluation.scores.thresholds import DEFAULT_THRESHOLD
+from modeling.choices import DEFAULT_THRESHOLD
+from modeling.ensemble import JointModels
 from modeling.errors import InputError
 from run_files.folds_folder import FoldsFolder
 from run_files.predictions_csv import read_predictions_csv

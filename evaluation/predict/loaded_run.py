@@ -18,12 +18,11 @@ from transformers import PreTrainedTokenizerBase
 
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.columns import MODEL_COLUMNS
-from data_utils.prepare.pair_source import PairSource
+from data_utils.prepare.pair_files import PairSource
 from data_utils.prepare.pairs import Pairs, add_row_index, load_pairs
-from data_utils.prepare.tokens import tokenize_batch, tokenize_pairs, tokenizer_key
+from data_utils.prepare.tokens import tokenize_pairs, tokenizer_key
 from data_utils.shards.shard_set import find_shards
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.pictures import PictureSettings
 from data_utils.sources.quarantine import Action
 from data_utils.splits.groups import find_members
 from data_utils.splits.split_file import load_split
@@ -36,6 +35,8 @@ from modeling.choices import FUSIONS
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
+from modeling.pictures import PictureSettings
+from modeling.text import tokenize_batch
 from run_files.model_folder import check_files, check_model_file, load_tokenizer, wrap_load_errors
 from run_files.run_folder import RunFolder
 
@@ -81,19 +82,23 @@ class LoadedRun:
 
     def load_model(self) -> SentimentClassifier:
         """The weights, in float32 on the CPU, of a model that was tried on the longest text and a picture."""
-        length, side = self.config.max_length, self.picture.image_size
         with wrap_load_errors(self.folder.model_dir, DAMAGED):
             folder = str(self.folder.model_dir)
             model = SentimentClassifier.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             with torch.inference_mode():
-                model(
-                    input_ids=torch.full((1, length), self.tokenizer("a")["input_ids"][0]),
-                    attention_mask=torch.ones(1, length, dtype=torch.long),
-                    pixel_values=torch.zeros(1, 3, side, side, dtype=torch.uint8),
-                    text_present=torch.ones(1, dtype=torch.bool),
-                    image_present=torch.ones(1, dtype=torch.bool),
-                )
+                model(**self.make_inputs(1, self.config.max_length))
         return model
+
+    def make_inputs(self, num_rows: int, length: int) -> dict[str, torch.Tensor]:
+        """Inputs of the model that mean nothing: texts of so many tokens, and black pictures."""
+        side, present = self.picture.image_size, torch.ones(num_rows, dtype=torch.bool)
+        return {
+            "input_ids": torch.full((num_rows, length), self.tokenizer("a")["input_ids"][0]),
+            "attention_mask": torch.ones(num_rows, length, dtype=torch.long),
+            "pixel_values": torch.zeros(num_rows, 3, side, side, dtype=torch.uint8),
+            "text_present": present,
+            "image_present": present.clone(),
+        }
 
     def load_rows(self, source: PairSource, *, for_prediction: bool = False) -> Pairs:
         """The pairs of a source (see `load_pairs`) as in training: cleaned, decoded and tokenised for the model.
@@ -103,11 +108,11 @@ class LoadedRun:
         # A prediction answers every row of the list, also where training was told to stop at a bad pair.
         # What was trained on is judged as it is now; large losses are told.
         on_bad_pair = "mask" if for_prediction else self.data.on_bad_pair
+        cleaning = self.config.text_cleaning
         pairs = load_pairs(
             source,
-            data=replace(self.data, allow_data_loss=True, on_bad_pair=on_bad_pair),
+            data=replace(self.data, allow_data_loss=True, on_bad_pair=on_bad_pair, text_cleaning=cleaning),
             picture=self.picture,
-            text_cleaning=self.config.text_cleaning,
             for_prediction=for_prediction,
             needs=FUSIONS[self.config.fusion],
         )

@@ -22,14 +22,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from data_utils.console.tables import format_markdown, format_table
 from data_utils.prepare.collator import refuse_several_pictures
-from data_utils.prepare.tokens import tokenize_batch
 from data_utils.system.files import write_text
 from evaluation.predict.inference import Batch, Outputs
-from evaluation.predict.joint_models import FeaturesOfEach, JointModels
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.robustness.corruptions import Pixels, add_noise, blur_picture, compress_picture, make_generator, mistype
 from evaluation.scores.metrics import INTERVAL_SCORES, SCORES
 from evaluation.scores.scoring import score_predictions, tabulate_inputs
+from modeling.batch import pad_texts
+from modeling.ensemble import FeaturesOfEach, JointModels
+from modeling.text import tokenize_batch
 from run_files.output import write_figure, write_table
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ class AskCorrupted:
         rows = zip(batch["row_index"].tolist(), self._generators(batch, condition.family), strict=True)
         texts = [mistype(self._texts[row], condition.level, generator) for row, generator in rows]
         tokens = tokenize_batch(texts, self._run.tokenizer, self._run.config.max_length)["input_ids"]
-        input_ids, mask = (each.to(batch["input_ids"].device) for each in self._run.collator.pad(tokens))
+        padded = pad_texts(tokens, self._run.tokenizer.pad_token_id)
+        input_ids, mask = (each.to(batch["input_ids"].device) for each in padded)
         return models.encode("text", batch | {"input_ids": input_ids, "attention_mask": mask})
 
     def _generators(self, batch: Batch, name: str) -> Iterator[np.random.Generator]:

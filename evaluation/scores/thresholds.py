@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from data_utils.prepare.columns import is_labelled
+from modeling.choices import DEFAULT_THRESHOLD
 
 Floats = NDArray[np.float64]
-DEFAULT_THRESHOLD = 0.5
 NUM_PARTS = 5  # of the rows, each judged by thresholds of the others
 
 

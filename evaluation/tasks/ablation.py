@@ -13,10 +13,10 @@ from data_utils.console.tables import format_table
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.columns import NO_LABEL_ID
 from evaluation.predict.inference import Batch, Outputs
-from evaluation.predict.joint_models import FeaturesOfEach, JointModels
 from evaluation.scores.contributions import INPUTS
 from evaluation.scores.metrics import Floats
 from evaluation.scores.scoring import score_predictions, tabulate_inputs, task_of_figures
+from modeling.ensemble import FeaturesOfEach, JointModels
 
 ABLATION = INPUTS[:3]  # the fourth, neither modality, is for the contributions alone
 

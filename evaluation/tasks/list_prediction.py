@@ -27,7 +27,7 @@ from data_utils.sources.records import read_records
 from data_utils.system.files import encode_csv, write_together
 from data_utils.tables.opening import names_table, open_asked
 from evaluation.arguments import EvaluationArguments
-from evaluation.predict.ensemble import Ensemble, Part, predict_rows
+from evaluation.predict.ensemble import Ensemble, EvalResult, Part, predict_rows
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.scores import contributions
 from evaluation.scores.abstention import format_abstention
@@ -47,7 +47,7 @@ _SHOWN = 60  # characters
 
 @dataclass(frozen=True)
 class AskedList:
-    """What was asked, read and prepared: where the answers go, each model with the rows.
+    """What was asked, read and prepared: each model with the rows.
 
     `pair_dir` is the folder of a list's pairs; of a table `table` has its columns.
     """
@@ -55,7 +55,6 @@ class AskedList:
     source: Path
     pair_dir: Path
     table: Dataset | None
-    files: OutputFiles
     parts: list[Part]
     quarantine: Quarantine
 
@@ -65,8 +64,11 @@ class AskedList:
         return self.parts[0][1]["guid"][:]
 
 
-def prepare_list(ensemble: Ensemble, name: str, files: OutputFiles, *, data_dir: str | None) -> AskedList:
-    """Read the list and prepare its rows for every model; `InputError` where that, or the output, can't be."""
+def prepare_list(ensemble: Ensemble, name: str, files: OutputFiles | None, *, data_dir: str | None) -> AskedList:
+    """Read the list and prepare its rows for every model; `InputError` where that, or the output, can't be.
+
+    Without `files` the answers are not to be written.
+    """
     source = Path(name)
     if names_table(name, ensemble.first.data):
         return _prepare_table(ensemble, name, files)
@@ -75,48 +77,59 @@ def prepare_list(ensemble: Ensemble, name: str, files: OutputFiles, *, data_dir:
             f"Got --predict {source}, which is not a file; name a list of guid,tag lines, or add --streaming for "
             "shards."
         )
-    files.prepare([source, *ensemble.first.list_files()])
+    if files is not None:
+        files.prepare([source, *ensemble.first.list_files()])
     pair_dir = find_pair_dir(source, ensemble.first, data_dir=data_dir)
     found = ensemble.load_once(lambda run: run.load_rows(PairList(source, pair_dir), for_prediction=True))
     parts = [(run, add_row_index(pairs.dataset)) for run, pairs in zip(ensemble.runs, found, strict=True)]
-    return AskedList(source, pair_dir, None, files, parts, found[0].quarantine)
+    return AskedList(source, pair_dir, None, parts, found[0].quarantine)
 
 
-def _prepare_table(ensemble: Ensemble, name: str, files: OutputFiles) -> AskedList:
+def _prepare_table(ensemble: Ensemble, name: str, files: OutputFiles | None) -> AskedList:
     """As `prepare_list`, of a table."""
     asked, source = open_asked("--predict", [name], ensemble.first.data), Path(name)
     (table,) = asked.tables.values()
-    scores = [f"prob_{name}" for name in ensemble.first.label_names]
-    further = [*contributions.COLUMNS, "confidence", "answered"]
-    check_output(files.output, table.dataset, [PREDICTION, *scores, *further])
-    files.prepare([source, *ensemble.first.list_files()])
+    if files is not None:
+        scores = [f"prob_{name}" for name in ensemble.first.label_names]
+        further = [*contributions.COLUMNS, "confidence", "answered"]
+        check_output(files.output, table.dataset, [PREDICTION, *scores, *further])
+        files.prepare([source, *ensemble.first.list_files()])
     found = ensemble.load_once(lambda run: run.load_rows(asked, for_prediction=True))
     parts = [(run, add_row_index(pairs.dataset)) for run, pairs in zip(ensemble.runs, found, strict=True)]
-    return AskedList(source, asked.path, table.dataset, files, parts, found[0].quarantine)
+    return AskedList(source, asked.path, table.dataset, parts, found[0].quarantine)
+
+
+def ask_list(
+    ensemble: Ensemble, asked: AskedList, arguments: EvaluationArguments, accelerator: Accelerator
+) -> EvalResult:
+    """What the models say of the rows on average, in the rows' order."""
+    step, batch_size = choose_step(ensemble.first, arguments), arguments.per_device_eval_batch_size
+    outputs = predict_rows(asked.parts, step, batch_size=batch_size, accelerator=accelerator)
+    labels = np.asarray(asked.parts[0][1]["label"][:])
+    _warn_of_known_rows(ensemble, asked, is_labelled(labels))
+    return EvalResult(tuple(asked.guids), labels, outputs)
 
 
 def predict_list(
     ensemble: Ensemble,
     asked: AskedList,
+    files: OutputFiles,
     arguments: EvaluationArguments,
     accelerator: Accelerator,
     abstention: dict[str, Any] | None,
 ) -> None:
     """Write a line per row, and beside it probabilities (the models' mean) and what else is asked for."""
-    step, batch_size = choose_step(ensemble.first, arguments), arguments.per_device_eval_batch_size
-    outputs = predict_rows(asked.parts, step, batch_size=batch_size, accelerator=accelerator)
+    result = ask_list(ensemble, asked, arguments, accelerator)
     if not accelerator.is_main_process:
         return
-    probabilities, names, files = outputs["full"], ensemble.first.label_names, asked.files
-    found = contributions.compute_contributions(outputs) if arguments.contributions else {}
+    probabilities, labels, names = result.outputs["full"], result.labels, ensemble.first.label_names
+    found = contributions.compute_contributions(result.outputs) if arguments.contributions else {}
     columns = {name: found[name] for name in contributions.COLUMNS if name in found}
     if abstention is not None:
         columns["confidence"] = apply_temperature(probabilities, abstention["temperature"]).max(axis=1)
         columns["answered"] = columns["confidence"] >= abstention["chosen"]["threshold"]
-    labels = np.asarray(asked.parts[0][1]["label"][:])
     answers = answer_rows(probabilities, labels, ensemble.thresholds())
-    _write_answers(asked, name_labels(answers, names), probabilities, names, columns)
-    _warn_of_known_rows(ensemble, asked, is_labelled(labels))
+    _write_answers(asked, files, name_labels(answers, names), probabilities, names, columns)
     if is_labelled(labels).any():
         metrics = score_answers(probabilities, labels, answers, names)
         write_json(files.metrics, metrics)
@@ -141,15 +154,15 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
     records = read_records(source, labels=run.data.labels, quarantine=Quarantine(), for_prediction=True)
     folders = {path: PairFolder(pair_folder(path)) for path in candidates if os.path.isdir(path)}
     for path, folder in folders.items():
-        if any("file" in (files.text.kind, files.picture.kind) for files in map(folder.find, records)):
+        if any("file" in (files.text.kind, files.picture.kind) for files in map(folder.find, records.guids)):
             return path
-    guid = records[0].guid
+    guid = records.guids[0]
     names = (folder.find_near(guid, is_text=is_text) for folder in folders.values() for is_text in (True, False))
     near = next((f" ({name.text})" for name in names if name), "")
     shown = repr(guid if len(guid) <= _SHOWN else f"{guid[:_SHOWN]}...")  # not all of a line that has no comma
     raise InputError(
         f"Found no text and no picture of the {len(records)} rows of {source} in {' or '.join(map(str, candidates))}. "
-        f"Its first row, line {records[0].row}, was read as the guid {shown}{near}: if that is a guid, pass "
+        f"Its first row, line {records.numbers[0]}, was read as the guid {shown}{near}: if that is a guid, pass "
         "--data_dir, the folder that has data/{guid}.txt and data/{guid}.jpg in it; if not, write the list as UTF-8 "
         "text of lines guid,tag, in this order and with a comma between."
     )
@@ -157,13 +170,14 @@ def find_pair_dir(source: Path, run: LoadedRun, *, data_dir: str | None) -> Path
 
 def _write_answers(
     asked: AskedList,
+    files: OutputFiles,
     answers: Sequence[str],
     probabilities: Floats,
     label_names: list[str],
     columns: Mapping[str, NDArray[Any]],
 ) -> None:
     """Answers, probabilities (N, C) and further columns (N,) beside them, and what was wrong with rows."""
-    files, guids = asked.files, asked.guids
+    guids = asked.guids
     rows = [list(row) for row in zip(guids, answers, strict=True)]
     if len(label_names) == 1:  # the answers of a regression are its numbers
         label_names, probabilities = [], probabilities[:, :0]

@@ -13,7 +13,8 @@ from transformers.utils import logging as transformers_logging
 from data_utils.console.command_line import list_flags
 from data_utils.system.processes import keep_freed_memory
 from evaluation.arguments import EvaluationArguments, TableFlags
-from evaluation.predict.ensemble import load_ensemble
+from evaluation.export.formats import export_run
+from evaluation.predict.ensemble import Ensemble, load_ensemble
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.scores.abstention import abstain_out_of_fold
 from evaluation.tasks.list_prediction import predict_list, prepare_list
@@ -32,6 +33,32 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
     no time limit, and not at a barrier, which has one.
     """
     transformers_logging.disable_progress_bar()  # each rank would show its own
+    ensemble = open_ensemble(arguments)
+    precision, abstention = choose_precision(ensemble.first, arguments), None
+    if arguments.abstain is not None:
+        abstention = abstain_out_of_fold(*ensemble.read_held_out(), arguments.abstain)
+    if arguments.predict is None and arguments.data_dir is not None and ensemble.first.data.data is not None:
+        raise InputError(f"Got --data_dir, but {arguments.run} was trained on a table; name it by --data.")
+    if arguments.export is not None:
+        return export_run(ensemble, arguments)
+    if arguments.predict is None or arguments.output is None:
+        split = ensemble.choose_split(arguments.split)
+        parts = ensemble.load_rows(split)
+        return evaluate_split(ensemble, parts, split, arguments, join_ranks(precision), abstention)
+    files = OutputFiles(Path(arguments.output))
+    if not arguments.streaming:
+        asked = prepare_list(ensemble, arguments.predict, files, data_dir=arguments.data_dir)
+        return predict_list(ensemble, asked, files, arguments, join_ranks(precision), abstention)
+    if ensemble.is_cross_validated:
+        raise InputError(
+            f"Got --streaming and the cross-validated run {arguments.run}, whose models would each read the stream; "
+            "predict with one of the runs in its members/, or a list without --streaming."
+        )
+    predict_stream(ensemble.first, arguments.predict, files, arguments, join_ranks(precision))
+
+
+def open_ensemble(arguments: EvaluationArguments) -> Ensemble:
+    """The models of the run, which can do what is asked for."""
     ensemble = load_ensemble(
         arguments.run,
         data_dir=arguments.data_dir,
@@ -40,25 +67,7 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
         trust_remote_code=arguments.trust_remote_code,
     )
     check_task(ensemble.first.config.task, arguments)
-    precision, abstention = choose_precision(ensemble.first, arguments), None
-    if arguments.abstain is not None:
-        abstention = abstain_out_of_fold(*ensemble.read_held_out(), arguments.abstain)
-    if arguments.predict is None or arguments.output is None:
-        if arguments.data_dir is not None and ensemble.first.data.data is not None:
-            raise InputError(f"Got --data_dir, but {arguments.run} was trained on a table; name it by --data.")
-        split = ensemble.choose_split(arguments.split)
-        parts = ensemble.load_rows(split)
-        return evaluate_split(ensemble, parts, split, arguments, join_ranks(precision), abstention)
-    files = OutputFiles(Path(arguments.output))
-    if not arguments.streaming:
-        asked = prepare_list(ensemble, arguments.predict, files, data_dir=arguments.data_dir)
-        return predict_list(ensemble, asked, arguments, join_ranks(precision), abstention)
-    if ensemble.is_cross_validated:
-        raise InputError(
-            f"Got --streaming and the cross-validated run {arguments.run}, whose models would each read the stream; "
-            "predict with one of the runs in its members/, or a list without --streaming."
-        )
-    predict_stream(ensemble.first, arguments.predict, files, arguments, join_ranks(precision))
+    return ensemble
 
 
 def check_task(task: str, arguments: EvaluationArguments) -> None:

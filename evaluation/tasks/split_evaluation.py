@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from accelerate import Accelerator
 
 from data_utils.console.screen import show
 from evaluation.arguments import EvaluationArguments
-from evaluation.predict.ensemble import Ensemble, MakeStep, Part, evaluate_rows
+from evaluation.predict.ensemble import Ensemble, EvalResult, MakeStep, Part, evaluate_rows
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.robustness.robustness import (
     AskCorrupted,
@@ -27,6 +27,12 @@ from evaluation.tasks.ablation import ABLATION, AskInputs, blank_batch, format_a
 from run_files.output import write_json, write_table
 
 logger = logging.getLogger(__name__)
+_FORMATS: dict[str, Callable[..., str]] = {
+    "ablation": format_ablation,
+    "contributions": contributions.format_contributions,
+    "robustness": format_robustness,
+    "evaluation": format_metrics,
+}
 
 
 def evaluate_split(
@@ -43,38 +49,42 @@ def evaluate_split(
     if not accelerator.is_main_process:
         return
     folder, title, names = ensemble.folder.path, ensemble.title(split), ensemble.first.label_names
-    thresholds = ensemble.thresholds(split)
-    if thresholds is None and name_task(result.labels) == "multi_label":  # the same for all inputs
-        thresholds = cross_fit_thresholds(result.outputs["full"], result.labels)
-    suffix = "" if split == "val" else f"_{split}"
-    if arguments.ablation:
-        ablation_input = arguments.ablation_input or "mask"
-        summary = summarise_ablation(
-            result.outputs, result.labels, names, ablation_input=ablation_input, thresholds=thresholds
-        )
-        file, text = folder / f"ablation{suffix}.json", format_ablation(summary, title=title)
-    elif arguments.contributions:
+    kind, summary = judge(ensemble, result, split, arguments)
+    suffix = "" if split == "val" and kind in ("ablation", "robustness") else f"_{split}"
+    file, text = folder / f"{kind}{suffix}.json", _FORMATS[kind](summary, title=title)
+    if kind == "contributions":
         columns = contributions.compute_contributions(result.outputs)
-        summary = contributions.summarise_contributions(columns, names)
-        file, text = folder / f"contributions_{split}.json", contributions.format_contributions(summary, title=title)
         rows = [
             {"guid": guid, "label": names[label], "prediction": names[columns["prediction"][row]]}
             | {name: f"{columns[name][row]:.6f}" for name in contributions.COLUMNS}
             for row, (guid, label) in enumerate(zip(result.guids, result.labels.tolist(), strict=True))
         ]
         write_table(file.with_suffix(".csv"), rows)
-    elif arguments.robustness:
-        summary = summarise_robustness(result.outputs, result.labels, names)
-        file, text = folder / f"robustness{suffix}.json", format_robustness(summary, title=title)
+    elif kind == "robustness":
         write_robustness(file, split, summary)
-    else:
-        summary = score_predictions(result.outputs["full"], result.labels, names, thresholds)
-        file, text = folder / f"evaluation_{split}.json", format_metrics(summary, title=title)
     write_json(file, summary | {"split": split, "mixed_precision": accelerator.mixed_precision})
     show(text, f"\nSaved in {file}.")
     if abstention is not None:
         write_json(folder / "abstention.json", abstention)
         show(f"\n{format_abstention(abstention)}")
+
+
+def judge(
+    ensemble: Ensemble, result: EvalResult, split: str | None, arguments: EvaluationArguments
+) -> tuple[str, dict[str, Any]]:
+    """The kind of figures that is asked for, and these, ready for JSON; `split` is None for rows of no part."""
+    names, thresholds = ensemble.first.label_names, ensemble.thresholds(split)
+    if thresholds is None and name_task(result.labels) == "multi_label":  # the same for all inputs
+        thresholds = cross_fit_thresholds(result.outputs["full"], result.labels)
+    if arguments.ablation:
+        given = {"ablation_input": arguments.ablation_input or "mask"}
+        return "ablation", summarise_ablation(result.outputs, result.labels, names, thresholds=thresholds, **given)
+    if arguments.contributions:
+        columns = contributions.compute_contributions(result.outputs)
+        return "contributions", contributions.summarise_contributions(columns, names)
+    if arguments.robustness:
+        return "robustness", summarise_robustness(result.outputs, result.labels, names)
+    return "evaluation", score_predictions(result.outputs["full"], result.labels, names, thresholds)
 
 
 def choose_step(run: LoadedRun, arguments: EvaluationArguments) -> MakeStep:

@@ -21,7 +21,6 @@ from torch.nn.modules.module import register_module_forward_hook
 from data_utils.prepare.pair_files import PairList
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.pictures import PictureSettings
 from data_utils.splits.draw import make_split
 from data_utils.splits.split_file import save_split
 from evaluation.arguments import parse_arguments
@@ -32,6 +31,7 @@ from evaluation.robustness.robustness import AskCorrupted
 from evaluation.tasks.ablation import AskInputs
 from evaluation.tasks.session import run_evaluation
 from modeling.classifier import SentimentClassifier
+from modeling.pictures import PictureSettings
 from run_files.folds_folder import FoldsFolder
 from run_files.run_folder import RunFolder
 

@@ -14,11 +14,11 @@ from launching import launch
 
 from evaluation.predict import inference
 from evaluation.predict.inference import check_rows_counted_once, classify, run_inference
-from evaluation.predict.joint_models import JointModels
 from evaluation.predict.loaded_run import LoadedRun, load_run
 from evaluation.scores.contributions import INPUTS
 from evaluation.tasks.ablation import AskInputs, blank_batch
 from modeling.classifier import SentimentClassifier
+from modeling.ensemble import JointModels
 from modeling.errors import InputError
 from run_files.run_folder import RunFolder
 
@@ -145,7 +145,7 @@ import torch
 from accelerate import Accelerator
 from data_utils.prepare.pairs import add_row_index
 from evaluation.predict.inference import classify, run_inference
-from evaluation.predict.joint_models import JointModels
+from modeling.ensemble import JointModels
 from evaluation.predict.loaded_run import load_run
 
 run, source, output, result = sys.argv[1:]

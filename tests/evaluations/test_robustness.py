@@ -17,7 +17,6 @@ from PIL import Image
 
 from data_utils.prepare.pairs import add_row_index
 from evaluation.predict.inference import classify, run_inference
-from evaluation.predict.joint_models import JointModels
 from evaluation.predict.loaded_run import LoadedRun, load_run
 from evaluation.robustness.corruptions import make_generator, mistype
 from evaluation.robustness.robustness import (
@@ -36,6 +35,7 @@ from evaluation.robustness.robustness import (
 from evaluation.scores.scoring import score_predictions
 from evaluation.tasks.ablation import ABLATION, AskInputs, blank_batch
 from modeling.classifier import SentimentClassifier
+from modeling.ensemble import JointModels
 
 pytestmark = pytest.mark.usefixtures("fresh_state")
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from drawn_answers import draw_rows, with_confidence
+from scores.drawn_answers import draw_rows, with_confidence
 
 from evaluation.scores.abstention import MIN_ANSWERED, abstain_out_of_fold, abstain_threshold, format_abstention
 from evaluation.scores.calibration import apply_temperature, fit_temperature

@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from drawn_answers import draw_rows, with_confidence
 from PIL import Image
 from scipy.special import log_softmax
+from scores.drawn_answers import draw_rows, with_confidence
 
 from evaluation.scores.abstention import abstain_out_of_fold
 from evaluation.scores.calibration import (
