@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(words: Sequence[str]) -> None:
-    """One training, or those of a cross-validation, a comparison or a sweep.
+    """One training, or those of a cross-validation, a comparison, a sweep or a tuning.
 
     Raises:
         InputError: flags, recipe, data or pretrained parts can't be used.
@@ -35,6 +35,8 @@ def run(words: Sequence[str]) -> None:
     from training.experiments.comparison import read_comparison, run_comparison
     from training.experiments.cross_validation import cross_validate
     from training.experiments.training import train
+    from training.experiments.tuning import run_tuning
+    from training.experiments.tuning_recipe import read_tuning
     from training.heads.sweep import run_sweep
     from training.heads.sweep_recipe import read_sweep
 
@@ -43,6 +45,8 @@ def run(words: Sequence[str]) -> None:
         run_sweep(sweep)
     elif (comparison := read_comparison(words)) is not None:
         run_comparison(comparison)
+    elif (tuning := read_tuning(words)) is not None:
+        run_tuning(tuning)
     else:
         flags = parse_arguments(words)
         (train if flags.training.folds is None else cross_validate)(flags)

@@ -23,8 +23,8 @@ from benchmarks.setting import SMALL_CLIP, Setting, read_guids
 from benchmarks.steps import LARGE, SMALL, card_flags, step_barely
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.pictures import PictureSettings
 from data_utils.tables.opening import open_source
+from modeling.pictures import PictureSettings
 from training.engine.trainer import SentimentTrainer
 
 # The squashed square of CLIP's own processor.

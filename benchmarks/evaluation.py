@@ -19,10 +19,10 @@ from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.pairs import add_row_index
 from evaluation.predict.inference import Batch, classify, inference_context, plan_batches, run_inference
-from evaluation.predict.joint_models import JointModels
 from evaluation.tasks.ablation import ABLATION, AskInputs, blank_batch
 from modeling.batch import Inputs
 from modeling.classifier import SentimentClassifier
+from modeling.ensemble import JointModels
 from training.data.features import cache_features
 
 

@@ -9,13 +9,15 @@ import torch
 import yaml
 from conftest import read_csv
 from launching import launch, launcher
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import LABELS, TEXTS, save_encoders
 
 import train
 from data_utils.splits.split_file import Split, save_split
 from modeling.errors import InputError
 from run_files.sweep_folder import SweepFolder, TrialRecord
-from training.heads.sweep import plan_towers, train_side_by_side, wait_for_trials
+from training.heads.side_by_side import train_side_by_side
+from training.heads.sweep import plan_towers, wait_for_trials
 from training.heads.sweep_recipe import read_sweep
 
 
@@ -291,3 +293,22 @@ def test_precision_is_that_of_the_largest_model_wherever_it_stands(run_sweep, mo
 def test_mistakes_get_one_sentence(write_recipe, sweep, flags, message):
     with pytest.raises(InputError, match=message):
         read_sweep(["--sweep", str(write_recipe(sweep, **flags))])
+
+
+def test_each_trial_is_a_run_in_the_trackers_that_are_asked_for(run_sweep):
+    choices, flags = {"fusion": ["early"], "head_learning_rate": [0.01, "1e30"]}, {"head_learning_rate": None}
+    sweep = run_sweep(choices, report_to="tensorboard", **flags)
+    runs = [EventAccumulator(str(sweep / "logs" / f"sweep-{number:04d}")) for number in range(2)]
+    for events in runs:
+        events.Reload()
+    (shown,) = runs[0].Scalars("final/accuracy")
+    assert shown.value == pytest.approx(read_record(sweep, 0)["metrics"]["accuracy"])
+    assert {"final/accuracy_low", "final/macro_f1_high"} <= {*runs[0].Tags()["scalars"]}
+    told = [json.loads(events.Tensors("args/text_summary")[0].tensor_proto.string_val[0]) for events in runs]
+    assert [each["sweep/head_learning_rate"] for each in told] == ["0.01", "1e30"]
+    assert not runs[1].Tags()["scalars"]  # it diverged
+    before = sorted((sweep / "logs").rglob("events*"))
+    run_sweep(choices, report_to="tensorboard", **flags)
+    assert sorted((sweep / "logs").rglob("events*")) == before
+    assert run_sweep({"seed": [1]}, report_to=None)
+    assert not (sweep / "logs").exists()

@@ -236,9 +236,9 @@ def test_other_folds_classes_in_another_order_and_copies_are_no_mistake(write_co
 @pytest.mark.parametrize(
     ("text", "words", "message"),
     [
-        ("folds: 3\n" + SWEEP, [], "Got folds, which a sweep takes in its section sweep: write `folds: 5` there"),
+        ("folds: 3\n" + SWEEP, [], "Got folds, which is taken from the section sweep: write `folds: 5` there"),
         ("seeds: 3\n" + SWEEP, [], r"write `seed: \[42, 43, 44\]` there"),
-        (SWEEP, ["--folds", "3"], "Got folds, which a sweep takes in its section"),
+        (SWEEP, ["--folds", "3"], "Got folds, which is taken from the section"),
         ("sweep: {learning_rate: [1e-2, 1e-5]}\n", ["--head-learning-rate=1e-3"], "only frozen towers would have"),
         ("sweep: {weight-decay: [0.1], weight_decay: [0.2]}\n", [], "weight_decay stands twice .* in two spellings"),
         ("weight_decay: 0.1\nsweep: {weight-decay: [0.2]}\n", [], "weight_decay stands twice .* section sweep"),

@@ -2,60 +2,17 @@
 
 import gc
 import json
+import os
 import sys
-import textwrap
 
 import pytest
+from launching import launch, train_flags
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from trackers import read_mlflow, read_trackio, read_wandb
 
 from modeling.errors import InputError
 from training.flags.arguments import SentimentTrainingArguments
-from training.heads.sweep_recipe import read_sweep
-from training.launch.trackers import final_figures, list_trackers, show_settings
-
-WANDB = '''
-    """Keeps what it is told."""
-    runs = []
-    run = None
-
-    class Settings(dict):
-        def update(self, values, allow_val_change=False):
-            super().update(values)
-
-    class Run:
-        def __init__(self, name):
-            self.name, self.id, self.logs, self.summary, self.is_finished = name, "id", [], {}, False
-
-        def _label(self, code):
-            pass
-
-    def init(project, name=None):
-        global run, config
-        run, config = Run(name), Settings()
-        run.config = config
-        runs.append(run)
-
-    def log(values):
-        run.logs.append(values)
-
-    def finish():
-        global run
-        run.is_finished = True
-        run = None
-'''
-
-
-@pytest.fixture
-def wandb(tmp_path, monkeypatch):
-    """A package of this name, whose runs can be looked at."""
-    for name, text in {"wandb": WANDB, "wandb/sdk": "", "wandb/sdk/lib": ""}.items():
-        (tmp_path / "packages" / name).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "packages" / name / "__init__.py").write_text(textwrap.dedent(text))
-    (tmp_path / "packages/wandb/sdk/lib/config_util.py").write_text("class ConfigError(Exception): pass\n")
-    monkeypatch.syspath_prepend(tmp_path / "packages")
-    yield __import__("wandb")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
-        del sys.modules[name]
+from training.launch.trackers import final_figures, list_trackers, show_settings, tracked
 
 
 def read_metrics(run):
@@ -80,21 +37,35 @@ def test_tensorboard_has_the_final_figures_with_intervals_and_all_flags(run_trai
     assert (told["model/fusion"], told["data/on_bad_pair"], told["class_weights"]) == ("early", "mask", "sqrt")
 
 
-def test_each_fold_and_seed_is_a_run_of_its_own_with_its_name(run_train, wandb):
-    flags = ["--folds", "2", "--max_steps", "1", "--report_to", "tensorboard", "wandb", "--run_name", "first"]
-    run, _ = run_train("--fusion", "early", *flags)
-    assert [each.name for each in wandb.runs] == ["first-seed-42-fold-0", "first-seed-42-fold-1"]
-    assert all(each.is_finished for each in wandb.runs)
-    for number, tracked in enumerate(wandb.runs):
-        member = run / "members" / f"seed-42-fold-{number}"
-        metrics = read_metrics(member)
-        (final,) = [logs for logs in tracked.logs if any(name.startswith("final/") for name in logs)]
-        assert final == final_figures(metrics)
-        assert final["final/test_accuracy"] == metrics["test"]["accuracy"]
-        assert [final["final/accuracy_low"], final["final/accuracy_high"]] == metrics["val"]["accuracy_interval"]
-        assert tracked.config["data/labels"] == '["negative", "neutral", "positive"]'
-        assert tracked.config["model/fusion"] == "early"
-        assert list((member / "logs").iterdir())
+def test_each_tracker_has_folds_as_a_group_of_runs_below_the_run_folder(sample, tmp_path, monkeypatch):
+    """With all flags, figures with intervals and pictures; and nothing anywhere else."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    run = tmp_path / "run"
+    flags = ["--folds", "2", "--max_steps", "1", "--run_name", "first", "--fusion", "early"]
+    flags += ["--report_to", "tensorboard", "wandb", "mlflow", "trackio"]
+    launch(["python"], *train_flags(sample, run, *flags))
+    names = ["first", "first-seed-42-fold-0", "first-seed-42-fold-1"]
+    out_of_fold = {"test": read_metrics(run)["out_of_fold"]["averaged"]}
+    members = [read_metrics(run / "members" / name.removeprefix("first-")) for name in names[1:]]
+    expected = dict(zip(names, map(final_figures, (out_of_fold, *members)), strict=True))
+    assert expected["first"]["final/test_accuracy_low"] == out_of_fold["test"]["accuracy_interval"][0]
+    for read in (read_wandb, read_mlflow, read_trackio):
+        runs = read(run / "logs")
+        assert sorted(runs) == names
+        for name, each in runs.items():
+            assert each["group"] == "first"
+            assert (each["config"]["model/fusion"], each["config"]["data/on_bad_pair"]) == ("early", "mask")
+            final = {figure: value for figure, value in each["figures"].items() if figure.startswith("final/")}
+            assert final == pytest.approx(expected[name])
+            assert each.get("ended", True)
+    assert read_mlflow(run / "logs")["first"]["pictures"] == ["reliability.png"]
+    assert len([*run.glob("logs/wandb/offline-run-*/files/media/images/reliability*.png")]) == 1
+    assert "reliability" in read_trackio(run / "logs")["first"]["figures"]
+    events = EventAccumulator(str(run / "logs" / "first"))
+    events.Reload()
+    assert events.Tags()["images"] == ["reliability"]
+    foreign = {path for path in tmp_path.rglob("*") if {"wandb", "mlflow", "mlruns", "trackio"} & {*path.parts}}
+    assert all(path.is_relative_to(run / "logs") for path in foreign)
 
 
 def test_settings_are_flat_and_of_types_that_every_tracker_takes(tmp_path):
@@ -107,19 +78,28 @@ def test_settings_are_flat_and_of_types_that_every_tracker_takes(tmp_path):
     assert "secret" not in args.to_json_string()
 
 
-def test_tracker_of_a_sweep_is_refused(tmp_path):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("data_dir: data\nreport_to: tensorboard\nsweep: {fusion: [early, late]}\n")
-    with pytest.raises(InputError, match="Got --report_to tensorboard, but the trials of a sweep"):
-        read_sweep(["--sweep", str(recipe)])
-    assert read_sweep(["--sweep", str(recipe), "--report_to", "none"]).trials[0].flags.training.report_to == []
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("name", "package"), [("wandb", "wandb"), ("mlflow", "mlflow-skinny"), ("trackio", "trackio")])
+def test_tracker_without_its_package_is_refused_in_one_sentence(name, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=rf"--report_to {name}, which can't be had here .*; pip install {package}\."):
+        list_trackers([name])
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("name", ["wandb", "mlflow", "codecarbon"])
-def test_tracker_without_its_package_is_refused_in_one_sentence(name, capfd):
-    with pytest.raises(InputError, match=rf"--report_to {name}, which can't be had here \("):
-        list_trackers([name])
+def test_unusual_tracker_without_its_package_is_refused_without_a_traceback(capfd):
+    with pytest.raises(InputError, match=r"--report_to codecarbon, which can't be had here \("):
+        list_trackers(["codecarbon"])
     gc.collect()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_environment_of_the_user_and_of_a_larger_group_wins(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.delenv("TRACKIO_DIR", raising=False)
+    with tracked(tmp_path / "folds", "folds"), tracked(tmp_path / "member", "member"):
+        found = [os.environ[name] for name in ("WANDB_MODE", "WANDB_RUN_GROUP", "TRACKIO_DIR")]
+    assert found == ["online", "folds", str(tmp_path / "folds" / "logs" / "trackio")]
+    assert "TRACKIO_DIR" not in os.environ

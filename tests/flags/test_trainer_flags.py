@@ -84,7 +84,7 @@ ABSURD = {
 }
 # What only the libraries can judge.
 MISFITS = {
-    "--report_to wandb": "install its package",
+    "--report_to comet_ml": "install its package",
     "--report_to none tensorboard": "none stands alone",
     "--optim lion": "Got --optim 'lion'; allowed are adamw_torch",
     "--optim_args momentum=0.5": "finds nothing to use",

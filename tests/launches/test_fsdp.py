@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import ROOT
 from launches.fsdp_program import CASES
-from launching import launch, launcher, load_weights, logged_losses, train_flags
+from launching import launch, launcher, load_weights, logged_losses, read_model_folder, train_flags
 from safetensors.torch import load_file
 
 import train
@@ -90,6 +90,7 @@ def test_train_under_fsdp_equals_one_process(sample, tmp_path):
     assert len(set(expected.values())) == 4
     assert logged_losses(tmp_path / "sharded") == pytest.approx(expected, abs=1e-5)
     assert_equal(load_weights(tmp_path / "sharded"), load_weights(tmp_path / "alone"))
+    assert read_model_folder(tmp_path / "sharded") == read_model_folder(tmp_path / "alone")
     # One process can't read FSDP's optimizer: its weights go on, which the next loss shows.
     assert logged_losses(tmp_path / "whole")[3] == pytest.approx(expected[3], abs=1e-5)
 

@@ -15,7 +15,7 @@ from training import selfcheck
 from training.launch.left_locks import check_no_lock_is_left
 
 ONE_PROCESS = launcher("single_gpu")
-TWO_RANKS = ["torchrun", "--nproc_per_node", "2", "--master_port", "29611"]
+TWO_RANKS = ["torchrun", "--standalone", "--nproc_per_node", "2"]  # on any free port
 
 
 @pytest.fixture(scope="module")

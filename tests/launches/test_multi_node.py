@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 from conftest import ROOT
+from launches.network import ADDRESSES, PORT, two_nodes, wait_until_ended
 from launching import load_weights, logged_losses, needs_compiler, train_flags, wait_for
-from network import ADDRESSES, PORT, two_nodes, wait_until_ended
 
 import train
 from data_utils.sample import main as draw_sample

@@ -14,7 +14,18 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from launching import kill, launch, launcher, load_weights, logged_losses, needs_compiler, start, train_flags, wait_for
+from launching import (
+    kill,
+    launch,
+    launcher,
+    load_weights,
+    logged_losses,
+    needs_compiler,
+    read_model_folder,
+    start,
+    train_flags,
+    wait_for,
+)
 from safetensors.torch import load_file
 from tiny import SIZES, TOKENIZER
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPImageProcessorPil, CLIPModel, ViTConfig, ViTModel
@@ -168,6 +179,7 @@ def test_strategy_gives_the_numbers_of_one_process(strategy, architecture, train
         largest(saved_logits(two), reloaded_logits(two)),
     )
     table.append((strategy, architecture, *differences))
+    assert read_model_folder(two) == read_model_folder(one)  # what it takes to stand alone
     # In bfloat16 the losses part by its rounding, the weights by as much as AdamW turns that into, and the float32
     # model read again from the run's own computation.
     limits = (5e-3, np.inf, 5e-2) if precision else (1e-5, 1e-4, 1e-5)

@@ -12,8 +12,8 @@ import pytest
 from conftest import read_csv
 from datasets.table import InMemoryTable
 from sklearn.metrics import f1_score
-from transformers import AutoConfig
 
+from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
 from run_files.predictions_csv import read_predictions_csv
 
@@ -49,7 +49,7 @@ def read_json(path):
 def test_multi_label_from_the_list_to_the_figures(multi_label, run_train, evaluate_main, tmp_path):
     run, _ = run_train(*MULTI, "--num_train_epochs", "12", data_dir=multi_label)
 
-    metrics, config = read_json(run / "metrics.json"), AutoConfig.from_pretrained(run / "model")
+    metrics, config = read_json(run / "metrics.json"), SentimentConfig.from_pretrained(run / "model")
     assert {row["guid"]: row["reason"] for row in read_csv(run / "quarantine.csv")} == {
         "60": "no_label",
         "61": "unknown_label",
@@ -89,7 +89,7 @@ def read_csv_cells(path):
 def test_regression_from_the_list_to_the_figures(numbers, run_train, evaluate_main, tmp_path):
     run, screen = run_train(*REGRESSION, "--num_train_epochs", "12", data_dir=numbers)
 
-    metrics, config = read_json(run / "metrics.json"), AutoConfig.from_pretrained(run / "model")
+    metrics, config = read_json(run / "metrics.json"), SentimentConfig.from_pretrained(run / "model")
     assert {row["guid"]: row["reason"] for row in read_csv(run / "quarantine.csv")} == {
         "60": "no_label",
         "61": "unknown_label",

@@ -8,10 +8,11 @@ import torch
 import yaml
 from conftest import read_csv
 from launching import logged_losses
-from transformers import AutoImageProcessor, AutoTokenizer
+from transformers import AutoTokenizer
 
-from data_utils.sources.pictures import PictureSettings, decode_picture
 from modeling.classifier import SentimentClassifier
+from modeling.pictures import PictureSettings, decode_picture
+from modeling.processor import SentimentProcessor
 
 MODES = {"baseline": "shortest", "vilbert": "shortest", "clip": "squash"}
 
@@ -46,9 +47,10 @@ def test_run_folder_is_complete_and_loads_offline(run_train, photo, tmp_path, ar
     picture.save(tmp_path / "picture.png")
     settings = PictureSettings(**model.config.picture)
     assert settings.resize_mode == mode
-    ours = model.normalize(torch.from_numpy(decode_picture((tmp_path / "picture.png").read_bytes(), settings))[None])
-    theirs = AutoImageProcessor.from_pretrained(run / "model", backend="pil")(picture, return_tensors="pt")
-    torch.testing.assert_close(ours, theirs["pixel_values"], atol=1e-2, rtol=0)
+    expected = torch.from_numpy(decode_picture((tmp_path / "picture.png").read_bytes(), settings))[None]
+    processor = SentimentProcessor.from_pretrained(run / "model")
+    for source in (picture, tmp_path / "picture.png", str(tmp_path / "picture.png")):
+        assert torch.equal(processor(images=source)["pixel_values"], expected)
 
 
 def test_same_seed_gives_the_same_run_and_another_seed_another(run_train):

@@ -12,10 +12,9 @@ from tiny import tiny_batch, tiny_model
 from torch import nn
 
 from data_utils.prepare.columns import NO_LABEL_ID
-from modeling.batch import SentimentOutput
+from modeling.batch import SentimentOutput, drop_labels
 from modeling.choices import PROBLEM_TYPES
 from modeling.configuration import SentimentConfig
-from modeling.tasks import drop_labels
 from training.engine.objective import (
     ClassBalance,
     balance_classes,

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import CLIPImageProcessorPil, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 
 from data_utils.prepare.columns import TOWER_INPUTS
-from data_utils.sources.pictures import PictureSettings
 from modeling.classifier import SentimentClassifier
-from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
 from modeling.loading import describe_differences
 from modeling.towers import Tower
+from training.build.adapters import add_adapters
 from training.build.hub import Pretrained
 from training.build.parameters import compare_sizes, example_inputs
-from training.build.plan import ModelPlan
+from training.build.plan import ModelPlan, name_sources
 from training.build.tower_plan import PROJECTIONS, TowerPlan
 from training.build.trial import check_reading, check_seeing
 from training.flags.model import ModelArguments
@@ -66,6 +64,8 @@ def build_model(
             check_reading(tower, tokenizer, plan.max_length)
         if kind == "image" and kind not in given:
             check_seeing(tower, plan.picture.image_size)
+    if args.lora_rank is not None:
+        add_adapters(model.towers(), args, name_sources(args))
     return model
 
 
@@ -115,22 +115,3 @@ def _copy(target: nn.Module, donor: nn.Module, name: str) -> None:
 
 def _is_left_out(key: str) -> bool:
     return any(part in key for part in LEFT_OUT)
-
-
-def save_processors(folder: Path, tokenizer: PreTrainedTokenizerBase, config: SentimentConfig) -> None:
-    """Write the tokenizer's files and a preprocessor_config.json, by which any transformers user can prepare a picture.
-
-    Our own model takes the uint8 pixels instead and normalises them itself.
-    """
-    tokenizer.save_pretrained(folder)
-    picture = PictureSettings(**(config.picture or {}))
-    square = {"height": picture.image_size, "width": picture.image_size}
-    squash = picture.resize_mode == "squash"
-    CLIPImageProcessorPil(
-        size=square if squash else {"shortest_edge": picture.shortest_edge},
-        do_center_crop=not squash,
-        crop_size=square,
-        resample=picture.resample,
-        image_mean=list(config.image_mean),
-        image_std=list(config.image_std),
-    ).save_pretrained(folder)

@@ -24,8 +24,7 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 
 from modeling.errors import InputError
-from modeling.limits import check_sizes, drop_code
-from modeling.loading import without_reports
+from modeling.loading import check_sizes, drop_code, without_reports
 from run_files.model_folder import check_files, check_image_processor, load_tokenizer, wrap_load_errors
 
 T = TypeVar("T")
@@ -46,6 +45,11 @@ class Pretrained:
     def config(self) -> PreTrainedConfig:
         settings, _ = self._load(PreTrainedConfig.get_config_dict)
         check_sizes(settings, repr(self.name))  # first: some configurations make a list with an entry for each layer
+        if settings.get("quantization_config"):
+            raise InputError(
+                f"The weights of {self.name!r} are quantised, and towers are trained, merged and saved in float32: "
+                "name the model that they were made from; to spare memory take --lora_rank, --freeze or ZeRO-3."
+            )
         config = self._load(AutoConfig.from_pretrained)
         if not self.trust_remote_code:
             with self.wrap_errors():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -13,13 +14,14 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from data_utils.sources.arguments import DataArguments
-from data_utils.sources.pictures import PictureSettings
 from data_utils.system.schema import Within, check_types
 from modeling.choices import PROBLEM_TYPES, frozen_modalities
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
+from modeling.pictures import PictureSettings
 from modeling.towers import Tower
+from training.build.adapters import add_adapters
 from training.build.hub import REMEDIES, Pretrained
 from training.build.tower_plan import TowerPlan, override_config, plan_dual_towers, plan_tower
 from training.build.trial import try_pictures, try_texts
@@ -133,6 +135,8 @@ def plan_model(args: ModelArguments, data: DataArguments) -> ModelPlan:
     _check_readouts(args, towers)
     if "image" in towers:
         try_pictures(towers["image"], vision, side)
+    if args.lora_rank is not None:
+        add_adapters(towers, args, name_sources(args))
     return replace(plan, max_length=_limit_length(plan, data.max_length))
 
 
@@ -146,6 +150,14 @@ def check_sources(args: ModelArguments) -> None:
             faults.append(str(error).removesuffix(REMEDIES).strip())
     if faults:
         raise InputError(f"{' '.join(faults)} {REMEDIES}")
+
+
+def name_sources(args: ModelArguments) -> dict[str, str]:
+    """By "text" and "image" where a tower's weights come from, a name of the hub or the path of a folder."""
+    sources = {} if args.from_scratch else _find_sources(args)
+    found = {kind: sources.get(key, sources.get("clip")) for kind, key in (("text", "text"), ("image", "vision"))}
+    named = {kind: Path(each.name).expanduser() for kind, each in found.items() if each and kind in args.modalities}
+    return {kind: str(path.resolve()) if path.is_dir() else str(path) for kind, path in named.items()}
 
 
 def _find_sources(args: ModelArguments) -> dict[str, Pretrained]:

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from modeling.errors import InputError, reason_of
-from modeling.limits import bounded_build, check_sizes
+from modeling.loading import bounded_build, check_sizes
 from modeling.towers import build_encoder, hidden_size, lay_out_tokens, own_options
 from training.build.hub import Pretrained
 from training.flags.model import ModelArguments
@@ -69,8 +69,9 @@ class TowerPlan:
         """From which `Tower` builds it, as plain JSON."""
         config = self.config.to_dict()
         # A float16 file would keep the tower in float16 (transformers 5); we train and save float32.
-        # Names of another task's classes, of which there may be thousands, belong to no encoder.
-        for key in ("dtype", "torch_dtype", "architectures", "transformers_version", "id2label", "label2id"):
+        # Names of another task's classes, of which there may be thousands, belong to no encoder; nor does a folder.
+        other = ("architectures", "transformers_version", "id2label", "label2id", "_name_or_path")
+        for key in ("dtype", "torch_dtype", *other):
             config.pop(key, None)
         # DINOv2 and its like keep a mask token for their pretraining only: a parameter that never gets a gradient.
         if "use_mask_token" in config:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers import initialization as init
 
-from data_utils.prepare.tokens import tokenize_batch
 from modeling.errors import InputError, reason_of
 from modeling.frozen import Reached
+from modeling.text import tokenize_batch
 from modeling.towers import Tower
 from training.build.tower_plan import TowerPlan
 

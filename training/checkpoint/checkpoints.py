@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from data_utils.system.files import remove
+from data_utils.system.files import copy_mode, remove
 from data_utils.system.schema import Within, read_json
 from modeling.classifier import SentimentClassifier
 from modeling.errors import InputError
@@ -83,14 +82,6 @@ def publish(written: Path, folder: Path, **settings: Any) -> None:
         delete(final)
     written.rename(final)
     remove(folder / PARTIAL)
-
-
-def copy_mode(model: Path) -> None:
-    """Give every file beside `model` its rights, those of the umask: safetensors lets nobody else read its files."""
-    rights = stat.S_IMODE(model.stat().st_mode)
-    for path in model.parent.iterdir():
-        if path.is_file() and not path.is_symlink():
-            path.chmod(rights)
 
 
 def estimate_bytes(folder: Path, model: SentimentClassifier) -> int:

@@ -51,11 +51,16 @@ def gather_float32(engine: Any, *, wanted: bool) -> dict[str, Tensor] | None:
 
 
 def scatter_weights(engine: Any, weights: dict[str, Tensor]) -> None:
-    """Put whole weights into the engine's shards, float32 masters included; every rank calls it with the same."""
+    """Put whole weights into the engine's shards, float32 masters included; every rank calls it with the same.
+
+    Parameters that `weights` doesn't name stay as they are.
+    """
     import deepspeed
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
 
     for name, parameter in engine.module.named_parameters():
+        if name not in weights:
+            continue
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             parameter.data.copy_(weights[name])
         if parameter.requires_grad and engine.zero_optimization_stage() == 3:

@@ -86,6 +86,16 @@ class TrainingData:
         """Rows of an epoch."""
         return len(self.train_rows)
 
+    def count_labels(self, labels: Sequence[str]) -> dict[str, int] | None:
+        """Training rows of each label; None where labels are numbers."""
+        values = np.asarray(self.train["label"][:])
+        if values.dtype.kind == "f" and values.ndim == 1:
+            return None
+        counts = (
+            np.nansum(values, axis=0) if values.ndim == 2 else np.bincount(values[values >= 0], minlength=len(labels))
+        )
+        return dict(zip(labels, counts.astype(int).tolist(), strict=True))
+
     def save(self, run: RunFolder) -> None:
         """Write split.json, quarantine.csv and encodings.csv."""
         save_split(self.split, run.split_file)

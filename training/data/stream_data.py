@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from datasets import Dataset
@@ -17,12 +18,12 @@ from data_utils.shards.shard_set import ShardSet, find_shards
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.quarantine import Quarantine
 from data_utils.sources.row_losses import LossRule
-from data_utils.sources.text import clean_text
 from data_utils.stream.loader import PairStream
 from data_utils.stream.order import StreamSettings, count_batches
 from data_utils.stream.part_cache import load_part
 from data_utils.stream.rows import RowPreparer, check_first_rows, read_label
 from modeling.errors import InputError
+from modeling.text import clean_text
 from run_files.run_folder import RunFolder
 from training.build.plan import ModelPlan
 from training.data.data import note_absent_classes, train_tokenizer
@@ -55,6 +56,11 @@ class StreamedData:
     def num_train_rows(self) -> int | None:
         """Rows of an epoch; None where nobody counted them."""
         return self.train.shards.num_rows
+
+    def count_labels(self, labels: Sequence[str]) -> dict[str, int] | None:
+        """As `TrainingData.count_labels`; None also where nobody counted them."""
+        counts = self.train.shards.label_counts
+        return None if counts is None else {label: counts[label] for label in labels}
 
     def fingerprints(self) -> dict[str, str]:
         """As `TrainingData.fingerprints`; a stream's order also depends on who reads it, and not on where it ends."""

@@ -15,6 +15,7 @@ from data_utils.console.progress import progress
 from data_utils.system.files import temporary_path, write_text
 from data_utils.system.refusals import MachineError, describe_room
 from training.checkpoint import checkpoints
+from training.engine.averaging import AVERAGE, WeightAverage
 from training.launch.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -107,6 +108,25 @@ class CheckpointCallback(TrainerCallback):
                 f"Stopped by a signal after update {state.global_step}; a checkpoint is in {args.output_dir}. Go on "
                 "with the same command and --resume_from_checkpoint latest."
             )
+
+
+class AverageCallback(TrainerCallback):
+    """Keeps the average of the weights while they are trained; a resumed one goes on with the checkpoint's."""
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self.trainer = trainer
+        self.average: WeightAverage
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Once the parameters are those of this launch, on their devices."""
+        checkpoint = self.trainer.resumed_from
+        self.average = self.trainer.average = WeightAverage(self.trainer.model, args.ema_decay)
+        if checkpoint is not None and (checkpoint / AVERAGE).exists():  # one of before knows no --ema_decay
+            self.average.load(checkpoint)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """After each update, before anything is evaluated or saved."""
+        self.average.update()
 
 
 class ProfileCallback(TrainerCallback):

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_utils.prepare.columns import NO_LABEL_ID, WEIGHT, model_inputs
-from modeling.batch import SentimentOutput
+from modeling.batch import SentimentOutput, drop_labels, is_labelled, row_losses
 from modeling.configuration import SentimentConfig
-from modeling.tasks import drop_labels, is_labelled, row_losses
 from training.flags.arguments import SentimentTrainingArguments
 
 POWERS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}  # of --class_weights
@@ -91,7 +90,7 @@ def classification_loss(
 
     Args:
         logits: (B, C).
-        labels: as of `modeling.tasks.row_losses`, which says the loss of each task.
+        labels: as of `modeling.batch.row_losses`, which says the loss of each task.
         config: of the model.
         balance: weights of the rows, or of positive labels, and offsets of the logits.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7), or over yes and

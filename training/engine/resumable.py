@@ -22,7 +22,8 @@ from data_utils.system.refusals import tell_refusals
 from modeling.errors import InputError
 from training.checkpoint import checkpoints
 from training.checkpoint.sharding import gather_float32, load_moments, reshard, scatter_weights
-from training.engine.callbacks import CheckpointCallback
+from training.engine.averaging import WeightAverage
+from training.engine.callbacks import AverageCallback, CheckpointCallback
 from training.engine.deferred_checks import DeferredChecks
 from training.launch.checks import check_wrapping
 from training.launch.console import GO_ON
@@ -39,6 +40,7 @@ class ResumableTrainer(Trainer):
         first_step, first_epoch: updates and epochs that were made before this launch.
         stop_requested: set on all ranks alike when any of them got a signal; the update at hand ends with a checkpoint.
         optimizer_is_new: whether it began anew in a training that is gone on with.
+        average: of the weights, with --ema_decay, while a training lasts; what is evaluated then, and kept in the end.
         checks: of figures of updates; none is open when anything is logged, evaluated or saved.
     """
 
@@ -48,9 +50,12 @@ class ResumableTrainer(Trainer):
         self.resumed_from: Path | None = None
         self.first_step, self.first_epoch = 0, 0.0
         self.stop_requested = self.optimizer_is_new = False
+        self.average: WeightAverage | None = None
         self.checks = DeferredChecks()
         super().__init__(**kwargs)
         self.add_callback(CheckpointCallback(self))
+        if self.args.ema_decay:
+            self.add_callback(AverageCallback(self))
 
     @property
     def zero_stage(self) -> int | None:
@@ -81,6 +86,8 @@ class ResumableTrainer(Trainer):
                 f"{resume_from_checkpoint} can't be gone on from: a file of it is damaged, or holds other objects than "
                 "numbers, which are not loaded. Use another checkpoint."
             ) from error
+        if self.average is not None:
+            self._keep_average(self.average)
         # Older versions of Trainer divide the rows of all planned updates by this launch's seconds.
         rows = self.num_examples(self.callback_handler.train_dataloader) * ((self.state.epoch or 0) - self.first_epoch)
         ended.metrics["train_samples_per_second"] = round(rows / ended.metrics["train_runtime"], 3)
@@ -117,6 +124,14 @@ class ResumableTrainer(Trainer):
                 self._save(output_dir, weights)
         else:
             super().save_model(output_dir, _internal_call)
+
+    def _keep_average(self, average: WeightAverage) -> None:
+        """End with the averaged weights in the place of the model's own, in DeepSpeed's masters too."""
+        if self.is_deepspeed_enabled:
+            scatter_weights(self.deepspeed, average.weights())
+        else:
+            average.put_in(average.weights())
+        self.average = None
 
     def early_stopping(self) -> list[EarlyStoppingCallback]:
         """The callbacks that wait for a better model."""
@@ -231,6 +246,8 @@ class ResumableTrainer(Trainer):
         self.state.best_model_checkpoint = None if best is None else str(best)
         if self.args.should_save:
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+            if self.average is not None:
+                self.average.save(written)
             if self.is_deepspeed_enabled and not self.args.save_only_model:
                 # DeepSpeed looks for it on every machine, but writes it on rank 0 alone.
                 (written / "latest").write_text(f"global_step{self.state.global_step}", encoding="utf-8")
@@ -254,6 +271,8 @@ class ResumableTrainer(Trainer):
         else:
             reshard(self.model)
             super()._load_best_model()
+        if self.average is not None:
+            self.average.load(best)
 
 
 def _layout_of(checkpoint: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -27,11 +28,10 @@ from data_utils.system.refusals import RankError
 from evaluation.predict.inference import check_rows_counted_once
 from evaluation.scores.metrics import SentimentMetrics
 from evaluation.scores.scoring import measure_predictions
-from modeling.batch import SentimentOutput
+from modeling.batch import SentimentOutput, drop_labels, read_logits
 from modeling.classifier import SentimentClassifier
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
-from modeling.tasks import drop_labels, read_logits
 from training.engine.objective import ClassBalance, balance_labels, group_parameters, training_loss
 from training.engine.resumable import ResumableTrainer
 from training.engine.updates import make_sampler
@@ -230,8 +230,9 @@ class SentimentTrainer(ResumableTrainer):
         return prepared
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """As in Trainer; any part's rows are checked to be counted once each."""
-        found = super().evaluation_loop(dataloader, *args, **kwargs)
+        """As in Trainer, with the averaged weights; any part's rows are checked to be counted once each."""
+        with nullcontext() if self.average is None else self.average.in_use():
+            found = super().evaluation_loop(dataloader, *args, **kwargs)
         check_rows_counted_once(torch.from_numpy(found.label_ids[1]), self.num_examples(dataloader))
         return found
 
@@ -280,5 +281,5 @@ class SentimentTrainer(ResumableTrainer):
 
 
 def to_probabilities(config: SentimentConfig, logits: np.ndarray) -> np.ndarray:
-    """`modeling.tasks.read_logits` of logits (N, C) of any precision, in float64."""
+    """`modeling.batch.read_logits` of logits (N, C) of any precision, in float64."""
     return read_logits(config, torch.from_numpy(np.asarray(logits, dtype=np.float64))).numpy()

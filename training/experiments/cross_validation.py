@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from dataclasses import replace
+from typing import Any
 
 from accelerate.state import AcceleratorState
 
@@ -29,9 +30,11 @@ from training.flags.parsing import Flags, settle
 from training.launch.checks import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
+from training.launch.trackers import tracked
 from training.runs.claim import lock_run, make_run_folder, open_folder
 from training.runs.record import describe_run, hash_flags, hash_splits
-from training.runs.run import note_interruption
+from training.runs.run import note_interruption, write_own_card
+from training.runs.tracking import show_result
 
 logger = logging.getLogger(__name__)
 # Of the data, what their fingerprint doesn't know.
@@ -52,7 +55,7 @@ def cross_validate(flags: Flags) -> None:
     if not shares_files(run.path):
         raise InputError(f"The machines of a cross-validation must see the same files; {run.path} is not shared.")
     folder = FoldsFolder(run.path, range(args.seed, args.seed + args.seeds), args.folds or 0)
-    with lock_run(run):
+    with tracked(run.path, str(args.run_name)), lock_run(run):
         splits, pairs = draw_folds(flags)
         check_same_everywhere({"data_fingerprint": pairs.fingerprint, "folds_sha256": hash_splits(splits)})
         check_updates(min(len(split.train) for split in splits), args)
@@ -61,7 +64,9 @@ def cross_validate(flags: Flags) -> None:
                 _open(folder, flags, splits, pairs)
         _train_missing(folder, flags)
         if is_main_process():
-            _write_results(folder, flags.data.task)
+            scores = _write_results(folder, flags.data.task)
+            figures = {"test": scores["averaged"]}
+            show_result(flags, run.path, str(args.run_name), figures, pictures=sorted(run.path.glob("*.png")))
 
 
 def _train_missing(folder: FoldsFolder, flags: Flags) -> None:
@@ -149,7 +154,7 @@ def _flags_of(member: Member, folder: FoldsFolder, flags: Flags) -> Flags:
     return Flags(flags.model, data, args)
 
 
-def _write_results(folder: FoldsFolder, task: str) -> None:
+def _write_results(folder: FoldsFolder, task: str) -> dict[str, Any]:
     temperatures = calibrate_folds(folder) if task == "single_label" else {}
     for member in folder.members() if temperatures else ():
         path = RunFolder(member.path).model_dir
@@ -157,6 +162,7 @@ def _write_results(folder: FoldsFolder, task: str) -> None:
         config = SentimentConfig.from_pretrained(path, trust_remote_code=False)
         config.temperature = temperatures[member.fold]
         write_text(path / "config.json", config.to_json_string())  # whole or not at all, unlike save_pretrained
+        write_own_card(member, config)
     scores = write_out_of_fold(folder, temperatures)
     metrics = [member.load_metrics() for member in folder.members()]
     is_whole = all(each["training"]["resumed_at_step"] is None for each in metrics)  # else the last launch's alone
@@ -167,3 +173,4 @@ def _write_results(folder: FoldsFolder, task: str) -> None:
     )
     logger.info("%s", format_out_of_fold(scores))
     logger.info("The run is in %s; evaluate it with: python evaluate.py %s", folder.path, folder.path)
+    return scores

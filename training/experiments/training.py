@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
-from transformers import EarlyStoppingCallback, ProgressCallback, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_utils import enable_full_determinism
 
 from data_utils.prepare.collator import PairCollator
 from data_utils.system.refusals import tell_refusals
 from modeling.classifier import SentimentClassifier
+from modeling.publish import open_repository, publish
 from training.build.build import build_model
 from training.build.parameters import find_idle
 from training.build.plan import ModelPlan, check_sources, plan_model
@@ -34,7 +37,8 @@ from training.flags.parsing import Flags, settle
 from training.launch import signals
 from training.launch.checks import check_same_everywhere
 from training.launch.console import GO_ON
-from training.launch.ranks import launched_world_size
+from training.launch.ranks import is_main_process, launched_world_size
+from training.launch.trackers import tracked
 from training.runs.claim import lock_run, make_room, make_run_folder, settle_files
 from training.runs.resume import check_continues, find_checkpoint
 from training.runs.run import note_interruption, write_results, write_start
@@ -42,8 +46,8 @@ from training.runs.run import note_interruption, write_results, write_start
 logger = logging.getLogger(__name__)
 
 
-def train(flags: Flags) -> None:
-    """Check the run folder, then train in it while no other job may."""
+def train(flags: Flags, callbacks: Sequence[TrainerCallback] = ()) -> None:
+    """Check the run folder, then train in it while no other job may; `callbacks` may end it early."""
     if flags.data.max_train_samples is not None:  # there may be fewer, which is known once the list is read
         check_updates(flags.data.max_train_samples, flags.training)
     model, data, args = flags = settle(flags)
@@ -53,20 +57,29 @@ def train(flags: Flags) -> None:
             run_dry(*assemble(Flags(model, data, args.replace(output_dir=folder))))
         return
     run = make_run_folder(flags)
-    args = settle_files(run, args).beside(model=asdict(model), data=asdict(data))
-    with lock_run(run):
+    repository = None
+    if args.push_to_hub and is_main_process():
+        repository = open_repository(args.hub_model_id, private=args.hub_private_repo, token=args.hub_token)
+    args = args.replace(push_to_hub=False)  # by which Trainer would upload checkpoints
+    with tracked(run.path, run.path.name), lock_run(run):
+        args = settle_files(run, args).beside(model=asdict(model), data=asdict(data))
         checkpoint, args = find_checkpoint(run, args)
         trainer, prepared, _ = assemble(Flags(model, data, args))
         if checkpoint is not None:
             check_continues(checkpoint, trainer.model, prepared)
         make_room(run, args, checkpoint=checkpoint)
         write_start(run, flags, trainer=trainer, prepared=prepared)
+        for callback in callbacks:
+            trainer.add_callback(callback)
         if args.profile:
             trainer.add_callback(ProfileCallback(run.path / "profile"))
         with signals.hold(), note_interruption(run, args), tell_refusals(run.path, again=GO_ON):
             result = trainer.train(resume_from_checkpoint=checkpoint)
         write_results(run, trainer, prepared, result.metrics, resumed=checkpoint is not None)
         trainer.end_trackers()
+    if repository is not None:
+        address = publish(run.model_dir, repository, revision=args.hub_revision, token=args.hub_token)
+        logger.info("The model is published: %s", address)
 
 
 def assemble(flags: Flags) -> tuple[SentimentTrainer, TrainingData | StreamedData, ModelPlan]:
@@ -99,7 +112,7 @@ def assemble(flags: Flags) -> tuple[SentimentTrainer, TrainingData | StreamedDat
         callbacks=[EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else [],
     )
     if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # another one in a notebook
         trainer.add_callback(LossProgressCallback())
     return trainer, prepared, plan
 

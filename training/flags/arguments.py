@@ -22,7 +22,7 @@ from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
 from training.launch import checks
 from training.launch.checks import count_matrix_weights
 from training.launch.left_locks import check_no_lock_is_left
-from training.launch.ranks import is_local_main_process, launched_world_size, uses_deepspeed
+from training.launch.ranks import is_local_main_process, launched_world_size, uses_deepspeed, uses_fsdp
 from training.launch.trackers import list_trackers, show_settings
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ UPDATE_FLAGS = (
     *("learning_rate", "head_learning_rate", "weight_decay", "optim", "optim_args"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
     *("max_grad_norm", "label_smoothing_factor", "neftune_noise_alpha", "class_weights", "logit_adjustment"),
-    *("modality_dropout", "unimodal_loss_weight"),
+    *("modality_dropout", "unimodal_loss_weight", "ema_decay"),
+    "lora_alpha",  # of the model's flags the one that no weight's size tells
 )
 
 
@@ -145,13 +146,19 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
             self.__dict__["use_cpu"] = marked
 
     def _check_launch(self) -> None:
-        """The processes must have found each other, and one process takes one device (no `nn.DataParallel`)."""
+        """The processes must have found each other, one takes one device (no `nn.DataParallel`), and flags must fit."""
         asked_for = launched_world_size()
         if self.world_size != asked_for:
             raise InputError(f"{asked_for} processes were launched, {self.world_size} found. {checks.LAUNCH_REMEDY}")
         if self.n_gpu > 1:
             logger.warning("%d GPUs are there and one is used; for all of them launch with multi_gpu.yaml.", self.n_gpu)
             self._n_gpu = 1
+        is_sharded = uses_fsdp() or getattr(self.deepspeed_plugin, "zero_stage", 0) == 3
+        if self.ema_decay and is_sharded:
+            raise InputError(
+                f"Got --ema_decay {self.ema_decay}, which averages whole weights, and a launch that shards them "
+                "(ZeRO-3, FSDP); launch with accelerate_configs/zero2.yaml or multi_gpu.yaml, or leave it out."
+            )
 
     def with_precision_for(self, model: SentimentClassifier) -> Self:
         """In bfloat16 where neither flags nor launcher say anything, the CPU has it, and the towers are large.
@@ -211,8 +218,8 @@ class SentimentTrainingArguments(TrainingFlags, EvaluationFlags, OutputFlags, Tr
     @property
     def update_flags(self) -> dict[str, Any]:
         """`UPDATE_FLAGS` with their values, in JSON's own types."""
-        values = super().to_dict() | {"optim": self.optimizer_kind}
-        return {name: values[name] for name in UPDATE_FLAGS}
+        values = super().to_dict() | {"optim": self.optimizer_kind} | getattr(self, "_beside", {}).get("model", {})
+        return {name: values[name] for name in UPDATE_FLAGS if name in values}
 
     @property
     def balances_classes(self) -> bool:

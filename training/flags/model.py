@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from data_utils.console.command_line import flag
@@ -24,6 +25,8 @@ DEFAULT_TEXT_NAME = "bert-base-uncased"
 DEFAULT_VISION_NAME = "google/vit-base-patch16-224-in21k"
 DEFAULT_CLIP_NAME = "openai/clip-vit-base-patch32"
 MAX_VOCABULARY = 1_000_000
+# Of --lora_targets, what stands for the names of layers.
+AUTO, ALL_LINEAR = "auto", "all-linear"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,13 @@ class ModelArguments:
     cache_features: bool = flag(
         None, "Run what is frozen once, into the cache. Default: on where no used tower trains at all."
     )
+    lora_rank: int | None = flag(
+        None, "Train adapters of this rank in the towers (LoRA, by peft), whose own weights stay as they were loaded."
+    )
+    lora_alpha: int | None = flag(None, "What adapters add counts this by --lora_rank times. Default: twice that.")
+    lora_targets: list[str] = flag(
+        [AUTO], "Layers that get adapters: auto (peft's choice for the family, else attention), all-linear, or names."
+    )
 
     def __post_init__(self) -> None:
         check_choice("--model", self.model, ARCHITECTURES)
@@ -97,6 +107,7 @@ class ModelArguments:
         check_width("--projection_dim", self.projection_dim)
         self._check_freezing()
         self._check_names()
+        self._check_adapters()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -134,3 +145,25 @@ class ModelArguments:
                 f"Got {given[0]} alone with --model clip --fusion {self.fusion}; a dual encoder is composed of "
                 "--text_name and --vision_name, and --clip_name takes a whole one."
             )
+
+    def _check_adapters(self) -> None:
+        """They need towers that have learned something, and whose own weights nothing else is to train."""
+        if self.lora_rank is None:
+            return
+        got = f"Got --lora_rank {self.lora_rank}"
+        if self.from_scratch or self.model == "baseline":
+            scratch = "--model baseline" if self.model == "baseline" else "--from_scratch"
+            raise InputError(f"{got} and {scratch}, whose towers have learned nothing to adapt; leave one of them out.")
+        if self.unfreeze_last is not None:
+            raise InputError(
+                f"{got} and --unfreeze_last, which trains what adapters leave as it is; leave one of them out."
+            )
+        if self.trains_no_tower:
+            raise InputError(
+                f"{got} and --freeze {self.freeze}, by which no tower of --fusion {self.fusion} is to be adapted; "
+                "leave one of them out."
+            )
+        if find_spec("peft") is None:
+            raise InputError(f"{got}, which needs the package peft: pip install peft.")
+        if self.lora_alpha is None:
+            object.__setattr__(self, "lora_alpha", 2 * self.lora_rank)

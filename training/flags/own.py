@@ -45,6 +45,9 @@ class TrainingFlags:
     unimodal_loss_weight: float = flag(
         0.0, "Adds this times the losses of the rows by text alone and by picture alone. 0: off."
     )
+    ema_decay: float = flag(
+        0.0, "Evaluate and save the moving average of the weights, this part of which stays in each update. 0: off."
+    )
     folds: int | None = flag(
         None, "Cross-validation: deal the rows into K folds by group and class; a model of the rest judges each."
     )

@@ -14,6 +14,7 @@ from training.flags.model import ModelArguments
 from training.flags.own import METRICS
 from training.flags.recipe import (
     GROUPS,
+    SECTIONS,
     SWEEP,
     all_flags,
     find_recipe,
@@ -22,9 +23,11 @@ from training.flags.recipe import (
     read_recipe,
     read_runs,
     spell_flags,
+    to_flags,
     trainer_flags,
 )
 from training.flags.rules import check_flags, check_texts
+from training.flags.search_space import read_space, read_trials
 from training.launch.console import quiet
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ _RECIPES = {
     "config": "YAML file of flags (a recipe); flags on the command line win over it.",
     "sweep": "Recipe with lists of values in a section `sweep`: train a head over frozen towers for each combination.",
     "compare": "Recipe with a section `runs` of {name: {flag: value}}: train them all, and compare them.",
+    "tune": "Recipe with a section `tune` of lists and ranges: choose among --trials of them, judged by nested folds.",
 }
 
 
@@ -46,8 +50,8 @@ class Flags(NamedTuple):
     training: SentimentTrainingArguments
 
 
-def parse_arguments(argv: Sequence[str], *, description: str = "Train a classifier.") -> Flags:
-    """The flags of a command line, after those of the YAML file that `--config` names; `description` is for --help.
+def parse_arguments(argv: Sequence[str], **program: str) -> Flags:
+    """The flags of a command line, after those of the YAML file that `--config` names; `program` as of `build_parser`.
 
     Raises:
         InputError: an unknown flag (with the nearest known one), or a value that isn't allowed.
@@ -55,7 +59,7 @@ def parse_arguments(argv: Sequence[str], *, description: str = "Train a classifi
     starter, path, words = find_recipe(argv)
     if starter not in ("", "--config"):
         raise InputError(f"Got {starter} {path}, which train.py takes; here the flags are those of one training.")
-    parser = build_parser(description)
+    parser = build_parser(**program)
     (words,) = _list_trainings(parser, starter, path, words).values()
     values = parser.parse(words)
     model, data = _split(values)
@@ -90,14 +94,16 @@ def settle(flags: Flags) -> Flags:
     return flags._replace(data=settle_labels(data))
 
 
-def check_command_line(argv: Sequence[str], *, description: str = "Train a classifier.") -> None:
+def check_command_line(argv: Sequence[str], **program: str) -> None:
     """Answer --help, and refuse what can be judged before the imports of a training, which take seconds."""
     starter, path, words = find_recipe(argv)
-    parser = build_parser(description)
+    if starter == "--tune":
+        read_trials(argv)
+    parser = build_parser(**program)
     for name, training in _list_trainings(parser, starter, path, words).items():
         try:
             values = parser.parse(training)
-            if starter == "--sweep":  # whose flags of the model are judged together
+            if starter in ("--sweep", "--tune"):  # whose flags of the model are judged together
                 _check(values)
             else:
                 with quiet(True):  # a training says it again
@@ -108,12 +114,17 @@ def check_command_line(argv: Sequence[str], *, description: str = "Train a class
             raise InputError(f"The run {name} of the comparison: {error}") from error
 
 
-def build_parser(description: str) -> FlagParser:
-    """The parser of train.py's flags; those that are Trainer's alone are told by --help_all."""
-    parser = FlagParser(*GROUPS, usage="%(prog)s [--config RECIPE] [--flag value ...]", description=description)
+def build_parser(description: str = "Train a classifier.", **program: Any) -> FlagParser:
+    """The parser of train.py's flags; those that are Trainer's alone are told by --help_all.
+
+    `description` is for --help; as `program` another name of the program can be given, `prog`.
+    """
+    usage = "%(prog)s [--config RECIPE] [--flag value ...]"
+    parser = FlagParser(*GROUPS, usage=usage, description=description, **program)
     recipes = parser.add_argument_group("recipes")
     for name, text in _RECIPES.items():
         recipes.add_argument(f"--{name}", metavar="FILE", help=text)
+    recipes.add_argument("--trials", metavar="N", help="With --tune, how many trials each search makes.")
     parser.add_flags("transformers.Trainer", trainer_flags(), is_hidden=True)
     return parser
 
@@ -136,7 +147,7 @@ def _take(group: type[T], values: dict[str, Any]) -> T:
 
 
 def _list_trainings(parser: FlagParser, starter: str, path: Path, rest: list[str]) -> dict[str, list[str]]:
-    """The command lines of a recipe's trainings by their names; of a sweep those that change one flag alone."""
+    """The command lines of a recipe's trainings by their names; of sweep and tuning those that change one flag."""
     if not starter:
         return {"": rest}
 
@@ -148,12 +159,16 @@ def _list_trainings(parser: FlagParser, starter: str, path: Path, rest: list[str
         shared, runs = read_runs(path)
         check_names(shared)
         return {name: join_words(shared | check_names(own), rest) for name, own in runs.items()}
-    values = read_recipe(path, SWEEP if starter == "--sweep" else None)
-    swept = values.pop(SWEEP, None)
+    sections = {flag: name for name, flag in SECTIONS.items()}
+    values = read_recipe(path, sections.get(starter))
+    section = values.pop(sections.get(starter, SWEEP), None)
     base = join_words(check_names(values), rest)
     if starter == "--config":
         return {"": base}
-    if isinstance(swept, dict):
-        check_names(spell_flags(path, swept))
-    axes, _ = read_axes(path, swept)
-    return {f"{name} {choice}": [*base, f"--{name}", choice] for name, choices in axes.items() for choice in choices}
+    if isinstance(section, dict):
+        check_names(spell_flags(path, section))
+    if starter == "--tune":
+        tried = {name: axis.ends() for name, axis in read_space(path, section).axes.items()}
+    else:
+        tried = {name: list(choices) for name, choices in read_axes(path, section)[0].items()}
+    return {f"{name} {each}": [*base, *to_flags({name: each})] for name, ends in tried.items() for each in ends}

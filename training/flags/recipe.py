@@ -19,11 +19,11 @@ from training.flags.of_trainer import read_trainer_flags
 from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
 
 # Sections that make a recipe one of many trainings, and the flags that start them.
-SECTIONS = {"sweep": "--sweep", "runs": "--compare"}
+SECTIONS = {"sweep": "--sweep", "runs": "--compare", "tune": "--tune"}
 GROUPS = (ModelArguments, DataArguments, TrainingFlags, EvaluationFlags, OutputFlags)
 MAX_RECIPE = 2**17  # bytes, which take a second or two to parse
 # Of the sections, checked before anything heavy is imported.
-SWEEP, FOLDS, RUNS = "sweep", "folds", "runs"
+SWEEP, FOLDS, RUNS, TUNE = "sweep", "folds", "runs", "tune"
 MAX_TRIALS = 10_000
 MAX_RUNS = 1_000
 # Flags that change neither the towers nor the rows.
@@ -35,7 +35,7 @@ SWEPT = (
 # What is written beside the run folders.
 RESULT_FILES = ("comparison.md", "comparison.csv", "comparison.json", "comparison.png", "pairs.csv")
 # What belongs to the whole recipe, or to the command line.
-_NOT_IN_A_RUN = ("output_dir", "config", "sweep", "compare", RUNS)
+_NOT_IN_A_RUN = ("output_dir", "config", "sweep", "compare", RUNS, TUNE)
 _REPLACES = {"data": ("data_dir", "train_file"), "data_dir": ("data",)}
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 _KINDS = {list: "a list", dict: "a map", float: "a number"}
@@ -57,13 +57,17 @@ def all_flags() -> dict[str, Flag]:
 def find_recipe(argv: Sequence[str]) -> tuple[str, Path, list[str]]:
     """Flag and path of the one recipe that the command line names (empty without one), and its other words."""
     finder = FlagParser(add_help=False)
-    for name in ("config", "sweep", "compare"):
+    for name in ("config", "sweep", "compare", "tune"):
         finder.add_argument(f"--{name}", action="append", default=[])
+    finder.add_argument("--trials")  # a number, which `read_trials` reads
     known, rest = finder.parse_known_args(argv)
+    trials = vars(known).pop("trials", None)
     found = [(f"--{name}", path) for name, paths in vars(known).items() for path in paths]
     if len(found) > 1:
         given = " and ".join(f"{flag} {path}" for flag, path in found)
         raise InputError(f"Got {given}, of which one can be had at a time; a recipe holds all flags.")
+    if trials is not None and not known.tune:
+        raise InputError(f"Got --trials {trials}, which is for --tune; leave it out.")
     return (found[0][0], Path(found[0][1]), rest) if found else ("", Path(), rest)
 
 
@@ -174,26 +178,35 @@ def read_axes(path: Path, section: object) -> tuple[dict[str, tuple[str, ...]], 
     for name, choices in spell_flags(path, section).items():
         check_choice(f"in the section {SWEEP} of {path} the key", name, (*SWEPT, FOLDS))
         if name == FOLDS:
-            if type(choices) is not int or choices < 2:
-                raise InputError(f"Got {FOLDS}: {choices!r} in {path}; it takes a whole number of at least 2.")
-            num_folds = choices
+            num_folds = read_folds(path, choices)
         else:
-            axes[name] = _read_choices(path, name, choices)
+            axes[name] = tuple(word for words in read_choices(path, SWEEP, name, choices) for word in words)
     num_trials = math.prod(map(len, axes.values())) * (num_folds or 1)
     if num_trials > MAX_TRIALS:
         raise InputError(f"The section {SWEEP} of {path} makes {num_trials:,} trials; at most {MAX_TRIALS:,} are made.")
     return axes, num_folds
 
 
-def _read_choices(path: Path, name: str, choices: object) -> tuple[str, ...]:
-    found = choices if isinstance(choices, list) and not any(isinstance(each, bool) for each in choices) else []
-    words = [word for choice in found for word in write_words(name, choice)]
-    if not words or len({_as_number(word) for word in words}) < len(words):
+def read_folds(path: Path, value: object) -> int:
+    """The number of folds in a section."""
+    if type(value) is not int or value < 2:
+        raise InputError(f"Got {FOLDS}: {value!r} in {path}; it takes a whole number of at least 2.")
+    return value
+
+
+def read_choices(path: Path, section: str, name: str, choices: object) -> tuple[tuple[str, ...], ...]:
+    """The words of each of several values of a flag."""
+    is_switch = name in all_flags() and bool in (all_flags()[name].kind, *get_args(all_flags()[name].kind))
+    listed = choices if isinstance(choices, list) else []
+    if any(isinstance(each, bool) for each in listed) and not is_switch:
+        listed = []
+    found = tuple(tuple(write_words(name, choice)) for choice in listed)
+    if not all(found) or not found or len({tuple(map(_as_number, words)) for words in found}) < len(found):
         raise InputError(
-            f"Got {name}: {choices} in the section {SWEEP} of {path}; it takes a list of words or numbers, each of "
+            f"Got {name}: {choices} in the section {section} of {path}; it takes a list of words or numbers, each of "
             f"them once and words like yes in quotes, like {name}: [...]."
         )
-    return tuple(words)
+    return found
 
 
 def _as_number(word: str) -> str | float:

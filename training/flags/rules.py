@@ -19,6 +19,7 @@ from training.launch.ranks import launched_world_size
 Rule = TypeVar("Rule")
 MAX_SEED = 2**32 - 1  # numpy's
 MAX_COUNT = 10**9
+MAX_RANK = 4_096  # of adapters
 MAX_TRAININGS = 10_000  # of one cross-validation
 METRIC_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
 # In each table a key is one flag or several with the same rule.
@@ -83,6 +84,9 @@ NUMBERS = {
     "dataloader_prefetch_factor": Numbers(1, 1_000, "more than 0, and at most 1,000"),
     "data_seed": Numbers(0, MAX_SEED, f"0 to {MAX_SEED}"),
     "folds": Numbers(2, MAX_TRAININGS, f"2 or more, at most {MAX_TRAININGS:,}, or is left out"),
+    "lora_rank": Numbers(1, MAX_RANK, f"1 to {MAX_RANK:,}, or is left out"),
+    "lora_alpha": _COUNT,
+    "ema_decay": Numbers(0, _BELOW_1, "0 (off) to less than 1"),
     "seeds": Numbers(1, sys.float_info.max, "1 or more, and more than 1 only with --folds"),
 }
 # Flags that can't do here what they say, and why.
@@ -99,8 +103,7 @@ NEVER = {
     "do_train": "train.py trains, always; to evaluate a run take evaluate.py RUN",
     "enable_jit_checkpoint": "SIGTERM and SIGUSR1 end a training with a checkpoint already",
     "fsdp fsdp_config": "the launch shards: accelerate launch --config_file accelerate_configs/fsdp2.yaml",
-    "hub_always_push hub_model_id hub_revision hub_strategy hub_token push_to_hub": "it uploads the checkpoints; "
-    "upload the model afterwards: hf upload NAME RUN/model",
+    "hub_always_push hub_strategy": "--push_to_hub uploads the model once, at the end",
     "ignore_data_skip": "a resumed run would train on some rows twice; to pass them over takes no time here",
     "include_for_metrics": "the figures need answers and labels alone",
     "label_names": "the rows' labels are those of the list --train_file, the classes those of --labels",
@@ -138,9 +141,15 @@ NEEDS: dict[str, tuple[str, Callable[[SimpleNamespace], bool]]] = {
     "dataloader_multiprocessing_context dataloader_persistent_workers dataloader_prefetch_factor": (
         *("--dataloader_num_workers of 1 or more", lambda args: args.dataloader_num_workers > 0),
     ),
-    "hub_private_repo project trackio_bucket_id trackio_space_id trackio_static_space_id": (
+    "push_to_hub": ("--hub_model_id user/name", lambda args: args.hub_model_id is not None),
+    "hub_model_id hub_revision hub_token": ("--push_to_hub", lambda args: args.push_to_hub),
+    "hub_private_repo": (
+        *("--push_to_hub", lambda args: args.push_to_hub or any("trackio" in word for word in args.report_to)),
+    ),
+    "project trackio_bucket_id trackio_space_id trackio_static_space_id": (
         *("--report_to trackio", lambda args: any("trackio" in word for word in args.report_to)),
     ),
+    "lora_alpha lora_targets": ("--lora_rank", lambda args: args.lora_rank is not None),
     "run_name": ("--report_to with a tracker", lambda args: args.report_to != ["none"]),
 }
 # Whose default would be a lie too: nothing is done by them.
@@ -212,6 +221,9 @@ def _contradictions(args: SimpleNamespace, given: Mapping[str, Any]) -> Iterator
         yield f"Got --seed {args.seed}; allowed is 0 to {MAX_SEED}, also for the last of --seeds."
     if args.profile and args.dry_run:
         yield "Got --profile and --dry_run, which makes a single update; leave one of the two out."
+    if args.push_to_hub and (args.folds is not None or args.dry_run):
+        other = "--folds" if args.folds is not None else "--dry_run"
+        yield f"Got --push_to_hub, which uploads the model of one training, and {other}; leave one of the two out."
     backend, mode = args.torch_compile_backend, args.torch_compile_mode
     if (backend or mode) and given.get("torch_compile") is False:
         detail = "backend" if backend else "mode"

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
 from typing import Any
@@ -73,11 +73,15 @@ class FeatureRows:
 
 @dataclass(frozen=True)
 class Judgement:
-    """An evaluation after an epoch: probabilities (M, C) of the validation rows, and `METRICS` of them."""
+    """An evaluation after an epoch: probabilities (M, C) of the validation rows, and `METRICS` of them.
+
+    `held_out` are those of rows that choose nothing, where the best epoch is to be judged by such.
+    """
 
     epoch: int
     probabilities: NDArray[np.float64]
     metrics: Mapping[str, float]
+    held_out: NDArray[np.float64] | None = None
 
 
 def train_head(
@@ -85,6 +89,7 @@ def train_head(
     rows: FeatureRows,
     train_rows: Tensor,
     val_rows: Tensor,
+    held_out: Tensor,
     *,
     args: SentimentTrainingArguments,
     stop: Event,
@@ -97,6 +102,7 @@ def train_head(
         model: on the device of `args`, with initial weights; its trained parameters change.
         rows: N rows.
         train_rows, val_rows: numbers of the parts' rows, ascending, (T,) and (M,).
+        held_out: those of rows that are judged after the best epoch alone, (H,); there may be none.
         args: flags of the training.
         stop: once it is set, no further update is made.
 
@@ -126,6 +132,8 @@ def train_head(
         update.checks.finish()
         last = _judge(model, rows, val_rows, epoch + 1, args)
         best = max([*judged[:1], last], key=lambda each: sign * each.metrics[name])  # the first of several
+        if best is last and len(held_out):
+            best = replace(last, held_out=_judge(model, rows, held_out, epoch + 1, args).probabilities)
         judged = [best, last]
     return judged[0], judged[1]
 

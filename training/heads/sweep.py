@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from threading import Event, Lock
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from transformers import set_seed
 
 from data_utils.console.progress import progress
@@ -21,7 +22,9 @@ from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.pairs import add_row_index
 from data_utils.splits.draw import make_folds
 from data_utils.splits.groups import check_fold_sizes, group_ids
+from data_utils.splits.split_file import Split
 from data_utils.splits.splits import split_indices
+from evaluation.scores.scoring import score_predictions
 from evaluation.scores.sweep_summary import write_summary
 from modeling.choices import FUSIONS
 from modeling.classifier import SentimentClassifier
@@ -39,12 +42,15 @@ from training.engine.trainer import NonFiniteLossError
 from training.flags.parsing import settle
 from training.flags.recipe import to_flags
 from training.heads.head_trainer import FeatureRows, train_head
+from training.heads.side_by_side import train_side_by_side
 from training.heads.sweep_recipe import NO_VALIDATION, SweepRecipe, Trial
 from training.launch.checks import check_same_everywhere, shares_files, wait_for_everyone
 from training.launch.console import quiet
 from training.launch.ranks import is_main_process
+from training.launch.trackers import tracked
 from training.runs.claim import lock_run, make_run_folder, open_folder
 from training.runs.record import describe_run, hash_flags, hash_splits
+from training.runs.tracking import show_result
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
@@ -60,30 +66,32 @@ class Sweep:
         rows: N of `prepared`, in the order of the list.
         guids: of the N rows.
         splits: one, or one per fold, drawn by the first trial's seed.
-        parts: for each split the rows for training and those for validation, as ascending numbers from 0 to N - 1.
+        parts: for each split the rows for training, for validation and held out, as ascending numbers from 0 to N - 1.
     """
 
-    def __init__(self, recipe: SweepRecipe) -> None:
-        """Prepare the data, and deal them into folds where the recipe asks for some."""
+    def __init__(self, recipe: SweepRecipe, splits: Sequence[Split] = ()) -> None:
+        """Prepare the data, and deal them by `splits`, or into folds where the recipe asks for some."""
         self.recipe, self.plan = recipe, plan_towers(recipe)
         (model, data, args), num_folds = recipe.trials[0].flags, recipe.num_folds
         self.prepared = prepared = prepare_data(
-            data if num_folds is None else replace(data, val_ratio=0.0), self.plan, model, seed=args.seed
+            data if num_folds is None and not splits else replace(data, val_ratio=0.0), self.plan, model, seed=args.seed
         )
         wanted = np.sort(np.concatenate([prepared.train_rows, prepared.val_rows]))
         self.rows = prepared.rows.select(wanted)
         self.guids = tuple(self.rows["guid"][:])
-        if num_folds is None:
+        if splits:
+            self.splits = [*splits]
+        elif num_folds is None:
             if not len(prepared.val_rows):
                 raise InputError(NO_VALIDATION)
             self.splits = [prepared.split]
-            parts = [tuple(wanted.searchsorted(part) for part in (prepared.train_rows, prepared.val_rows))]
         else:
             groups = group_ids(self.rows)
             self.splits = [*make_folds(self.guids, self.rows["label"][:], groups, num_folds=num_folds, seed=args.seed)]
             check_fold_sizes(self.splits, self.rows, groups)
-            parts = [split_indices(split, self.guids)[:2] for split in self.splits]
-        self.parts = [(torch.from_numpy(train), torch.from_numpy(val)) for train, val in parts]
+        dealt = self.splits if splits else [replace(split, test=()) for split in self.splits]  # whose rows aren't here
+        with quiet(num_folds is None):  # it was said while they were drawn
+            self.parts = [tuple(map(torch.from_numpy, split_indices(split, self.guids))) for split in dealt]
         self._towers: dict[str, Tower] = {}
         self._lock = Lock()
 
@@ -166,16 +174,18 @@ def run_sweep(recipe: SweepRecipe) -> None:
     run = make_run_folder(first._replace(training=args))
     if not shares_files(run.path):
         raise InputError(f"The machines of a sweep must see the same files; {run.path} is not shared.")
-    with lock_run(run):
+    with tracked(run.path, run.path.name), lock_run(run):
         sweep, folder = Sweep(recipe), SweepFolder(run.path)
         check_same_everywhere(sweep.fingerprints())
         sweep.choose_precision()
         if is_main_process():
             open_sweep(folder, sweep)
         wait_for_everyone()
-        _train_missing(folder, sweep)
+        is_new = _train_missing(folder, sweep)
         wait_for_trials(folder, recipe)
         if is_main_process():
+            if is_new and args.report_to:
+                _show_trials(folder, sweep.recipe)
             table = write_summary(folder, str(args.metric_for_best_model))
             logger.info("%s\nThe sweep is in %s.", table, folder.path)
 
@@ -210,17 +220,26 @@ def wait_for_trials(folder: SweepFolder, recipe: SweepRecipe) -> None:
     wait_for_everyone()
 
 
-def _train_missing(folder: SweepFolder, sweep: Sweep) -> None:
-    """Train this rank's share of the trials that aren't finished."""
+def _show_trials(folder: SweepFolder, recipe: SweepRecipe) -> None:
+    """Give each trial a run in the trackers: once all are there, so that a sweep that was killed shows none twice."""
+    for trial, record in zip(recipe.trials, folder.read_records(), strict=True):
+        found = folder.read_predictions(record).best if record.error is None else None
+        scores = {} if found is None else score_predictions(found.probabilities, found.labels, found.label_names)
+        name = f"{folder.path.name}-{trial.number:04d}"
+        show_result(trial.flags, folder.path, name, {"val": scores}, sweep=trial.values)
+
+
+def _train_missing(folder: SweepFolder, sweep: Sweep) -> bool:
+    """Train this rank's share of the trials that aren't finished; False where all were."""
     args, finished = sweep.recipe.trials[0].flags.training, folder.finished()
     missing = [trial for trial in sweep.recipe.trials if trial.number not in finished]
     wait_for_everyone()  # all have looked before the first writes
     if not missing:
-        return
+        return False
     features = sweep.read_features(missing)
     share = missing[args.process_index :: args.world_size]
     light = [trial for trial in share if features[trial.fusion].are_light]
-    train = partial(_run_trial, sweep=sweep, features=features, folder=folder)
+    train = partial(run_trial, sweep=sweep, features=features, folder=folder)
     is_shown = is_main_process() and not args.disable_tqdm
     bar: Any = progress(total=len(share), description="sweep", unit="trials", is_shown=is_shown)
     with bar:
@@ -235,40 +254,22 @@ def _train_missing(folder: SweepFolder, sweep: Sweep) -> None:
         for trial in share:
             if trial not in light:
                 finish(*train(trial, Event()))
+    return True
 
 
-def train_side_by_side(
-    trials: Sequence[Trial],
-    train: Callable[[Trial, Event], Outcome],
-    finish: Callable[[TrialRecord, TrialPredictions | None], None],
-) -> None:
-    """Train each in a thread that computes alone, so that its figures don't depend on how many there are.
-
-    `train` raises anything once it is told to stop; `finish` is called in this thread.
-    """
-    num_threads, stop = torch.get_num_threads(), Event()
-    pool = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        for done in as_completed([pool.submit(train, trial, stop) for trial in trials]):
-            finish(*done.result())
-    finally:
-        stop.set()  # after an error or a signal nobody waits for trials to end
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(num_threads)
-
-
-def _run_trial(
+def run_trial(
     trial: Trial, stop: Event, *, sweep: Sweep, features: Mapping[str, FeatureRows], folder: SweepFolder
 ) -> Outcome:
+    """Train one head; without predictions where its loss or its answers aren't finite."""
     start, args, rows = time.perf_counter(), trial.flags.training, features[trial.fusion]
-    train_rows, val_rows = sweep.parts[trial.fold or 0]
+    train_rows, val_rows, held_out = sweep.parts[trial.fold or 0]
     model = sweep.build(trial)
     # With which train.py trains the same into a folder of its own: the later ones win.
     own = {"split_file": str(folder.split_file_of(trial.fold)), "bf16": args.bf16}
     own["output_dir"] = f"{folder.path}-{trial.number:04d}"
     record = TrialRecord(trial.number, dict(trial.values), [*trial.words, *to_flags(own)], seconds=0.0)
     try:
-        best, last = train_head(model, rows, train_rows, val_rows, args=args, stop=stop)
+        best, last = train_head(model, rows, train_rows, val_rows, held_out, args=args, stop=stop)
     except NonFiniteLossError as error:
         return replace(record, seconds=time.perf_counter() - start, error=str(error)), None
     record = replace(
@@ -279,11 +280,14 @@ def _run_trial(
         last_metrics=dict(last.metrics),
         parameters=dict(parameter_table(model)),
     )
-    guids, labels = tuple(sweep.guids[row] for row in val_rows.tolist()), rows.labels[val_rows].numpy()
-    names = tuple(trial.flags.data.labels)
-    return record, TrialPredictions(
-        *(PredictionTable(guids, labels, each.probabilities, names) for each in (best, last))
-    )
+
+    def tabulate(part: Tensor, probabilities: NDArray[np.float64]) -> PredictionTable:
+        guids = tuple(sweep.guids[row] for row in part.tolist())
+        return PredictionTable(guids, rows.labels[part].numpy(), probabilities, tuple(trial.flags.data.labels))
+
+    judged = None if best.held_out is None else tabulate(held_out, best.held_out)
+    first, final = (tabulate(val_rows, each.probabilities) for each in (best, last))
+    return record, TrialPredictions(first, final, judged)
 
 
 def _merge(sections: Sequence[dict[str, Any]]) -> dict[str, Any]:

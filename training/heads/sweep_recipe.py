@@ -6,7 +6,8 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from transformers import IntervalStrategy, SchedulerType
 
@@ -21,10 +22,12 @@ from training.flags.rules import METRIC_SCHEDULES
 from training.launch.console import quiet
 from training.launch.ranks import uses_deepspeed, uses_fsdp
 
+T = TypeVar("T")
 # What the light loop of a sweep leaves out, beside checkpoints and logs.
 LEFT_OUT = (
     *("dry_run", "max_steps", "early_stopping_patience", "fp16", "dataloader_drop_last", "eval_delay", "profile"),
-    *("full_determinism", "train_sampling_strategy", "neftune_noise_alpha", "torch_compile"),
+    *("full_determinism", "train_sampling_strategy", "neftune_noise_alpha", "torch_compile", "push_to_hub"),
+    "ema_decay",
 )
 NO_VALIDATION = (
     "A sweep compares heads on validation rows: raise --val_ratio, take a --split_file with some, or write folds: 5 "
@@ -78,15 +81,15 @@ def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
     if starter != "--sweep":
         return None
     values = {name: value for name, value in read_recipe(path, SWEEP).items() if value is not None}
-    given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in rest if word.startswith("--")}
     axes, num_folds = read_axes(path, values.pop(SWEEP, None))
-    named = given | values.keys()
-    for name in sorted(axes.keys() & values.keys()):
-        raise InputError(f"{name} stands twice in {path}, also in its section {SWEEP}; leave one of them out.")
-    for name, instead in (("folds", "folds: 5"), ("seeds", "seed: [42, 43, 44]")):
-        if name in named:
-            raise InputError(f"Got {name}, which a sweep takes in its section {SWEEP}: write `{instead}` there.")
-    axes = {name: choices for name, choices in axes.items() if name not in given}
+    axes, named = part_axes(path, SWEEP, axes, values, rest)
+    if "seeds" in named:
+        raise InputError(f"Got seeds, which a sweep takes in its section {SWEEP}: write `seed: [42, 43, 44]` there.")
+    if "lora_rank" in named:
+        raise InputError(
+            "Got lora_rank, and a sweep, which trains heads over the cached output of frozen towers; leave it out, or "
+            "train with adapters by train.py --config or --compare."
+        )
     # Heads train with a tenfold --learning_rate only where nothing gives them a rate of their own.
     if "learning_rate" in axes and "head_learning_rate" in axes.keys() | named:
         raise InputError(
@@ -94,13 +97,27 @@ def read_sweep(argv: Sequence[str]) -> SweepRecipe | None:
             "--head_learning_rate that is given too; leave one of them out."
         )
     trials = _make_trials(["--freeze", "both", *join_words(values, rest)], axes, num_folds)
-    if "report_to" in named and (trackers := trials[0].flags.training.report_to):
-        raise InputError(
-            f"Got --report_to {' '.join(trackers)}, but the trials of a sweep stand in its tables alone; leave it out, "
-            "and train the best trial by its own flags for a tracker."
-        )
+    if "report_to" not in named:  # thousands of trials are shown to no tracker by default
+        trials = tuple(dataclasses.replace(trial, flags=without_trackers(trial.flags)) for trial in trials)
     _check_data(trials[0].flags.data, num_folds, named)
     return SweepRecipe(path.stem, axes, num_folds, trials)
+
+
+def without_trackers(flags: Flags) -> Flags:
+    """The same for a training that is shown to none."""
+    return flags._replace(training=flags.training.replace(report_to=[]))
+
+
+def part_axes(
+    path: Path, section: str, axes: Mapping[str, T], values: Mapping[str, Any], rest: Sequence[str]
+) -> tuple[dict[str, T], set[str]]:
+    """The axes of a section without those that the command line `rest` gives, and the names of all fixed flags."""
+    given = {word.split("=")[0].removeprefix("--").replace("-", "_") for word in rest if word.startswith("--")}
+    for name in sorted(axes.keys() & values.keys()):
+        raise InputError(f"{name} stands twice in {path}, also in its section {section}; leave one of them out.")
+    if "folds" in given | values.keys():
+        raise InputError(f"Got folds, which is taken from the section {section}: write `folds: 5` there.")
+    return {name: axis for name, axis in axes.items() if name not in given}, given | values.keys()
 
 
 def _make_trials(base: Sequence[str], axes: Mapping[str, tuple[str, ...]], num_folds: int | None) -> tuple[Trial, ...]:
@@ -110,14 +127,14 @@ def _make_trials(base: Sequence[str], axes: Mapping[str, tuple[str, ...]], num_f
         words = (*base, *to_flags(values))
         with quiet(bool(trials)):
             flags = parse_arguments(words)
-        _check_supported(flags.model, flags.training)
+        check_supported(flags.model, flags.training)
         for fold in range(num_folds) if num_folds else [None]:
             named = values if fold is None else values | {"fold": str(fold)}
             trials.append(Trial(len(trials), named, fold, words, flags))
     return tuple(trials)
 
 
-def _check_supported(model: ModelArguments, training: SentimentTrainingArguments) -> None:
+def check_supported(model: ModelArguments, training: SentimentTrainingArguments) -> None:
     """Refuse what a sweep can't do, rather than leave it out silently."""
     if model.from_scratch or model.model == "baseline":
         raise InputError(

@@ -9,11 +9,11 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from tqdm import tqdm
 
-from data_utils.console.screen import printable, show_error, start_logging
+from data_utils.console.screen import printable, show_error, start_logging, without_notices
 from data_utils.system.home import ensure_home
 from data_utils.system.refusals import MachineError, RankError, describe_refusal, find_refusal, refuse_long_names
 from modeling.errors import InputError
@@ -124,9 +124,5 @@ def _write_error(message: str) -> None:
 @contextmanager
 def quiet(is_quiet: bool) -> Iterator[None]:
     """Without notices and warnings, where they were said before, of the first of many trainings."""
-    earlier = logging.root.manager.disable
-    logging.disable(logging.WARNING if is_quiet else earlier)
-    try:
+    with without_notices() if is_quiet else nullcontext():
         yield
-    finally:
-        logging.disable(earlier)

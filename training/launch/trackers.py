@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import CallbackHandler
@@ -15,10 +21,37 @@ from transformers.trainer_callback import CallbackHandler
 from modeling.errors import InputError, check_choice
 
 FINAL = "final/"
+GROUP = "WANDB_RUN_GROUP"  # of the environment: what runs that belong together are called
+# What pip installs of the trackers whose package has another name than they, or that are most used.
+_PACKAGES = {"wandb": "wandb", "mlflow": "mlflow-skinny", "trackio": "trackio", "tensorboard": "tensorboard"}
 # Trackers that would write train/final/... for final/...: the function of their package that keeps names.
 _LOGGERS = {"wandb": "log", "trackio": "log", "swanlab": "log"}
 # Trackers that leave their run open, in which the next training of the process would go on.
 _FINISHERS = {"wandb": "finish", "swanlab": "finish", "comet_ml": "end"}
+
+
+@contextmanager
+def tracked(folder: Path, group: str) -> Iterator[None]:
+    """While the runs of a folder last, trackers write below its logs/, reach for no network and group the runs.
+
+    What the environment says already wins: as of the larger group that these runs belong to.
+    """
+    logs = folder / "logs"
+    wanted: dict[str, str | Path] = {
+        **{"WANDB_MODE": "offline", "WANDB_DIR": logs, GROUP: group, "WANDB_SILENT": "true"},
+        **{f"WANDB_{kind}_DIR": logs / "wandb" / kind.lower() for kind in ("CACHE", "CONFIG", "DATA")},
+        **{"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_EXPERIMENT_NAME": group},
+        # Without a database's packages MLflow has files alone, which it must be told to take.
+        **{"MLFLOW_TRACKING_URI": (logs / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"},
+        "TRACKIO_DIR": logs / "trackio",
+    }
+    own = {name: str(value) for name, value in wanted.items() if name not in os.environ}
+    os.environ |= own
+    try:
+        yield
+    finally:
+        for name in own:
+            del os.environ[name]
 
 
 class OpenTracker:
@@ -52,6 +85,18 @@ class OpenTracker:
             getattr(import_module(self._name), _LOGGERS[self._name])(final)
         else:
             self._tracker.on_log(args, state, control, logs=final, **rest)
+
+    def show(self, pictures: Sequence[Path]) -> None:
+        """Pictures, as TensorBoard, wandb, MLflow and trackio have them."""
+        for path in pictures:
+            if self._name == "tensorboard":
+                image = np.asarray(Image.open(path).convert("RGB"))
+                self._tracker.tb_writer.add_image(path.stem, image, dataformats="HWC")
+            elif self._name == "mlflow":
+                import_module("mlflow").log_artifact(str(path))
+            elif self._name in ("wandb", "trackio"):
+                package = import_module(self._name)
+                package.log({path.stem: package.Image(str(path))})
 
     def on_predict(self, *_: Any, **__: Any) -> None:
         """Nothing: of the kept model the final figures are shown, by the part that they are of."""
@@ -123,12 +168,16 @@ def list_trackers(names: Sequence[str]) -> list[str]:
         if name in ("none", "all"):
             raise InputError(f"Got --report_to {' '.join(found)}; {name} stands alone.")
         if (missing := _find_missing(name)) is not None:
-            raise InputError(f"Got --report_to {name}, which can't be had here ({missing}); install its package.")
+            package = _PACKAGES.get(name)
+            remedy = "install its package" if package is None else f"pip install {package}"
+            raise InputError(f"Got --report_to {name}, which can't be had here ({missing}); {remedy}.")
     return found
 
 
 def _find_missing(name: str) -> str | None:
     """What a tracker lacks to be built, in its own words; None for one that can be."""
+    if name in _PACKAGES:  # not built, as on import they look where they are to write, which is not yet known
+        return None if find_spec(name) is not None else f"the package {_PACKAGES[name]} is not installed"
     # Some print a traceback when they are cleared away half built, which they are at the end of `except`.
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:

@@ -28,15 +28,21 @@ from training.flags.own import LATEST
 from training.flags.parsing import Flags
 from training.launch.checks import shares_files
 from training.launch.ranks import is_main_process
+from training.runs.tracking import with_project
 
 logger = logging.getLogger(__name__)
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
+def find_run_path(flags: Flags) -> Path:
+    """Where the run folder is to be."""
+    output_dir = flags.training.output_dir or f"runs/{flags.model.model}-{flags.model.fusion}"
+    return Path(os.path.realpath(Path(output_dir).expanduser()))
+
+
 def make_run_folder(flags: Flags) -> RunFolder:
     """The run folder that --output_dir names, or model and fusion; refused if it holds something else than a run."""
-    output_dir = flags.training.output_dir or f"runs/{flags.model.model}-{flags.model.fusion}"
-    path = Path(os.path.realpath(Path(output_dir).expanduser()))
+    path = find_run_path(flags)
     run = RunFolder(path)
     try:
         str(path).encode()  # the reader of weights takes no name but one in UTF-8
@@ -53,7 +59,7 @@ def make_run_folder(flags: Flags) -> RunFolder:
 def settle_files(run: RunFolder, args: SentimentTrainingArguments) -> SentimentTrainingArguments:
     """Where in the run folder Trainer and the trackers write, and which machines do."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.path / "logs")
-    return args.replace(
+    return with_project(args).replace(
         output_dir=str(run.checkpoints_dir),
         run_name=args.run_name or run.path.name,
         save_on_each_node=args.save_on_each_node or not shares_files(run.path),

@@ -15,6 +15,7 @@ from typing import Any
 
 from data_utils.splits.split_file import Split
 from run_files.run_folder import RunFolder
+from training.build.plan import name_sources
 from training.flags.arguments import NEUTRAL_FLAGS
 from training.flags.parsing import Flags
 
@@ -36,6 +37,7 @@ def describe_run(run: RunFolder, flags: Flags, fingerprints: Mapping[str, str]) 
             "device": str(args.device),
             "mixed_precision": str(args.mixed_precision),
             "distributed": str(args.parallel_mode.value),
+            "sources": name_sources(model),
             **fingerprints,
         },
     }

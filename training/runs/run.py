@@ -13,17 +13,23 @@ import torch
 from transformers.trainer_utils import PredictionOutput
 
 from data_utils.console.tables import format_table
-from data_utils.system.files import remove
+from data_utils.system.files import copy_mode, remove
 from data_utils.system.refusals import tell_refusals
 from evaluation.scores.scoring import format_metrics, score_answers
-from evaluation.scores.thresholds import DEFAULT_THRESHOLD, answer_rows, choose_thresholds
-from modeling.tasks import batch_loss
+from evaluation.scores.tasks import TASKS
+from evaluation.scores.thresholds import answer_rows, choose_thresholds
+from modeling.batch import batch_loss
+from modeling.choices import DEFAULT_THRESHOLD
+from modeling.classifier import SentimentClassifier
+from modeling.configuration import SentimentConfig
+from modeling.pipeline import save_alone
+from modeling.processor import SentimentProcessor
+from run_files.model_card import write_card
 from run_files.output import write_json
 from run_files.predictions_csv import write_bad_cases, write_predictions_csv
 from run_files.run_folder import RunFolder
-from training.build.build import save_processors
+from training.build.adapters import find_adapters, merge_adapters
 from training.build.parameters import parameter_table
-from training.checkpoint.checkpoints import copy_mode
 from training.data.data import TrainingData
 from training.data.stream_data import StreamedData
 from training.engine.trainer import SentimentTrainer, to_probabilities
@@ -59,7 +65,8 @@ def write_start(
     data = flags.data
     sections = describe_run(run, flags._replace(training=trainer.args), prepared.fingerprints())
     sections["data"]["text_encoding"] = prepared.text_encoding  # which a prediction's own texts may be too few to tell
-    if data.list_path() == Path(data.train_file):  # a path of its own, which another working folder wouldn't find
+    # A path of its own, which another working folder wouldn't find; a table has none, whatever lies there.
+    if data.data is None and data.list_path() == Path(data.train_file):
         sections["data"]["train_file"] = str(data.list_path().resolve())
     run.save_arguments(sections)
     prepared.save(run)
@@ -93,6 +100,7 @@ def write_results(
         "parameters": dict(parameter_table(trainer.accelerator.unwrap_model(trainer.model))),
         "training": {
             "num_train_rows": prepared.num_train_rows,
+            "label_counts": prepared.count_labels(trainer.labels),
             "num_val_rows": 0 if prepared.val is None else len(prepared.val),
             "num_test_rows": 0 if prepared.test is None else len(prepared.test),
             "steps": trainer.state.global_step,
@@ -106,13 +114,21 @@ def write_results(
         },
     }
     write_json(run.metrics_file, metrics)
+    write_own_card(run, trainer.config)
     if figures := final_figures(metrics):
         trainer.log(figures)
     logger.info("The run is in %s; evaluate it with: python evaluate.py %s", run.path, run.path)
 
 
+def write_own_card(run: RunFolder, config: SentimentConfig) -> None:
+    """The card of the run's model, by its metrics.json."""
+    metrics = run.load_metrics(dict[str, Any])
+    parts = {title: metrics[name] for name, title in PART_TITLES.items() if metrics.get(name) is not None}
+    write_card(run, run.model_dir, [config], parts, TASKS[config.task].scores)
+
+
 def save_model(run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData | StreamedData) -> None:
-    """Write model/ whole or not at all: weights, config, tokenizer and preprocessing."""
+    """Write model/ whole or not at all: weights with adapters merged, config, and what it takes to stand alone."""
     partial, model = run.path / ".model.partial", trainer.accelerator.unwrap_model(trainer.model)
     if trainer.args.should_save:
         remove(partial)  # what a killed job left may hold anything
@@ -122,14 +138,23 @@ def save_model(run: RunFolder, trainer: SentimentTrainer, prepared: TrainingData
             trainer.save_model(str(partial))
             if trainer.args.should_save:
                 (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml says it all
-                save_processors(partial, prepared.tokenizer, model.config)
-                copy_mode(partial / "config.json")
+                adapters = find_adapters(model)
+                if adapters:
+                    merge_adapters(partial, model)
+                most = run.load_arguments()["data"]["max_image_pixels"]
+                processor = SentimentProcessor.from_config(model.config, prepared.tokenizer, most)
+                save_alone(partial, SentimentClassifier, processor)
+                for config in (partial / "config.json", *partial.glob("adapter/*/adapter_config.json")):
+                    copy_mode(config)
         except BaseException:
             if trainer.args.should_save:
                 remove(partial)
             raise
         if trainer.args.should_save:
             remove(run.model_dir)
+            remove(run.adapter_dir)
+            if adapters:
+                (partial / run.adapter_dir.name).rename(run.adapter_dir)
             partial.rename(run.model_dir)
 
 
