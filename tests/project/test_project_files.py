@@ -13,10 +13,11 @@ from packaging.requirements import Requirement
 from pre_commit.clientlib import load_config
 
 from training.experiments.comparison import read_comparison
-from training.flags.parsing import parse_arguments
+from training.flags.parsing import check_command_line, parse_arguments
+from training.flags.recipe import to_flags
 from training.heads.sweep_recipe import read_sweep
 
-PACKAGES = ("data_utils", "evaluation", "modeling", "run_files", "training")
+PACKAGES = ("data_utils", "evaluation", "modeling", "pair_classifier", "run_files", "training")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -70,6 +71,9 @@ def test_recipe_is_accepted(recipe):
     content = yaml.safe_load(path.read_text())
     if "sweep" in content:
         trainings = [read_sweep(["--sweep", str(path)]).trials[0].flags.training]
+    elif "tune" in content:
+        check_command_line(["--tune", str(path), "--trials", "2"])
+        trainings = [parse_arguments(to_flags({name: value for name, value in content.items() if name != "tune"}))[2]]
     elif "runs" in content:
         trainings = [parse_arguments(words)[2] for words in read_comparison(["--compare", str(path)]).runs.values()]
         assert all(training.folds == 5 for training in trainings)
