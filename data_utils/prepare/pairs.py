@@ -176,9 +176,8 @@ def _choose_kept(
         found = [fault for fault in sides if fault]
         is_empty = len(found) == len(sides)
         action = choose_action(both=is_empty, on_bad_pair=on_bad_pair, for_prediction=for_prediction)
-        for fault in (
-            found if not source.has_files or is_valid_guid(guid) else ()
-        ):  # an invalid guid is in the quarantine already
+        is_known = bool(found) and source.has_files and not is_valid_guid(guid)  # it is in the quarantine already
+        for fault in () if is_known else found:
             quarantine.add(number, guid, reason=fault.reason, action=action, detail=str(fault))
         kept.append(not found or action != Action.DROPPED)
     return kept

@@ -10,7 +10,7 @@ import yaml
 from conftest import read_csv
 from launching import launch, launcher
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import LABELS, TEXTS, save_encoders
+from tiny import LABELS
 
 import train
 from data_utils.splits.split_file import Split, save_split
@@ -21,22 +21,11 @@ from training.heads.sweep import plan_towers, wait_for_trials
 from training.heads.sweep_recipe import read_sweep
 
 
-@pytest.fixture(scope="module")
-def encoders(tmp_path_factory):
-    """Folders of a text and a picture encoder, as if they were pretrained."""
-    folder = tmp_path_factory.mktemp("encoders")
-    save_encoders(folder)
-    return folder
-
-
 @pytest.fixture
-def write_recipe(make_pairs, tmp_path, encoders):
-    """Factory of a recipe on 60 pairs, each text of which stands in two of them."""
-    rows = [(str(number), LABELS[number % 3], f"{TEXTS[LABELS[number % 3]]} {number % 30}") for number in range(60)]
-    base = {"data_dir": str(make_pairs(rows)), "cache_dir": str(tmp_path / "cache"), "preprocessing_num_workers": 1}
-    base |= {"text_name": str(encoders / "text"), "vision_name": str(encoders / "vision"), "projection_dim": 16}
-    base |= {"model": "clip", "output_dir": str(tmp_path / "sweep"), "max_length": 12, "val_ratio": 0.25}
-    base |= {"fusion_dropout": 0, "num_train_epochs": 2, "head_learning_rate": 0.03, "report_to": "none"}
+def write_recipe(base_recipe, tmp_path):
+    """Factory of a recipe."""
+    own = {"output_dir": str(tmp_path / "sweep"), "fusion_dropout": 0, "num_train_epochs": 2}
+    base = base_recipe | own | {"head_learning_rate": 0.03}
 
     def write(sweep, **flags):
         path = tmp_path / "heads.yaml"

@@ -7,7 +7,6 @@ import pytest
 import yaml
 from conftest import read_csv
 from launching import kill, launch, launcher, start, wait_for
-from tiny import LABELS, TEXTS, save_encoders
 
 import train
 from modeling.errors import InputError
@@ -26,22 +25,10 @@ SPACE = {
 }
 
 
-@pytest.fixture(scope="module")
-def encoders(tmp_path_factory):
-    """Folders of a text and a picture encoder, as if they were pretrained."""
-    folder = tmp_path_factory.mktemp("encoders")
-    save_encoders(folder)
-    return folder
-
-
 @pytest.fixture
-def write_recipe(make_pairs, tmp_path, encoders):
-    """Factory of a recipe on 60 pairs, each text of which stands in two of them."""
-    rows = [(str(number), LABELS[number % 3], f"{TEXTS[LABELS[number % 3]]} {number % 30}") for number in range(60)]
-    base = {"data_dir": str(make_pairs(rows)), "cache_dir": str(tmp_path / "cache"), "preprocessing_num_workers": 1}
-    base |= {"text_name": str(encoders / "text"), "vision_name": str(encoders / "vision"), "projection_dim": 16}
-    base |= {"model": "clip", "output_dir": str(tmp_path / "tuning"), "max_length": 12, "val_ratio": 0.25}
-    base |= {"freeze": "both", "report_to": "none"}
+def write_recipe(base_recipe, tmp_path):
+    """Factory of a recipe."""
+    base = base_recipe | {"output_dir": str(tmp_path / "tuning"), "freeze": "both"}
 
     def write(space=SPACE, **flags):
         path = tmp_path / "heads.yaml"
