@@ -93,7 +93,9 @@ class OpenTracker:
                 image = np.asarray(Image.open(path).convert("RGB"))
                 self._tracker.tb_writer.add_image(path.stem, image, dataformats="HWC")
             elif self._name == "mlflow":
-                import_module("mlflow").log_artifact(str(path))
+                mlflow = import_module("mlflow")
+                mlflow.flush_async_logging()  # it reads the figures' files again, which a thread may be writing
+                mlflow.log_artifact(str(path))
             elif self._name in ("wandb", "trackio"):
                 package = import_module(self._name)
                 package.log({path.stem: package.Image(str(path))})
