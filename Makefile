@@ -62,10 +62,13 @@ quickstart: venv $(SAMPLE)/train.txt
 	@echo "  predictions.txt    answers for $(SAMPLE)/test_without_label.txt"
 	@echo "  model/             the trained model"
 
-extensions: dev
-	@! command -v g++ > /dev/null || $(BIN)/python -c "import sys; from deepspeed.accelerator import get_accelerator; \
+extensions: dev $(VENV)/.extensions
+
+$(VENV)/.extensions: $(VENV)/.installed-dev
+	@! command -v g++ > /dev/null || if $(BIN)/python -c "import sys; from deepspeed.accelerator import get_accelerator; \
 	    [get_accelerator().create_op_builder(name).load(verbose=False) for name in sys.argv[1:]]" $(EXTENSIONS) \
-	    > /dev/null 2>&1 || echo "error: DeepSpeed's extensions can't be compiled; its tests will say why" >&2
+	    > /dev/null 2>&1; then touch $@; \
+	    else echo "error: DeepSpeed's extensions can't be compiled; its tests will say why" >&2; fi
 
 test: extensions
 	$(BIN)/python -m pytest $(AT_ONCE)

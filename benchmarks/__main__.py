@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import data, evaluation, kernels, launches, naive, steps
+from benchmarks.parts import FOREVER, Part, run_parts
 from benchmarks.report import MACHINES, Record, Result, describe_machine, format_figure, format_report, write_report
-from benchmarks.runner import FOREVER, Part, run_parts
 from benchmarks.setting import ROOT, Setting, draw_pairs, read_guids, write_clip
 from data_utils.system.files import write_text
 from training.launch.console import set_up_logging
@@ -22,6 +22,7 @@ PARTS = {
     "naive": Part(naive.measure),
     "kernels": Part(kernels.measure),
     "loader": Part(data.measure_loader),
+    "reading": Part(data.measure_reading),
     "preparation": Part(data.measure_preparation),
     "start": Part(launches.measure_start),
     "evaluation": Part(evaluation.measure_prediction),

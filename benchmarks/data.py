@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
+from datasets import load_dataset
 from PIL import Image
+from pyarrow.csv import WriteOptions, write_csv
+from pyarrow.parquet import write_table as write_parquet
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
@@ -23,6 +29,8 @@ from benchmarks.setting import SMALL_CLIP, Setting, read_guids
 from benchmarks.steps import LARGE, SMALL, card_flags, step_barely
 from data_utils.prepare.pairs import load_pairs
 from data_utils.sources.arguments import DataArguments
+from data_utils.sources.quarantine import Quarantine
+from data_utils.sources.records import judge_rows
 from data_utils.tables.opening import open_source
 from modeling.pictures import PictureSettings
 from training.engine.trainer import SentimentTrainer
@@ -59,6 +67,49 @@ def decode_plainly(path: Path) -> None:
     """What every preparation has to do at least."""
     with Image.open(path) as image:
         np.asarray(image.convert("RGB").resize((PICTURE.image_size, PICTURE.image_size), PICTURE.resample))
+
+
+def measure_reading(setting: Setting) -> Iterator[Result]:
+    """Seconds from a table's file until its rows are judged, against `datasets`, which judges none; caches are new."""
+    for kind, full in {"csv": 100_000, "parquet": 2_000}.items():
+        num_rows = 200 if setting.quick else full
+        with tempfile.TemporaryDirectory(dir=setting.work_dir) as folder:
+            path = Path(folder) / f"rows.{kind}"
+            write_rows(path, setting, num_rows)
+            sides = [partial(with_new_cache, read, path) for read in (judge_table, load_plainly)]
+            ours, theirs = take_turns(sides, setting.repeats)
+        name = f"{num_rows:,} rows of {'CSV, paths' if kind == 'csv' else 'Parquet, bytes'} of pictures"
+        yield Result(name, ours, "s", "datasets.load_dataset", theirs, target=1.2, at_least=False)
+
+
+def write_rows(path: Path, setting: Setting, num_rows: int) -> None:
+    """The pairs again and again, with pictures by their paths, or in Parquet by their bytes."""
+    rows, files = range(num_rows), [*islice(cycle((setting.data_dir / "data").glob("*.jpg")), num_rows)]
+    texts = {file: file.with_suffix(".txt").read_text(encoding="utf-8", errors="replace") for file in {*files}}
+    columns: dict[str, list[Any]] = {"text": [texts[file] for file in files], "label": ["ab"[n % 2] for n in rows]}
+    columns |= {"id": [f"r{n}" for n in rows], "image": list(map(str, files))}
+    if path.suffix == ".csv":
+        write_csv(pa.table(columns), path, WriteOptions(quoting_style="needed"))
+    else:
+        write_parquet(pa.table(columns | {"image": [file.read_bytes() for file in files]}), path)
+
+
+def with_new_cache(read: Callable[[Path, str], object], path: Path) -> float:
+    """Seconds of a reading."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as cache:
+        return time_of(partial(read, path, cache))
+
+
+def judge_table(path: Path, cache: str) -> None:
+    """As every training begins."""
+    data = DataArguments(data=[str(path)], cache_dir=cache, labels=["a", "b"])
+    source = open_source(data)
+    judge_rows(source.rows(["a", "b"]), source.name, labels=["a", "b"], quarantine=Quarantine(), has_files=False)
+
+
+def load_plainly(path: Path, cache: str) -> None:
+    """As `datasets` reads a file, into a cache of its own."""
+    load_dataset(path.suffix[1:], data_files=str(path), cache_dir=cache)
 
 
 def measure_loader(setting: Setting) -> Iterator[Result]:

@@ -17,8 +17,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from data_utils.console.tables import format_markdown
 from data_utils.system.files import write_text
 from data_utils.system.home import count_cores
@@ -102,6 +100,8 @@ class Record:
 
 def describe_machine() -> dict[str, Any]:
     """Cores, processor, memory, threads and versions."""
+    import torch  # which takes longer to load than what the processes of some parts do
+
     cpu = Path("/proc/cpuinfo")
     lines = [line.partition(":") for line in cpu.read_text().splitlines()] if cpu.exists() else []
     facts = {name.strip(): value.strip() for name, _, value in lines}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import runpy
@@ -28,6 +29,8 @@ LIBRARIES = (
     *("accelerate.commands.accelerate_cli", "datasets", "evaluate", "fsspec"),
     *("matplotlib.figure", "numpy", "pyarrow.parquet", "scipy.stats", "sklearn.linear_model", "sklearn.metrics"),
     *("torch.distributed.run", "torch.utils.data", "torch.utils.tensorboard", "torch.distributed.fsdp"),
+    # The last brings torch's compiler, with which DeepSpeed's engine begins.
+    *("PIL.JpegImagePlugin", "pyarrow.csv", "deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer"),
     *("transformers.trainer", "transformers.integrations.deepspeed", "transformers.models.auto.modeling_auto"),
     *("transformers.models.auto.image_processing_auto", "transformers.models.auto.tokenization_auto"),
     *("transformers.models.bert.modeling_bert", "transformers.models.clip.modeling_clip"),
@@ -51,7 +54,7 @@ class WarmPython:
         self.program.chmod(0o755)
         command = [sys.executable, __file__, "serve", str(address), str(self.program)]
         self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder)
-        if not self._server.stdout.readline():
+        if b"ready\n" not in self._server.stdout:  # behind what libraries say while they load
             raise RuntimeError(f"The warm process ended with {self._server.wait()}.")
 
     def close(self) -> None:
@@ -64,8 +67,11 @@ def serve(address: str, program: str) -> Callable[[], object]:
     # Libraries ask for GPUs while they load; by CUDA itself, no process that is forked afterwards could use one.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     for name in LIBRARIES:
-        with contextlib.suppress(ImportError):  # what is missing is missed by the program that needs it
+        with contextlib.suppress(Exception):  # what can't be loaded is missed by the program that needs it
             __import__(name)
+    gc.freeze()  # no program searches through the libraries' objects for what it can free
+    # The project's own modules are compiled once, also where the environment forbids to write beside them.
+    sys.pycache_prefix, sys.dont_write_bytecode = str(Path(address).with_name("bytecode")), False
     sys.executable = program  # so launchers start their ranks warm, too
     os.environ["PYTHON_EXEC"] = program
     with socket.socket(socket.AF_UNIX) as listener:

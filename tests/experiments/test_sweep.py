@@ -92,14 +92,10 @@ def test_folds_judge_every_row_once_and_part_no_twins(run_sweep):
             assert {row["guid"] for row in part} == set(split["val"])
             assert not {int(guid) % 30 for guid in split["val"]} & {int(guid) % 30 for guid in split["train"]}
     summary = read_csv(sweep / "summary.csv")
-    assert [(row["fusion"], row["seeds"], row["rows"]) for row in summary] == [
-        ("early", "2", "60"),
-        ("text_only", "2", "60"),
-    ]
-    right = [
-        [row["label"] == row["prediction"] for row in read_csv(sweep / "predictions" / f"out_of_fold_{name}.csv")]
-        for name in ("0000-0002", "0003-0005")
-    ]
+    expected = [(name, "2", "60") for name in ("early", "text_only")]
+    assert [(row["fusion"], row["seeds"], row["rows"]) for row in summary] == expected
+    joined = [read_csv(sweep / "predictions" / f"out_of_fold_{name}.csv") for name in ("0000-0002", "0003-0005")]
+    right = [[row["label"] == row["prediction"] for row in rows] for rows in joined]
     assert float(summary[0]["accuracy_mean"]) == pytest.approx(np.mean(right))
     assert float(summary[0]["accuracy_std"]) == pytest.approx(np.std(np.mean(right, axis=1), ddof=1))
     assert float(summary[0]["accuracy_low"]) <= np.mean(right) <= float(summary[0]["accuracy_high"])

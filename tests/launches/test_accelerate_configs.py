@@ -102,7 +102,7 @@ def test_dry_run_tells_what_the_launch_really_is(
     run, pairs = tmp_path / "run", make_pairs(numbered_rows(40))
     (pairs / "data" / "107.jpg").unlink()
     words = train_flags(pairs, run, "--dry_run", "--gradient_accumulation_steps", "2")
-    cold = config == "zero3"  # DeepSpeed's own start; of others tests/launches/test_launch.py shows it
+    cold = config == "zero2"  # DeepSpeed's own start; of others tests/launches/test_launch.py shows it
     screen = launch(launcher(config, ranks if ranks > 1 else None), *words, cold=cold)
     sheet = dict(line.split("  ", 1) for line in screen.splitlines() if "  " in line)
     sheet = {name: fact.strip() for name, fact in sheet.items()}

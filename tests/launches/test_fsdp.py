@@ -10,7 +10,6 @@ from launching import launch, launcher, load_weights, logged_losses, read_model_
 from safetensors.torch import load_file
 
 import train
-from data_utils.sample import main as draw_sample
 
 FSDP = launcher("fsdp2", 2)
 PROGRAM = str(ROOT / "tests" / "launches" / "fsdp_program.py")
@@ -29,13 +28,6 @@ def _programs_find_the_packages():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
         yield
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sample")
-    draw_sample(["--output_dir", str(folder / "pairs"), "--num_pairs", "44", "--num_test", "1"])
-    return folder / "pairs"
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,12 @@
 """The entries as a user starts them: real processes, one and two ranks, from training to predictions."""
 
 import json
+import sys
 
 import pytest
 import torch
 from conftest import ROOT
-from launching import launch, launcher, load_weights, logged_losses, train_flags
+from launching import launch, launcher, load_weights, logged_losses, train_flags, warm_python
 from tiny import LABELS
 
 import train
@@ -16,14 +17,6 @@ from training.launch.left_locks import check_no_lock_is_left
 
 ONE_PROCESS = launcher("single_gpu")
 TWO_RANKS = ["torchrun", "--standalone", "--nproc_per_node", "2"]  # on any free port
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    """33 training pairs, 5 to predict; made by the project's own generator."""
-    folder = tmp_path_factory.mktemp("sample")
-    draw_sample(["--output_dir", str(folder / "pairs"), "--num_pairs", "44", "--num_test", "5"])
-    return folder / "pairs"
 
 
 def test_from_training_to_predictions(sample, tmp_path):
@@ -113,7 +106,8 @@ def test_a_lock_that_a_killed_job_left_where_deepspeed_compiles_is_named(sample,
     assert not (tmp_path / "run").exists()
 
 
-def test_selfcheck_finds_the_same_numbers_and_passes_on_refusals(tmp_path, capsys):
+def test_selfcheck_finds_the_same_numbers_and_passes_on_refusals(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(warm_python().program))
     config = str(ROOT / "accelerate_configs" / "multi_gpu.yaml")
     selfcheck.main(["--config_file", config, "--num_processes", "2", "--updates", "3", "--main_process_port", "0"])
     screen = capsys.readouterr().out

@@ -10,7 +10,6 @@ from launches.network import ADDRESSES, PORT, two_nodes, wait_until_ended
 from launching import load_weights, logged_losses, needs_compiler, train_flags, wait_for
 
 import train
-from data_utils.sample import main as draw_sample
 
 PARTS = ("accelerate_configs", "data_utils", "evaluation", "modeling", "run_files", "training", "train.py")
 # train.py's flags that give one process the rows of two.
@@ -32,14 +31,6 @@ def _clean_up(network):
     yield
     network.kill()
     network.connect()
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    """33 training pairs; made by the project's own generator."""
-    folder = tmp_path_factory.mktemp("sample")
-    draw_sample(["--output_dir", str(folder / "pairs"), "--num_pairs", "44"])
-    return folder / "pairs"
 
 
 @pytest.fixture(scope="module")

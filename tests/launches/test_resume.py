@@ -70,7 +70,7 @@ def whole(sample, tmp_path_factory):
 
 def flags(sample, run, *more):
     common = ["--fusion_dropout", "0.1", "--gradient_accumulation_steps", "2", "--per_device_train_batch_size", "4"]
-    common += ["--num_train_epochs", "3", "--disable_tqdm", "true", "--save_total_limit", "99", *RHYTHM]
+    common += ["--num_train_epochs", "2", "--disable_tqdm", "true", "--save_total_limit", "99", *RHYTHM]
     return train_flags(sample, run, *common, *more, options=DROPOUT)
 
 

@@ -35,7 +35,7 @@ from data_utils.sample import main as draw_sample
 from evaluation.predict.loaded_run import load_run
 from training.checkpoint.checkpoints import list_checkpoints, step_of
 
-UPDATES = int(os.environ.get("UPDATES", "12"))
+UPDATES = int(os.environ.get("UPDATES", "8"))
 EVERY = UPDATES // 4
 # The loss falls, so that the "best" model is the one of the first evaluation.
 RHYTHM = [

@@ -1,8 +1,6 @@
 """The measurements run in their quick form, and what they measured stays won: counts and wide ratios, never times."""
 
-import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,21 +13,22 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import ROOT
 from datasets import Dataset
+from fake_parts import die, fail, give_two, hang
 from launching import all_end, descendants, wait_for
 from tiny import IMAGE_SIZE, TOKENIZER, tiny_model
 
 from benchmarks import data
 from benchmarks.__main__ import GPU_PARTS, PARTS, keep
+from benchmarks.parts import Part, run_parts
 from benchmarks.report import Record, Result, describe_machine, format_figure, format_report, merge_records
-from benchmarks.runner import Part, run_parts
 from benchmarks.setting import Setting, draw_pairs, write_clip
 from data_utils.prepare.batches import BatchReader
 from data_utils.prepare.collator import PairCollator
 from evaluation.predict.inference import classify, plan_batches, run_inference
 
 NUM_ROWS = 300
-# The others start programs, each of which imports everything; the slow test of the whole call runs them.
-FAST = ("step", "evaluation", "features", "options", "gpu.rates", "gpu.steps", "gpu.feeding")
+# The others start programs, each of which imports everything, or compile; the slow test of the whole call runs them.
+FAST = ("reading", "step", "evaluation", "features", "gpu.rates", "gpu.feeding")
 
 
 @pytest.fixture(scope="module")
@@ -83,30 +82,6 @@ def test_call_that_is_ended_leaves_its_figures_and_no_process(tmp_path):
     assert all_end(started)
     (path,) = (tmp_path / "out").glob("*.json")
     assert Record.load(path).results["gpu.rates"][0].values
-
-
-# Parts for tests of what runs them; the setting is the folder where figures are kept.
-def give_two(folder):
-    yield Result("a figure", [1.0], "s")
-    (record,) = folder.glob("*.json")
-    kept = json.loads(record.read_text())["results"]
-    yield Result("figures kept", [float(sum(map(len, kept.values())))], "", target=3.0)
-
-
-def fail(folder):
-    yield Result("a figure", [1.0], "s")
-    raise ValueError("the first line\nand more\nnothing is left")
-
-
-def die(folder):
-    yield Result("a figure", [1.0], "s")
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def hang(folder):
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    yield Result("a figure", [float(sleeper.pid)], "")
-    time.sleep(600)
 
 
 def test_figures_are_kept_one_by_one_and_what_fails_dies_or_hangs_stops_no_other(tmp_path):

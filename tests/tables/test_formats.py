@@ -17,6 +17,14 @@ from data_utils import shard
 
 FORMATS = ("csv", "csv.gz", "tsv", "json", "jsonl", "parquet", "arrow", "saved", "folder")
 QUICK = ("csv", "parquet", "saved")  # for what takes longer
+QUICK_FIRST = [pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.slow) for kind in FORMATS]
+OUTPUTS = ("answers.csv", "answers.jsonl", "answers.parquet")
+# `make test` has each format and each output, `make test-all` all pairs of them.
+ANSWERED = [
+    pytest.param(kind, output, marks=[] if place % 3 == number else pytest.mark.slow)
+    for place, kind in enumerate(FORMATS)
+    for number, output in enumerate(OUTPUTS)
+]
 FEATURES = Features(
     {"id": Value("string"), "text": Value("string"), "image": Image(), "label": ClassLabel(names=LABELS)}
 )
@@ -98,15 +106,13 @@ def differing(one, other, *names):
     return [name for name in names if (one / name).read_bytes() != (other / name).read_bytes()]
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", QUICK_FIRST)
 def test_every_format_trains_to_the_same_bits(kind, run):
     files = ("split.json", "model/model.safetensors", "predictions_val.csv", "quarantine.csv")
     assert differing(run(kind), run("pairs"), *files) == []
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.slow) for kind in FORMATS]
-)
+@pytest.mark.parametrize("kind", QUICK_FIRST)
 def test_every_format_is_dealt_into_the_same_folds(kind, run):
     folds = ("--folds", "2", "--max_steps", "1")
     ours, reference = run(kind, *folds, name=f"folds-{kind}"), run("pairs", *folds, name="folds-pairs")
@@ -128,8 +134,7 @@ def test_every_format_is_sharded_alike_and_streamed(kind, run, pairs, tables, tm
         assert json.loads((tmp_path / "streamed" / "metrics.json").read_text())["val"]["num_rows"] > 0
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("output", ["answers.csv", "answers.jsonl", "answers.parquet"])
+@pytest.mark.parametrize(("kind", "output"), ANSWERED)
 def test_every_format_is_answered_beside_its_own_columns(kind, output, run, tables, rows, tmp_path, evaluate_main):
     asked = tables(kind)
     evaluate_main(run("csv"), "--predict", asked, "--output", tmp_path / output)

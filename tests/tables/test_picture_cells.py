@@ -2,13 +2,12 @@
 
 import base64
 import time
-from functools import partial
 
 import pyarrow as pa
 import pytest
 from datasets import Dataset, Image
 from PIL import Image as PillowImage
-from tables.table_files import NOISE, PICTURE, TEXT, encode_picture, load_pictures, locate, write_pictures
+from tables.table_files import NOISE, PICTURE, TEXT, encode_picture, locate
 
 from data_utils.prepare.pair_files import FileState, PictureCell
 from data_utils.sources.quarantine import Reason
@@ -16,17 +15,7 @@ from data_utils.tables.table import Table
 from modeling.errors import InputError
 
 
-@pytest.fixture
-def make_table(tmp_path):
-    return partial(write_pictures, tmp_path)
-
-
-@pytest.fixture
-def load(small_picture):
-    return partial(load_pictures, small_picture)
-
-
-def test_every_way_to_give_a_picture_gives_the_same_pixels(make_table, load, tmp_path):
+def test_every_way_to_give_a_picture_gives_the_same_pixels(make_table, load_pixels, tmp_path):
     (tmp_path / "a.png").write_bytes(PICTURE)
     (tmp_path / "b.png").write_bytes(NOISE)
     lines = "\n".join(TEXT[start : start + 60] for start in range(0, len(TEXT), 60))
@@ -43,14 +32,14 @@ def test_every_way_to_give_a_picture_gives_the_same_pixels(make_table, load, tmp
         make_table([{"bytes": PICTURE, "path": "b.png"}, {"bytes": None, "path": "a.png"}], struct, "structs"),
         make_table([{"bytes": None, "path": "a.png"}], name="paths"),
     ]
-    found = [pixels for table in ways for pixels in load(table)]
+    found = [pixels for table in ways for pixels in load_pixels(table)]
     assert len(found) == 16
     assert {len(pixels) for pixels in found} == {3 * 32 * 32}
     assert len(set(found)) == 1
 
     long = base64.b64encode(NOISE).decode()
     assert len(long) > 4096
-    assert load(make_table([long, "b.png"])) == load(make_table([NOISE, NOISE], name="noise"))
+    assert load_pixels(make_table([long, "b.png"])) == load_pixels(make_table([NOISE, NOISE], name="noise"))
 
 
 def test_a_name_without_its_ending_is_found_where_no_file_has_the_bare_name(make_table, tmp_path):
@@ -66,23 +55,23 @@ def test_a_name_without_its_ending_is_found_where_no_file_has_the_bare_name(make
     assert find([7, 915657464401580032, None]) == ["7.jpg", "915657464401580032.webp", Reason.MISSING_IMAGE]
 
 
-def test_an_image_of_datasets_is_read_undecoded(load, tmp_path):
+def test_an_image_of_datasets_is_read_undecoded(load_pixels, tmp_path):
     dataset = Dataset.from_dict({"image": [{"bytes": PICTURE, "path": None}, None]}).cast_column("image", Image())
     dataset.save_to_disk(str(tmp_path / "saved"))
-    pixels, fault = load(Table("saved", Dataset.load_from_disk(str(tmp_path / "saved")), ""))
+    pixels, fault = load_pixels(Table("saved", Dataset.load_from_disk(str(tmp_path / "saved")), ""))
     assert len(pixels) == 3 * 32 * 32
     assert fault == (Reason.MISSING_IMAGE, "the cell is empty")
 
 
-def test_rows_that_were_selected_keep_their_pictures(make_table, load, tmp_path):
+def test_rows_that_were_selected_keep_their_pictures(make_table, load_pixels, tmp_path):
     (tmp_path / "b.png").write_bytes(NOISE)
     table = make_table([{"bytes": PICTURE, "path": ""}, {"bytes": None, "path": "b.png"}, {"bytes": NOISE, "path": ""}])
-    pictures = load(table)
+    pictures = load_pixels(table)
     picked = table._replace(dataset=table.dataset.select([2, 0, 1]))
-    assert load(picked) == [pictures[row] for row in (2, 0, 1)]
+    assert load_pixels(picked) == [pictures[row] for row in (2, 0, 1)]
 
 
-def test_what_is_wrong_with_a_row_is_told(make_table, load, tmp_path):
+def test_what_is_wrong_with_a_row_is_told(make_table, load_pixels, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "A.png").write_bytes(PICTURE)
     texts = [
@@ -99,23 +88,25 @@ def test_what_is_wrong_with_a_row_is_told(make_table, load, tmp_path):
         "x" * 300,
         "file:///A.png",
     ]
-    missing = {row for row, found in enumerate(load(make_table(texts))) if found[0] == Reason.MISSING_IMAGE}
+    missing = {row for row, found in enumerate(load_pixels(make_table(texts))) if found[0] == Reason.MISSING_IMAGE}
     assert missing == set(range(len(texts))) - {9, 10}
-    told = load(make_table([*texts[4:5], "no base64? " * 500, "data:text/plain,abc", "data:image/png;base64,abcde"]))
+    told = load_pixels(
+        make_table([*texts[4:5], "no base64? " * 500, "data:text/plain,abc", "data:image/png;base64,abcde"])
+    )
     assert [reason for reason, _ in told] == [Reason.MISSING_IMAGE, *[Reason.UNREADABLE_IMAGE] * 3]
     for (_, detail), words in zip(
         told, ("gone.jpg", "neither a path nor base64", "isn't base64", "base64"), strict=True
     ):
         assert words in detail
     odd = pa.array([b"\xff.png"]).view(pa.string())
-    assert load(make_table(odd))[0][0] == Reason.MISSING_IMAGE
+    assert load_pixels(make_table(odd))[0][0] == Reason.MISSING_IMAGE
 
 
 @pytest.mark.parametrize(
     "values", [[None, None], [float("nan"), None], [{"bytes": None, "path": None}], pa.array([], pa.string())]
 )
-def test_a_column_of_nothing_has_no_pictures(make_table, load, values):
-    assert load(make_table(values)) == [(Reason.MISSING_IMAGE, "the cell is empty")] * len(values)
+def test_a_column_of_nothing_has_no_pictures(make_table, load_pixels, values):
+    assert load_pixels(make_table(values)) == [(Reason.MISSING_IMAGE, "the cell is empty")] * len(values)
 
 
 @pytest.mark.parametrize("values", [[0.5], [{"x": "a"}], [[["a.png"]]], [True]])
@@ -163,10 +154,10 @@ def test_pictures_in_the_table_are_located_without_being_read(make_table):
     assert 0 < counted.max_memory() < 10**5
 
 
-def test_a_list_holds_the_pictures_of_its_row(make_table, load, tmp_path):
+def test_a_list_holds_the_pictures_of_its_row(make_table, load_pixels, tmp_path):
     (tmp_path / "b.png").write_bytes(NOISE)
     other = encode_picture(PillowImage.new("RGB", (40, 40), (200, 10, 10)))
-    pixels = [load(make_table([content], name="one"))[0] for content in (PICTURE, NOISE, other)]
+    pixels = [load_pixels(make_table([content], name="one"))[0] for content in (PICTURE, NOISE, other)]
     struct = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     structs = [[{"bytes": PICTURE, "path": None}, {"bytes": None, "path": "b.png"}], None, [{"bytes": other}]]
     tables = [
@@ -176,13 +167,13 @@ def test_a_list_holds_the_pictures_of_its_row(make_table, load, tmp_path):
         make_table([[PICTURE, NOISE], None, [other, None]], pa.list_(pa.binary(), 2), "pairs"),
     ]
     for table in tables:
-        assert load(table) == [pixels[0] + pixels[1], (Reason.MISSING_IMAGE, "the cell is empty"), pixels[2]]
+        assert load_pixels(table) == [pixels[0] + pixels[1], (Reason.MISSING_IMAGE, "the cell is empty"), pixels[2]]
     picked = tables[0]._replace(dataset=tables[0].dataset.select([2, 0]))
-    assert load(picked) == [pixels[2], pixels[0] + pixels[1]]
+    assert load_pixels(picked) == [pixels[2], pixels[0] + pixels[1]]
 
 
-def test_a_list_with_a_bad_picture_or_too_many_is_told(make_table, load):
-    (found,) = load(make_table([[PICTURE, b"none", NOISE]]))
+def test_a_list_with_a_bad_picture_or_too_many_is_told(make_table, load_pixels):
+    (found,) = load_pixels(make_table([[PICTURE, b"none", NOISE]]))
     assert found == (Reason.UNREADABLE_IMAGE, "picture 2 of 3: not a picture in a known format")
     assert len(locate(make_table([[PICTURE] * 16]))[0]) == 16
     with pytest.raises(InputError, match=r"Row 2 of .* has 17 pictures .* at most 16"):

@@ -6,26 +6,15 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from tables.table_files import PICTURE, TEXT, load_pictures, locate, write_pictures
+from tables.table_files import PICTURE, TEXT, locate
 
 from data_utils.prepare.pair_files import FileState
 from data_utils.sources.quarantine import Reason
 from data_utils.tables import urls
 from modeling.errors import InputError
-
-
-@pytest.fixture
-def make_table(tmp_path):
-    return partial(write_pictures, tmp_path)
-
-
-@pytest.fixture
-def load(small_picture):
-    return partial(load_pictures, small_picture)
 
 
 @pytest.fixture
@@ -66,7 +55,7 @@ def server(monkeypatch):
         server.shutdown()
 
 
-def test_urls_are_fetched_once_and_only_when_allowed(make_table, load, server, tmp_path):
+def test_urls_are_fetched_once_and_only_when_allowed(make_table, load_pixels, server, tmp_path):
     (tmp_path / "b.png").write_bytes(PICTURE)
     table = make_table([f"{server.url}/a.png", "b.png", None, f" {server.url}/a.png"])
     with pytest.raises(InputError, match=r"2 of 4 pictures of rows\.csv .*--allow_urls"):
@@ -75,7 +64,7 @@ def test_urls_are_fetched_once_and_only_when_allowed(make_table, load, server, t
     first = locate(table, allow_urls=True)
     assert locate(table, allow_urls=True) == first
     assert server.asked == {"/a.png": 1}
-    one, two, _, again = load(table, allow_urls=True)
+    one, two, _, again = load_pixels(table, allow_urls=True)
     assert one == two == again
     kept = [path.name for path in (tmp_path / "cache" / "urls").iterdir()]
     assert len(kept) == 2  # and the list of what failed
@@ -108,23 +97,23 @@ def test_up_to_five_redirects_are_followed(make_table, server):
     ],
 )
 def test_what_can_not_be_fetched_is_a_fault_of_its_row(
-    make_table, load, server, monkeypatch, tmp_path, path, page, words
+    make_table, load_pixels, server, monkeypatch, tmp_path, path, page, words
 ):
     monkeypatch.setattr(urls, "MAX_BYTES", 5000)
     monkeypatch.setattr(urls, "TOTAL", 0.5)
     server.pages |= {path: page} if page else {}
     table = make_table([f"{server.url}{path}", f"{server.url}/a.png"])
-    (reason, detail), pixels = load(table, allow_urls=True)
+    (reason, detail), pixels = load_pixels(table, allow_urls=True)
     assert reason == Reason.MISSING_IMAGE
     assert path in detail
     assert words in detail
     assert len(pixels) == 3 * 32 * 32
-    assert load(table, allow_urls=True)[0] == (reason, detail)  # the same key of the cache, after another try
+    assert load_pixels(table, allow_urls=True)[0] == (reason, detail)  # the same key of the cache, after another try
     assert server.asked[path] == 2
 
     server.pages[path] = (200, PICTURE)
     if path != "/slow" and path != "/cut":
-        assert load(table, allow_urls=True) == [pixels, pixels]
+        assert load_pixels(table, allow_urls=True) == [pixels, pixels]
     assert not list((tmp_path / "cache" / "urls").glob("*.tmp"))
     assert server.asked["/a.png"] == 1
 

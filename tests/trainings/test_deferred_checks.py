@@ -94,7 +94,6 @@ class EnoughError(Exception):
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--model", "clip", "--fusion", "attn"],
         ["--model", "vilbert", "--class_weights", "sqrt", "--unimodal_loss_weight", "0.3"],
         ["--model", "baseline", "--gradient_accumulation_steps", "2", "--label_smoothing_factor", "0.1"],
         ["--model", "clip", "--fusion", "co_attn", "--max_grad_norm", "0", "--logit_adjustment", "1"],

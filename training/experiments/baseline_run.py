@@ -23,7 +23,7 @@ from data_utils.console.progress import progress
 from data_utils.console.tables import format_interval, format_table
 from data_utils.prepare.pairs import add_row_index
 from data_utils.splits.draw import make_folds
-from data_utils.splits.groups import find_members, group_ids
+from data_utils.splits.groups import find_members
 from data_utils.splits.split_file import Split
 from evaluation.scores.scoring import score_predictions
 from modeling.errors import InputError
@@ -63,7 +63,7 @@ class ProbeRows:
     Attributes:
         guids: N names, each once.
         labels: (N,) class ids.
-        groups: (N,) group numbers (`data_utils.splits.groups.group_ids`).
+        groups: (N,) group numbers (`data_utils.splits.groups.find_groups`).
         num_classes: C.
         vectors: (N, D) by "text" and "image"; not a number where the row has none.
     """
@@ -118,7 +118,7 @@ def read_rows(flags: Flags) -> tuple[TrainingData, ProbeRows, SentimentTrainingA
     rows = ProbeRows(
         guids=tuple(dataset["guid"][:]),
         labels=batch["labels"],
-        groups=group_ids(dataset),
+        groups=prepared.groups[np.sort(prepared.used_rows)],
         num_classes=len(flags.data.labels),
         vectors={kind: values.astype(np.float64) for kind, values in vectors.items()},
     )

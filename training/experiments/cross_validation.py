@@ -11,10 +11,11 @@ from accelerate.state import AcceleratorState
 
 from data_utils.prepare.pairs import Pairs, load_pairs
 from data_utils.splits.draw import find_strata, hold_out, make_folds
-from data_utils.splits.groups import check_fold_sizes, group_ids
+from data_utils.splits.groups import check_fold_sizes, find_groups
 from data_utils.splits.split_file import Split
 from data_utils.system.files import write_text
 from data_utils.tables.opening import open_source
+from evaluation.report.writing import report_at_end
 from evaluation.scores.out_of_fold import calibrate_folds, format_out_of_fold, write_out_of_fold
 from modeling.configuration import SentimentConfig
 from modeling.errors import InputError
@@ -67,6 +68,8 @@ def cross_validate(flags: Flags) -> None:
             scores = _write_results(folder, flags.data.task)
             figures = {"test": scores["averaged"]}
             show_result(flags, run.path, str(args.run_name), figures, pictures=sorted(run.path.glob("*.png")))
+            if not args.no_report:
+                report_at_end(run.path, flags.data.cache_dir)
 
 
 def _train_missing(folder: FoldsFolder, flags: Flags) -> None:
@@ -97,7 +100,8 @@ def draw_folds(flags: Flags) -> tuple[tuple[Split, ...], Pairs]:
             f"Got --folds {args.folds} and data that declare their parts ({', '.join(pairs.declared)}); to deal the "
             "rows for training into folds add --val_split none --test_split none, or leave --val_data and --test_data."
         )
-    columns, groups = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:], group_ids(pairs.dataset)
+    columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
+    groups = find_groups(pairs.dataset, data.group_by)
     rows = (columns["guid"], find_strata(columns["label"]), groups)
     folds = make_folds(*rows, num_folds=args.folds or 0, seed=args.seed)
     check_fold_sizes(folds, pairs.dataset, groups)
@@ -147,6 +151,7 @@ def _flags_of(member: Member, folder: FoldsFolder, flags: Flags) -> Flags:
         run_name=f"{flags.training.run_name}-{member.path.name}",
         folds=None,
         seeds=1,
+        no_report=True,
         resume_from_checkpoint=LATEST if RunFolder(member.path).checkpoints_dir.exists() else None,
     )
     # Cached by the first: --overwrite_cache would prepare the same data for each member.

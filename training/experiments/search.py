@@ -1,17 +1,26 @@
-"""One search of a tuning: optuna's study of it in the journal, which a killed job goes on from."""
+"""One search of a tuning: optuna's study of it in the journal, which a killed job goes on from, and how it is made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from modeling.errors import InputError
 from run_files.predictions_csv import PredictionTable
-from run_files.tuning_folder import Winner
+from run_files.tuning_folder import TuningFolder, Winner
+from training.experiments.tuning_recipe import TuneRecipe
+from training.flags.parsing import Flags
 from training.flags.search_space import Axis, unpack
+from training.launch.console import quiet
+
+Share = Callable[[Callable[[], Any]], Any]
+Prunes = Callable[[float, int], bool]
+_PARSING = Lock()  # which makes notices quiet for all threads
 
 
 class Attempt(NamedTuple):
@@ -129,3 +138,49 @@ def _distribute(axis: Axis) -> Any:
     if axis.is_whole:
         return IntDistribution(int(axis.low), int(axis.high), log=axis.is_log, step=int(axis.step or 1))
     return FloatDistribution(axis.low, axis.high, log=axis.is_log, step=axis.step)
+
+
+def open_search(folder: TuningFolder, recipe: TuneRecipe, number: int) -> Search:
+    """The search of a number, as far as it has come."""
+    args = recipe.flags.training
+    better = bool(args.greater_is_better)
+    return Search(folder.journal_file, number, recipe.axes, seed=args.seed, is_greater_better=better)
+
+
+def conduct(
+    number: int,
+    folder: TuningFolder,
+    recipe: TuneRecipe,
+    attempt: Callable[[Flags, int, str, Prunes | None], Attempt],
+    *,
+    share: Share = lambda work: work(),
+) -> None:
+    """Make one search, and let its winner be judged by rows that it never saw.
+
+    Args:
+        attempt: trains by flags on the split of a number, under a name; it may be told to give up.
+        share: has work on the study done, and its result known to this rank.
+    """
+    last = recipe.num_folds
+    seen = last if number == last else last + 1 + number
+    opened: list[Search] = []
+
+    def prunes(value: float, step: int) -> bool:
+        return share(lambda: opened[0].prunes(value, step))
+
+    def make(values: dict[str, Any], split: int, name: str, prunes: Prunes | None) -> Attempt:
+        try:
+            with _PARSING, quiet(True):
+                flags = recipe.parse(values)
+        except InputError as error:  # flags that are right each for itself
+            return Attempt(None, {"error": str(error)})
+        return attempt(flags, split, f"search-{number}-{name}", prunes)
+
+    share(lambda: opened.append(open_search(folder, recipe, number)))
+    while (asked := share(lambda: opened[0].ask(recipe.num_trials))) is not None:
+        made = make(asked[1], seen, f"trial-{asked[0]}", prunes)
+        share(partial(lambda made: opened[0].tell(made), made))
+    winner = share(lambda: opened[0].choose(recipe.num_trials))
+    made = make(winner.values, number, "winner", None)
+    if made.inner is not None:  # of many ranks the main one has it
+        folder.write_winner(winner, made.inner, made.outer)

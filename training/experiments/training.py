@@ -19,6 +19,7 @@ from transformers.trainer_utils import enable_full_determinism
 
 from data_utils.prepare.collator import PairCollator
 from data_utils.system.refusals import tell_refusals
+from evaluation.report.writing import report_at_end
 from modeling.classifier import SentimentClassifier
 from modeling.publish import open_repository, publish
 from training.build.build import build_model
@@ -77,6 +78,8 @@ def train(flags: Flags, callbacks: Sequence[TrainerCallback] = ()) -> None:
             result = trainer.train(resume_from_checkpoint=checkpoint)
         write_results(run, trainer, prepared, result.metrics, resumed=checkpoint is not None)
         trainer.end_trackers()
+        if not args.no_report and args.should_save:
+            report_at_end(run.path, data.cache_dir)
     if repository is not None:
         address = publish(run.model_dir, repository, revision=args.hub_revision, token=args.hub_token)
         logger.info("The model is published: %s", address)
