@@ -272,7 +272,8 @@ def join_columns(dataset: Dataset, columns: Dataset) -> Dataset:
     stored = Dataset(dataset.data, info=dataset.info.copy(), fingerprint=dataset._fingerprint)
     taken = [name for name in columns.column_names if name in stored.column_names]
     joined = concatenate_datasets([stored.remove_columns(taken), columns], axis=1)
-    return joined if indices is None else joined.select(indices.column(0).to_numpy())
+    # `datasets` computes with the first number of a range, and of unsigned numbers and its own come fractions.
+    return joined if indices is None else joined.select(indices.column(0).to_numpy().astype(np.int64))
 
 
 def add_row_index(dataset: Dataset) -> Dataset:

@@ -26,6 +26,8 @@ _UNSPACED = (
     *("Han", "Hiragana", "Katakana", "Bopomofo", "Yi", "Thai", "Lao", "Khmer", "Myanmar"),
     *("Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Javanese", "Balinese", "Sundanese"),
 )
+# A sign of such a script is a word of its own, with the marks on it.
+SIGNS = Regex("[" + "".join(rf"\p{{{script}}}" for script in _UNSPACED) + r"]\p{M}*")
 _LONGEST_WORD = 100  # letters; WordPiece makes one [UNK] of a longer word, whatever the vocabulary holds
 
 
@@ -146,10 +148,8 @@ def _assemble(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.BertNormalizer(strip_accents=False, lowercase=lowercase)]
     )
-    # A sign of a script without blanks is a word of its own, with the marks on it.
-    signs = Regex("[" + "".join(rf"\p{{{script}}}" for script in _UNSPACED) + r"]\p{M}*")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(signs, "isolated"), pre_tokenizers.BertPreTokenizer()]
+        [pre_tokenizers.Split(SIGNS, "isolated"), pre_tokenizers.BertPreTokenizer()]
     )
     tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUED)
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -10,7 +10,7 @@ from data_utils.sources.arguments import OF_TABLES, SHARD_SUFFIXES, DataArgument
 from modeling.errors import InputError, check_choice
 
 # Flags of training that mean the same here; the first of them say which rows are left out.
-_CHOOSING = ("val_ratio", "split_file", "allow_leaky_split", "on_bad_pair", "allow_data_loss")
+_CHOOSING = ("val_ratio", "split_file", "allow_leaky_split", "group_by", "on_bad_pair", "allow_data_loss")
 _PARTS = ("val_data", "test_data", "train_split", "val_split")
 _DATA_FLAGS = (
     *("data_dir", "data", *OF_TABLES, "train_file", "labels", "text_encoding", "max_image_pixels", *_CHOOSING),

@@ -34,6 +34,7 @@ from modeling.pictures import PictureSettings
 logger = logging.getLogger(__name__)
 # Every picture is decoded once to know that it can be; nothing larger than a pixel is kept of it.
 _DECODING = PictureSettings(image_size=1, shortest_edge=1, resize_mode="squash", resample=0)
+_COMPARING = PictureSettings(image_size=64, shortest_edge=64, resize_mode="squash", resample=2)  # --group_by near
 
 
 def write_shards(args: ShardArguments, data: DataArguments) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def _load_rows(args: ShardArguments, data: DataArguments, source: PairSource) ->
     pairs = load_pairs(
         source,
         data=replace(data, text_cleaning="none"),
-        picture=_DECODING,
+        picture=_DECODING if data.group_by == "equal" else _COMPARING,
         for_prediction=args.for_prediction,
         needs=source.sides,
     )

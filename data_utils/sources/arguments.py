@@ -32,6 +32,7 @@ UNSTREAMED = {
     "max_train_samples": "take --max_steps for a quick trial",
     "split_file": "pass it to python -m data_utils.shard, which splits",
     "allow_leaky_split": "pass it to python -m data_utils.shard, which splits",
+    "group_by": "pass it to python -m data_utils.shard, which splits",
     "train_file": "name the shards by --data_dir, which takes a glob",
 }
 # What shards are written and read as, and how their names end.
@@ -106,6 +107,10 @@ class DataArguments:
     split_file: str | None = flag(None, "A split.json of an earlier run, to reuse its training and validation parts.")
     allow_leaky_split: bool = flag(
         False, "Accept a --split_file in which equal texts, pictures or copies stand in both parts."
+    )
+    group_by: Literal["equal", "near"] = flag(
+        "equal",
+        "Rows that no split and no fold parts: equal: of an equal text or picture; near: of nearly the same too.",
     )
     text_cleaning: str = flag(
         "report", "report: URLs and @names removed; tweet: URL becomes http, @name becomes @user; none: text as is."

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from datasets import Dataset
 
 from data_utils.console.screen import printable
+from data_utils.near.pairs import NearPairs
+from data_utils.near.pictures import find_near_pictures
+from data_utils.near.texts import find_near_texts
 from data_utils.splits.split_file import Split
 from modeling.errors import InputError
 
@@ -49,11 +55,41 @@ def find_members(part: Collection[str], guids: Sequence[str]) -> np.ndarray:
     return np.array([guid in members for guid in guids], dtype=bool)
 
 
-def group_ids(dataset: Dataset) -> np.ndarray:
+def find_groups(dataset: Dataset, group_by: str) -> np.ndarray:
+    """`group_ids` as --group_by asks for them; those of the same rows are kept, for the trainings of a process."""
+    if group_by == "equal":
+        return group_ids(dataset)
+    return _find_near_groups(_Kept(dataset))
+
+
+class _Kept(NamedTuple):
+    """A data set that is known by its fingerprint."""
+
+    dataset: Dataset
+
+    def __hash__(self) -> int:
+        return hash(self.dataset._fingerprint)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Kept) and self.dataset._fingerprint == other.dataset._fingerprint
+
+
+@lru_cache(maxsize=1)
+def _find_near_groups(kept: _Kept) -> np.ndarray:
+    start, dataset = time.perf_counter(), kept.dataset
+    texts = dataset.select_columns("text").with_format(None)[:]["text"]
+    groups = group_ids(dataset, near=[find_near_texts(texts), find_near_pictures(dataset)])
+    counts = (len(np.unique(each)) for each in (group_ids(dataset), groups))
+    took = time.perf_counter() - start
+    logger.info("Grouped by near texts and pictures: %d groups, and %d by equal ones (%.1f s).", *[*counts][::-1], took)
+    return groups
+
+
+def group_ids(dataset: Dataset, *, near: Iterable[NearPairs] = ()) -> np.ndarray:
     """Equal numbers for rows that must not be parted: int64 array (N,) for the N rows of `load_pairs`.
 
-    Rows are in one group if they have an equal text (`text_key`), equal picture bytes (`image_key`) or are copies of
-    one pair (`root_guid`), directly or through other rows.
+    Rows are in one group if they have an equal text (`text_key`), equal picture bytes (`image_key`), are copies of
+    one pair (`root_guid`) or a pair of `near`, directly or through other rows.
     """
     columns = dataset.select_columns(["guid", "text_key", "image_key"]).with_format(None)[:]
     parent = list(range(len(dataset)))
@@ -72,6 +108,9 @@ def group_ids(dataset: Dataset) -> np.ndarray:
         for row, key in keys:
             if key is not None:
                 parent[find(row)] = find(first.setdefault(key, row))
+    for pairs in near:
+        for row, other in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
+            parent[find(row)] = find(other)
     return np.array([find(row) for row in range(len(dataset))], dtype=np.int64)
 
 

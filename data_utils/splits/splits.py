@@ -13,7 +13,7 @@ import numpy as np
 from data_utils.prepare.pairs import Pairs
 from data_utils.sources.arguments import DataArguments
 from data_utils.splits.draw import find_strata, hold_out, make_split, with_copies
-from data_utils.splits.groups import Numbers, check_largest_group, find_copies, find_members, group_ids
+from data_utils.splits.groups import Numbers, check_largest_group, find_copies, find_groups, find_members
 from data_utils.splits.split_file import PART_TITLES, Split, load_split
 from modeling.errors import InputError
 
@@ -29,7 +29,7 @@ def split_pairs(pairs: Pairs, data: DataArguments, *, seed: int) -> tuple[Split,
         The split, and row numbers for training, for validation and for the test.
     """
     columns = pairs.dataset.select_columns(["guid", "label"]).with_format(None)[:]
-    guids, groups = columns["guid"], group_ids(pairs.dataset)
+    guids, groups = columns["guid"], find_groups(pairs.dataset, data.group_by)
     if data.split_file is None and pairs.declared:
         split = declared_split(pairs, groups, data, seed=seed)
         check_no_leak(split, guids, groups, allow=data.allow_leaky_split)

@@ -22,6 +22,7 @@ from data_utils.prepare.tokens import tokenize_pairs, tokenizer_key, train_wordp
 from data_utils.sources.arguments import DataArguments
 from data_utils.sources.label_forms import name_labels, split_label
 from data_utils.sources.quarantine import Quarantine
+from data_utils.splits.groups import find_groups
 from data_utils.splits.split_file import Split, save_split
 from data_utils.splits.splits import split_pairs
 from data_utils.tables.opening import open_source
@@ -40,6 +41,7 @@ class TrainingData:
 
     Attributes:
         rows: every pair, tokenised, with the columns of the collator.
+        groups: of each row the number of its group, see `find_groups`.
         train_rows, val_rows, test_rows: numbers of the rows of the parts; the test part chooses nothing.
         max_length: tokens a text is cut to.
         fingerprint: hash of everything that shaped the rows.
@@ -47,6 +49,7 @@ class TrainingData:
     """
 
     rows: Dataset
+    groups: np.ndarray
     train_rows: np.ndarray
     val_rows: np.ndarray
     test_rows: np.ndarray
@@ -154,6 +157,7 @@ def prepare_data(data: DataArguments, plan: ModelPlan, model: ModelArguments, *,
         note_absent_classes(present, data.labels)
     return TrainingData(
         rows=dataset,
+        groups=find_groups(pairs.dataset, data.group_by),
         train_rows=train_rows,
         val_rows=val_rows,
         test_rows=test_rows,

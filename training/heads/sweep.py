@@ -21,7 +21,7 @@ from data_utils.console.screen import printable
 from data_utils.prepare.collator import PairCollator
 from data_utils.prepare.pairs import add_row_index
 from data_utils.splits.draw import make_folds
-from data_utils.splits.groups import check_fold_sizes, group_ids
+from data_utils.splits.groups import check_fold_sizes
 from data_utils.splits.split_file import Split
 from data_utils.splits.splits import split_indices
 from evaluation.scores.scoring import score_predictions
@@ -86,7 +86,7 @@ class Sweep:
                 raise InputError(NO_VALIDATION)
             self.splits = [prepared.split]
         else:
-            groups = group_ids(self.rows)
+            groups = prepared.groups[wanted]
             self.splits = [*make_folds(self.guids, self.rows["label"][:], groups, num_folds=num_folds, seed=args.seed)]
             check_fold_sizes(self.splits, self.rows, groups)
         dealt = self.splits if splits else [replace(split, test=()) for split in self.splits]  # whose rows aren't here
