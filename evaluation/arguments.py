@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 from data_utils.console.command_line import FlagParser, flag
 from modeling.errors import InputError
 
-# By the word after --export: what requirements.txt hasn't.
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+# By the flag, or the word after --export: what requirements.txt hasn't.
+PACKAGES = {"export onnx": ("onnx", "onnxscript", "onnxruntime"), "explain_gradients": ("captum",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,17 @@ class ScoringFlags:
     robustness: bool = flag(
         False, "Score with missing texts or pictures, blurred, noisy or coarse pictures, and typing errors."
     )
+    report: bool = flag(
+        False, "Write RUN/report.html: all that is known of the run, on one page that asks for nothing else."
+    )
+    report_rows: int = flag(200, "With --report: misjudged rows that are shown.")
+    explain: bool = flag(
+        False, "Which words and which regions of the picture moved the answers, and how far that can be believed."
+    )
+    explain_rows: int | None = flag(
+        None, "So many rows are explained (default: 200), misjudged ones first, the most confident before the others."
+    )
+    explain_gradients: bool = flag(False, "With --explain: integrated gradients (captum) as a second opinion.")
     abstain: float | None = flag(
         None,
         "The confidence from which on answers are right this often, learned from rows held out in training; with "
@@ -122,15 +133,20 @@ class EvaluationArguments(ScoringFlags, PredictionFlags, ExportFlags, TableFlags
             raise InputError(f"Got --output {self.output!r}, which names no file; name one, as predictions.txt.")
         if self.abstain is not None and not 0 < self.abstain <= 1:
             raise InputError(f"Got --abstain {self.abstain}; it takes the wanted accuracy, above 0 and at most 1.")
-        if self.per_device_eval_batch_size < 1:
-            raise InputError(f"Got --per_device_eval_batch_size {self.per_device_eval_batch_size}; give 1 or more.")
-        asked = [name for name in ("ablation", "contributions", "robustness") if getattr(self, name)]
+        for name in ("per_device_eval_batch_size", "explain_rows"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise InputError(f"Got --{name} {number}; give 1 or more.")
+        asked = [
+            name for name in ("ablation", "contributions", "robustness", "explain", "report") if getattr(self, name)
+        ]
         predicts, worse, workers = (
             self.predict is not None,
-            self.ablation or self.robustness,
+            self.ablation or self.robustness or self.explain,
             self.dataloader_num_workers,
         )
         abstains_there = not (worse or self.streaming or (self.contributions and not predicts))
+        if not 0 <= self.report_rows <= 2000:
+            raise InputError(f"Got --report_rows {self.report_rows}; it takes 0 to 2000.")
         conflicts: list[tuple[object, str]] = [
             (self.data and self.data_dir, "--data and --data_dir"),
             (predicts and self.output is None, "--predict without --output"),
@@ -138,12 +154,17 @@ class EvaluationArguments(ScoringFlags, PredictionFlags, ExportFlags, TableFlags
             (self.export and (predicts or asked or self.abstain), "--export and something else to do"),
             (self.export and self.mixed_precision, "--export and --mixed_precision, where graphs are of float32"),
             (self.export_int8 and self.export != "onnx", "--export_int8 without --export onnx"),
+            (self.report and (predicts or self.abstain), "--report and --predict or --abstain"),
             (len(asked) > 1, f"--{' and --'.join(asked)}"),
             (
-                self.ablation_input and asked in ([], ["robustness"]),
+                self.ablation_input and asked not in (["ablation"], ["contributions"]),
                 "--ablation_input without --ablation or --contributions",
             ),
-            (predicts and (worse or self.split), "--predict with --split, --ablation or --robustness"),
+            (predicts and (worse or self.split), "--predict with --split, --ablation, --robustness or --explain"),
+            (
+                not self.explain and (self.explain_rows or self.explain_gradients),
+                "--explain_rows or --explain_gradients without --explain",
+            ),
             (self.abstain and not abstains_there, "--abstain, which goes with plain scoring and with --predict FILE"),
             (self.contributions and self.streaming, "--contributions with --streaming"),
             (not predicts and (self.streaming or workers), "--streaming, or its workers, without --predict SHARDS"),
@@ -152,9 +173,15 @@ class EvaluationArguments(ScoringFlags, PredictionFlags, ExportFlags, TableFlags
         for is_got, what in conflicts:
             if is_got:
                 raise InputError(f"Got {what}; leave one out, add what is missing, or run evaluate.py once for each.")
-        missing = [name for name in PACKAGES.get(self.export or "", ()) if find_spec(name) is None]
-        if missing:
-            raise InputError(f"Got --export {self.export}, which needs more packages: pip install {' '.join(missing)}.")
+        self._check_packages()
+
+    def _check_packages(self) -> None:
+        """`InputError` where a package that is needed for what is asked is not installed."""
+        for flags, needed in PACKAGES.items():
+            is_asked = flags == f"export {self.export}" or (flags == "explain_gradients" and self.explain_gradients)
+            missing = [name for name in needed if is_asked and find_spec(name) is None]
+            if missing:
+                raise InputError(f"Got --{flags}, which needs more packages: pip install {' '.join(missing)}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from .towers import Tower
 OWN = ("temperature", "label_mean", "label_std")
 # What each model's head reads of one modality; None where it reads none of it.
 FeaturesOfEach = Sequence[Features | None]
+PassOfEach = Sequence[tuple[Tensor, Tensor] | None]  # of its tower, see `SentimentClassifier.run_tower`
 
 
 class JointModels(nn.ModuleList):
@@ -37,13 +38,19 @@ class JointModels(nn.ModuleList):
 
     def encode(self, kind: str, batch: Inputs) -> FeaturesOfEach:
         """Each model's features of the "text" or "image" of B rows, with one pass of each tower."""
+        return self.align(kind, self.run_towers(kind, batch), batch)
+
+    def run_towers(self, kind: str, batch: Inputs) -> PassOfEach:
+        """What each model's tower gives of the "text" or "image" of B rows, with one pass of each."""
         towers = [model.towers().get(kind) for model in self]
         owners = {tower: model for tower, model in zip(towers, self, strict=True) if tower is not None}
         passes = {tower: owner.run_tower(kind, batch) for tower, owner in owners.items()}
-        return [
-            None if tower is None else model.align(kind, *passes[tower], batch)
-            for tower, model in zip(towers, self, strict=True)
-        ]
+        return [None if tower is None else passes[tower] for tower in towers]
+
+    def align(self, kind: str, passes: PassOfEach, batch: Inputs) -> FeaturesOfEach:
+        """Each model's features of what `run_towers` gave."""
+        pairs = zip(self, passes, strict=True)
+        return [None if each is None else model.align(kind, *each, batch) for model, each in pairs]
 
     def drop(self, kind: str, features: FeaturesOfEach, present: Tensor) -> FeaturesOfEach:
         """Each model's vector of a missing text or image in the rows where `present` (B,) is False."""

@@ -183,7 +183,7 @@ def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
     return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
 
 
-def _open(source: bytes) -> Image.Image:
+def _open(source: bytes | str) -> Image.Image:
     """Without Pillow's own bound, which knows nothing of JPEGs that are decoded smaller: `_check_size` takes its place.
 
     Whatever else opens pictures in this process keeps that bound.
@@ -191,9 +191,23 @@ def _open(source: bytes) -> Image.Image:
     with _OPENING:
         bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(source), formats=_FORMATS)
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = bound
+
+
+def read_header(source: bytes | str) -> tuple[int, int, str, str]:
+    """Width, height, mode and format of a picture as it is stored, by the beginning of its bytes or of a file.
+
+    `PictureError` where they are no picture's.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _open(source) as image:
+                return image.width, image.height, image.mode, image.format or ""
+    except Exception as error:
+        raise PictureError(_reason(error, source if isinstance(source, bytes) else b"?")) from error
 
 
 def open_picture(

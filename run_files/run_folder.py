@@ -48,6 +48,9 @@ class RunFolder:
         self.predictions_files = {part: self.path / f"predictions_{part}.csv" for part in ("val", "test")}
         self.predictions_file = self.predictions_files["val"]
         self.bad_cases_file = self.path / "bad_cases.csv"  # the misjudged validation rows of the best epoch
+        self.history_file = self.path / "history.json"  # losses and metrics as they were logged in training
+        self.report_file = self.path / "report.html"  # all that is known of it, on one page
+        self.abstention_file = self.path / "abstention.json"  # what evaluate.py --abstain learned
         self.quarantine_file = self.path / "quarantine.csv"  # what was wrong with the data: row, reason, action
         self.interrupted_file = self.path / "interrupted.json"  # while a job that a signal stopped can be resumed
         self.checkpoints_dir = self.path / "checkpoints"  # of the trainer

@@ -140,6 +140,42 @@ class MemberMetricsFile(TypedDict):
     test: dict[str, Any]
 
 
+# history.json: by its name what was logged at a step, the step among it.
+HistoryFile = list[dict[str, float]]
+
+
+class Condition(TypedDict, total=False):
+    """One condition in robustness.json."""
+
+    family: Name
+    level: float
+    accuracy: float
+    accuracy_interval: Annotated[list[float], Within(2, 2)]
+    macro_f1: float
+    macro_f1_interval: Annotated[list[float], Within(2, 2)]
+
+
+class RobustnessFile(TypedDict):
+    """robustness.json."""
+
+    conditions: Annotated[dict[str, Condition], Within(0, 1000)]
+    remarks: list[Name]
+
+
+class ChosenThreshold(TypedDict):
+    """chosen in abstention.json."""
+
+    threshold: Annotated[float, Within(0, 1)]
+
+
+class AbstentionFile(TypedDict):
+    """abstention.json."""
+
+    wanted_accuracy: Annotated[float, Within(0, 1)]
+    temperature: Annotated[float, Within(1e-6, 1e6)]
+    chosen: ChosenThreshold
+
+
 class StateFile(TypedDict):
     """trainer_state.json in a checkpoint: what a training goes on from."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_utils.console.screen import printable, show
 from data_utils.console.tables import format_markdown, format_table
+from data_utils.page.render import write_tables
 from data_utils.system.files import write_text
 from evaluation.arguments import ComparisonArguments
 from evaluation.compare.comparison import TESTS, Comparison, PairResult, compare_runs, format_p, format_points
@@ -45,7 +46,7 @@ def format_comparison(comparison: Comparison) -> str:
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:
-    """Write comparison.md, .csv (runs), .json and .png, and pairs.csv; `InputError` where that can't be."""
+    """Write comparison.md, .csv (runs), .json and .png, pairs.csv and report.html; `InputError` where that can't be."""
     parts = [
         f"# {_title(comparison)}",
         format_markdown(_list_runs(comparison)),
@@ -57,6 +58,9 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
         "\n".join(f"- {remark}" for remark in comparison.remarks),
     ]
     write_text(folder / "comparison.md", "\n\n".join(parts) + "\n")
+    tables = {"Runs": _list_runs(comparison), "Pairs": _list_pairs(comparison.pairs)}
+    told = {"sentences": comparison.sentences, "remarks": comparison.remarks}
+    write_tables(folder / "report.html", _title(comparison), "Comparison of runs", tables, **told)
     write_table(folder / "comparison.csv", _runs_as_rows(comparison))
     write_table(folder / "pairs.csv", _pairs_as_rows(comparison.pairs))
     models = [

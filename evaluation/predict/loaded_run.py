@@ -103,7 +103,7 @@ class LoadedRun:
     def load_rows(self, source: PairSource, *, for_prediction: bool = False) -> Pairs:
         """The pairs of a source (see `load_pairs`) as in training: cleaned, decoded and tokenised for the model.
 
-        The cleaned text is beside its tokens, for whoever changes it and tokenises it again.
+        The cleaned text is beside its tokens, for whoever changes it and tokenises it again; so are the keys of twins.
         """
         # A prediction answers every row of the list, also where training was told to stop at a bad pair.
         # What was trained on is judged as it is now; large losses are told.
@@ -119,7 +119,7 @@ class LoadedRun:
         dataset, _ = tokenize_pairs(
             pairs.dataset, self.tokenizer, max_length=self.config.max_length, cache_dir=self.data.cache_path()
         )
-        return replace(pairs, dataset=dataset.select_columns([*MODEL_COLUMNS, "text"]))
+        return replace(pairs, dataset=dataset.select_columns([*MODEL_COLUMNS, "text", "text_key", "image_key"]))
 
     def load_own_pairs(self) -> Pairs:
         """`load_rows` of the data that it was made of, wherever they lie now."""

@@ -15,9 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from data_utils.console.tables import format_interval
+from data_utils.system.schema import read_json
 from evaluation.scores.calibration import apply_temperature, fit_temperature, list_folds
 from evaluation.scores.metrics import Floats, bin_rows, take_labelled
 from modeling.errors import InputError
+from run_files.run_folder import RunFolder
+from run_files.schema import AbstentionFile
 
 MIN_ANSWERED = 20  # the accuracy of fewer rows is mostly chance
 
@@ -90,6 +93,17 @@ def abstain_out_of_fold(
         "cross_fitted": cross_fitted | {"fold_thresholds": thresholds},
         "remarks": remarks,
     }
+
+
+def judge_confidence(probabilities: ArrayLike, found: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """By what `abstain_out_of_fold` found: the confidence of N rows, (N,), and whether each is answered, (N,) bool."""
+    confidence = apply_temperature(probabilities, found["temperature"]).max(axis=1)
+    return {"confidence": confidence, "answered": confidence >= found["chosen"]["threshold"]}
+
+
+def read_abstention(folder: RunFolder) -> dict[str, Any] | None:
+    """What `evaluate.py RUN --abstain` learned; None where it was not asked for."""
+    return read_json(folder.abstention_file, AbstentionFile) if folder.abstention_file.is_file() else None
 
 
 def format_abstention(found: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_utils.console.tables import format_interval, format_markdown, format_table
+from data_utils.page.render import write_tables
 from data_utils.system.files import write_text
 from evaluation.scores.metrics import INTERVAL_SCORES, SCORES, find_majority
 from evaluation.scores.scoring import SeedScores, score_seeds
@@ -54,7 +55,7 @@ class Configuration:
 
 
 def write_summary(folder: SweepFolder, metric: str) -> str:
-    """Write trials.csv, summary.csv, summary.md and, with folds, the joined predictions; returns the table.
+    """Write trials.csv, summary.csv, summary.md, report.html, of folds the joined predictions; returns the table.
 
     The best epoch was chosen by `metric`.
     """
@@ -69,6 +70,7 @@ def write_summary(folder: SweepFolder, metric: str) -> str:
     table = _tabulate(configurations)
     remarks = _describe_choices(metric, max(each.num_rows for each in configurations), len(configurations))
     write_text(folder.path / "summary.md", f"# {folder.path.name}\n\n{format_markdown(table)}\n\n{remarks}\n")
+    write_tables(folder.report_file, folder.path.name, "Sweep", {"Configurations": table}, remarks=[remarks])
     return f"{format_table(table)}\n\n{remarks}"
 
 

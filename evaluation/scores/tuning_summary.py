@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from data_utils.console.tables import format_interval, format_markdown, format_table
+from data_utils.page.render import write_tables
 from data_utils.system.files import write_text
 from evaluation.scores.scoring import score_answers, task_of_figures
 from evaluation.scores.tasks import Figures
@@ -62,6 +63,7 @@ def write_tuning(
     write_json(folder.path / "tuning.json", found)
     table, remarks = _tabulate(found), _remark(found)
     write_text(folder.path / "tuning.md", f"# {folder.path.name}\n\n{format_markdown(table)}\n\n{remarks}\n")
+    write_tables(folder.report_file, folder.path.name, "Tuning", {"Searches": table}, remarks=[remarks])
     flattery = {name: value for name, value in average.items() if name.startswith("flattery")}
     return out_of_fold | flattery, f"{format_table(table)}\n\n{remarks}"
 

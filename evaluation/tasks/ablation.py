@@ -33,7 +33,10 @@ class AskInputs:
         self._missing: tuple[FeaturesOfEach, FeaturesOfEach] | None = None
 
     def __call__(self, models: JointModels, batch: Batch) -> Outputs:
-        texts, images = models.encode("text", batch), models.encode("image", batch)
+        return self.fuse(models, batch, models.encode("text", batch), models.encode("image", batch))
+
+    def fuse(self, models: JointModels, batch: Batch, texts: FeaturesOfEach, images: FeaturesOfEach) -> Outputs:
+        """The probabilities, by the features of a batch."""
         pairs = {"full": (texts, images)}
         if self._blank is not None:
             no_texts, no_images = self._expand(models, batch)

@@ -30,8 +30,7 @@ from evaluation.arguments import EvaluationArguments
 from evaluation.predict.ensemble import Ensemble, EvalResult, Part, predict_rows
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.scores import contributions
-from evaluation.scores.abstention import format_abstention
-from evaluation.scores.calibration import apply_temperature
+from evaluation.scores.abstention import format_abstention, judge_confidence
 from evaluation.scores.metrics import Floats
 from evaluation.scores.scoring import format_metrics, score_answers
 from evaluation.scores.thresholds import answer_rows
@@ -126,8 +125,7 @@ def predict_list(
     found = contributions.compute_contributions(result.outputs) if arguments.contributions else {}
     columns = {name: found[name] for name in contributions.COLUMNS if name in found}
     if abstention is not None:
-        columns["confidence"] = apply_temperature(probabilities, abstention["temperature"]).max(axis=1)
-        columns["answered"] = columns["confidence"] >= abstention["chosen"]["threshold"]
+        columns |= judge_confidence(probabilities, abstention)
     answers = answer_rows(probabilities, labels, ensemble.thresholds())
     _write_answers(asked, files, name_labels(answers, names), probabilities, names, columns)
     if is_labelled(labels).any():

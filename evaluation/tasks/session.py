@@ -17,6 +17,7 @@ from evaluation.export.formats import export_run
 from evaluation.predict.ensemble import Ensemble, load_ensemble
 from evaluation.predict.loaded_run import LoadedRun
 from evaluation.scores.abstention import abstain_out_of_fold
+from evaluation.tasks.explanation import explain_split
 from evaluation.tasks.list_prediction import predict_list, prepare_list
 from evaluation.tasks.output_files import OutputFiles
 from evaluation.tasks.split_evaluation import evaluate_split
@@ -44,6 +45,9 @@ def run_evaluation(arguments: EvaluationArguments) -> None:
     if arguments.predict is None or arguments.output is None:
         split = ensemble.choose_split(arguments.split)
         parts = ensemble.load_rows(split)
+        if arguments.explain:
+            # Effects may be smaller than the steps in which half precision gives a probability.
+            return explain_split(ensemble, parts, split, arguments, join_ranks(arguments.mixed_precision or "no"))
         return evaluate_split(ensemble, parts, split, arguments, join_ranks(precision), abstention)
     files = OutputFiles(Path(arguments.output))
     if not arguments.streaming:

@@ -65,7 +65,7 @@ def evaluate_split(
     write_json(file, summary | {"split": split, "mixed_precision": accelerator.mixed_precision})
     show(text, f"\nSaved in {file}.")
     if abstention is not None:
-        write_json(folder / "abstention.json", abstention)
+        write_json(ensemble.folder.abstention_file, abstention)
         show(f"\n{format_abstention(abstention)}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -27,6 +27,8 @@ from evaluation.arguments import parse_arguments
 from evaluation.predict import ensemble, joint_models, loaded_run
 from evaluation.predict.ensemble import evaluate_rows, load_ensemble, predict_rows
 from evaluation.predict.joint_models import join_models
+from evaluation.reasons.explaining import explain_rows
+from evaluation.reasons.faithfulness import list_effects
 from evaluation.robustness.robustness import AskCorrupted
 from evaluation.tasks.ablation import AskInputs
 from evaluation.tasks.session import run_evaluation
@@ -135,6 +137,30 @@ def test_held_out_rows_pass_once_for_all_seeds(make_run, architecture, fusion, f
         said = [dict(zip(each.guids, each.outputs[key], strict=True)) for each in alone]
         expected = [sum(each[guid] for each in said if guid in each) / len(SEEDS) for guid in found.guids]
         assert np.array_equal(values, expected), key
+
+
+def test_reasons_are_of_the_models_that_held_the_row_out(make_run) -> None:
+    folder = make_run(partial(build_member, "clip", "co_attn", freeze="both"))
+    parts = load_ensemble(folder.path).load_rows("test")
+    accelerator = Accelerator(cpu=True)
+    said = evaluate_rows(parts, answer, batch_size=BATCH_SIZE, accelerator=accelerator)
+    options = {"batch_size": BATCH_SIZE, "accelerator": accelerator, "grid": 2}
+    with count_encoders() as calls:
+        found = explain_rows(parts, said.guids, **options)
+    of_seeds = [
+        explain_rows([part for part in parts if part[0] is run], guids, **options)
+        for run, guids in ((run, rows["guid"][:]) for run, rows in parts)
+    ]
+    effects = defaultdict(list)
+    for reasons in (each for rows in of_seeds for each in rows):
+        effects[reasons.guid, reasons.label].append(list_effects(reasons, "regions"))
+
+    assert calls["image"] == NUM_PAIRS * (1 + 2)  # 4 regions in batches of 3; both seeds' models together
+    for row, values in zip(found, said.outputs["full"], strict=True):
+        assert (row.label, row.probability) == (LABELS[values.argmax()], pytest.approx(values.max(), abs=1e-6))
+        own = effects[row.guid, row.label]
+        if len(own) == len(SEEDS):
+            np.testing.assert_allclose(list_effects(row, "regions"), np.mean(own, axis=0), atol=2e-6)
 
 
 def test_files_are_those_of_models_asked_one_by_one(make_run, tmp_path, monkeypatch) -> None:

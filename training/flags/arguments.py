@@ -39,6 +39,7 @@ FILLED_IN = ("accelerator_config", "deepspeed_plugin", "hf_deepspeed_config")
 NEUTRAL_FLAGS = (
     *("output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "run_name", "logging_steps"),
     *("save_total_limit", "local_rank", "use_cpu", "ddp_backend", "ddp_timeout", "dataloader_num_workers"),
+    "no_report",
 )
 # Flags that shape every update: of a training that changed them on its way, config.yaml would tell half.
 UPDATE_FLAGS = (

@@ -97,4 +97,5 @@ class OutputFlags:
     logging_steps: float = flag(10, "Log the loss every so many steps.")
     report_to: list[str] = flag(["tensorboard"], "Trackers, or none.")
     logging_nan_inf_filter: bool = flag(False, "Not used: a loss that isn't finite ends training.")
+    no_report: bool = flag(False, "Leave out RUN/report.html, which evaluate.py RUN --report writes too, with rows.")
     remove_unused_columns: bool = flag(False, "Not used: the collator picks the columns.")

@@ -33,7 +33,7 @@ SWEPT = (
     *("label_smoothing_factor", "lr_scheduler_type", "warmup_steps"),
 )
 # What is written beside the run folders.
-RESULT_FILES = ("comparison.md", "comparison.csv", "comparison.json", "comparison.png", "pairs.csv")
+RESULT_FILES = ("comparison.md", "comparison.csv", "comparison.json", "comparison.png", "pairs.csv", "report.html")
 # What belongs to the whole recipe, or to the command line.
 _NOT_IN_A_RUN = ("output_dir", "config", "sweep", "compare", RUNS, TUNE)
 _REPLACES = {"data": ("data_dir", "train_file"), "data_dir": ("data",)}

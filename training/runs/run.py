@@ -113,6 +113,7 @@ def write_results(
             "loss": mean_loss(trainer.state.log_history),
         },
     }
+    write_json(run.history_file, list(tidy_history(trainer.state.log_history)))
     write_json(run.metrics_file, metrics)
     write_own_card(run, trainer.config)
     if figures := final_figures(metrics):
@@ -193,6 +194,12 @@ def mean_loss(log_history: Sequence[Mapping[str, Any]]) -> float | None:
             total += entry["loss"] * (entry["step"] - last)
             last = entry["step"]
     return total / last if last else None
+
+
+def tidy_history(log_history: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, float]]:
+    """What was logged, without what is no finite number."""
+    for entry in log_history:
+        yield {name: value for name, value in entry.items() if isinstance(value, int | float) and np.isfinite(value)}
 
 
 def _write_part(
