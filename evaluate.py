@@ -33,10 +33,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             return run_compare(comparison)
         arguments = parse_arguments(words)
         RunFolder(arguments.run).check_config()
-        from evaluation.tasks.session import run_evaluation
-
         set_up_libraries()
-        run_evaluation(arguments)
+        if arguments.report:
+            from evaluation.report.session import run_report
+
+            run_report(arguments)
+        else:
+            from evaluation.tasks.session import run_evaluation
+
+            run_evaluation(arguments)
         shut_down_distributed()
 
 

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
     from evaluation.arguments import EvaluationArguments
     from evaluation.predict.ensemble import Ensemble, EvalResult
+    from evaluation.tasks.list_prediction import AskedList
+    from run_files.explanations import Reasons
     from training.flags.parsing import Flags
 
 logger = logging.getLogger(__name__)
 _PROGRAM = {"prog": "train.py"}
 _STAND_IN = "--data=rows.parquet"  # while only the other flags are judged
 _OF_ROWS = ("data", "val_data", "test_data", "data_dir")
-_OF_FILES = ("predict", "output", "streaming", "dataloader_num_workers", "abstain", "export", "export_int8")
+_OF_FILES = ("predict", "output", "streaming", "dataloader_num_workers", "abstain", "export", "export_int8", "explain")
 # Of train.py's flags those that evaluate.py has too, and a run doesn't tell it.
 _SHARED = ("cache_dir", "image_dir", "per_device_eval_batch_size", "trust_remote_code")
 
@@ -131,6 +133,16 @@ class PairClassifier:
             result = evaluate_rows(ensemble.load_rows(split), step, **options)
             return judge(ensemble, result, split, arguments)[1]
 
+    def explain(self, rows: Any, **flags: Any) -> list[Reasons]:
+        """Which words and which regions of the picture moved the answer to each row, by the mean of all models."""
+        from evaluation.reasons.explaining import explain_rows
+        from evaluation.tasks.session import join_ranks
+
+        with borrow_process():
+            _, arguments, asked = self._prepare(rows, flags)
+            options = {"batch_size": arguments.per_device_eval_batch_size}
+            return explain_rows(asked.parts, asked.guids, accelerator=join_ranks("no"), **options)
+
     def score(self, rows: Any) -> float:
         """The first figure of the task, more of which is better: accuracy, macro-F1, or the negative mean error."""
         from evaluation.scores.scoring import task_of_figures
@@ -179,21 +191,28 @@ class PairClassifier:
 
     def _ask(self, rows: Any, flags: dict[str, Any]) -> tuple[Ensemble, EvaluationArguments, EvalResult]:
         """What the models say of rows, and the first two of `_start`."""
-        from data_utils.tables.memory import are_paths, name_rows
-        from evaluation.tasks.list_prediction import ask_list, prepare_list
+        from evaluation.tasks.list_prediction import ask_list
         from evaluation.tasks.session import choose_precision, join_ranks
 
         with borrow_process():
-            own = {} if are_paths(rows) else {"image_dir": os.getcwd()}
-            ensemble, arguments = self._start(own | self._asking | flags)
-            names = name_rows(rows, ensemble.first.data.cache_path())
-            if len(names) > 1:
-                raise InputError(f"Got {len(names)} paths; answers are of one at a time.")
-            asked = prepare_list(ensemble, names[0], None, data_dir=arguments.data_dir)
-            if faults := asked.quarantine.summary():
-                logger.warning("%s", faults)
+            ensemble, arguments, asked = self._prepare(rows, flags)
             accelerator = join_ranks(choose_precision(ensemble.first, arguments))
             return ensemble, arguments, ask_list(ensemble, asked, arguments, accelerator)
+
+    def _prepare(self, rows: Any, flags: dict[str, Any]) -> tuple[Ensemble, EvaluationArguments, AskedList]:
+        """Rows as the models read them, and what `_start` gives."""
+        from data_utils.tables.memory import are_paths, name_rows
+        from evaluation.tasks.list_prediction import prepare_list
+
+        own = {} if are_paths(rows) else {"image_dir": os.getcwd()}
+        ensemble, arguments = self._start(own | self._asking | flags)
+        names = name_rows(rows, ensemble.first.data.cache_path())
+        if len(names) > 1:
+            raise InputError(f"Got {len(names)} paths; answers are of one at a time.")
+        asked = prepare_list(ensemble, names[0], None, data_dir=arguments.data_dir)
+        if faults := asked.quarantine.summary():
+            logger.warning("%s", faults)
+        return ensemble, arguments, asked
 
 
 def _refuse(flags: Collection[str], names: Collection[str], reason: str) -> None:

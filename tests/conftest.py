@@ -1,10 +1,12 @@
 """Fixtures of all tests: small generated data, no network."""
 
 import csv
+import gc
 import json
 import os
 import random
 import zlib
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -26,15 +28,16 @@ LABELS = ("negative", "neutral", "positive")
 TELLING_WORDS = {"negative": "a bad sad day", "neutral": "a plain grey day", "positive": "a good glad day"}
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 SMALL = ["--image_size", "32", "--max_length", "16", "--preprocessing_num_workers", "1"]
-ONE_EPOCH = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--report_to", "none"]
+ONE_EPOCH = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--report_to", "none", "--no_report", "True"]
 
-# The files that start programs and take longest. Begun first, none of them is left to one process at the end.
-LONGEST = ("strategies", "resume", "multi_node", "launch", "streaming_train", "accelerate_configs", "fuzz")
+# The files that take longest. Begun first, none of them is left to one process at the end.
+LONGEST = ("strategies", "multi_node", "resume", "launch", "tasks", "benchmarks", "fuzz", "streaming_train")
+LONGEST += ("accelerate_configs", "adapted_launches", "deferred_checks", "stream_faults", "fsdp", "trainer_flags")
 
 
 def pytest_sessionstart(session):
     """Remove the locks of an earlier session that was killed while DeepSpeed compiled: all its tests would wait."""
-    if not hasattr(session.config, "workerinput"):
+    if getattr(session.config, "workerinput", {}).get("workerid", "gw0") == "gw0":
         from training.launch.left_locks import find_left_locks  # after the settings above
 
         for lock in find_left_locks():
@@ -43,7 +46,14 @@ def pytest_sessionstart(session):
 
 def pytest_collection_modifyitems(items):
     """The longest files first; `make test` gives files to its processes in this order."""
-    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem.removeprefix("test_"), len(LONGEST)))
+
+
+def pytest_collection_finish():
+    """Each training collects garbage, and would search through the libraries' objects for half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def draw_photo(seed=0, size=(48, 36)):
@@ -134,6 +144,22 @@ def load(make_arguments, small_picture):
         return load_pairs(PairList(folder / list_name, folder), data=data, picture=small_picture, **asked)
 
     return run
+
+
+@pytest.fixture
+def make_table(tmp_path):
+    """Factory of tables with one column of pictures."""
+    from tables.table_files import write_pictures
+
+    return partial(write_pictures, tmp_path)
+
+
+@pytest.fixture
+def load_pixels(small_picture):
+    """Factory of the pixels of such a table's rows."""
+    from tables.table_files import load_pictures
+
+    return partial(load_pictures, small_picture)
 
 
 @pytest.fixture

@@ -145,6 +145,15 @@ def test_rows_that_can_not_be_used_are_answered_and_told(fitted, frame, caplog):
 
 
 @pytest.mark.slow
+def test_reasons_are_of_the_answers(fitted, frame):
+    rows = frame.head(3)
+    probabilities = fitted.predict_proba(rows)
+    for reasons, values in zip(fitted.explain(rows), probabilities, strict=True):
+        assert reasons.label == fitted.classes_[values.argmax()]
+        assert reasons.probability == pytest.approx(values.max(), abs=1e-6)
+        assert len(reasons.words) == len(reasons.text.split())
+
+
 def test_folds_are_fitted_and_answer_together(frame, classifier):
     clf = classifier("folds", folds=2, max_steps=1).fit(frame)
     assert clf.predict_proba(frame).shape == (60, 3)

@@ -218,6 +218,8 @@ def test_row_index_counts_the_rows_of_this_dataset_and_copies_nothing(make_pairs
     again = add_row_index(chosen.select([2, 0]))
     assert [(row["row_index"], row["guid"]) for row in again] == [(0, "109"), (1, "107")]
     assert add_row_index(dataset)["row_index"][:] == list(range(12))
+    stored_together = add_row_index(dataset.select([0, 3, 4, 5]).select([1, 2, 3]))
+    assert [(row["row_index"], row["guid"]) for row in stored_together] == [(0, "103"), (1, "104"), (2, "105")]
     with pytest.raises(ValueError, match="twice"):
         add_row_index(dataset.select([1, 1]))
 

@@ -25,7 +25,7 @@ from training.flags.own import EvaluationFlags, OutputFlags, TrainingFlags
 from training.flags.parsing import build_parser, check_command_line, parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "transformers", "datasets", "accelerate", "pandas", "scipy", "sklearn", "matplotlib")
+HEAVY = ("torch", "transformers", "datasets", "accelerate", "pandas", "scipy", "sklearn", "matplotlib", "gradio")
 # A main, its words, and its exit code.
 STARTS = [
     ("train.py", "--help", 0),
@@ -44,6 +44,8 @@ STARTS = [
     ("data_utils.sample", "--outptu_dir d", 2),
     ("data_utils.shard", "--help", 0),
     ("data_utils.shard", "--data_dir d --output_dir o --shard_format tar", 2),
+    ("demo", "--help", 0),
+    ("demo", "runs/mistyped", 2),
     ("data_utils.augment", "--help", 0),
     ("data_utils.augment", "--data_dir d", 2),
     ("training.baselines", "--help", 0),

@@ -17,7 +17,7 @@ from training.flags.parsing import check_command_line, parse_arguments
 from training.flags.recipe import to_flags
 from training.heads.sweep_recipe import read_sweep
 
-PACKAGES = ("data_utils", "evaluation", "modeling", "pair_classifier", "run_files", "training")
+PACKAGES = ("data_utils", "demo", "evaluation", "modeling", "pair_classifier", "run_files", "training")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -40,7 +40,7 @@ def imported_names():
             yield node.module.split(".")[0]
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-demo.txt"])
 def test_pins_are_the_versions_under_test(name):
     assert read_pins("requirements.txt")["torch"] == "2.13.0"
     # torch==2.13.0 is also satisfied by a local build of it, such as 2.13.0+cpu.

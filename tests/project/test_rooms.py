@@ -12,13 +12,15 @@ from transformers.dynamic_module_utils import get_imports
 ROOT = Path(__file__).resolve().parents[2]
 # From the top down: a room imports itself and those below it. A package alone means the files that lie right in it.
 ROOMS = (
-    *("train", "evaluate", "pair_classifier", "training"),
+    *("train", "evaluate", "pair_classifier", "demo", "training"),
     *("training.experiments", "training.heads", "training.runs", "training.engine", "training.data"),
     *("training.checkpoint", "training.build", "training.flags", "training.launch"),
-    *("evaluation.tasks", "evaluation.export", "evaluation.robustness", "evaluation.compare", "evaluation.predict"),
-    *("evaluation.scores", "evaluation", "data_utils.augment", "run_files", "data_utils"),
-    *("data_utils.stream", "data_utils.shards", "data_utils.splits", "data_utils.tables", "data_utils.prepare"),
-    *("data_utils.sources", "data_utils.system", "data_utils.console", "modeling"),
+    "evaluation.report",
+    *("evaluation.tasks", "evaluation.export", "evaluation.robustness", "evaluation.compare", "evaluation.reasons"),
+    *("evaluation.predict", "evaluation.scores", "evaluation", "data_utils.augment", "data_utils.check", "run_files"),
+    *("data_utils", "data_utils.quality", "data_utils.stream", "data_utils.shards", "data_utils.splits"),
+    *("data_utils.near", "data_utils.tables", "data_utils.prepare"),
+    *("data_utils.sources", "data_utils.page", "data_utils.system", "data_utils.console", "modeling"),
 )
 MAX_FILES = 13
 MORE_FILES = {"modeling": 17}  # transformers carries the code of a model along from one flat folder

@@ -65,7 +65,7 @@ def test_files_hold_what_the_screen_shows(
     single = make_run("single|run", draw_probabilities(0, 5), metrics=metrics | {"best": {"metric": "macro_f1"}})
     run_compare(parse_comparison([folds, single, "--output", str(tmp_path / "new" / "out")]))
     out, screen = tmp_path / "new" / "out", capsys.readouterr().out
-    names = {"comparison.md", "comparison.csv", "pairs.csv", "comparison.json", "comparison.png"}
+    names = {"comparison.md", "comparison.csv", "pairs.csv", "comparison.json", "comparison.png", "report.html"}
     assert {path.name for path in out.iterdir()} == names
     content = json.loads((out / "comparison.json").read_text())
     models = read_csv(out / "comparison.csv")

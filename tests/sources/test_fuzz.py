@@ -34,6 +34,7 @@ from data_utils.splits.split_file import load_split, save_split
 from evaluation.compare.runs import read_run as read_compared
 from evaluation.predict.loaded_run import load_run
 from modeling.pictures import PictureError, decode_picture
+from run_files.explanations import Reasons, Word, read_explanations, write_explanations
 from run_files.predictions_csv import read_predictions_csv, write_predictions_csv
 from training.checkpoint import checkpoints
 from training.experiments.comparison import read_comparison
@@ -103,6 +104,11 @@ def write_split(folder: Path) -> None:
     guids, labels = zip(*ROWS, strict=True)
     split = make_split(list(guids), [LABELS.index(label) for label in labels], range(len(ROWS)), val_ratio=0.4, seed=1)
     save_split(split, folder / "split.json")
+
+
+def write_reasons(folder: Path) -> None:
+    reasons = Reasons("1", "positive", 0.7, "a good day", (Word(2, 6, 0.2), Word(7, 10, -0.1)), ((0.1, -0.2),) * 2, 6)
+    write_explanations(folder / "reasons.json", [reasons], "val", gradients=[reasons], faithfulness={}, cost={})
 
 
 RECIPES = {
@@ -191,6 +197,7 @@ READERS = [
         1,
     ),
     Reader("run", lambda folder: save_run(folder / "run", write_pairs(folder)), read_run, ["run/*", "run/model/*"], 2),
+    Reader("explanations", write_reasons, lambda folder: read_explanations(folder / "reasons.json"), ["*"], 8),
     Reader("predictions", write_predictions, read_many_predictions, ["*"], 15),
     Reader("parquet", partial(write_shards, "parquet"), read_shards, ["shards/*"], 10),
     Reader("tar", partial(write_shards, "webdataset"), read_shards, ["shards/*"], 10),
