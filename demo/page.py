@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -211,18 +211,9 @@ def _card(run: ServedRun, answers: Answers, reasons: Reasons | None) -> dict[str
     if pixels is not None and reasons is not None and reasons.regions is not None:
         picture = encode_thumbnail(draw_regions(np.moveaxis(pixels, 0, 2), reasons.regions), _SIDE)
         caption = "Orange regions speak for the answer, blue ones against it"
-    words = [] if reasons is None else list(_mark_words(reasons))
+    pieces = () if reasons is None else reasons.pieces()
+    words = [(piece, effect, abs(share)) for piece, effect, share in pieces]
     return {"said": said, "shares": shares, "notes": notes, "words": words, "picture": picture, "caption": caption}
-
-
-def _mark_words(reasons: Reasons) -> Iterator[tuple[str, float, float]]:
-    """Pieces of the text: each word with its effect, and that as a share of the largest one; 0 for what is between."""
-    largest, end = max((abs(word.effect) for word in reasons.words), default=0.0) or 1.0, 0
-    for word in reasons.words:
-        yield reasons.text[end : word.start], 0.0, 0.0
-        yield reasons.text[word.start : word.end], word.effect, abs(word.effect) / largest
-        end = word.end
-    yield reasons.text[end:], 0.0, 0.0
 
 
 def _refusal(error: InputError) -> str:

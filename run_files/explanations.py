@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -46,6 +46,15 @@ class Reasons:
     words: tuple[Word, ...]
     regions: tuple[tuple[float, ...], ...] | None
     cut_at: Count | None = None
+
+    def pieces(self) -> Iterator[tuple[str, float, float]]:
+        """The text in pieces: each word, its effect, that as a share of the largest, -1 to 1; both 0 between words."""
+        largest, end = max((abs(word.effect) for word in self.words), default=0.0) or 1.0, 0
+        for word in self.words:
+            yield self.text[end : word.start], 0.0, 0.0
+            yield self.text[word.start : word.end], word.effect, word.effect / largest
+            end = word.end
+        yield self.text[end:], 0.0, 0.0
 
 
 class MethodFigures(TypedDict):

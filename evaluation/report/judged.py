@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_utils.page.shown import Figure
 from evaluation.compare.comparison import format_p, format_points
-from evaluation.scores.metrics import find_majority
+from evaluation.scores.metrics import Floats, find_majority
 from evaluation.scores.paired_tests import ALPHA, compare_accuracy
 from evaluation.scores.scoring import SeedScores, score_answers, score_seeds
 from evaluation.scores.tasks import TASKS, Figures, Task, name_task
@@ -77,6 +77,11 @@ class Judged:
         if self.task_name == "regression":
             return np.abs(known - given)
         return (known == given).reshape(len(known), -1).all(axis=1).astype(float)
+
+    @cached_property
+    def is_wrong(self) -> NDArray[np.bool_]:
+        """(N,) whether an answer is not the label."""
+        return self.scores > 0 if self.task_name == "regression" else self.scores < 1
 
     @cached_property
     def others(self) -> dict[str, Figures]:
@@ -146,9 +151,6 @@ class Judged:
                 yield f"Collapsed class: of {found['support']} rows of {name} {found['recall']:.0%} are found."
         if (self.figures.get("ece") or 0) > MUCH_ECE:
             yield f"Probabilities are {self.figures['ece']:.2f} off on average: they don't mean what they say."
-
-
-Floats = NDArray[np.float64]
 
 
 def figure_of(figures: Mapping[str, Any], name: str) -> Figure:

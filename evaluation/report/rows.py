@@ -62,11 +62,8 @@ class ShownRows:
     def choose(self, most: int) -> list[int]:
         """Numbers of the rows that are shown: the misjudged ones, the surest (of numbers the worst) first, and a
         quarter as many of those with the greatest conflict."""
-        scores, surest = self.judged.scores, self._confidence()
-        is_wrong = scores > 0 if self.judged.task_name == "regression" else scores < 1
-        wrong = np.flatnonzero(is_wrong)
-        by = scores if self.judged.task_name == "regression" else surest
-        chosen = wrong[np.argsort(-by[wrong], kind="stable")][:most].tolist()
+        wrong = np.flatnonzero(self.judged.is_wrong)
+        chosen = wrong[np.argsort(-self.confidence[wrong], kind="stable")][:most].tolist()
         if self.answers is not None:
             told = set(chosen)
             most_apart = np.argsort(-self.conflicts, kind="stable")[: max(1, most // 4)].tolist()
@@ -77,20 +74,20 @@ class ShownRows:
         """What the page shows of the rows of `choose`."""
         table = self.judged.table
         labels, given = (name_labels(each, table.label_names) for each in (table.labels, table.answers))
-        is_wrong = self.judged.scores > 0 if self.judged.task_name == "regression" else self.judged.scores < 1
-        confidence = self._confidence()
         for row in self.choose(most):
             guid = table.guids[row]
             yield {
-                **{"guid": guid, "label": labels[row], "answer": given[row], "is_wrong": bool(is_wrong[row])},
+                **{"guid": guid, "label": labels[row], "answer": given[row]},
+                "is_wrong": bool(self.judged.is_wrong[row]),
                 **{"text": self.texts[self.places[guid]], "picture": self.thumbnail(guid)},
-                **{"confidence": float(confidence[row]), "conflict": float(self.conflicts[row])},
+                **{"confidence": float(self.confidence[row]), "conflict": float(self.conflicts[row])},
                 "inputs": list(self._list_inputs(row)),
                 "neighbours": list(self._list_neighbours(guid)),
                 "reasons": self._describe_reasons(guid),
             }
 
-    def _confidence(self) -> Floats:
+    @cached_property
+    def confidence(self) -> Floats:
         """(N,) the largest probability; of a regression the error."""
         is_number = self.judged.task_name == "regression"
         return self.judged.scores if is_number else self.judged.table.probabilities.max(axis=1)
@@ -118,12 +115,7 @@ class ShownRows:
         found = self.reasons.get(guid)
         if found is None:
             return None
-        most, pieces, end = max((abs(word.effect) for word in found.words), default=0) or 1, [], 0
-        for word in found.words:
-            pieces.append((found.text[end : word.start], 0))
-            pieces.append((found.text[word.start : word.end], round(3 * word.effect / most)))
-            end = word.end
-        pieces.append((found.text[end:], 0))
+        pieces = [(piece, round(3 * share)) for piece, _, share in found.pieces()]
         heat, image = None, self.rows[self.places[guid]]["image"]
         if found.regions is not None and image is not None:
             first = found.regions[: len(found.regions[0])]  # of several pictures, one below the other

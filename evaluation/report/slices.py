@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, fisher_exact, mannwhitneyu
 
 from data_utils.page.shown import Figure
+from data_utils.quality.counts import find_script
 from evaluation.scores.metrics import Floats
 from evaluation.scores.paired_tests import ALPHA, adjust_holm
 
@@ -89,9 +89,9 @@ def name_slices(texts: Sequence[str], pictures: Mapping[str, Floats]) -> Iterato
     yield from _thirds("words in the text", lengths)
     for name, pattern in _MARKS.items():
         yield f"text with {name}", np.array([pattern.search(text[:2000]) is not None for text in texts])
-    scripts = np.array([find_script(text) for text in texts])
+    scripts = np.array([find_script(text[:2000]) for text in texts])
     for script, _ in Counter(scripts[has_text].tolist()).most_common(6):
-        yield f"script of the text: {script}", scripts == script
+        yield f"script of the text: {script.capitalize()}", scripts == script
     for name, values in pictures.items():
         yield from _thirds(name, values)
     if pictures:
@@ -106,10 +106,3 @@ def _thirds(name: str, values: Floats) -> Iterator[tuple[str, Bools]]:
     yield f"{name}: up to {low:.4g}", values <= low
     yield f"{name}: over {low:.4g}, up to {high:.4g}", (values > low) & (values <= high)
     yield f"{name}: over {high:.4g}", values > high
-
-
-def find_script(text: str) -> str:
-    """The script of most letters among the first 200, by Unicode's names of them: Latin, Cjk, Arabic..."""
-    letters = (letter for letter in text[:200] if letter.isalpha())
-    names = Counter(unicodedata.name(letter, "other").split(" ")[0] for letter in letters)
-    return names.most_common(1)[0][0].capitalize() if names else "none"

@@ -264,14 +264,8 @@ def test_no_file_of_the_machine_is_read(server, picture):
         assert "was not uploaded here" in server.call("answer_file", {"path": str(path), **META})
         for route in (f"/gradio_api/file={path}", f"/gradio_api/file={quote(str(path), safe='')}"):
             assert server.client.get(route).status_code in (403, 404), route
-    for route in (
-        "proxy=http://127.0.0.1:1/",
-        "file/etc/passwd",
-        "run/answer",
-        "api/answer",
-        "openapi.json",
-        "stream/a",
-    ):
+    proxy = "proxy=http://127.0.0.1:1/"
+    for route in (proxy, "file/etc/passwd", "run/answer", "api/answer", "openapi.json", "stream/a"):
         assert server.client.get(f"/gradio_api/{route}").status_code == 403
     for route in ("/docs", "/monitoring", "/login", "/assets/../../../config.yaml", "/static/..%2f..%2fetc%2fpasswd"):
         assert server.client.get(route).status_code in (403, 404), route
