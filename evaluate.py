@@ -33,15 +33,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             return run_compare(comparison)
         arguments = parse_arguments(words)
         RunFolder(arguments.run).check_config()
-        set_up_libraries()
         if arguments.report:
-            from evaluation.report.session import run_report
-
-            run_report(arguments)
+            from evaluation.report.session import run_report as work
         else:
-            from evaluation.tasks.session import run_evaluation
+            from evaluation.tasks.session import run_evaluation as work
 
-            run_evaluation(arguments)
+        set_up_libraries()
+        work(arguments)
         shut_down_distributed()
 
 
@@ -51,10 +49,8 @@ def _give_way() -> None:
         spec = PathFinder.find_spec("evaluate", [entry])
         if spec is not None and spec.submodule_search_locations and spec.loader is not None:
             sys.modules["evaluate"] = package = module_from_spec(spec)
-            spec.loader.exec_module(package)
-            return
-    message = "The package evaluate is not installed; pip install -r requirements.txt."
-    raise ModuleNotFoundError(message, name="evaluate")
+            return spec.loader.exec_module(package)
+    raise ModuleNotFoundError("The package evaluate is not installed; pip install -r requirements.txt", name="evaluate")
 
 
 if __name__ == "evaluate":
